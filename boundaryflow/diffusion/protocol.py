@@ -1,0 +1,69 @@
+"""What the engine needs of a frozen model. Any class with these members can be edited with."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from jaxtyping import Float
+from torch import Tensor
+
+from boundaryflow.diffusion.schedule import NoiseSchedule
+
+
+class EpsModel(Protocol):
+    """A frozen, unconditional, ε-predicting network whose bottleneck can be seen and set.
+
+    Samples go in and noise comes out as float32, whatever dtype the network runs in.
+    """
+
+    @property
+    def image_size(self) -> int:
+        """Side of the square images, in pixels."""
+        ...
+
+    @property
+    def channels(self) -> int:
+        """Channels of an image: 1 or 3."""
+        ...
+
+    @property
+    def value_range(self) -> tuple[float, float]:
+        """What black and white are to the model."""
+        ...
+
+    @property
+    def schedule(self) -> NoiseSchedule:
+        """The noise schedule that the model was trained with."""
+        ...
+
+    @property
+    def h_shape(self) -> tuple[int, int, int]:
+        """Shape [Ch,Hh,Wh] of the bottleneck after the middle block."""
+        ...
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the weights and of what decides how they are used."""
+        ...
+
+    def eps(self, x_t: Float[Tensor, "b c h w"], t: int | Tensor) -> Float[Tensor, "b c h w"]:
+        """Predicted noise at (x_t, t); t is one timestep or one per image."""
+        ...
+
+    def eps_and_h(
+        self, x_t: Float[Tensor, "b c h w"], t: int | Tensor
+    ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b ch hh wh"]]:
+        """Predicted noise, and the bottleneck that it was made from."""
+        ...
+
+    def eps_with_h(
+        self, x_t: Float[Tensor, "b c h w"], t: int | Tensor, h: Float[Tensor, "b ch hh wh"]
+    ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b ch hh wh"]]:
+        """Predicted noise with the bottleneck replaced by h, and the bottleneck as it would have been."""
+        ...
+
+    def eps_with_h_shift(
+        self, x_t: Float[Tensor, "b c h w"], t: int | Tensor, shift: Float[Tensor, "b ch hh wh"]
+    ) -> Float[Tensor, "b c h w"]:
+        """Predicted noise with `shift` added to the bottleneck."""
+        ...

@@ -1,0 +1,162 @@
+"""Inversion up to the mixing step, and denoising down from it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from boundaryflow.diffusion.ddim import ddim_mean, ddim_sigma, ddim_step
+from boundaryflow.diffusion.protocol import EpsModel
+from boundaryflow.diffusion.schedule import CLEAN
+
+
+@dataclass(frozen=True)
+class Inversion:
+    """Where an image's deterministic path meets the mixing step.
+
+    Attributes:
+        x_mix: [B,C,H,W] latent at timesteps[-1].
+        h_mix: [B,Ch,Hh,Wh] bottleneck at (x_mix, timesteps[-1]), the same timestep.
+        timesteps: The path, rising.
+        corrections: [S,B,C,H,W] or None. Entry k is what the step down from timesteps[k] misses
+            on this image's own path; added while denoising, it makes an unedited image return
+            exactly.
+    """
+
+    x_mix: Float[Tensor, "b c h w"]
+    h_mix: Float[Tensor, "b ch hh wh"]
+    timesteps: tuple[int, ...]
+    corrections: Float[Tensor, "s b c h w"] | None
+
+
+@dataclass(frozen=True)
+class HShift:
+    """A move in h-space, made at every step whose timestep lies in a window.
+
+    Attributes:
+        shift: [B,Ch,Hh,Wh] added to the bottleneck.
+        t_high: Noisiest timestep of the window, included.
+        t_low: Cleanest timestep of the window, included.
+    """
+
+    shift: Float[Tensor, "b ch hh wh"]
+    t_high: int
+    t_low: int
+
+    def active(self, t: int) -> bool:
+        """Is timestep t in the window?"""
+        return self.t_low <= t <= self.t_high
+
+
+@torch.inference_mode()
+def walk_up(
+    model: EpsModel, x_0: Float[Tensor, "b c h w"], timesteps: Sequence[int]
+) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
+    """Follow the deterministic path of DDIM from images towards noise.
+
+    Source: Song et al. 2021, section 4.3: the step of eq. 12 taken upwards, the noise evaluated
+    where the step starts. The image stands at timesteps[0].
+
+    Args:
+        model: The frozen model.
+        x_0: Images in model range.
+        timesteps: Rising path.
+
+    Yields:
+        (t, x_t, eps, h) at each timestep of the path: one network call each.
+
+    Raises:
+        ValueError: The path does not rise strictly.
+    """
+    if any(b <= a for a, b in zip(timesteps, timesteps[1:], strict=False)):
+        raise ValueError(f"the path must rise strictly, got {list(timesteps)}")
+    x_t = x_0.float()
+    for position, t in enumerate(timesteps):
+        eps, h = model.eps_and_h(x_t, t)
+        yield t, x_t, eps, h
+        if position + 1 < len(timesteps):
+            t_next = timesteps[position + 1]
+            x_t = ddim_step(x_t, eps, model.schedule.alpha_bar(t), model.schedule.alpha_bar(t_next))
+
+
+def invert(
+    model: EpsModel,
+    x_0: Float[Tensor, "b c h w"],
+    timesteps: Sequence[int],
+    *,
+    keep_corrections: bool = False,
+    eta: float = 0.0,
+) -> Inversion:
+    """Carry images to the last timestep of a path.
+
+    Costs one network call a timestep. The corrections cost none: the noise that the way down
+    would predict on the unedited path is the noise already known from the way up.
+
+    Args:
+        model: The frozen model.
+        x_0: Images in model range, at timesteps[0].
+        timesteps: Rising path; its last timestep is the mixing step.
+        keep_corrections: Also return what makes the way back exact.
+        eta: eta of the way back, which the corrections are for. The path up has none.
+    """
+    corrections: list[Tensor] = []
+    lower, lower_t = x_0.float(), CLEAN
+    x_mix, h_mix = x_0, x_0
+    for t, x_t, eps, h in walk_up(model, x_0, timesteps):
+        if keep_corrections:
+            alpha_bars = model.schedule.alpha_bar(t), model.schedule.alpha_bar(lower_t)
+            corrections.append(lower - ddim_mean(x_t, eps, *alpha_bars, eta=eta))
+        lower, lower_t = x_t, t
+        x_mix, h_mix = x_t, h
+    return Inversion(x_mix, h_mix, tuple(timesteps), torch.stack(corrections) if keep_corrections else None)
+
+
+@torch.inference_mode()
+def denoise(
+    model: EpsModel,
+    x_mix: Float[Tensor, "b c h w"],
+    timesteps: Sequence[int],
+    *,
+    eta: float = 0.0,
+    noise: Callable[[int], Tensor] | None = None,
+    corrections: Float[Tensor, "s b c h w"] | None = None,
+    h_shift: HShift | None = None,
+) -> Float[Tensor, "b c h w"]:
+    """Walk down a path to finished images.
+
+    Args:
+        model: The frozen model.
+        x_mix: Latents at timesteps[-1].
+        timesteps: Rising path, walked from its end; the last step leads to alpha_bar = 1.
+        eta: 0 is deterministic, 1 has the variance of DDPM (DDIM eq. 16).
+        noise: Gives the standard normal noise [B,C,H,W] of the step that leaves timestep t.
+            Needed when eta > 0 and there are no corrections.
+        corrections: Of `invert`, made with the same path and eta. They stand in for the noise:
+            they are the noise with which the unedited image returns (an edit-friendly noise map
+            in the sense of Huberman-Spiegelglas et al. 2024, taken along the deterministic path).
+        h_shift: Move in h-space.
+
+    Returns:
+        Images in model range, not clipped.
+
+    Raises:
+        ValueError: eta > 0 with neither noise nor corrections, or corrections of another length.
+    """
+    if corrections is not None and len(corrections) != len(timesteps):
+        raise ValueError(f"{len(corrections)} corrections for a path of {len(timesteps)} timesteps")
+    x_t = x_mix.float()
+    for position in reversed(range(len(timesteps))):
+        t, t_next = timesteps[position], timesteps[position - 1] if position else CLEAN
+        alpha_bars = model.schedule.alpha_bar(t), model.schedule.alpha_bar(t_next)
+        eps = model.eps_with_h_shift(x_t, t, h_shift.shift) if h_shift and h_shift.active(t) else model.eps(x_t, t)
+        if corrections is not None:
+            x_t = ddim_mean(x_t, eps, *alpha_bars, eta=eta) + corrections[position]
+        else:
+            stochastic = ddim_sigma(*alpha_bars, eta) > 0
+            drawn = noise(t).to(x_t) if stochastic and noise else None
+            x_t = ddim_step(x_t, eps, *alpha_bars, eta=eta, noise=drawn)
+    return x_t

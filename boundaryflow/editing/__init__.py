@@ -1,0 +1,18 @@
+"""The search for the mixing step, the single-step edit, and the authors' release as it is."""
+
+from boundaryflow.editing.mixing_step import Curves, choose_mixing_step, measure_curves, separability
+from boundaryflow.editing.paper_mode import paper_edit, paper_invert
+from boundaryflow.editing.single_step import Move, edit
+from boundaryflow.editing.sweep import edit_at_strengths
+
+__all__ = [
+    "Curves",
+    "Move",
+    "choose_mixing_step",
+    "edit",
+    "edit_at_strengths",
+    "measure_curves",
+    "paper_edit",
+    "paper_invert",
+    "separability",
+]

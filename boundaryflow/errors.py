@@ -1,0 +1,27 @@
+"""What can go wrong that the user can mend. Each message is one line: what, where, value, rule, way out."""
+
+from __future__ import annotations
+
+
+class PipelineError(Exception):
+    """Root of all errors that end a run with exit status 2 and one line."""
+
+
+class ParamsError(PipelineError):
+    """A value in params.yaml or in the environment is wrong or missing."""
+
+
+class ManifestError(PipelineError):
+    """Images, tables or shards are missing, unreadable or do not belong together."""
+
+
+class CheckpointError(PipelineError):
+    """Model weights cannot be used."""
+
+
+class BoundaryError(PipelineError):
+    """A boundary cannot be fitted, read, or used with this model and timestep."""
+
+
+class LabelError(PipelineError):
+    """Labels are missing, unreadable or do not belong to the images."""

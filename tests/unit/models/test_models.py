@@ -1,0 +1,140 @@
+"""Frozen models from diffusers folders: the bottleneck, the folding of pixels, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import UNet2DModel
+
+from boundaryflow.errors import CheckpointError
+from boundaryflow.models import load_model
+
+SCHEDULER = {"num_train_timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": "linear", "prediction_type": "epsilon"}
+
+
+def write_tiny(folder: Path, *, fold: int = 1, size: int = 8, **config: object) -> Path:
+    torch.manual_seed(0)
+    unet = UNet2DModel(
+        sample_size=size, in_channels=3 * fold**2, out_channels=3 * fold**2, layers_per_block=1,
+        block_out_channels=(8, 16), down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2,
+        norm_num_groups=4, attention_head_dim=16, **config,
+    )
+    unet.save_pretrained(folder)
+    (folder / "scheduler_config.json").write_text(json.dumps(SCHEDULER))
+    if fold > 1:
+        (folder / "boundaryflow.json").write_text(json.dumps({"pixel_unshuffle": fold}))
+    return folder
+
+
+def test_attributes_follow_the_config(tmp_path: Path) -> None:
+    model = load_model(write_tiny(tmp_path, fold=2))
+    assert (model.image_size, model.channels, model.h_shape) == (16, 3, (16, 4, 4))
+    x_t = torch.randn(2, 3, 16, 16)
+    eps, h = model.eps_and_h(x_t, 300)
+    assert eps.shape == x_t.shape
+    assert tuple(h.shape[1:]) == model.h_shape
+
+
+def test_bottleneck_observed_is_the_bottleneck_injected(tmp_path: Path) -> None:
+    model = load_model(write_tiny(tmp_path))
+    x_t = torch.randn(2, 3, 8, 8)
+    eps, h = model.eps_and_h(x_t, 300)
+    same, own = model.eps_with_h(x_t, 300, h)
+    torch.testing.assert_close(same, eps)
+    torch.testing.assert_close(own, h)
+    torch.testing.assert_close(model.eps_with_h_shift(x_t, 300, torch.zeros_like(h)), eps)
+    other, own = model.eps_with_h(x_t, 300, h + 1)
+    torch.testing.assert_close(own, h)
+    torch.testing.assert_close(other, model.eps_with_h_shift(x_t, 300, torch.ones_like(h)))
+    assert not torch.allclose(other, eps)
+    torch.testing.assert_close(model.eps(x_t, 300), eps)  # nothing stays injected
+
+
+def test_one_timestep_per_image_is_the_same_as_one_by_one(tmp_path: Path) -> None:
+    model = load_model(write_tiny(tmp_path))
+    x_t = torch.randn(2, 3, 8, 8)
+    both = model.eps(x_t, torch.tensor([10, 700]))
+    torch.testing.assert_close(both[:1], model.eps(x_t[:1], 10), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(both[1:], model.eps(x_t[1:], 700), atol=1e-5, rtol=1e-4)
+
+
+def test_folder_with_unet_and_scheduler_apart_is_read(tmp_path: Path) -> None:
+    write_tiny(tmp_path / "unet")
+    (tmp_path / "scheduler").mkdir()
+    (tmp_path / "unet/scheduler_config.json").rename(tmp_path / "scheduler/scheduler_config.json")
+    assert load_model(tmp_path).image_size == 8
+
+
+def test_hash_covers_weights_and_schedule(tmp_path: Path) -> None:
+    first = load_model(write_tiny(tmp_path)).sha256
+    assert load_model(tmp_path).sha256 == first
+    (tmp_path / "scheduler_config.json").write_text(json.dumps({**SCHEDULER, "beta_end": 0.03}))
+    assert load_model(tmp_path).sha256 != first
+
+
+def test_learned_variance_is_left_out(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    unet = UNet2DModel(
+        sample_size=8, in_channels=3, out_channels=6, layers_per_block=1, block_out_channels=(8, 16),
+        down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2, norm_num_groups=4, attention_head_dim=16,
+    )
+    unet.save_pretrained(tmp_path)
+    (tmp_path / "scheduler_config.json").write_text(json.dumps(SCHEDULER))
+    x_t = torch.randn(2, 3, 8, 8)
+    with torch.inference_mode():
+        expected = unet.eval()(x_t, 5).sample[:, :3]
+    torch.testing.assert_close(load_model(tmp_path).eps(x_t, 5), expected, atol=1e-5, rtol=1e-4)
+
+
+def damage(folder: Path, case: str) -> None:
+    weights = folder / "diffusion_pytorch_model.safetensors"
+    if case == "truncated":
+        weights.write_bytes(weights.read_bytes()[:-100])
+    elif case == "pointer":
+        weights.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n")
+    elif case == "nan":
+        from safetensors.torch import load_file, save_file
+
+        tensors = load_file(weights)
+        tensors["conv_in.weight"][0, 0, 0, 0] = float("nan")
+        save_file(tensors, weights)
+    elif case == "no weights":
+        weights.unlink()
+    elif case == "no schedule":
+        (folder / "scheduler_config.json").unlink()
+    elif case == "v-prediction":
+        (folder / "scheduler_config.json").write_text(json.dumps({**SCHEDULER, "prediction_type": "v_prediction"}))
+    elif case == "conditional":
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, "num_class_embeds": 10}))
+    elif case == "latent":
+        config = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**config, "_class_name": "UNet2DConditionModel"}))
+
+
+@pytest.mark.parametrize(
+    ("case", "message"),
+    [
+        ("truncated", "not a whole safetensors file"),
+        ("pointer", "git-lfs pointer"),
+        ("nan", "conv_in.weight holds NaN"),
+        ("no weights", "diffusion_pytorch_model.safetensors is missing"),
+        ("no schedule", "scheduler_config.json is missing"),
+        ("v-prediction", "must be 'epsilon'"),
+        ("conditional", "conditional on a class"),
+        ("latent", "only unconditional pixel models"),
+    ],
+)
+def test_unusable_model_is_refused_in_one_line(tmp_path: Path, case: str, message: str) -> None:
+    damage(write_tiny(tmp_path), case)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        load_model(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_name_that_is_neither_folder_nor_hub_id_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no such folder"):
+        load_model(tmp_path / "nothing")
