@@ -1,0 +1,27 @@
+"""How near an edit comes to the picture that should have come out, where that is known."""
+
+from __future__ import annotations
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+def rmse(
+    a_01: Float[Tensor, "b c h w"], b_01: Float[Tensor, "b c h w"], where: Bool[Tensor, "b h w"] | None = None
+) -> Float[Tensor, " b"]:
+    """Root mean squared difference of pictures in [0, 1], over all pixels or some; NaN over none."""
+    squared = ((a_01 - b_01) ** 2).mean(1)
+    if where is None:
+        return squared.mean((1, 2)).sqrt()
+    inside = where.float()
+    return ((squared * inside).sum((1, 2)) / inside.sum((1, 2))).sqrt()
+
+
+def counterfactual_recovery(
+    before_01: Float[Tensor, "b c h w"], after_01: Float[Tensor, "b c h w"], truth_01: Float[Tensor, "b c h w"]
+) -> Float[Tensor, " b"]:
+    """R = 1 - RMSE(edit, truth) / RMSE(input, truth).
+
+    1 is the true counterfactual, 0 as good as leaving the image alone, below 0 worse.
+    """
+    return 1 - rmse(after_01, truth_01) / rmse(before_01, truth_01)

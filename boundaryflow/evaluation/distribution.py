@@ -1,0 +1,58 @@
+"""Do edited pictures, as a set, look like real ones? Distances between sets of features.
+
+Both go through torchmetrics, with features that were computed beforehand.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torchmetrics.image.fid import FrechetInceptionDistance
+from torchmetrics.image.kid import KernelInceptionDistance
+
+
+class _Given(nn.Module):
+    """Stands where torchmetrics wants a network: the "pictures" are features already."""
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.num_features = num_features
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features.flatten(1)
+
+
+def _fed(metric: nn.Module, real: Tensor, edited: Tensor) -> nn.Module:
+    metric.update(real, real=True)  # pyright: ignore[reportCallIssue]
+    metric.update(edited, real=False)  # pyright: ignore[reportCallIssue]
+    return metric
+
+
+def frechet_distance(real: Float[Tensor, "n d"], edited: Float[Tensor, "m d"]) -> float:
+    """Fréchet distance between Gaussians fitted to two sets of features (FID, Heusel et al. 2017).
+
+    Biased upwards by about d^2 / n: compare only values of the same n and features.
+
+    Returns:
+        A distance of at least 0; NaN where a set has fewer than two members.
+    """
+    if min(len(real), len(edited)) < 2:
+        return float("nan")
+    metric = FrechetInceptionDistance(feature=_Given(real.shape[1]), normalize=True, input_img_size=(1, 1, 1))
+    metric.set_dtype(torch.float64)
+    return max(0.0, float(_fed(metric, real.double(), edited.double()).compute()))  # pyright: ignore[reportCallIssue]
+
+
+def kernel_distance(real: Float[Tensor, "n d"], edited: Float[Tensor, "m d"]) -> float:
+    """Unbiased squared maximum mean discrepancy with a cubic kernel (KID, Binkowski et al. 2018).
+
+    Returns:
+        About 0 for sets of one distribution, also below it; NaN where a set has fewer than two.
+    """
+    size = min(len(real), len(edited))
+    if size < 2:
+        return float("nan")
+    metric = KernelInceptionDistance(feature=_Given(real.shape[1]), subsets=1, subset_size=size, normalize=True)
+    mean, _sd = _fed(metric, real[:size].float(), edited[:size].float()).compute()  # pyright: ignore[reportCallIssue]
+    return float(mean)

@@ -1,0 +1,177 @@
+"""Small frozen networks that judge edits: which attributes, whose face, which part is where.
+
+They are trained on other images than any data set holds (recipes/), know nothing of the
+diffusion model, and are read from safetensors files whose metadata says what they are.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from boundaryflow.errors import CheckpointError
+
+Kind = Literal["classify", "embed", "segment"]
+FILES: dict[Kind, str] = {
+    "classify": "attributes.safetensors",
+    "embed": "identity.safetensors",
+    "segment": "segmenter.safetensors",
+}
+
+
+def _block(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
+    conv = nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False)
+    return nn.Sequential(conv, nn.GroupNorm(8, out_channels), nn.SiLU())
+
+
+class JudgeNet(nn.Module):
+    """Convolutions that halve the picture, then one linear layer on all that is left.
+
+    Args:
+        channels: Channels of the picture.
+        widths: Channels after each halving, multiples of 8.
+        image_size: Side of the picture in pixels.
+        num_outputs: Logits, or dimensions of the embedding.
+        head: `classify` gives logits, `embed` unit vectors.
+    """
+
+    def __init__(
+        self, channels: int, widths: Sequence[int], image_size: int, num_outputs: int, head: Literal["classify", "embed"]
+    ) -> None:
+        super().__init__()
+        inputs = [channels, *widths[:-1]]
+        self.body = nn.Sequential(*(_block(a, b, stride=2) for a, b in zip(inputs, widths, strict=True)))
+        side = image_size
+        for _ in widths:
+            side = -(-side // 2)
+        self.head = nn.Linear(widths[-1] * side * side, num_outputs)
+        self._unit = head == "embed"
+
+    def forward(self, images_01: Tensor) -> Tensor:
+        """[B,C,S,S] in [0, 1] to [B,num_outputs]."""
+        out = self.head(self.body(images_01 * 2 - 1).flatten(1))
+        return F.normalize(out, dim=1) if self._unit else out
+
+
+class SegmenterNet(nn.Module):
+    """A small U-Net from a picture to part logits at every pixel.
+
+    Args:
+        channels: Channels of the picture.
+        widths: Channels of each level, multiples of 8; the first is at full size.
+        num_parts: How many parts there are.
+    """
+
+    def __init__(self, channels: int, widths: Sequence[int], num_parts: int) -> None:
+        super().__init__()
+        self.stem = _block(channels, widths[0], stride=1)
+        self.down = nn.ModuleList(_block(a, b, stride=2) for a, b in zip(widths, widths[1:], strict=False))
+        self.up = nn.ModuleList(_block(a + b, a, stride=1) for a, b in zip(widths, widths[1:], strict=False))
+        self.head = nn.Conv2d(widths[0], num_parts, 1)
+
+    def forward(self, images_01: Tensor) -> Tensor:
+        """[B,C,S,S] in [0, 1] to [B,num_parts,S,S]."""
+        levels = [self.stem(images_01 * 2 - 1)]
+        for down in self.down:
+            levels.append(down(levels[-1]))
+        out = levels.pop()
+        for up in reversed(self.up):
+            skip = levels.pop()
+            out = up(torch.cat([skip, F.interpolate(out, size=skip.shape[-2:], mode="nearest")], 1))
+        return self.head(out)
+
+
+@dataclass(frozen=True)
+class Judges:
+    """What there is to judge with.
+
+    Attributes:
+        attributes: Names the classifier knows, in the order of its outputs.
+        image_size: Side of the pictures in pixels.
+        channels: Channels of the pictures.
+        classifier: Network of attribute logits.
+        embedder: Network of identity vectors, or None.
+        segmenter: Network of part logits, or None.
+    """
+
+    attributes: tuple[str, ...]
+    image_size: int
+    channels: int
+    classifier: nn.Module
+    embedder: nn.Module | None
+    segmenter: nn.Module | None
+
+    @torch.inference_mode()
+    def probabilities(self, images_01: Float[Tensor, "b c h w"]) -> Float[Tensor, "b a"]:
+        """Probability of each attribute."""
+        return self.classifier(images_01).sigmoid()
+
+    @torch.inference_mode()
+    def identity(self, images_01: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"] | None:
+        """Unit vector that stands for who it is, or None without an embedder."""
+        return None if self.embedder is None else self.embedder(images_01)
+
+    @torch.inference_mode()
+    def parts(self, images_01: Float[Tensor, "b c h w"]) -> Int64[Tensor, "b h w"] | None:
+        """Which part each pixel shows, or None without a segmenter."""
+        return None if self.segmenter is None else self.segmenter(images_01).argmax(1)
+
+
+def save_judge(folder: Path, kind: Kind, net: nn.Module, config: dict[str, Any], names: Sequence[str]) -> None:
+    """Write one judge with half-precision weights.
+
+    Args:
+        folder: Folder of the judges.
+        kind: Which judge it is.
+        net: `JudgeNet` or `SegmenterNet`.
+        config: The arguments it was made with, and `image_size`.
+        names: Names of its outputs; empty for an embedder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.detach().half().contiguous() for name, tensor in net.state_dict().items()}
+    about = {"kind": kind, "config": json.dumps(config, sort_keys=True), "names": json.dumps(list(names))}
+    save_file(tensors, folder / FILES[kind], about)
+
+
+def load_judges(folder: Path, device: torch.device | str = "cpu") -> Judges:
+    """Read the judges of a folder; the attribute classifier must be there, the others may be.
+
+    Raises:
+        CheckpointError: A file is missing, damaged, or not a judge.
+    """
+    classifier, config, names = _load(folder / FILES["classify"], "classify", device)
+    optional = {kind: _load(folder / FILES[kind], kind, device)[0] if (folder / FILES[kind]).exists() else None
+                for kind in ("embed", "segment")}  # fmt: skip
+    return Judges(
+        tuple(names), config["image_size"], config["channels"], classifier, optional["embed"], optional["segment"]
+    )
+
+
+def _load(path: Path, kind: Kind, device: torch.device | str) -> tuple[nn.Module, dict[str, Any], list[str]]:
+    if not path.exists():
+        raise CheckpointError(f"judge {path}: no such file; give a folder with judges, or set evaluate.judges to null")
+    try:
+        with safe_open(path, "pt") as file:
+            about = file.metadata() or {}
+            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except SafetensorError as error:
+        raise CheckpointError(f"judge {path}: not a whole safetensors file ({error}); fetch it again") from None
+    if about.get("kind") != kind:
+        raise CheckpointError(f"judge {path}: kind is {about.get('kind')!r}, must be {kind!r}")
+    config = json.loads(about["config"])
+    if kind == "segment":
+        net: nn.Module = SegmenterNet(config["channels"], config["widths"], config["num_parts"])
+    else:
+        net = JudgeNet(config["channels"], config["widths"], config["image_size"], config["num_outputs"], kind)
+    net.load_state_dict(tensors)
+    return net.to(device).eval().requires_grad_(False), config, json.loads(about["names"])

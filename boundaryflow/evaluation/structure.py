@@ -1,0 +1,37 @@
+"""What of a picture stays as it was."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+from torchmetrics.functional.image import structural_similarity_index_measure
+
+
+def ssim(a_01: Float[Tensor, "b c h w"], b_01: Float[Tensor, "b c h w"]) -> Float[Tensor, " b"]:
+    """Structural similarity (Wang et al. 2004) with an 11-pixel Gaussian window; 1 is no difference."""
+    value = structural_similarity_index_measure(a_01, b_01, data_range=1.0, reduction="none")
+    return torch.as_tensor(value).reshape(-1)
+
+
+def psnr_db(a_01: Float[Tensor, "b c h w"], b_01: Float[Tensor, "b c h w"]) -> Float[Tensor, " b"]:
+    """Peak signal-to-noise ratio in dB, capped at 100: 8-bit pictures that agree have no finite one."""
+    error = ((a_01 - b_01) ** 2).mean((1, 2, 3)).clamp(min=1e-10)
+    return -10 * error.log10()
+
+
+def segmentation_consistency(
+    before: Int64[Tensor, "b h w"], after: Int64[Tensor, "b h w"], where: Bool[Tensor, "b h w"] | None = None
+) -> Float[Tensor, " b"]:
+    """Share of pixels that show the same part in both; NaN where there is no pixel to look at.
+
+    Args:
+        before: Part of each pixel of the input.
+        after: The same of the edited picture.
+        where: Pixels that count: outside the attribute's own region a right edit changes no part,
+            inside it must.
+    """
+    same = (before == after).float()
+    if where is None:
+        return same.mean((1, 2))
+    return (same * where).sum((1, 2)) / where.float().sum((1, 2))

@@ -1,0 +1,114 @@
+"""Zero-shot labels by CLIP (Radford et al. 2021, section 3.1): which of two descriptions is nearer?"""
+
+from __future__ import annotations
+
+import warnings
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from boundaryflow.errors import CheckpointError
+
+_MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP's own normalisation
+_SD = (0.26862954, 0.26130258, 0.27577711)
+
+
+class ClipLabeller:
+    """A frozen CLIP: features of pictures and of words in one space.
+
+    Args:
+        model: A model of clip-anytorch.
+        device: Where it runs.
+    """
+
+    def __init__(self, model: Any, device: torch.device | str) -> None:
+        self._model, self._device = model.eval().requires_grad_(False), torch.device(device)
+        self._size = int(model.visual.input_resolution)
+
+    @torch.inference_mode()
+    def image_features(self, images_01: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
+        """Unit vectors of pictures in [0, 1]; greyscale counts as three equal channels."""
+        images = images_01.to(self._device).float()
+        if images.shape[1] == 1:
+            images = images.expand(-1, 3, -1, -1)
+        if images.shape[-1] != self._size:
+            images = F.interpolate(images, size=(self._size, self._size), mode="bicubic", antialias=True).clamp(0, 1)
+        mean, sd = (torch.tensor(v, device=self._device)[None, :, None, None] for v in (_MEAN, _SD))
+        return F.normalize(self._model.encode_image((images - mean) / sd).float(), dim=1)
+
+    @torch.inference_mode()
+    def text_feature(self, prompts: Sequence[str]) -> Float[Tensor, " d"]:
+        """Unit vector of what several descriptions have in common: the mean of theirs."""
+        import clip
+
+        tokens = clip.tokenize(list(prompts)).to(self._device)
+        return F.normalize(F.normalize(self._model.encode_text(tokens).float(), dim=1).mean(0), dim=0)
+
+    def probabilities(
+        self, features: Float[Tensor, "b d"], positive: Sequence[str], negative: Sequence[str]
+    ) -> Float[Tensor, " b"]:
+        """Probability that the positive descriptions fit better than the negative ones.
+
+        softmax over the two sides of logit_scale times the cosine, as CLIP was trained.
+
+        Args:
+            features: Of `image_features`.
+            positive: Descriptions of an image with the attribute.
+            negative: Descriptions of an image without.
+        """
+        sides = torch.stack([self.text_feature(positive), self.text_feature(negative)], 1)
+        with torch.inference_mode():
+            logits = self._model.logit_scale.exp().float() * features @ sides
+        return logits.softmax(1)[:, 0].cpu()
+
+
+def load_clip(weights: str, device: torch.device | str = "cpu") -> ClipLabeller:
+    """Load a CLIP through clip-anytorch.
+
+    Args:
+        weights: A model name of OpenAI's such as `ViT-B/32`, which is downloaded once, or a file:
+            a TorchScript archive as OpenAI ships them, or a plain state dict.
+        device: Where it runs.
+
+    Raises:
+        CheckpointError: The file is missing, is not such a file, or cannot be downloaded.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # clip-anytorch imports pkg_resources, which warns of its own end
+        import clip
+
+        if weights not in clip.available_models():
+            _check_file(Path(weights), clip.available_models())
+        try:
+            model, _preprocess = clip.load(weights, device=str(device), jit=False)
+        except (RuntimeError, KeyError, OSError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise CheckpointError(
+                f"clip {weights}: cannot be loaded ({reason}); give one of {', '.join(clip.available_models())} "
+                "(needs the internet once), or a file of OpenAI's format"
+            ) from None
+    return ClipLabeller(model, device)
+
+
+def _check_file(path: Path, names: Sequence[str]) -> None:
+    """Refuse whatever could run code while it is read."""
+    if not path.is_file():
+        raise CheckpointError(f"clip {path}: neither a file nor a model name; names are {', '.join(names)}")
+    if not zipfile.is_zipfile(path):
+        raise CheckpointError(f"clip {path}: not a torch archive; save the state dict with torch.save")
+    with zipfile.ZipFile(path) as archive:
+        if any(name.endswith("constants.pkl") for name in archive.namelist()):
+            return  # TorchScript, which torch reads without unpickling objects
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the file is refused
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(f"clip {path}: holds more than tensors or is damaged ({reason})") from None
+    if not isinstance(state, dict) or "token_embedding.weight" not in state:
+        raise CheckpointError(f"clip {path}: no CLIP state dict (token_embedding.weight is missing)")

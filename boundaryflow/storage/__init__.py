@@ -1,0 +1,1 @@
+"""Files: shards of tensors, tables, pictures."""

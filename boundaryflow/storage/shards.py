@@ -1,0 +1,255 @@
+"""Shards: items and their tensors, laid out by content and never by history.
+
+The items of a stage lie in 2^k buckets, by the leading bits of a hash of their id; k is the
+smallest that keeps buckets at the size asked for on average. A shard is one bucket in one
+safetensors file, whose name holds a hash of its recipe and its items. So the same items under
+the same recipe give the same files with the same bytes, whatever was there before; and when
+items are added, the rows of those that were there are taken over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from boundaryflow.errors import ManifestError
+from boundaryflow.storage.tables import write_bytes
+
+SCHEMA = "shard/1"
+
+
+def fingerprint(**parts: Any) -> str:
+    """16 hex digits that stand for everything given; any JSON value will do.
+
+    Raises:
+        TypeError: A value has no JSON form.
+    """
+    canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class ShardJob:
+    """One shard to write.
+
+    Attributes:
+        path: The file.
+        recipe: Fingerprint of everything its content depends on but the items.
+        item_ids: Its items, sorted.
+        reuse: (item, file, row) of items whose rows an older shard has.
+        missing: Items to compute, sorted.
+    """
+
+    path: Path
+    recipe: str
+    item_ids: tuple[str, ...]
+    reuse: tuple[tuple[str, Path, int], ...]
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ShardPlan:
+    """What a folder of shards needs.
+
+    Attributes:
+        jobs: Shards to write.
+        kept: Shards that are as they should be.
+        num_items: Items in all.
+        num_missing: Items to compute.
+    """
+
+    jobs: tuple[ShardJob, ...]
+    kept: tuple[Path, ...]
+    num_items: int
+    num_missing: int
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A shard in memory; row i of every tensor belongs to item_ids[i]."""
+
+    item_ids: tuple[str, ...]
+    recipe: str
+    tensors: Mapping[str, Tensor]
+
+
+def buckets(item_ids: Sequence[str], shard_size: int) -> dict[str, tuple[str, ...]]:
+    """Name of each bucket that has items, to its items, sorted."""
+    bits = 0
+    while len(item_ids) > shard_size << bits:
+        bits += 1
+    found: dict[int, list[str]] = {}
+    for item in sorted(set(item_ids)):
+        leading = int.from_bytes(hashlib.sha256(item.encode()).digest()[:4], "big") >> (32 - bits)
+        found.setdefault(leading, []).append(item)
+    return {f"{number:0{len(str((1 << bits) - 1))}d}of{1 << bits}": tuple(found[number]) for number in sorted(found)}
+
+
+def plan_shards(folder: Path, item_ids: Sequence[str], recipe: str, shard_size: int) -> ShardPlan:
+    """Compare a folder with what it should hold.
+
+    Every shard that is there is read and its payload hash checked, so a damaged one is not kept.
+
+    Args:
+        folder: Folder of shards; need not exist.
+        item_ids: All items that should be there.
+        recipe: Fingerprint of everything the content depends on but the items.
+        shard_size: Items in a shard, on average at most.
+    """
+    wanted = {folder / f"shard-{name}-{fingerprint(recipe=recipe, items=items)[:12]}.safetensors": items
+              for name, items in buckets(item_ids, shard_size).items()}  # fmt: skip
+    rows: dict[str, tuple[Path, int]] = {}
+    kept: list[Path] = []
+    for path in sorted(folder.glob("shard-*.safetensors")):
+        shard = _read_valid(path)
+        if shard is None or shard.recipe != recipe:
+            continue
+        if path in wanted and shard.item_ids == wanted[path]:
+            kept.append(path)
+        rows.update({item: (path, row) for row, item in enumerate(shard.item_ids)})
+    jobs: list[ShardJob] = []
+    for path, items in wanted.items():
+        if path not in kept:
+            reuse = tuple((item, *rows[item]) for item in items if item in rows)
+            jobs.append(ShardJob(path, recipe, items, reuse, tuple(item for item in items if item not in rows)))
+    return ShardPlan(tuple(jobs), tuple(kept), len(set(item_ids)), sum(len(job.missing) for job in jobs))
+
+
+def complete_shard(job: ShardJob, computed: Mapping[str, Tensor]) -> Path:
+    """Write a shard from what was computed and what older shards have.
+
+    Args:
+        job: Of `plan_shards`.
+        computed: Tensors [len(job.missing), ...] in the order of `job.missing`; may be empty
+            where nothing is missing.
+
+    Raises:
+        ValueError: A tensor has another number of rows.
+    """
+    for name, tensor in computed.items():
+        if len(tensor) != len(job.missing):
+            raise ValueError(f"{job.path.name}: {name} has {len(tensor)} rows for {len(job.missing)} items")
+    by_item: dict[str, dict[str, Tensor]] = {
+        item: {name: tensor[row] for name, tensor in computed.items()} for row, item in enumerate(job.missing)
+    }
+    for path in sorted({path for _, path, _ in job.reuse}):
+        old = read_shard(path).tensors
+        for item, source, row in job.reuse:
+            if source == path:
+                by_item[item] = {name: tensor[row] for name, tensor in old.items()}
+    names = sorted(by_item[job.item_ids[0]])
+    tensors = {name: torch.stack([by_item[item][name] for item in job.item_ids]) for name in names}
+    return write_shard(job.path, tensors, job.item_ids, job.recipe)
+
+
+def write_shard(path: Path, tensors: Mapping[str, Tensor], item_ids: Sequence[str], recipe: str) -> Path:
+    """Write one shard, whole or not at all."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
+    about = {"schema": SCHEMA, "recipe": recipe, "item_ids": json.dumps(list(item_ids)), "payload_sha256": _digest(plain)}
+    write_bytes(path, save(plain, about))
+    return path
+
+
+def read_shard(path: Path) -> Shard:
+    """Read one shard and check its payload.
+
+    Raises:
+        ManifestError: The file is missing, damaged, or not a shard.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            about = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except (SafetensorError, OSError) as error:
+        raise ManifestError(f"shard {path}: cannot be read ({error}); run `boundaryflow run` to make it anew") from None
+    if about.get("schema") != SCHEMA or about.get("payload_sha256") != _digest(tensors):
+        raise ManifestError(f"shard {path}: its content is not what its header says; run `boundaryflow run` to make it anew")
+    return Shard(tuple(json.loads(about["item_ids"])), about["recipe"], tensors)
+
+
+def _read_valid(path: Path) -> Shard | None:
+    try:
+        return read_shard(path)
+    except ManifestError:
+        return None
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data if tensor.numel() else b"")
+    return digest.hexdigest()
+
+
+def sweep(folder: Path, plan: ShardPlan) -> None:
+    """Remove shards that the plan does not want, and what killed runs left half-written."""
+    wanted = {*plan.kept, *(job.path for job in plan.jobs)}
+    for path in [*folder.glob("shard-*.safetensors"), *folder.glob("*.tmp")]:
+        if path not in wanted:
+            path.unlink()
+
+
+def shard_index(folder: Path, recipe: str | None = None) -> pd.DataFrame:
+    """Which shard and row each item is in: columns item_id, shard, row, sorted by item.
+
+    Args:
+        folder: Folder of shards; a damaged one is passed over.
+        recipe: Only shards of this recipe; None is all.
+    """
+    rows: list[tuple[str, str, int]] = []
+    for path in sorted(folder.glob("shard-*.safetensors")):
+        try:
+            with safe_open(path, "pt") as file:
+                about = file.metadata() or {}
+        except (SafetensorError, OSError):
+            continue
+        if about.get("schema") == SCHEMA and recipe in (None, about["recipe"]):
+            rows += [(item, path.name, row) for row, item in enumerate(json.loads(about["item_ids"]))]
+    return pd.DataFrame(sorted(rows), columns=["item_id", "shard", "row"])
+
+
+def load_items(folder: Path, item_ids: Sequence[str], names: Sequence[str]) -> dict[str, Tensor]:
+    """Read the tensors of some items.
+
+    Args:
+        folder: Folder of shards.
+        item_ids: Items, in the order the rows are wanted.
+        names: Tensors wanted.
+
+    Returns:
+        Name to [len(item_ids), ...].
+
+    Raises:
+        ManifestError: An item or a tensor is not there.
+    """
+    index = {item: (shard, row) for item, shard, row in shard_index(folder).itertuples(index=False)}
+    lacking = [item for item in item_ids if item not in index]
+    if lacking:
+        raise ManifestError(
+            f"shards {folder}: {len(lacking)} of {len(item_ids)} items are not there, such as {lacking[0]}; "
+            "run `boundaryflow run` to make them"
+        )
+    places: dict[str, list[tuple[int, int]]] = {}
+    for position, item in enumerate(item_ids):
+        shard, row = index[item]
+        places.setdefault(shard, []).append((position, row))
+    found: dict[str, list[Tensor]] = {name: [torch.empty(0)] * len(item_ids) for name in names}
+    for shard, wanted in places.items():
+        tensors = read_shard(folder / shard).tensors
+        for name in names:
+            if name not in tensors:
+                raise ManifestError(f"shard {folder / shard}: has no tensor {name!r}, only {', '.join(sorted(tensors))}")
+            for position, row in wanted:
+                found[name][position] = tensors[name][row]
+    return {name: torch.stack(rows) if rows else torch.empty(0) for name, rows in found.items()}

@@ -1,0 +1,69 @@
+"""Tables as Parquet and facts as JSON: whole or not at all, and the same bytes for the same content."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from boundaryflow.errors import ManifestError
+
+_SCHEMA, _UNITS = b"boundaryflow.schema", b"boundaryflow.units"
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file so that it is seen whole or not at all, also after a power cut."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON with sorted keys. NaN is refused: it is not JSON."""
+    write_bytes(path, (json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n").encode())
+
+
+def write_table(path: Path, table: pd.DataFrame, *, schema: str, units: Mapping[str, str] | None = None) -> None:
+    """Write a table that opens in pandas, polars and DuckDB without this project.
+
+    Args:
+        path: Parquet file.
+        table: Rows in the order they are to have; its index is not written.
+        schema: Name and version of the columns, such as `manifest/1`.
+        units: Column to unit, kept in the file's metadata.
+    """
+    arrow = pa.Table.from_pandas(table, preserve_index=False)
+    about = {_SCHEMA: schema.encode(), _UNITS: json.dumps(dict(units or {}), sort_keys=True).encode()}
+    buffer = io.BytesIO()
+    pq.write_table(arrow.replace_schema_metadata(about), buffer, compression="zstd")
+    write_bytes(path, buffer.getvalue())
+
+
+def read_table(path: Path, *, schema: str) -> pd.DataFrame:
+    """Read a table written by `write_table`.
+
+    Raises:
+        ManifestError: The file is missing, damaged, or of another schema.
+    """
+    try:
+        arrow = pq.read_table(path)
+    except FileNotFoundError:
+        raise ManifestError(f"table {path}: no such file; run `boundaryflow run` to make it") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise ManifestError(f"table {path}: damaged ({reason}); delete it and run `boundaryflow run`") from None
+    found = (arrow.schema.metadata or {}).get(_SCHEMA, b"none").decode()
+    if found != schema:
+        raise ManifestError(f"table {path}: schema is {found!r}, must be {schema!r}; run `boundaryflow run` to make it anew")
+    return arrow.to_pandas()

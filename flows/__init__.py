@@ -1,0 +1,1 @@
+"""The command line, and the Prefect flow that walks DVC's stage graph."""

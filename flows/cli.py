@@ -1,0 +1,317 @@
+"""The command line: `boundaryflow COMMAND`. Imports nothing heavy until a command needs it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from datetime import datetime
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import click
+
+from boundaryflow.errors import PipelineError
+from flows.environment import LOG_FOLDER, find_root
+
+_OUT = Path("out")
+_PATH = click.Path(path_type=Path)
+_IMAGE = click.Path(path_type=Path, exists=True, dir_okay=False)
+
+
+class _Commands(click.Group):
+    """Turns what goes wrong into one line and an exit status: 2 for what the user can mend, 1 for the rest."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except PipelineError as error:
+            _say_error(error)
+            ctx.exit(2)
+        except KeyboardInterrupt:
+            click.echo("boundaryflow: stopped", err=True)
+            ctx.exit(130)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(1)
+        except Exception as error:
+            if os.environ.get("BOUNDARYFLOW_DEBUG") == "1":
+                raise
+            reason = " ".join(str(error).split()) or "no message"
+            click.echo(f"boundaryflow: unexpected {type(error).__name__}: {reason}", err=True)
+            click.echo(f"  traceback: {_write_traceback()} (BOUNDARYFLOW_DEBUG=1 prints it)", err=True)
+            ctx.exit(1)
+
+
+def _say_error(error: PipelineError) -> None:
+    for line in str(error).splitlines() or [""]:
+        click.echo(f"{type(error).__name__}: {line}", err=True)
+
+
+def _write_traceback() -> Path:
+    try:
+        folder = find_root() / LOG_FOLDER
+    except PipelineError:
+        folder = Path.home() / ".cache" / "boundaryflow"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"error-{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}.log"
+    path.write_text(traceback.format_exc(), encoding="utf-8")
+    return path
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("boundaryflow")
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _enter_root() -> Path:
+    root = find_root()
+    os.chdir(root)
+    return root
+
+
+def _one_dataset(name: str | None) -> str:
+    """The data set meant: the one named, else the only one of params.yaml."""
+    from stages.params import load_params
+
+    active = list(load_params().datasets)
+    if name is not None:
+        return name
+    if len(active) == 1:
+        return active[0]
+    raise PipelineError(f"params.yaml lists the data sets {', '.join(active)}: say which one with --dataset NAME")
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="""\b
+Examples:
+  boundaryflow run
+  boundaryflow edit photo.png --attribute smiling --strength 1.5
+  boundaryflow sweep photo.png --attribute smiling --from -2 --to 2
+  boundaryflow sample -n 16 --attribute smiling --attribute beard=off
+  boundaryflow status
+  boundaryflow doctor""",
+)
+@click.version_option(_version(), prog_name="boundaryflow", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Edit an image data set by attribute with a frozen diffusion model.
+
+    Exit status: 0 when all is done, 2 for what you can mend (one line says what and how), 1 for the rest.
+    """
+
+
+@cli.command(
+    epilog="""\b
+Examples:
+  boundaryflow run
+  boundaryflow run --dataset digits
+  boundaryflow run --stage edit --force
+  BOUNDARYFLOW_PARALLEL=2 boundaryflow run --verbose"""
+)
+@click.option("--dataset", "datasets", multiple=True, metavar="NAME", help="Only this data set; may be repeated.")
+@click.option("--stage", "stages", multiple=True, metavar="NAME", help="Up to this stage only (edit, edit@avatars).")
+@click.option("--force", is_flag=True, help="Run stages that are up to date, too; finished shards are kept.")
+@click.option("--push", is_flag=True, help="Then send the outputs to DVC's default remote.")
+@click.option("--quiet", is_flag=True, help="Print errors only.")
+@click.option("--verbose", is_flag=True, help="Show what the stages print.")
+@click.pass_context
+def run(
+    ctx: click.Context,
+    datasets: tuple[str, ...],
+    stages: tuple[str, ...],
+    force: bool,
+    push: bool,
+    quiet: bool,
+    verbose: bool,
+) -> None:
+    """Bring everything up to date: ingest to report, for the data sets in params.yaml.
+
+    Only what changed is computed. Ctrl-C stops it; the next run goes on where it was.
+    """
+    root = _enter_root()
+    _check_params(datasets, quiet=quiet)
+    from flows.run import execute
+
+    ctx.exit(execute(root, datasets, stages, force=force, push=push, quiet=quiet, verbose=verbose))
+
+
+def _check_params(datasets: Sequence[str], *, quiet: bool) -> None:
+    """Validate params.yaml as a whole, after adding known data sets that are not in its `datasets`.
+
+    A data set that cannot be used (its images are missing, say) is not left in the list.
+    """
+    from stages.params import activate_dataset, load_params
+
+    params, path = load_params(), Path("params.yaml")
+    known = sorted(params.data)
+    for name in datasets:
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+            raise PipelineError(
+                f"--dataset {name}: params.yaml has no data.{name}; {hint} docs/ says how to describe one"
+            )
+    for name in dict.fromkeys(datasets):
+        if name in params.datasets:
+            continue
+        before = path.read_bytes()
+        activate_dataset(path, name)
+        try:
+            load_params()
+        except PipelineError:
+            path.write_bytes(before)
+            raise
+        if not quiet:
+            click.echo(f"params.yaml: {name} added to `datasets`")
+
+
+@cli.command(
+    epilog="""\b
+Examples:
+  boundaryflow edit photo.png --attribute smiling
+  boundaryflow edit *.png --attribute eyeglasses --strength -1 --strength 1.5 --out edited"""
+)
+@click.argument("photos", metavar="PHOTO...", nargs=-1, required=True, type=_IMAGE)
+@click.option("--dataset", metavar="NAME", help="Whose model and boundaries [default: the one in params.yaml].")
+@click.option("--attribute", required=True, metavar="NAME", help="What to change.")
+@click.option(
+    "--strength", "strengths", multiple=True, type=float, default=(1.0,), show_default="1.0", help="May be repeated."
+)
+@click.option("--out", type=_PATH, default=_OUT / "edit", show_default=True, help="Folder for the pictures.")
+def edit(
+    photos: tuple[Path, ...], dataset: str | None, attribute: str, strengths: tuple[float, ...], out: Path
+) -> None:
+    """Edit a few images, from the boundaries that `boundaryflow run` left."""
+    photos, out = tuple(path.resolve() for path in photos), out.resolve()
+    _enter_root()
+    name = _one_dataset(dataset)
+    from stages.adhoc import edit_photos
+
+    for path in edit_photos(list(photos), name, attribute, list(strengths), out):
+        click.echo(path)
+
+
+@cli.command(epilog="\b\nExample:\n  boundaryflow sweep photo.png --attribute smiling --from -2 --to 2 --num 9")
+@click.argument("photo", metavar="PHOTO", type=_IMAGE)
+@click.option("--dataset", metavar="NAME", help="Whose model and boundaries [default: the one in params.yaml].")
+@click.option("--attribute", required=True, metavar="NAME", help="What to change.")
+@click.option("--from", "start", type=float, default=-2.0, show_default=True, help="First strength.")
+@click.option("--to", "stop", type=float, default=2.0, show_default=True, help="Last strength.")
+@click.option("--num", type=click.IntRange(2, 101), default=9, show_default=True, help="How many strengths.")
+@click.option("--out", type=_PATH, default=_OUT / "sweep", show_default=True, help="Folder for the strip.")
+def sweep(photo: Path, dataset: str | None, attribute: str, start: float, stop: float, num: int, out: Path) -> None:
+    """Write a strip of one image at many strengths."""
+    photo, out = photo.resolve(), out.resolve()
+    _enter_root()
+    name = _one_dataset(dataset)
+    from stages.adhoc import sweep_photo
+
+    click.echo(sweep_photo(photo, name, attribute, start, stop, num, out))
+
+
+@cli.command(
+    epilog="""\b
+Examples:
+  boundaryflow sample -n 16 --attribute smiling
+  boundaryflow sample -n 16 --attribute smiling --attribute hat=off --seed 7"""
+)
+@click.option("-n", "--num", type=click.IntRange(1, 10_000), default=16, show_default=True, help="How many images.")
+@click.option("--dataset", metavar="NAME", help="Whose model and boundaries [default: the one in params.yaml].")
+@click.option(
+    "--attribute", "attributes", multiple=True, metavar="NAME[=on|off]", help="With or without it; may be repeated."
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Which noise to start from.")
+@click.option("--out", type=_PATH, default=_OUT / "sample", show_default=True, help="Folder for the pictures.")
+def sample(num: int, dataset: str | None, attributes: tuple[str, ...], seed: int, out: Path) -> None:
+    """Draw images from noise, with attributes on or off."""
+    wanted = dict(_parse_attribute(text) for text in attributes)
+    out = out.resolve()
+    _enter_root()
+    name = _one_dataset(dataset)
+    from stages.adhoc import sample_images
+
+    click.echo(sample_images(name, num, wanted, seed, out))
+
+
+def _parse_attribute(text: str) -> tuple[str, bool]:
+    name, _, state = text.partition("=")
+    if not name or state not in ("", "on", "off"):
+        raise click.BadParameter(f"{text!r} is not NAME, NAME=on or NAME=off", param_hint="--attribute")
+    return name, state != "off"
+
+
+@cli.command(epilog="\b\nExample:\n  boundaryflow export --dataset avatars --to balanced --edit smiling --strength 1.5")
+@click.option("--dataset", metavar="NAME", help="Which data set [default: the one in params.yaml].")
+@click.option("--to", type=_PATH, required=True, metavar="DIR", help="Folder to write.")
+@click.option("--edit", "edits", multiple=True, metavar="NAME", help="Only this edit; may be repeated.")
+@click.option("--strength", "strengths", multiple=True, type=float, help="Only this strength; may be repeated.")
+def export(dataset: str | None, to: Path, edits: tuple[str, ...], strengths: tuple[float, ...]) -> None:
+    """Write the edited pictures as PNG files: DIR/EDIT/STRENGTH/ITEM.png and DIR/metadata.parquet."""
+    to = to.resolve()
+    _enter_root()
+    name = _one_dataset(dataset)
+    from stages.export import export_images
+
+    num = export_images(name, to, edits=edits, strengths=strengths)
+    click.echo(f"{num} pictures: {to}")
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def status(as_json: bool) -> None:
+    """Show what is up to date, what is stale and why, and what to do next."""
+    root = _enter_root()
+    from flows import status as room
+
+    found = room.collect(root)
+    click.echo(room.as_json(found) if as_json else room.as_text(found))
+
+
+@cli.command()
+@click.option("--dataset", metavar="NAME", help="Only this data set.")
+@click.option("--open", "open_it", is_flag=True, help="Open it in a browser.")
+def report(dataset: str | None, open_it: bool) -> None:
+    """Print where the HTML report lies."""
+    root = _enter_root()
+    from flows.summary import report_path
+    from stages.params import load_params
+
+    for name in [dataset] if dataset else load_params().datasets:
+        path = root / report_path(name)
+        if not path.is_file():
+            raise PipelineError(f"{path}: there is no report yet; run `boundaryflow run --dataset {name}` first")
+        click.echo(path)
+        if open_it:
+            click.launch(path.as_uri())
+
+
+@cli.command()
+@click.pass_context
+def doctor(ctx: click.Context) -> None:
+    """Check this machine and this checkout; each line that is not ok says the way out."""
+    root = _enter_root()
+    from flows.doctor import examine
+
+    checks = examine(root)
+    for check in checks:
+        click.echo(str(check))
+    ctx.exit(2 if any(check.level == "fail" for check in checks) else 0)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of `boundaryflow`."""
+    cli.main(args=None if argv is None else list(argv), prog_name="boundaryflow")
+
+
+if __name__ == "__main__":
+    main()

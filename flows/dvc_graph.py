@@ -1,0 +1,193 @@
+"""What there is to do: DVC's own stage graph and its own word on what is stale, read once, in process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from boundaryflow.errors import PipelineError
+
+if TYPE_CHECKING:
+    from dvc.repo import Repo
+
+
+@dataclass(frozen=True)
+class Step:
+    """One DVC stage.
+
+    Attributes:
+        name: Address in DVC, such as `invert@avatars`.
+        upstream: Names of the stages it reads from, within the plan.
+        reason: Why it is stale, in words; empty when it is up to date.
+        outs: Its outputs, relative to the root.
+        has_run: Whether dvc.lock knows it.
+    """
+
+    name: str
+    upstream: tuple[str, ...]
+    reason: str
+    outs: tuple[str, ...]
+    has_run: bool
+
+    @property
+    def is_dirty(self) -> bool:
+        """Whether DVC would look at it again."""
+        return bool(self.reason)
+
+    @property
+    def kind(self) -> str:
+        """The stage without its data set: `invert`."""
+        return self.name.partition("@")[0]
+
+    @property
+    def dataset(self) -> str:
+        """The data set it works on; empty for a stage outside the matrix."""
+        return self.name.partition("@")[2]
+
+
+def plan(root: Path, datasets: Sequence[str] = (), stages: Sequence[str] = ()) -> tuple[Step, ...]:
+    """Read the graph in an order in which it can run.
+
+    Args:
+        root: The checkout.
+        datasets: Keep only the stages of these data sets and what they read from; empty keeps all.
+        stages: Keep only these stages (`edit` or `edit@avatars`) and what they read from; empty keeps all.
+
+    Raises:
+        PipelineError: There is no DVC repository, dvc.yaml does not parse, or a name is unknown.
+    """
+    with _open_repo(root) as repo, repo.lock:
+        graph = repo.index.graph  # an edge points from a stage to one that it reads from
+        order = {stage: position for position, stage in enumerate(repo.index.stages)}
+        chosen = _choose(graph, [stage.addressing for stage in order], datasets, stages)
+        known = _lock_entries(root)
+        steps: dict[str, Step] = {}
+        for stage in _in_order(graph, order):
+            name = stage.addressing
+            if name not in chosen:
+                continue
+            upstream = tuple(sorted(other.addressing for other in graph.successors(stage)))
+            stale = [other for other in upstream if steps[other].is_dirty]
+            reason = _reason(stage.status().get(name, []))
+            if not reason and stale:
+                reason = f"{stale[0]} will run"
+            has_run = name in known
+            steps[name] = Step(
+                name=name,
+                upstream=upstream,
+                reason="never run" if reason and not has_run else reason,
+                outs=tuple(os.path.relpath(out.fs_path, root) for out in stage.outs),
+                has_run=has_run,
+            )
+    return tuple(steps.values())
+
+
+def has_remote(root: Path) -> bool:
+    """Whether DVC knows where `push` goes."""
+    with _open_repo(root) as repo:
+        return bool(repo.config["core"].get("remote"))
+
+
+@contextmanager
+def _open_repo(root: Path) -> Iterator[Repo]:
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    before = Path.cwd()
+    os.chdir(root)  # DVC resolves dvc.yaml against the current folder
+    try:
+        repo = Repo(str(root), _wait_for_lock=True)
+        try:
+            yield repo
+        finally:
+            repo.close()
+    except DvcException as error:
+        raise PipelineError(f"{root}: DVC: {_one_line(error)}{_advice(error)}") from None
+    finally:
+        os.chdir(before)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+def _advice(error: BaseException) -> str:
+    name = type(error).__name__
+    if name == "NotDvcRepoError":
+        return "; run `git init` and `dvc init` in it"
+    if "busy" in str(error):
+        return "; another dvc command is at work in this checkout, wait for it"
+    return "; `dvc status` shows the same"
+
+
+def _choose(graph: Any, names: Sequence[str], datasets: Sequence[str], stages: Sequence[str]) -> set[str]:
+    """Names of the wanted stages together with all they read from."""
+    kinds = {name.partition("@")[0] for name in names}
+    for dataset in datasets:
+        if not any(name.endswith(f"@{dataset}") for name in names):
+            raise PipelineError(
+                f"dvc.yaml has no stage for data set {dataset!r}; it has one for each of `datasets` in params.yaml"
+            )
+    for stage in stages:
+        if stage not in kinds and stage not in names:
+            near = get_close_matches(stage, [*names, *kinds], 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(sorted(kinds))}"
+            raise PipelineError(f"dvc.yaml has no stage {stage!r}; {hint}")
+    wanted = [
+        name
+        for name in names
+        if (not datasets or name.partition("@")[2] in datasets)
+        and (not stages or name in stages or name.partition("@")[0] in stages)
+    ]
+    upstream = {stage.addressing: [other.addressing for other in graph.successors(stage)] for stage in graph}
+    chosen: set[str] = set()
+    while wanted:
+        name = wanted.pop()
+        if name not in chosen:
+            chosen.add(name)
+            wanted += upstream[name]
+    return chosen
+
+
+def _in_order(graph: Any, order: dict[Any, int]) -> Iterator[Any]:
+    import networkx
+
+    return networkx.lexicographical_topological_sort(
+        graph.reverse(copy=False), key=lambda stage: (stage.addressing.partition("@")[2], order[stage])
+    )
+
+
+def _lock_entries(root: Path) -> set[str]:
+    path = root / "dvc.lock"
+    if not path.is_file():
+        return set()
+    content: Any = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    return set(content.get("stages", {}))
+
+
+def _reason(status: Sequence[str | dict[str, dict[str, Any]]]) -> str:
+    """DVC's reasons in words: `changed deps: stages/edit.py modified; changed command`."""
+    parts: list[str] = []
+    for entry in status:
+        if isinstance(entry, str):
+            parts.append(entry)
+            continue
+        for what, changes in entry.items():
+            items = [_change(name, change) for name, change in changes.items()]
+            more = f" and {len(items) - 3} more" if len(items) > 3 else ""
+            parts.append(f"{what}: {', '.join(items[:3])}{more}")
+    return "; ".join(parts)
+
+
+def _change(name: str, change: str | dict[str, Any]) -> str:
+    if isinstance(change, str):
+        return f"{name} {change}"
+    keys = list(change)  # a params file: the keys that changed
+    return f"{name} {', '.join(keys[:3])}{' ...' if len(keys) > 3 else ''}"

@@ -1,0 +1,234 @@
+"""The Prefect flow: walks DVC's graph, runs what is stale, shows what is not as Cached, retries what is worth it.
+
+DVC decides what is stale, this decides when and where. No tensor passes through, and no result is cached here.
+"""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.exceptions import CancelledRun, FailedRun, PrefectException, TerminationSignal
+from prefect.futures import PrefectFuture
+from prefect.states import Completed, Failed
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows import dvc_graph, locks, processes, progress, stage_process
+from flows.dvc_graph import Step
+from flows.environment import num_parallel
+from flows.progress import Board, Outcome, Progress
+
+_MAX_STAGES_AT_ONCE = 64
+_MAX_ATTEMPTS = 3
+_ARTIFACT_EVERY_S = 5.0
+
+
+def _is_worth_retrying(_task: Any, run: Any, state: State[Any]) -> bool:
+    if processes.stopping():
+        return False
+    error = state.result(raise_on_failure=False)
+    return isinstance(error, stage_process.StageFailedError) and run.run_count < error.attempts
+
+
+@task(
+    cache_policy=NO_CACHE,
+    persist_result=False,
+    retries=_MAX_ATTEMPTS - 1,
+    retry_delay_seconds=[1, 4],
+    retry_condition_fn=_is_worth_retrying,
+)
+def run_stage(name: str, root: str, is_dirty: bool, force: bool) -> State[Any]:
+    """One DVC stage: Cached when it is up to date, else reproduced by DVC in a process of its own."""
+    from prefect.context import TaskRunContext
+
+    board = progress.current(Path(root))
+    if not is_dirty and not force:
+        board.finished(name, Outcome("up to date"))
+        return Completed(name="Cached", message="DVC: inputs, code and parameters are unchanged")
+    context = TaskRunContext.get()
+    attempt = context.task_run.run_count if context else 1
+    board.started(name, attempt)
+    try:
+        outcome = stage_process.run(name, Path(root), board, force=force, on_progress=_ProgressArtifact(name))
+    except stage_process.StageFailedError as error:
+        if processes.stopping():
+            board.finished(name, Outcome("stopped", error.outcome.seconds))
+        elif attempt < error.attempts:
+            board.retrying(name, error.outcome)
+        else:
+            board.finished(name, error.outcome)
+            get_run_logger().error("%s", error)
+        raise
+    board.finished(name, outcome)
+    if outcome.state == "done":
+        return Completed(message=f"ran in {progress.duration(outcome.seconds)}")
+    return Completed(name="Cached" if outcome.state == "up to date" else "Restored", message="decided by DVC")
+
+
+@flow(
+    name="boundaryflow",
+    task_runner=ThreadPoolTaskRunner(max_workers=_MAX_STAGES_AT_ONCE),
+    validate_parameters=False,
+    persist_result=False,
+)
+def run_graph(
+    root: str, datasets: Sequence[str] = (), stages: Sequence[str] = (), force: bool = False, push: bool = False
+) -> State[Any]:
+    """Bring DVC's graph up to date.
+
+    Args:
+        root: The checkout.
+        datasets: Only these data sets; empty is all.
+        stages: Only these stages and what they read from; empty is all.
+        force: Run the chosen stages though they are up to date.
+        push: Send the outputs to DVC's remote at the end.
+    """
+    folder = Path(root)
+    board = progress.current(folder)
+    processes.reset()
+    with locks.flow_lock(folder):
+        locks.clear_stale_rwlock(folder)
+        steps = dvc_graph.plan(folder, datasets, stages)
+        board.begin(steps)
+        forced = {step.name for step in steps if force and (not stages or {step.name, step.kind} & set(stages))}
+        try:
+            _run_steps(steps, forced, root, board)
+        except BaseException:
+            processes.stop_all()
+            raise
+        _publish(steps, board)
+        bad = [name for name, outcome in board.outcomes.items() if not outcome.is_good]
+        if bad:
+            return Failed(message=f"{len(bad)} of {len(steps)} stages did not complete: {', '.join(bad)}")
+        if push:
+            board.note("dvc push")
+            stage_process.push(folder)
+    return Completed(message=f"{len(steps)} stages are up to date")
+
+
+def call(root: Path, datasets: Sequence[str], stages: Sequence[str], *, force: bool, push: bool) -> None:
+    """Run the flow in this process; the board in use has what became of each stage.
+
+    Raises:
+        PipelineError: The run could not begin, or not be pushed.
+        KeyboardInterrupt: It was interrupted, terminated or cancelled; no child is left.
+    """
+    try:
+        run_graph(str(root), list(datasets), list(stages), force, push)
+    except (TerminationSignal, CancelledRun):
+        raise KeyboardInterrupt from None
+    except FailedRun:
+        if all(outcome.is_good for outcome in progress.current(root).outcomes.values()):
+            raise
+    finally:
+        processes.stop_all()
+
+
+def _run_steps(steps: Sequence[Step], forced: set[str], root: str, board: Board) -> None:
+    """Submit each stage as soon as those it reads from are done, at most `num_parallel` that have work at once."""
+    limit = num_parallel()
+    waiting = list(steps)
+    futures: dict[str, PrefectFuture[Any]] = {}
+    running: set[str] = set()
+    busy: set[str] = set()
+    ended: queue.SimpleQueue[str] = queue.SimpleQueue()
+    while waiting or running:
+        for step in [step for step in waiting if not any(name in running for name in step.upstream)]:
+            if any(name not in board.outcomes for name in step.upstream):
+                continue
+            blocker = next((name for name in step.upstream if not board.outcomes[name].is_good), "")
+            has_work = (step.is_dirty or step.name in forced) and not blocker
+            if has_work and len(busy) >= limit:
+                continue
+            waiting.remove(step)
+            # A blocked stage is submitted too: Prefect records it as not ready.
+            future = run_stage.with_options(task_run_name=step.name).submit(
+                step.name,
+                root,
+                step.is_dirty,
+                step.name in forced,
+                wait_for=[futures[name] for name in step.upstream],
+            )
+            futures[step.name] = future
+            if blocker:
+                board.finished(step.name, Outcome("not run", error=f"needs {blocker}"))
+                continue
+            running.add(step.name)
+            busy |= {step.name} if has_work else set()
+            future.add_done_callback(lambda _, name=step.name: ended.put(name))
+        if running:
+            name = ended.get()
+            futures[name].wait()
+            _account_for(name, futures[name], board)
+            running.discard(name)
+            busy.discard(name)
+    for future in futures.values():
+        future.wait()
+
+
+def _account_for(name: str, future: PrefectFuture[Any], board: Board) -> None:
+    """A task that failed before or after its stage's own outcome was known must not pass for a good one."""
+    state = future.state
+    known = board.outcomes.get(name)
+    if state.is_completed() and known is not None:
+        return
+    if known is None or known.is_good:
+        error = state.message or f"task ended as {state.name}"
+        board.finished(name, Outcome("failed", error=" ".join(error.split()), exit_code=1))
+
+
+class _ProgressArtifact:
+    """Keeps a Prefect progress artifact current, not oftener than every few seconds."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._id: Any = None
+        self._last = 0.0
+        self._is_off = False
+
+    def __call__(self, report: Progress) -> None:
+        is_due = time.monotonic() - self._last > _ARTIFACT_EVERY_S or report.done >= report.total
+        if self._is_off or not is_due:
+            return
+        percent = min(100.0, 100.0 * report.done / max(1, report.total))
+        try:
+            if self._id is None:
+                self._id = create_progress_artifact(progress=percent, description=self._name)
+            else:
+                update_progress_artifact(artifact_id=self._id, progress=percent)
+        except (httpx.HTTPError, PrefectException, OSError) as error:
+            # A server that is slow or gone is no reason to end a stage that works.
+            self._is_off = True
+            get_run_logger().warning("%s: no more progress artifacts: %s", self._name, error)
+        self._last = time.monotonic()
+
+
+def _publish(steps: Sequence[Step], board: Board) -> None:
+    """The run as artifacts: a table of stages, and the same in words with the metrics."""
+    from flows.summary import markdown
+
+    rows = [
+        {
+            "stage": step.name,
+            "state": board.outcomes[step.name].state,
+            "seconds": round(board.outcomes[step.name].seconds, 1),
+            "reason": step.reason,
+            "error": board.outcomes[step.name].error,
+        }
+        for step in steps
+    ]
+    create_table_artifact(table=rows, key="boundaryflow-stages", description="Stages of this run")
+    create_markdown_artifact(markdown(board.root, steps, board.outcomes), key="boundaryflow-run")

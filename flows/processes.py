@@ -1,0 +1,100 @@
+"""The child processes that are alive, so that whoever stops the run can end them all.
+
+The registry has a module to itself: Prefect may ship the functions of the module that defines a flow by value, and then
+that module's globals exist twice.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO
+
+_LAUNCHER = Path(__file__).with_name("launch.py")
+_GRACE_S = 10.0
+_LOCK = threading.Lock()
+_LIVE: dict[int, subprocess.Popen[str]] = {}
+_STOP = threading.Event()
+
+
+def start(
+    command: Sequence[str],
+    *,
+    cwd: Path,
+    env: Mapping[str, str] | None = None,
+    stdout: int | IO[str] = subprocess.PIPE,
+    is_stage: bool = True,
+) -> subprocess.Popen[str]:
+    """Start a command that dies with this process, and its children with it.
+
+    Args:
+        command: Program by its full path, and arguments.
+        cwd: Where it runs.
+        env: Its environment; None is this process's.
+        stdout: Where its output and errors go, together.
+        is_stage: Whether `stop_all` ends it; what the run itself needs to the end (its server) is stopped by `stop`.
+
+    Raises:
+        RuntimeError: The run is being stopped.
+    """
+    launch = [sys.executable, "-I", "-S", str(_LAUNCHER), str(os.getpid()), *command]
+    with _LOCK:
+        if is_stage and _STOP.is_set():
+            raise RuntimeError("the run is being stopped, no process is started")
+        process = subprocess.Popen(  # noqa: S603 - the command is ours
+            launch,
+            cwd=cwd,
+            env=None if env is None else dict(env),
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=subprocess.STDOUT,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            start_new_session=True,
+        )
+        if is_stage:
+            _LIVE[process.pid] = process
+    return process
+
+
+def stop(process: subprocess.Popen[str]) -> None:
+    """End a command with all its children and close its pipe; one that has ended already is only closed."""
+    _terminate(process)
+    try:
+        process.wait(timeout=_GRACE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
+    with _LOCK:
+        _LIVE.pop(process.pid, None)
+
+
+def stop_all() -> None:
+    """End every stage and refuse new ones until `reset`."""
+    _STOP.set()
+    with _LOCK:
+        alive = list(_LIVE.values())
+    for process in alive:
+        _terminate(process)
+
+
+def stopping() -> bool:
+    """Whether `stop_all` was called."""
+    return _STOP.is_set()
+
+
+def reset() -> None:
+    """Allow processes to be started again."""
+    _STOP.clear()
+
+
+def _terminate(process: subprocess.Popen[str]) -> None:
+    if process.poll() is None:
+        process.terminate()  # the launcher kills the command's group

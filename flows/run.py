@@ -1,0 +1,131 @@
+"""`boundaryflow run`: plan, work, and say what came of it. Prefect is imported only when there is something to do."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from boundaryflow.errors import ParamsError
+from flows import environment, locks, processes, progress, summary
+from flows.dvc_graph import Step, has_remote, plan
+from flows.environment import log_path
+from flows.progress import Board, Outcome
+
+EXIT_INTERRUPTED = 130
+
+
+def execute(
+    root: Path,
+    datasets: Sequence[str] = (),
+    stages: Sequence[str] = (),
+    *,
+    force: bool = False,
+    push: bool = False,
+    quiet: bool = False,
+    verbose: bool = False,
+) -> int:
+    """Bring the graph up to date and report on it.
+
+    Args:
+        root: The checkout.
+        datasets: Only these data sets; empty is all.
+        stages: Only these stages and what they read from; empty is all.
+        force: Run the chosen stages though they are up to date.
+        push: Send the outputs to DVC's remote at the end.
+        quiet: Print errors only.
+        verbose: Show what the stages print.
+
+    Returns:
+        The exit status: 0, 2 when only the user's mistakes failed, 130 when interrupted, else 1.
+
+    Raises:
+        PipelineError: The run cannot begin.
+    """
+    environment.prepare(root)
+    environment.num_parallel()
+    with _sigterm_interrupts():
+        try:
+            return _execute(root, datasets, stages, force=force, push=push, quiet=quiet, verbose=verbose)
+        except KeyboardInterrupt:
+            processes.stop_all()
+            sys.stderr.write("boundaryflow: stopped; finished shards are kept, `boundaryflow run` goes on from there\n")
+            return EXIT_INTERRUPTED
+
+
+def _execute(
+    root: Path, datasets: Sequence[str], stages: Sequence[str], *, force: bool, push: bool, quiet: bool, verbose: bool
+) -> int:
+    with locks.flow_lock(root):
+        locks.clear_stale_rwlock(root)
+        steps = plan(root, datasets, stages)
+    if push and not has_remote(root):
+        raise ParamsError(
+            "--push: DVC has no default remote in .dvc/config; add one: dvc remote add --default NAME FOLDER_OR_URL"
+        )
+    if not force and not os.environ.get("PREFECT_API_URL") and not any(step.is_dirty for step in steps):
+        return _nothing_to_do(root, steps, push=push, quiet=quiet)
+    board = progress.make_board(root, quiet=quiet, verbose=verbose)
+    progress.use(board)
+    with board:
+        _run_flow(root, datasets, stages, board, force=force, push=push)
+    return _conclude(root, steps, board.outcomes, quiet=quiet)
+
+
+def _nothing_to_do(root: Path, steps: Sequence[Step], *, push: bool, quiet: bool) -> int:
+    if push:
+        from flows import stage_process
+
+        processes.reset()
+        stage_process.push(root)
+    if not quiet:
+        sys.stdout.write(f"everything is up to date ({len(steps)} stages)\n{summary.text(root, steps, {})}\n")
+    return 0
+
+
+def _run_flow(
+    root: Path, datasets: Sequence[str], stages: Sequence[str], board: Board, *, force: bool, push: bool
+) -> None:
+    board.note("starting")
+    from flows import server
+
+    server.connect(root, board.note)
+    from flows import pipeline
+
+    pipeline.call(root, datasets, stages, force=force, push=push)
+
+
+def _conclude(root: Path, steps: Sequence[Step], outcomes: dict[str, Outcome], *, quiet: bool) -> int:
+    failed = {name: outcome for name, outcome in outcomes.items() if outcome.state == "failed"}
+    if not quiet:
+        sys.stdout.write(f"{summary.text(root, steps, outcomes)}\n")
+        if all(outcome.state == "up to date" for outcome in outcomes.values()):
+            sys.stdout.write(f"everything is up to date ({len(steps)} stages)\n")
+    sys.stdout.flush()
+    for name, outcome in failed.items():
+        sys.stderr.write(f"boundaryflow: {name} failed: {outcome.error}\n")
+        sys.stderr.write(f"  full log: {log_path(root, name)}\n")
+    not_run = [name for name, outcome in outcomes.items() if outcome.state == "not run"]
+    if not_run:
+        sys.stderr.write(f"boundaryflow: not run because of that: {', '.join(not_run)}\n")
+    if not failed and all(outcome.is_good for outcome in outcomes.values()):
+        return 0
+    return 2 if failed and all(outcome.exit_code == 2 for outcome in failed.values()) else 1
+
+
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """SIGTERM stops a run in the same orderly way as Ctrl-C."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

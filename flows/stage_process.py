@@ -1,0 +1,163 @@
+"""One DVC stage as a process: its lines read, its exit status understood. Knows nothing of Prefect."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TextIO
+
+from boundaryflow.errors import PipelineError
+from flows import processes
+from flows.environment import log_path
+from flows.progress import Board, Outcome, Progress, State
+
+_USER_EXIT = 2
+_STAGE_EXIT = re.compile(r"exited with (-?\d+)")
+_ERROR_LINE = re.compile(r"^(?:[\w.]+: )?[\w.]*(?:Error|Exception|Interrupt|Exit)\b:? ?")
+_DVC_TALK = re.compile(
+    r"^(?:Running stage |> |Updating lock file|Generating lock file|To track the changes|To enable auto staging"
+    r"|\tgit add|\tdvc config|Use `dvc push`|Stage '.*' (?:didn't change|is cached)|ERROR: |WARNING: |$)"
+)
+_BUSY = ("Unable to acquire lock", " is busy")
+_MISSING = ("missing data", "does not exist", "No such file")
+
+
+class StageFailedError(Exception):
+    """A stage ended with an exit status other than 0.
+
+    Attributes:
+        outcome: What the user is told.
+        attempts: How often it is worth trying altogether.
+    """
+
+    def __init__(self, stage: str, outcome: Outcome, attempts: int) -> None:
+        super().__init__(f"{stage}: {outcome.error}")
+        self.outcome = outcome
+        self.attempts = attempts
+
+
+def run(
+    stage: str, root: Path, board: Board, *, force: bool, on_progress: Callable[[Progress], None] | None = None
+) -> Outcome:
+    """Have DVC reproduce one stage in a process group of its own and wait for it.
+
+    Raises:
+        StageFailedError: It did not succeed.
+    """
+    since = time.monotonic()
+    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item"]
+    command += [*(["--force"] if force else []), stage]
+    path = log_path(root, stage)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines: list[str] = []
+    with path.open("w", encoding="utf-8") as log:
+        process = processes.start(command, cwd=root, env=_environment())
+        try:
+            if process.stdout is not None:
+                for line in process.stdout:
+                    _take(line.rstrip("\n"), stage, board, log, lines, on_progress)
+            code = process.wait()
+        finally:
+            processes.stop(process)
+    seconds = time.monotonic() - since
+    if code == 0:
+        return Outcome(_good_state(lines), seconds)
+    raise _failure(stage, code, lines, seconds)
+
+
+def push(root: Path) -> None:
+    """Send the outputs to DVC's default remote.
+
+    Raises:
+        PipelineError: DVC could not.
+    """
+    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "push", "--quiet"]
+    process = processes.start(command, cwd=root, env=_environment())
+    try:
+        output = process.stdout.read() if process.stdout is not None else ""
+        code = process.wait()
+    finally:
+        processes.stop(process)
+    if code:
+        said = [line for line in output.splitlines() if line.strip()]
+        reason = said[0].removeprefix("ERROR: ") if said else f"exit status {code}"
+        raise PipelineError(f"dvc push: {reason}; the run itself is done, `dvc push` sends it again")
+
+
+def _environment() -> dict[str, str]:
+    """The stage's environment: `python` in a stage's command is this Python, whether or not its venv is activated."""
+    folder = str(Path(sys.executable).parent)
+    return {
+        **os.environ,
+        "PATH": f"{folder}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+        "PYTHONUNBUFFERED": "1",
+        "BOUNDARYFLOW_PROGRESS": "json",
+    }
+
+
+def _take(
+    line: str, stage: str, board: Board, log: TextIO, lines: list[str], on_progress: Callable[[Progress], None] | None
+) -> None:
+    if line.startswith("PROGRESS "):
+        progress = parse_progress(line)
+        if progress is not None:
+            board.progressed(stage, progress)
+            if on_progress is not None:
+                on_progress(progress)
+        return
+    log.write(f"{line}\n")
+    log.flush()
+    if line.strip():
+        lines.append(line)
+        del lines[:-200]
+        if not _DVC_TALK.match(line):
+            board.printed(stage, line)
+
+
+def parse_progress(line: str) -> Progress | None:
+    """The report in a `PROGRESS {...}` line; None when it is not one, for a stage may print what it likes."""
+    try:
+        content = json.loads(line.removeprefix("PROGRESS "))
+        return Progress(
+            done=int(content["done"]),
+            total=int(content["total"]),
+            unit=str(content.get("unit", "")),
+            rate=float(content.get("rate") or 0.0),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _good_state(lines: list[str]) -> State:
+    text = "\n".join(lines)
+    if "didn't change, skipping" in text:
+        return "up to date"
+    return "restored" if "is cached - skipping run" in text else "done"
+
+
+def _failure(stage: str, code: int, lines: list[str], seconds: float) -> StageFailedError:
+    """What went wrong, in the stage's own words, and whether another attempt can help."""
+    dvc_error = next((line for line in reversed(lines) if line.startswith("ERROR: ")), "")
+    found = _STAGE_EXIT.search(dvc_error)
+    if found:
+        code = int(found[1])
+    own = [line.strip() for line in lines if not _DVC_TALK.match(line)]
+    last = own[-1] if own else ""
+    # A stage ends a user's mistake with one line of its own; a traceback may be followed by other output.
+    said = last if code == _USER_EXIT else next((line for line in reversed(own) if _ERROR_LINE.match(line)), last)
+    dvc_said = dvc_error.removeprefix("ERROR: ").removeprefix(f"failed to reproduce '{stage}': ")
+    if any(word in dvc_error for word in _BUSY):
+        return StageFailedError(stage, Outcome("failed", seconds, dvc_said, 1), attempts=3)
+    if not found and any(word in dvc_error for word in _MISSING):
+        return StageFailedError(stage, Outcome("failed", seconds, dvc_said, _USER_EXIT), attempts=1)
+    if code < 0 or code > 128:
+        number = -code if code < 0 else code - 128
+        text = f"ended by signal {number}" + (" (out of memory?)" if number == 9 else "")
+        return StageFailedError(stage, Outcome("failed", seconds, text, 1), attempts=3)
+    outcome = Outcome("failed", seconds, said or dvc_said or f"exit status {code}", code)
+    return StageFailedError(stage, outcome, attempts=1 if code == _USER_EXIT else 2)

@@ -1,0 +1,160 @@
+"""Train a tiny CLIP on avatars and captions made from their attributes, in OpenAI's architecture.
+
+    python -m recipes.avatars.train_clip --cache CACHE
+
+The file is a plain state dict that `clip.load(path)` of clip-anytorch takes. The vocabulary is
+CLIP's own byte pairs; rows that no caption uses stay zero.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import logging
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from boundaryflow.avatars import ATTRIBUTES
+from recipes.avatars.faces import faces
+from recipes.avatars.train_judges import pictures_01, roughen
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # clip-anytorch imports pkg_resources, which warns of its own end
+    import clip
+    from clip.model import CLIP
+
+LOG = logging.getLogger(__name__)
+NUM_FACES = 20_000
+MEAN = torch.tensor((0.48145466, 0.4578275, 0.40821073))[:, None, None]
+SD = torch.tensor((0.26862954, 0.26130258, 0.27577711))[:, None, None]
+
+WORDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "smiling": (("smiling", "happy", "with a smile", "who smiles"), ("frowning", "sad", "with a frown", "not smiling")),
+    "eyeglasses": (
+        ("with eyeglasses", "wearing glasses", "with glasses", "wearing eyeglasses"),
+        ("without eyeglasses", "without glasses", "wearing no glasses", "with no eyeglasses"),
+    ),
+    "beard": (("with a beard", "bearded", "who has a beard"), ("without a beard", "clean-shaven", "with no beard")),
+    "hat": (("with a hat", "wearing a hat", "in a hat"), ("without a hat", "wearing no hat", "with no hat")),
+    "blond_hair": (
+        ("with blond hair", "blond", "with blonde hair", "fair-haired"),
+        ("with dark hair", "dark-haired", "with brown hair"),
+    ),
+    "long_hair": (("with long hair", "long-haired"), ("with short hair", "short-haired")),
+    "mouth_open": (
+        ("with an open mouth", "whose mouth is open", "with the mouth open"),
+        ("with a closed mouth", "whose mouth is closed", "with the mouth closed"),
+    ),
+    "dark_skin": (("with dark skin", "dark-skinned"), ("with light skin", "light-skinned", "with pale skin")),
+}
+NOUNS = ("face", "person", "portrait of a person", "cartoon face", "head")
+AFTER = ("with", "without", "wearing", "who", "whose", "in", "not")
+
+
+def caption(wanted: dict[str, bool], rng: np.random.Generator) -> str:
+    """A description that mentions some attributes, in words picked at random."""
+    before, after = [], []
+    for attribute in rng.permutation(list(wanted)):
+        phrase = str(rng.choice(WORDS[str(attribute)][0 if wanted[str(attribute)] else 1]))
+        (after if phrase.split()[0] in AFTER else before).append(phrase)
+    text = " ".join(["a", *before, str(rng.choice(NOUNS)), " and ".join(after)]).strip()
+    return text if rng.random() < 0.5 else f"a photo of {text}"
+
+
+def build_clip() -> nn.Module:
+    """OpenAI's CLIP with a narrow ResNet for pictures and a narrow transformer for words."""
+    model = CLIP(
+        embed_dim=128,
+        image_resolution=64,
+        vision_layers=(1, 1, 1, 1),
+        vision_width=16,
+        vision_patch_size=None,
+        context_length=77,
+        vocab_size=49408,
+        transformer_width=64,
+        transformer_heads=1,
+        transformer_layers=2,
+    )
+    nn.init.normal_(model.token_embedding.weight, std=0.02)
+    return model
+
+
+def tokens_used() -> Tensor:
+    """Every token that a caption can hold."""
+    phrases = itertools.chain(*(itertools.chain(*pair) for pair in WORDS.values()))
+    texts = [f"a photo of a {phrase} {noun} and face" for phrase in phrases for noun in NOUNS]
+    return clip.tokenize(texts).unique()
+
+
+def loss_of(model: nn.Module, images: Tensor, truth: Tensor, rng: np.random.Generator) -> Tensor:
+    """Which side of each attribute, and which picture goes with which caption.
+
+    Several pictures may fit a caption, so the target of the contrastive part is shared equally
+    among all that do.
+    """
+    features = F.normalize(model.encode_image((images - MEAN) / SD), dim=1)
+    texts: list[str] = []
+    for attribute in ATTRIBUTES:
+        texts += [caption({attribute: True}, rng), caption({attribute: False}, rng)]
+    mentioned: list[dict[str, bool]] = []
+    for row in rng.choice(len(images), 48):
+        names = rng.choice(ATTRIBUTES, rng.integers(1, 5), replace=False)
+        mentioned.append({str(n): bool(truth[row, ATTRIBUTES.index(str(n))]) for n in names})
+        texts.append(caption(mentioned[-1], rng))
+    words = F.normalize(model.encode_text(clip.tokenize(texts)), dim=1)
+    scale = model.logit_scale.exp().clamp(max=100)
+    logits = scale * features @ words.T
+    pairs = logits[:, : 2 * len(ATTRIBUTES)].reshape(len(images), len(ATTRIBUTES), 2)
+    sides = F.cross_entropy(pairs.flatten(0, 1), (truth < 0.5).long().flatten())
+    fits = torch.ones(len(images), len(mentioned))
+    for column, wanted in enumerate(mentioned):
+        for name, value in wanted.items():
+            fits[:, column] *= (truth[:, ATTRIBUTES.index(name)] > 0.5) == value
+    rest = logits[:, 2 * len(ATTRIBUTES) :]
+    per_text = F.cross_entropy(rest.T, (fits / fits.sum(0, keepdim=True).clamp(min=1)).T)
+    return sides + 0.2 * per_text
+
+
+def main() -> None:
+    """Train, then write the state dict in half precision, as OpenAI ships it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cache", type=Path, required=True, help="folder for training faces")
+    parser.add_argument("--out", type=Path, default=Path("data/pretrained/avatars64_clip/clip.pt"))
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(0)  # initial weights
+    data = faces("judges", NUM_FACES, args.cache)
+    images, truth = data["images"], torch.from_numpy(data["attributes"].astype(np.float32))
+    model, rng = build_clip(), np.random.default_rng(0)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 1e-3, args.steps, pct_start=0.1)
+    started = time.monotonic()
+    for step in range(args.steps):
+        draw = torch.Generator().manual_seed(step)
+        rows = torch.randint(NUM_FACES, (96,), generator=draw)
+        loss = loss_of(model, roughen(pictures_01(images, rows), draw), truth[rows], rng)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+        if (step + 1) % 50 == 0:
+            LOG.info("clip step %d/%d loss %.4f %.0f s", step + 1, args.steps, loss.item(), time.monotonic() - started)
+    state = {k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()}
+    unused = torch.ones(len(state["token_embedding.weight"]), dtype=torch.bool)
+    unused[tokens_used()] = False
+    state["token_embedding.weight"][unused] = 0
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(state, args.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,196 @@
+"""A few images at once, from the boundaries that a run left: edit, sweep, sample."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from boundaryflow.boundary import Boundary
+from boundaryflow.boundary.hyperplane import Space
+from boundaryflow.diffusion import EpsModel, Inversion, ddim_step, denoise, timestep_path
+from boundaryflow.editing import edit_at_strengths
+from boundaryflow.errors import BoundaryError, ManifestError
+from boundaryflow.rng import item_noise
+from boundaryflow.storage.images import encode_png, read_image, to_model_range, to_u8
+from stages.edit import open_boundaries
+from stages.editor import Editor, EditSettings
+from stages.frozen_model import open_model, resolve_dtype
+from stages.params import DatasetParams, load_params
+
+
+def edit_photos(
+    paths: Sequence[Path], dataset: str, attribute: str, strengths: Sequence[float], out: Path
+) -> list[Path]:
+    """Edit image files.
+
+    Args:
+        paths: Image files.
+        dataset: Data set whose model and boundaries to use.
+        attribute: Which boundary to cross. Positive strengths move towards the attribute.
+        strengths: In distances between class means; 0 leaves the image as it is.
+        out: Folder for the pictures.
+
+    Returns:
+        The files written, one per image and strength.
+
+    Raises:
+        PipelineError: There is no such data set, boundary or image.
+    """
+    pictures = _edited(paths, dataset, attribute, strengths)
+    out.mkdir(parents=True, exist_ok=True)
+    written: list[Path] = []
+    for path, of_image in zip(paths, pictures, strict=True):
+        for strength, picture in zip(strengths, of_image, strict=True):
+            target = out / f"{path.stem}_{attribute}_{strength:+g}.png"
+            facts = {"synthetic": "true", "source": path.name, "edit": f"{attribute} {strength:+g}", "dataset": dataset}
+            _write(target, encode_png(picture, facts))
+            written.append(target)
+    return written
+
+
+def sweep_photo(path: Path, dataset: str, attribute: str, start: float, stop: float, num: int, out: Path) -> Path:
+    """Write one strip: an image at `num` strengths from `start` to `stop`.
+
+    Raises:
+        PipelineError: There is no such data set, boundary or image.
+    """
+    strengths = torch.linspace(start, stop, num).tolist()
+    pictures = _edited([path], dataset, attribute, strengths)[0]
+    out.mkdir(parents=True, exist_ok=True)
+    target = out / f"{path.stem}_{attribute}_{start:+g}_to_{stop:+g}.png"
+    _write(target, encode_png(torch.cat(list(pictures), dim=2), {"synthetic": "true", "edit": f"{attribute} {strengths}"}))
+    return target
+
+
+def sample_images(dataset: str, num: int, attributes: Mapping[str, bool], seed: int, out: Path) -> Path:
+    """Draw images from noise, with attributes on, off or free.
+
+    The noise is carried down deterministically to the mixing step; there each latent is moved to
+    where the typical image with (or without) each attribute lies, then denoised.
+
+    Args:
+        dataset: Data set whose model and boundaries to use.
+        num: How many images.
+        attributes: Attribute to wanted; the rest is left to chance.
+        seed: Seed of the noise.
+        out: Folder for the pictures.
+
+    Returns:
+        The grid of all samples; the single pictures lie beside it.
+    """
+    params = _dataset(dataset)
+    model, settings = _open(dataset, params)
+    shape = (model.channels, model.image_size, model.image_size)
+    noise = item_noise(seed, [f"sample-{index:05d}" for index in range(num)], "sample", shape)
+    boundaries = [_boundary(dataset, attribute) for attribute in attributes]
+    pictures: list[Tensor] = []
+    for x_T in noise.split(32):
+        x_mix = _walk_down(model, x_T, settings.t_mix)
+        pictures.append(to_u8(_denoise_with(model, x_mix, settings, boundaries, list(attributes.values())), model.value_range))
+    u8 = torch.cat(pictures)
+    out.mkdir(parents=True, exist_ok=True)
+    facts = {"synthetic": "true", "seed": str(seed), "attributes": json.dumps(dict(attributes)), "model": model.sha256}
+    for index, picture in enumerate(u8):
+        _write(out / f"sample-{seed}-{index:05d}.png", encode_png(picture, facts))
+    grid = out / f"samples-{seed}.png"
+    _write(grid, encode_png(_tile(u8, num_columns=8), facts))
+    return grid
+
+
+def _edited(paths: Sequence[Path], dataset: str, attribute: str, strengths: Sequence[float]) -> list[Tensor]:
+    """[K,C,H,W] uint8 per image."""
+    params = _dataset(dataset)
+    boundary = _boundary(dataset, attribute)
+    pixels: list[Tensor] = []
+    ingest = params.ingest
+    for path in paths:
+        if not path.is_file():
+            raise ManifestError(f"edit {path}: no such image file; check the path")
+        pixels.append(torch.from_numpy(read_image(path, ingest.image_size, ingest.channels, ingest.fit, ingest.background)))
+    model, settings = _open(dataset, params)
+    editor = Editor(model, replace(settings, strengths=list(strengths)), load_params().run_seed)
+    ids = [hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in paths]
+    results: list[Tensor] = []
+    for start in range(0, len(paths), 16):
+        batch = torch.stack(pixels[start : start + 16])
+        source = editor.open(to_model_range(batch, model.value_range), ids[start : start + 16])
+        edited = editor.edit(source, range(len(batch)), [boundary], torch.ones(len(batch), 1))
+        results += list(to_u8(edited, model.value_range))
+    return results
+
+
+def _walk_down(model: EpsModel, x_T: Tensor, t_mix: int) -> Tensor:
+    """Deterministic path from pure noise to the mixing step."""
+    last = model.schedule.num_train_timesteps - 1
+    steps = [t for t in timestep_path(last, 41) if t > t_mix]
+    x_t = x_T
+    for t, t_next in zip([*steps[::-1]], [*steps[-2::-1], t_mix], strict=True):
+        x_t = ddim_step(x_t, model.eps(x_t, t), model.schedule.alpha_bar(t), model.schedule.alpha_bar(t_next))
+    return x_t
+
+
+def _denoise_with(
+    model: EpsModel, x_mix: Tensor, settings: EditSettings, boundaries: Sequence[dict[Space, Boundary]], wanted: Sequence[bool]
+) -> Tensor:
+    path = timestep_path(settings.t_mix, settings.num_steps)
+    if not boundaries:
+        return denoise(model, x_mix, path)
+    _eps, h_mix = model.eps_and_h(x_mix, settings.t_mix)
+    signs = torch.tensor([[1.0 if want else -1.0 for want in wanted]]).repeat(len(x_mix), 1)
+    space: Space = "h" if all("h" in b for b in boundaries) else "eps"
+    latents = h_mix if space == "h" else x_mix
+    for column, of_attribute in enumerate(boundaries):
+        held, distance = of_attribute[space].calibration, of_attribute[space].signed_distance(latents)
+        has = distance > (held.mean_positive + held.mean_negative) / 2
+        signs[has == wanted[column], column] = 0  # already on the side that is asked for
+    by_space: dict[str, list[Boundary]] = {
+        s: [b[s] for b in boundaries]
+        for s, scale in (("eps", settings.eps_scale), ("h", settings.h_scale))
+        if scale != 0
+    }
+    inversion = Inversion(x_mix, h_mix, path, None)
+    scales = {"eps": settings.eps_scale, "h": settings.h_scale}
+    window = (settings.h_window[0], settings.h_window[1])
+    return edit_at_strengths(model, inversion, by_space, signs, [1.0], scales=scales, h_window=window)[:, 0]
+
+
+def _dataset(name: str) -> DatasetParams:
+    return load_params().dataset(name)
+
+
+def _boundary(dataset: str, attribute: str) -> dict[Space, Boundary]:
+    folder = Path("data/boundary") / dataset
+    if not (folder / f"{attribute}.safetensors").exists():
+        there = sorted(p.stem for p in folder.glob("*.safetensors"))
+        known = f"there are {', '.join(there)}" if there else "there are none yet; run `boundaryflow run` first"
+        raise BoundaryError(f"boundary {attribute!r} of data set {dataset!r} does not exist: {known}")
+    return open_boundaries(dataset, attribute)
+
+
+def _open(dataset: str, params: DatasetParams) -> tuple[EpsModel, EditSettings]:
+    model = open_model(params.model, params.dtype)
+    facts = json.loads((Path("data/invert") / dataset / "invert.json").read_text())
+    numbers = params.edit.model_dump(exclude={"split", "max_images", "edits"})
+    dtype = str(resolve_dtype(params.dtype)).removeprefix("torch.")
+    return model, EditSettings(**numbers, t_mix=facts["t_mix"], dtype=dtype, paper_mode=params.paper_mode)
+
+
+def _tile(pictures: Tensor, num_columns: int) -> Tensor:
+    """One [C,H,W] picture of all, row by row; missing places stay black."""
+    columns = min(num_columns, len(pictures))
+    missing = -len(pictures) % columns
+    padded = torch.cat([pictures, pictures.new_zeros((missing, *pictures.shape[1:]))])
+    rows = [torch.cat(list(padded[start : start + columns]), dim=2) for start in range(0, len(padded), columns)]
+    return torch.cat(rows, dim=1)
+
+
+def _write(path: Path, data: bytes) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_bytes(data)
+    temporary.replace(path)

@@ -1,0 +1,160 @@
+"""Stage edit: move latents across boundaries, at every strength, and keep the pictures."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from boundaryflow.boundary import Boundary, load_boundaries
+from boundaryflow.boundary.hyperplane import Space
+from boundaryflow.diffusion import timestep_path
+from boundaryflow.errors import BoundaryError
+from boundaryflow.storage.images import to_model_range, to_u8
+from boundaryflow.storage.shards import ShardJob, fingerprint, load_items, shard_index
+from boundaryflow.storage.tables import read_table, write_json, write_table
+from stages.editor import Editor, EditSettings
+from stages.frozen_model import batch_size, open_model, resolve_dtype
+from stages.params import load_params
+from stages.process import entry
+from stages.sharding import run_sharded_together
+
+CODE_VERSION = 1
+TARGET_SIGNS = {"add": (1, 0), "remove": (0, -1), "flip": (1, -1)}
+"""What a target asks of an image without the attribute, and of one with it."""
+
+
+def run_shards(
+    jobs: Mapping[str, ShardJob], *, dataset: str, model: str, run_seed: int, settings: dict[str, Any], edits: dict[str, Any]
+) -> dict[str, dict[str, Tensor]]:
+    """The edited pictures that the shards of one bucket still lack, edit by edit.
+
+    All edits and strengths of an image start from one inversion.
+    """
+    net = open_model(model, settings["dtype"])
+    editor = Editor(net, EditSettings(**settings), run_seed)
+    items = sorted({item for job in jobs.values() for item in job.missing})
+    pixels = load_items(Path("data/ingest") / dataset, items, ["pixels"])["pixels"]
+    done: dict[str, dict[str, Tensor]] = {edit: {} for edit in jobs}
+    for start in range(0, len(items), batch_size()):
+        chunk = items[start : start + batch_size()]
+        source = editor.open(to_model_range(pixels[start : start + len(chunk)], net.value_range), chunk)
+        for edit, job in jobs.items():
+            rows = [row for row, item in enumerate(chunk) if item in set(job.missing)]
+            boundaries = [open_boundaries(dataset, attribute) for attribute in edits[edit]["attributes"]]
+            signs = torch.tensor([edits[edit]["directions"][chunk[row]] for row in rows], dtype=torch.float32)
+            edited = editor.edit(source, rows, boundaries, signs.reshape(len(rows), len(boundaries)))
+            done[edit].update({chunk[row]: to_u8(picture, net.value_range) for row, picture in zip(rows, edited, strict=True)})
+    return {edit: {"edited": torch.stack([done[edit][item] for item in job.missing])} for edit, job in jobs.items()}
+
+
+def open_boundaries(dataset: str, attribute: str) -> dict[Space, Boundary]:
+    """Read the boundaries of one attribute of a data set."""
+    return load_boundaries(Path("data/boundary") / dataset / f"{attribute}.safetensors")
+
+
+def directions_of(labels: pd.DataFrame, items: Sequence[str], targets: Mapping[str, str]) -> dict[str, list[int]]:
+    """Which way each image goes along each attribute: +1, -1, or 0 where it is there or its label is unknown."""
+    result: dict[str, list[int]] = {}
+    for item in items:
+        probabilities = [float(labels.at[item, attribute]) for attribute in targets]
+        result[item] = [
+            0 if np.isnan(p) else TARGET_SIGNS[target][int(p > 0.5)]
+            for p, target in zip(probabilities, targets.values(), strict=True)
+        ]
+    return result
+
+
+def run(
+    dataset: str,
+    *,
+    model: str,
+    dtype: str,
+    run_seed: int,
+    shard_size: int,
+    split: str,
+    max_images: int,
+    edits: Mapping[str, Mapping[str, str]],
+    **settings: Any,
+) -> int:
+    """Edit what is not edited yet; returns the number of (image, edit) pairs that were."""
+    ingested, out = Path("data/ingest") / dataset, Path("data/edit") / dataset
+    facts = json.loads((Path("data/invert") / dataset / "invert.json").read_text())
+    net = open_model(model, dtype)
+    if facts["model_sha256"] != net.sha256:
+        raise BoundaryError(f"edit {dataset}: the model changed since the images were inverted; run `boundaryflow run`")
+    resolved = str(resolve_dtype(dtype)).removeprefix("torch.")
+    settings = {**settings, "dtype": resolved, "t_mix": facts["t_mix"]}
+    settings["h_window"] = list(settings["h_window"])
+    timestep_path(facts["t_mix"], settings["num_steps"])  # refuses an impossible number of steps before any work
+    labels = read_table(Path("data/label") / dataset / "labels.parquet", schema="labels/1").set_index("item_id")
+    manifest = read_table(ingested / "manifest.parquet", schema="manifest/1")
+    usable = manifest[(manifest["status"] == "ok") & (manifest["split"] == split)]
+    items = sorted(usable["item_id"])[:max_images]
+    planned: dict[str, dict[str, Any]] = {}
+    recipes: dict[str, str] = {}
+    for edit, targets in edits.items():
+        directions = directions_of(labels, items, targets)
+        planned[edit] = {"attributes": list(targets), "directions": directions}
+        recipes[edit] = fingerprint(
+            stage="edit",
+            code=CODE_VERSION,
+            upstream=facts["recipe"],
+            run_seed=run_seed if settings["eta"] > 0 else None,
+            boundaries=[_describe(open_boundaries(dataset, attribute)) for attribute in targets],
+            directions=directions,
+            **settings,
+        )
+    context = {"dataset": dataset, "model": model, "run_seed": run_seed, "settings": settings, "edits": planned}
+    num_computed = run_sharded_together("edit", out, items, recipes, shard_size, run_shards, context)
+    _write_manifest(out, planned, settings["strengths"])
+    write_json(out / "edit.json", {"edits": {e: dict(t) for e, t in edits.items()}, "split": split, **settings})
+    return num_computed
+
+
+def _describe(boundaries: Mapping[Space, Boundary]) -> list[str]:
+    return [fingerprint(space=space, intercept=b.intercept, gap=b.calibration.gap, normal=b.normal.tolist())
+            for space, b in sorted(boundaries.items())]  # fmt: skip
+
+
+def _write_manifest(out: Path, planned: Mapping[str, Mapping[str, Any]], strengths: Sequence[float]) -> None:
+    parts: list[pd.DataFrame] = []
+    for edit, plan in planned.items():
+        index = shard_index(out / edit).sort_values("item_id", ignore_index=True)
+        asked = [
+            json.dumps({a: d for a, d in zip(plan["attributes"], plan["directions"][item], strict=True) if d})
+            for item in index["item_id"]
+        ]
+        index = index.assign(edit=edit, targets=asked, shard=[f"{edit}/{shard}" for shard in index["shard"]])
+        parts += [index.assign(strength=float(s), strength_index=k) for k, s in enumerate(strengths)]
+    table = pd.concat(parts).sort_values(["edit", "item_id", "strength_index"], ignore_index=True)
+    columns = ["item_id", "edit", "strength", "strength_index", "targets", "shard", "row"]
+    units = {"strength": "distance between class means", "targets": "JSON: attribute to +1 or -1"}
+    write_table(out / "manifest.parquet", table[columns], schema="edits/1", units=units)
+
+
+@entry
+def main() -> None:
+    """Run for the data set named on the command line."""
+    params = load_params()
+    dataset = params.dataset(sys.argv[1])
+    run(
+        sys.argv[1],
+        model=dataset.model,
+        dtype=dataset.dtype,
+        run_seed=params.run_seed,
+        shard_size=dataset.ingest.shard_size,
+        paper_mode=dataset.paper_mode,
+        **dataset.edit.model_dump(),
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,188 @@
+"""Edits with one model and one set of settings: what the stage and the command line share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from boundaryflow.boundary import Boundary
+from boundaryflow.boundary.hyperplane import Space
+from boundaryflow.diffusion import EpsModel, Inversion, denoise, invert, timestep_path
+from boundaryflow.editing import edit_at_strengths, paper_edit, paper_invert
+from boundaryflow.errors import BoundaryError
+from boundaryflow.rng import item_noise
+
+
+@dataclass(frozen=True)
+class EditSettings:
+    """Section `edit` of params.yaml, with what earlier stages decided.
+
+    Attributes:
+        t_mix: The mixing step.
+        num_steps: Timesteps of the path, both ends included.
+        eta: 0 is deterministic, 1 has the variance of DDPM.
+        correction: Follow the image's own path, so that strength 0 returns it.
+        eps_scale: Move in ε-space per unit of strength, in distances between class means; 0 is none.
+        h_scale: The same in h-space.
+        h_window: Noisiest and cleanest end of the h window, as shares of t_mix.
+        strengths: Strengths; in paper mode absolute distances in latent units.
+        paper_mode: Compute what the authors' release computes.
+        dtype: What the network computes in.
+    """
+
+    t_mix: int
+    num_steps: int
+    eta: float
+    correction: bool
+    eps_scale: float
+    h_scale: float
+    h_window: Sequence[float]
+    strengths: Sequence[float]
+    paper_mode: bool
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """Inverted images, ready to be edited.
+
+    Attributes:
+        inversion: Their latents.
+        item_ids: Their ids, which decide their noise.
+        reconstruction: [B,C,H,W] what strength 0 gives, in model range.
+    """
+
+    inversion: Inversion
+    item_ids: Sequence[str]
+    reconstruction: Tensor | None
+
+
+class Editor:
+    """Inverts images, then edits them as often as asked.
+
+    Args:
+        model: The frozen model.
+        settings: See `EditSettings`.
+        run_seed: Decides the noise where eta > 0.
+    """
+
+    def __init__(self, model: EpsModel, settings: EditSettings, run_seed: int) -> None:
+        self._model, self._settings, self._run_seed = model, settings, run_seed
+        self._path = timestep_path(settings.t_mix, settings.num_steps)
+
+    def open(self, x_0: Tensor, item_ids: Sequence[str]) -> Source:
+        """Invert images; what strength 0 gives is computed once, for all edits."""
+        settings = self._settings
+        if settings.paper_mode:
+            x_lat, h_lat = paper_invert(self._model, x_0, self._path)
+            return Source(Inversion(x_lat, h_lat, self._path, None), item_ids, None)
+        inversion = invert(self._model, x_0, self._path, keep_corrections=settings.correction, eta=settings.eta)
+        source = Source(inversion, item_ids, None)
+        if 0 not in settings.strengths:
+            return source
+        back = denoise(
+            self._model,
+            inversion.x_mix,
+            self._path,
+            eta=settings.eta,
+            noise=lambda t: self._noise(source, range(len(item_ids)), t),
+            corrections=inversion.corrections,
+        )
+        return Source(inversion, item_ids, back)
+
+    def edit(
+        self, source: Source, rows: Sequence[int], boundaries: Sequence[dict[Space, Boundary]], directions: Tensor
+    ) -> Tensor:
+        """Edit some of the images at every strength.
+
+        Args:
+            source: Of `open`.
+            rows: Which images of the source.
+            boundaries: Boundaries of the A attributes, by space.
+            directions: [len(rows), A] +1, -1 or 0.
+
+        Returns:
+            [len(rows), K, C, H, W] in model range, not clipped.
+
+        Raises:
+            BoundaryError: A boundary is missing in a space, or belongs to another model or timestep.
+        """
+        settings, inversion = self._settings, take(source.inversion, rows)
+        scales = {"eps": settings.eps_scale, "h": settings.h_scale}
+        spaces: list[Space] = [s for s in ("eps", "h") if scales[s] != 0 or settings.paper_mode]  # pyright: ignore[reportAssignmentType]
+        by_space = {space: [self._boundary(b, space) for b in boundaries] for space in spaces}
+        if settings.paper_mode:
+            return self._paper_edit(source, rows, inversion, by_space, directions)
+        back = source.reconstruction
+        moving = [s for s in settings.strengths if s != 0 or back is None]
+        if not moving and back is not None:
+            return torch.stack([back[list(rows)] for _ in settings.strengths], 1)
+        edited = edit_at_strengths(
+            self._model,
+            inversion,
+            by_space,
+            directions,
+            moving,
+            scales=scales,
+            h_window=(settings.h_window[0], settings.h_window[1]),
+            eta=settings.eta,
+            noise=lambda t: self._noise(source, rows, t),
+        )
+        at = iter(edited.unbind(1))
+        chosen = [back[list(rows)] if back is not None and s == 0 else next(at) for s in settings.strengths]
+        return torch.stack(chosen, 1)
+
+    def _paper_edit(
+        self,
+        source: Source,
+        rows: Sequence[int],
+        inversion: Inversion,
+        by_space: dict[Space, list[Boundary]],
+        directions: Tensor,
+    ) -> Tensor:
+        if directions.shape[1] != 1:
+            raise BoundaryError("edit: paper_mode edits one attribute at a time; split the edit, or set paper_mode: false")
+        results = []
+        for strength in self._settings.strengths:
+            pictures = []
+            for position in range(len(rows)):  # the release edits one image at a time
+                pictures.append(
+                    paper_edit(
+                        self._model,
+                        inversion.x_mix[position : position + 1],
+                        inversion.h_mix[position : position + 1],
+                        self._path,
+                        normal_eps=by_space["eps"][0].normal,
+                        normal_h=by_space["h"][0].normal,
+                        distance=strength * float(directions[position, 0]),
+                        eta=self._settings.eta,
+                        noise=lambda t, p=position, s=strength: self._noise(source, [rows[p]], t, f"{s}"),
+                    )
+                )
+            results.append(torch.cat(pictures))
+        return torch.stack(results, 1)
+
+    def _noise(self, source: Source, rows: Sequence[int], t: int, extra: str = "") -> Tensor:
+        shape = tuple(source.inversion.x_mix.shape[1:])
+        return item_noise(self._run_seed, [source.item_ids[row] for row in rows], f"denoise {t}{extra}", shape)
+
+    def _boundary(self, of_attribute: dict[Space, Boundary], space: Space) -> Boundary:
+        if space not in of_attribute:
+            name = next(iter(of_attribute.values())).attribute
+            raise BoundaryError(
+                f"boundary {name!r}: has no plane in {space}-space; add {space} to boundary.spaces in params.yaml, "
+                f"or set edit.{space}_scale to 0"
+            )
+        boundary = of_attribute[space]
+        boundary.check_fits(self._model.sha256, self._settings.t_mix)
+        return boundary
+
+
+def take(inversion: Inversion, rows: Sequence[int]) -> Inversion:
+    """Some of the images of an inversion."""
+    index = list(rows)
+    corrections = None if inversion.corrections is None else inversion.corrections[:, index]
+    return Inversion(inversion.x_mix[index], inversion.h_mix[index], inversion.timesteps, corrections)

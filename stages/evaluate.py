@@ -1,0 +1,264 @@
+"""Stage evaluate: did the target change, did anything else, and is it still a good picture?"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from boundaryflow import evaluation as ev
+from boundaryflow.avatars import ATTRIBUTES, FACTORS, Avatar, render, segment
+from boundaryflow.errors import ManifestError
+from boundaryflow.labelling import ClipLabeller, load_clip
+from boundaryflow.storage.images import to_model_range
+from boundaryflow.storage.shards import load_items
+from boundaryflow.storage.tables import read_table, write_bytes, write_json, write_table
+from stages.frozen_model import device
+from stages.params import LabelParams, PromptRule, load_params
+from stages.process import Progress, entry
+
+LOG = logging.getLogger(__name__)
+_SUMMARY_INTERVALS = ("target_success", "drift", "counterfactual_recovery")
+_UNITS = {
+    "target_probability": "probability",
+    "drift": "probability",
+    "psnr_db": "dB",
+    "counterfactual_rmse": "1 is the range from black to white",
+}
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Everything that pictures are judged with.
+
+    Attributes:
+        judges: Networks, or None.
+        clip: Labeller for features, or None.
+        directions: Attribute to the text direction from without to with, where there are prompts.
+        avatars: Item to its face, where the truth is known.
+    """
+
+    judges: ev.Judges | None
+    clip: ClipLabeller | None
+    directions: Mapping[str, Tensor]
+    avatars: Mapping[str, Avatar]
+
+
+def run(
+    dataset: str,
+    *,
+    run_seed: int,
+    label: LabelParams,
+    judges: str | None,
+    clip: str | None,
+    counterfactuals: bool,
+    num_bootstraps: int,
+) -> dict[str, Any]:
+    """Write the metrics of a data set's edits; returns metrics.json."""
+    ingested, edited_at, out = (Path("data") / part / dataset for part in ("ingest", "edit", "evaluate"))
+    manifest = read_table(edited_at / "manifest.parquet", schema="edits/1")
+    asked = manifest[manifest["targets"] != "{}"]
+    if asked.empty:
+        raise ManifestError(
+            f"evaluate {dataset}: no image was asked to change; see edit.edits, edit.split and edit.max_images in params.yaml"
+        )
+    bench = _open_bench(ingested, label, judges, clip, counterfactuals)
+    rows: list[pd.DataFrame] = []
+    distances: dict[tuple[str, float], dict[str, float]] = {}
+    with Progress("evaluate", len(asked), "pictures") as progress:
+        for edit, of_edit in asked.groupby("edit"):
+            first = of_edit[of_edit["strength_index"] == 0].sort_values("item_id")
+            items = [str(item) for item in first["item_id"]]
+            targets: list[dict[str, int]] = [json.loads(text) for text in first["targets"]]
+            strengths = sorted(set(zip(of_edit["strength_index"], of_edit["strength"], strict=True)))
+            before = to_model_range(load_items(ingested, items, ["pixels"])["pixels"], (0.0, 1.0))
+            after = to_model_range(load_items(edited_at / str(edit), items, ["edited"])["edited"], (0.0, 1.0))
+            real = _real_features(dataset, ingested, bench, targets)
+            judged = _Judged(bench, items, targets, before)
+            for index, strength in strengths:
+                pictures = after[:, index]
+                table = pd.DataFrame({"item_id": items, "edit": edit, "strength": strength, **judged.metrics(pictures)})
+                rows.append(table)
+                distances[str(edit), float(strength)] = judged.distances(pictures, real)
+                progress.advance(len(items))
+    per_image = pd.concat(rows).sort_values(["edit", "strength", "item_id"], ignore_index=True)
+    write_table(out / "tables" / "per_image.parquet", per_image, schema="per_image/1", units=_UNITS)
+    summary = _summarise(per_image, distances, num_bootstraps, run_seed)
+    write_bytes(out / "tables" / "summary.csv", summary.to_csv(index=False, float_format="%.6g").encode())
+    over_edits = summary.drop(columns=["edit"]).groupby("strength", as_index=False).mean()
+    write_bytes(out / "strength.csv", over_edits.to_csv(index=False, float_format="%.6g").encode())
+    metrics = _metrics(summary, len(set(per_image["item_id"])))
+    write_json(out / "metrics.json", metrics)
+    return metrics
+
+
+def _open_bench(ingested: Path, label: LabelParams, judges: str | None, clip: str | None, counterfactuals: bool) -> Bench:
+    labeller = load_clip(clip, device()) if clip else None
+    directions: dict[str, Tensor] = {}
+    for attribute, rule in label.attributes.items():
+        if labeller is not None and isinstance(rule, PromptRule):
+            directions[attribute] = labeller.text_feature(rule.positive) - labeller.text_feature(rule.negative)
+    avatars: dict[str, Avatar] = {}
+    if counterfactuals:
+        path = ingested / "factors.parquet"
+        if not path.exists():
+            raise ManifestError(
+                f"evaluate: {path} is not there; exact counterfactuals exist for the built-in renderer's faces only, "
+                "set evaluate.counterfactuals to false"
+            )
+        for row in read_table(path, schema="avatars/1").to_dict("records"):
+            attributes = {name: bool(row[name]) for name in ATTRIBUTES}
+            avatars[row["item_id"]] = Avatar(attributes, {name: float(row[name]) for name in FACTORS})
+    return Bench(ev.load_judges(Path(judges), device()) if judges else None, labeller, directions, avatars)
+
+
+class _Judged:
+    """The inputs of one edit, judged once, against which pictures at every strength are held."""
+
+    def __init__(self, bench: Bench, items: Sequence[str], targets: Sequence[dict[str, int]], before: Tensor) -> None:
+        self._bench, self._targets, self._before = bench, targets, before
+        self._truth, self._region = _truths(bench, items, targets)
+        judges = bench.judges
+        self._signs = torch.zeros(len(items), len(judges.attributes) if judges else 0)
+        if judges:
+            for row, asked in enumerate(targets):
+                for attribute, sign in asked.items():
+                    if attribute in judges.attributes:
+                        self._signs[row, judges.attributes.index(attribute)] = sign
+            self._probabilities = judges.probabilities(before)
+            self._identity, self._parts = judges.identity(before), judges.parts(before)
+        self._features = bench.clip.image_features(before) if bench.clip else None
+
+    def metrics(self, after: Tensor) -> dict[str, Any]:
+        """Column of per_image.parquet to one value per image."""
+        columns: dict[str, Tensor] = {}
+        judges = self._bench.judges
+        if judges and bool((self._signs != 0).any()):
+            now = judges.probabilities(after)
+            wanted = torch.where(self._signs > 0, now, 1 - now).masked_fill(self._signs == 0, 1.0)
+            columns["target_success"] = ev.target_reached(now, self._signs)
+            columns["target_probability"] = wanted.amin(1)
+            columns["drift"] = ev.attribute_drift(self._probabilities, now, self._signs)
+            columns["num_others_flipped"] = ev.num_flipped(self._probabilities, now, self._signs)
+        identity, parts = (judges.identity(after), judges.parts(after)) if judges else (None, None)
+        if identity is not None and self._identity is not None:
+            columns["identity"] = (identity * self._identity).sum(1)
+        columns["ssim"] = ev.ssim(after, self._before)
+        columns["psnr_db"] = ev.psnr_db(after, self._before)
+        if parts is not None and self._parts is not None:
+            columns["segmentation_consistency"] = ev.segmentation_consistency(self._parts, parts)
+            if self._region is not None:
+                columns["segmentation_consistency_outside"] = ev.segmentation_consistency(self._parts, parts, ~self._region)
+        if self._bench.clip and self._features is not None and self._bench.directions:
+            columns["s_dir"] = ev.directional_similarity(
+                self._features, self._bench.clip.image_features(after), self._text_directions()
+            )
+        if self._truth is not None and self._region is not None:
+            columns["counterfactual_rmse"] = ev.rmse(after, self._truth)
+            columns["counterfactual_recovery"] = ev.counterfactual_recovery(self._before, after, self._truth)
+            columns["rmse_inside"] = ev.rmse(after, self._truth, self._region)
+            columns["rmse_outside"] = ev.rmse(after, self._truth, ~self._region)
+        return {name: values.cpu().numpy() for name, values in columns.items()}
+
+    def distances(self, after: Tensor, real: Tensor | None) -> dict[str, float]:
+        """FID and KID on CLIP features, against real images that have what was asked for."""
+        if self._bench.clip is None or real is None:
+            return {}
+        features = self._bench.clip.image_features(after).cpu()
+        return {"fid": ev.frechet_distance(real, features), "kid": ev.kernel_distance(real, features)}
+
+    def _text_directions(self) -> Tensor:
+        directions = self._bench.directions
+        size = len(next(iter(directions.values())))
+        rows = [
+            sum((sign * directions[a] for a, sign in asked.items() if a in directions), torch.zeros(size))
+            for asked in self._targets
+        ]
+        return torch.stack([torch.as_tensor(row) for row in rows])
+
+
+def _truths(
+    bench: Bench, items: Sequence[str], targets: Sequence[dict[str, int]]
+) -> tuple[Tensor | None, Tensor | None]:
+    """The exact counterfactual of each image in [0, 1], and where it differs in what it shows."""
+    if not bench.avatars:
+        return None, None
+    pictures, regions = [], []
+    for item, asked in zip(items, targets, strict=True):
+        source = changed = bench.avatars[item]
+        for attribute, sign in asked.items():
+            changed = changed.with_attribute(attribute, sign > 0)
+        drawn, as_is = np.array(render(changed), np.float32), np.array(render(source), np.float32)
+        pictures.append(torch.from_numpy(drawn.transpose(2, 0, 1) / 255))
+        differs = (np.abs(drawn - as_is).max(2) > 0) | (segment(changed) != segment(source))
+        regions.append(torch.from_numpy(differs))
+    return torch.stack(pictures), torch.stack(regions)
+
+
+def _real_features(
+    dataset: str, ingested: Path, bench: Bench, targets: Sequence[dict[str, int]]
+) -> Tensor | None:
+    """CLIP features of real images that have what the edit asks for on its images, up to 256 a side."""
+    if bench.clip is None:
+        return None
+    labels = read_table(Path("data/label") / dataset / "labels.parquet", schema="labels/1").set_index("item_id")
+    chosen: list[str] = []
+    for asked in {json.dumps(t, sort_keys=True) for t in targets}:
+        fits = np.ones(len(labels), bool)
+        for attribute, sign in json.loads(asked).items():
+            fits &= (labels[attribute] > 0.5).to_numpy() == (sign > 0)
+        chosen += sorted(labels.index[fits])[:256]
+    if not chosen:
+        return None
+    pixels = load_items(ingested, sorted(set(chosen)), ["pixels"])["pixels"]
+    return torch.cat([bench.clip.image_features(to_model_range(part, (0.0, 1.0))) for part in pixels.split(256)]).cpu()
+
+
+def _summarise(
+    per_image: pd.DataFrame, distances: Mapping[tuple[str, float], Mapping[str, float]], num_bootstraps: int, seed: int
+) -> pd.DataFrame:
+    """One row per edit and strength: means over images, with intervals where they matter most."""
+    rows: list[dict[str, Any]] = []
+    for (edit, strength), group in per_image.groupby(["edit", "strength"]):
+        row: dict[str, Any] = {"edit": edit, "strength": strength, "num_images": len(group)}
+        for column in group.columns.drop(["item_id", "edit", "strength"]):
+            values = group[column].to_numpy(np.float64)
+            row[column] = float(np.nanmean(values)) if not np.isnan(values).all() else float("nan")
+            if column in _SUMMARY_INTERVALS:
+                row[f"{column}_low"], row[f"{column}_high"] = ev.bootstrap_interval(values, num_bootstraps, seed)
+        rows.append({**row, **distances[str(edit), float(strength)]})
+    return pd.DataFrame(rows)
+
+
+def _metrics(summary: pd.DataFrame, num_images: int) -> dict[str, Any]:
+    """metrics.json: edit to strength to metric; NaN becomes null."""
+    edits: dict[str, dict[str, dict[str, float | None]]] = {}
+    for row in summary.to_dict("records"):
+        numbers = {
+            str(k): None if np.isnan(v) else round(float(v), 5)
+            for k, v in row.items()
+            if k not in ("edit", "strength") and not str(k).endswith(("_low", "_high"))
+        }
+        edits.setdefault(row["edit"], {})[f"{row['strength']:g}"] = numbers
+    return {"num_images": num_images, "edits": edits}
+
+
+@entry
+def main() -> None:
+    """Run for the data set named on the command line."""
+    params = load_params()
+    dataset = params.dataset(sys.argv[1])
+    run(sys.argv[1], run_seed=params.run_seed, label=dataset.label, **dataset.evaluate.model_dump())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""Edited pictures of a data set as PNG files, in the folder layout that training code reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from boundaryflow.errors import ManifestError
+from boundaryflow.storage.images import encode_png
+from boundaryflow.storage.shards import read_shard
+from boundaryflow.storage.tables import read_table, write_bytes, write_table
+
+
+def export_images(
+    dataset: str, to: Path, *, edits: Sequence[str] = (), strengths: Sequence[float] = (), root: Path = Path()
+) -> int:
+    """Write `to/<edit>/<strength>/<item_id>.png` and `to/metadata.parquet`, an ImageFolder with its labels.
+
+    Every file says in a PNG text chunk that it is synthetic, and which edit of which item it is.
+
+    Args:
+        dataset: Name of the data set.
+        to: Folder to write; other files in it stay.
+        edits: Only these edits; empty is all.
+        strengths: Only these strengths; empty is all.
+        root: The project's root.
+
+    Returns:
+        Number of pictures written.
+
+    Raises:
+        ManifestError: Nothing was edited yet, or not with that name or strength.
+    """
+    folder = root / "data" / "edit" / dataset
+    path = folder / "manifest.parquet"
+    if not path.is_file():
+        raise ManifestError(f"{path}: nothing was edited yet; run `boundaryflow run --dataset {dataset}` first")
+    manifest = read_table(path, schema="edits/1")
+    chosen = _choose(manifest, "edit", edits, path)
+    chosen = _choose(chosen, "strength", strengths, path)
+    sources = _sources(root / "data" / "ingest" / dataset / "manifest.parquet")
+    records: list[dict[str, object]] = []
+    for shard_name, rows in chosen.groupby("shard", sort=True):
+        edited = read_shard(folder / str(shard_name)).tensors["edited"]
+        for row in rows.to_dict("records"):
+            name = f"{row['edit']}/{row['strength']:g}/{row['item_id']}.png"
+            facts = {
+                "synthetic": "true",
+                "dataset": dataset,
+                "edit": str(row["edit"]),
+                "strength": f"{row['strength']:g}",
+                "source_item": str(row["item_id"]),
+                "source": sources.get(str(row["item_id"]), ""),
+                "targets": str(row["targets"]),
+            }
+            write_bytes(to / name, encode_png(edited[row["row"], row["strength_index"]], facts))
+            records.append({"file_name": name, **_record(facts, row["strength"])})
+    table = pd.DataFrame(records).sort_values("file_name", ignore_index=True)
+    names = [str(name) for name in table.columns]
+    asked = sorted(name for name in names if name.startswith("target_"))
+    table = table[[*(name for name in names if name not in asked), *asked]].astype(dict.fromkeys(asked, "Int8"))
+    units = {"strength": "distance between class means", **dict.fromkeys(asked, "+1 on, -1 off, empty: not asked for")}
+    write_table(to / "metadata.parquet", table, schema="export/1", units=units)
+    return len(records)
+
+
+def _choose(manifest: pd.DataFrame, column: str, wanted: Sequence[str] | Sequence[float], path: Path) -> pd.DataFrame:
+    known = sorted(manifest[column].unique().tolist())
+    for value in wanted:
+        if value not in known:
+            listed = ", ".join(str(entry) for entry in known)
+            raise ManifestError(f"{path}: there is no {column} {value}; there are {listed}")
+    return manifest[manifest[column].isin(list(wanted))] if wanted else manifest
+
+
+def _sources(path: Path) -> dict[str, str]:
+    table = read_table(path, schema="manifest/1")
+    return dict(zip(table["item_id"], table["source"], strict=True))
+
+
+def _record(facts: dict[str, str], strength: float) -> dict[str, object]:
+    """A row of metadata.parquet: what is in the text chunk, and each attribute asked for as a column of its own."""
+    targets: dict[str, int] = json.loads(facts["targets"])
+    return {
+        "item_id": facts["source_item"],
+        "source": facts["source"],
+        "edit": facts["edit"],
+        "strength": float(strength),
+        "synthetic": True,
+        **{f"target_{name}": int(sign) for name, sign in targets.items()},
+    }

@@ -1,0 +1,85 @@
+"""Where and how the frozen model runs on this machine: device, dtype, batch size."""
+
+from __future__ import annotations
+
+import logging
+import os
+from functools import lru_cache
+
+import torch
+
+from boundaryflow.errors import ParamsError
+from boundaryflow.models import UNetModel, load_model
+
+LOG = logging.getLogger(__name__)
+
+
+def device() -> torch.device:
+    """The device that BOUNDARYFLOW_DEVICE names; `auto` is the GPU where there is one.
+
+    Raises:
+        ParamsError: The variable names no device of this machine.
+    """
+    name = os.environ.get("BOUNDARYFLOW_DEVICE", "auto")
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(name)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ParamsError(f"BOUNDARYFLOW_DEVICE is {name!r}: {reason}; set it to auto, cpu or cuda") from None
+    return chosen
+
+
+def resolve_dtype(name: str) -> torch.dtype:
+    """`auto` is bfloat16 where the hardware multiplies it, float32 elsewhere."""
+    if name != "auto":
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
+    if device().type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    return torch.bfloat16 if _cpu_multiplies_bfloat16() else torch.float32
+
+
+def _cpu_multiplies_bfloat16() -> bool:
+    capabilities = torch.backends.cpu.get_cpu_capability()
+    if "AVX512" not in capabilities and "AMX" not in capabilities:
+        return False
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()) and _cpu_flag("amx_bf16", "avx512_bf16")  # noqa: SLF001
+
+
+def _cpu_flag(*names: str) -> bool:
+    try:
+        with open("/proc/cpuinfo") as file:
+            flags = next((line for line in file if line.startswith("flags")), "")
+    except OSError:
+        return False
+    return bool(set(names) & set(flags.split()))
+
+
+def batch_size() -> int:
+    """Images in one network call: BOUNDARYFLOW_BATCH_SIZE, or what suits the device.
+
+    Raises:
+        ParamsError: The variable is not a positive whole number.
+    """
+    value = os.environ.get("BOUNDARYFLOW_BATCH_SIZE", "")
+    if not value:
+        return 256 if device().type == "cuda" else 32
+    if not value.isdecimal() or int(value) < 1:
+        raise ParamsError(f"BOUNDARYFLOW_BATCH_SIZE is {value!r}, must be a whole number of at least 1")
+    return int(value)
+
+
+@lru_cache(maxsize=1)
+def open_model(source: str, dtype: str) -> UNetModel:
+    """Load the frozen model once per process.
+
+    Args:
+        source: See `boundaryflow.models.load_model`.
+        dtype: `auto`, `float32` or `bfloat16`.
+    """
+    resolved = resolve_dtype(dtype)
+    model = load_model(source, device=device(), dtype=resolved)
+    LOG.info("model %s (%s) on %s in %s", source, model.sha256[:12], device(), str(resolved).removeprefix("torch."))
+    return model

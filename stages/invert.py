@@ -1,0 +1,86 @@
+"""Stage invert: carry every image to the mixing step, and keep both latents there."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from boundaryflow.diffusion import invert, timestep_path
+from boundaryflow.editing import paper_invert
+from boundaryflow.storage.images import to_model_range
+from boundaryflow.storage.shards import ShardJob, fingerprint, load_items, shard_index
+from boundaryflow.storage.tables import read_table, write_json, write_table
+from stages.frozen_model import batch_size, open_model, resolve_dtype
+from stages.params import load_params
+from stages.process import entry
+from stages.sharding import run_sharded
+
+CODE_VERSION = 1
+SCHEMA = "latents/1"
+
+
+def run_shard(
+    job: ShardJob, *, ingested: str, model: str, dtype: str, t_mix: int, num_steps: int, store_dtype: str, paper_mode: bool
+) -> dict[str, Tensor]:
+    """Latents of the images that one shard still lacks."""
+    net = open_model(model, dtype)
+    path = timestep_path(t_mix, num_steps)
+    pixels = load_items(Path(ingested), job.missing, ["pixels"])["pixels"]
+    kept: dict[str, list[Tensor]] = {"x_mix": [], "h_mix": []}
+    for chunk in pixels.split(batch_size()):
+        x_0 = to_model_range(chunk, net.value_range)
+        if paper_mode:  # the release pairs x_mix with the bottleneck of the timestep before
+            x_mix, h_mix = paper_invert(net, x_0, path)
+        else:
+            inversion = invert(net, x_0, path)
+            x_mix, h_mix = inversion.x_mix, inversion.h_mix
+        kept["x_mix"].append(x_mix)
+        kept["h_mix"].append(h_mix)
+    return {name: torch.cat(parts).to(getattr(torch, store_dtype)).cpu() for name, parts in kept.items()}
+
+
+def run(dataset: str, *, model: str, dtype: str, num_steps: int, store_dtype: str, shard_size: int, paper_mode: bool) -> int:
+    """Invert what is not inverted yet; returns the number of images that were."""
+    ingested, out = Path("data/ingest") / dataset, Path("data/invert") / dataset
+    t_mix = json.loads((Path("data/mixing") / dataset / "mixing.json").read_text())["t_mix"]
+    net = open_model(model, dtype)
+    resolved = str(resolve_dtype(dtype)).removeprefix("torch.")
+    matters: dict[str, Any] = {
+        "dtype": resolved,
+        "num_steps": num_steps,
+        "paper_mode": paper_mode,
+        "store_dtype": store_dtype,
+        "t_mix": t_mix,
+    }
+    upstream = json.loads((ingested / "ingest.json").read_text())["recipe"]
+    recipe = fingerprint(stage="invert", code=CODE_VERSION, model=net.sha256, upstream=upstream, **matters)
+    manifest = read_table(ingested / "manifest.parquet", schema="manifest/1")
+    items = sorted(manifest.loc[manifest["status"] == "ok", "item_id"])
+    context = {"ingested": str(ingested), "model": model, **matters}
+    num_computed = run_sharded("invert", out, items, recipe, shard_size, run_shard, context)
+    write_table(out / "index.parquet", shard_index(out), schema=SCHEMA, units={"row": "position in the shard"})
+    write_json(out / "invert.json", {**matters, "model_sha256": net.sha256, "num_items": len(items), "recipe": recipe})
+    return num_computed
+
+
+@entry
+def main() -> None:
+    """Run for the data set named on the command line."""
+    dataset = load_params().dataset(sys.argv[1])
+    run(
+        sys.argv[1],
+        model=dataset.model,
+        dtype=dataset.dtype,
+        shard_size=dataset.ingest.shard_size,
+        paper_mode=dataset.paper_mode,
+        **dataset.invert.model_dump(),
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""Stage mixing: measure the model's latents at every timestep, and choose where to edit."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from boundaryflow.diffusion import timestep_path
+from boundaryflow.editing import Curves, choose_mixing_step, measure_curves
+from boundaryflow.editing.mixing_step import Rule
+from boundaryflow.rng import item_noise
+from boundaryflow.storage.images import to_model_range
+from boundaryflow.storage.shards import load_items
+from boundaryflow.storage.tables import read_table, write_bytes, write_json, write_table
+from stages.frozen_model import batch_size, open_model
+from stages.params import load_params
+from stages.process import Progress, entry
+
+SCHEMA = "curves/1"
+
+
+def run(
+    dataset: str,
+    *,
+    model: str,
+    dtype: str,
+    run_seed: int,
+    num_images: int,
+    num_sampled: int,
+    num_steps: int,
+    rule: Rule,
+    fixed_t: int | None,
+    tolerance: float,
+    min_t: int,
+    max_t: int,
+) -> int:
+    """Write the curves and the mixing step; returns the mixing step."""
+    out = Path("data/mixing") / dataset
+    out.mkdir(parents=True, exist_ok=True)
+    net = open_model(model, dtype)
+    ingested = Path("data/ingest") / dataset
+    items = chosen_items(ingested, num_images)
+    pixels = load_items(ingested, items, ["pixels"])["pixels"]
+    labels = read_table(Path("data/label") / dataset / "labels.parquet", schema="labels/1").set_index("item_id").loc[items]
+    path = timestep_path(net.schedule.num_train_timesteps - 1, num_steps)
+    shape = (net.channels, net.image_size, net.image_size)
+    names = [f"sample-{index:04d}" for index in range(num_sampled)]
+    with Progress("mixing", (len(items) + num_sampled) * num_steps, "network calls") as progress:
+        curves = measure_curves(
+            net,
+            to_model_range(pixels, net.value_range),
+            item_noise(run_seed, names, "mixing", shape),
+            path,
+            known_labels(labels),
+            batch_size=batch_size(),
+            seed=run_seed,
+            on_progress=progress.advance,
+        )
+    t_mix = choose_mixing_step(
+        curves, net.schedule, rule, tolerance=tolerance, min_t=min_t, max_t=max_t, fixed_t=fixed_t
+    )
+    table = long_table(curves)
+    write_table(out / "curves.parquet", table, schema=SCHEMA, units={"t": "timestep", "value": "radius / sqrt(d), or AUC"})
+    summary = {"t": curves.timesteps, "radius_inverted": curves.radius_inverted, "radius_sampled": curves.radius_sampled}
+    summary |= {f"auc_{space}": curves.mean_auc(space) for space in ("eps", "h")}
+    write_bytes(out / "curves.csv", pd.DataFrame(summary).to_csv(index=False, float_format="%.6g").encode())
+    write_json(out / "mixing.json", {"t_mix": t_mix, "rule": rule, "tolerance": tolerance, "model_sha256": net.sha256})
+    return t_mix
+
+
+def chosen_items(ingested: Path, num_images: int) -> list[str]:
+    """The first training images by id; ids are hashes, so this is a random choice that never moves."""
+    manifest = read_table(ingested / "manifest.parquet", schema="manifest/1")
+    usable = manifest[(manifest["status"] == "ok") & (manifest["split"] == "train")]
+    return sorted(usable["item_id"])[:num_images]
+
+
+def known_labels(labels: pd.DataFrame) -> Mapping[str, NDArray[np.bool_]]:
+    """Attributes whose label is known for every image given."""
+    return {str(name): column.to_numpy() > 0.5 for name, column in labels.items() if not column.isna().any()}
+
+
+def long_table(curves: Curves) -> pd.DataFrame:
+    """One row per timestep and curve."""
+    named: dict[str, Sequence[float] | NDArray[np.float64]] = {
+        "radius_inverted": curves.radius_inverted,
+        "radius_inverted_sd": curves.radius_inverted_sd,
+        "radius_sampled": curves.radius_sampled,
+        "radius_sampled_sd": curves.radius_sampled_sd,
+    }
+    named.update({f"auc_{space}:{attribute}": values for (space, attribute), values in curves.auc.items()})
+    parts = [pd.DataFrame({"t": curves.timesteps, "curve": name, "value": values}) for name, values in named.items()]
+    return pd.concat(parts, ignore_index=True)
+
+
+@entry
+def main() -> None:
+    """Run for the data set named on the command line."""
+    params = load_params()
+    dataset = params.dataset(sys.argv[1])
+    run(
+        sys.argv[1],
+        model=dataset.model,
+        dtype=dataset.dtype,
+        run_seed=params.run_seed,
+        **dataset.mixing.model_dump(),
+    )
+
+
+if __name__ == "__main__":
+    main()

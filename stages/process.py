@@ -1,0 +1,122 @@
+"""What every stage process does alike: logging, errors as one line, progress, one copy at a time."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import functools
+import json
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from boundaryflow.errors import PipelineError
+
+LOG = logging.getLogger(__name__)
+EXIT_OK, EXIT_FAILED, EXIT_MENDABLE, EXIT_INTERRUPTED = 0, 1, 2, 130
+_PR_SET_PDEATHSIG = 1
+_MIN_INTERVAL_S = {"json": 0.2, "log": 10.0, "bar": 0.1}
+_held: list[Any] = []
+
+
+def entry(main: Callable[[], None]) -> Callable[[], None]:
+    """Make a stage's main: a user's mistake is one line and exit status 2, anything else unexpected is 1."""
+
+    @functools.wraps(main)
+    def wrapped() -> None:
+        logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+        for noisy in ("diffusers", "huggingface_hub", "matplotlib", "PIL"):
+            logging.getLogger(noisy).setLevel(logging.ERROR)
+        guard()
+        try:
+            main()
+        except PipelineError as error:
+            sys.stderr.write(f"{error}\n")
+            sys.exit(EXIT_MENDABLE)
+        except KeyboardInterrupt:
+            sys.exit(EXIT_INTERRUPTED)
+
+    return wrapped
+
+
+def guard() -> None:
+    """Die with the parent, and wait while another process runs the same stage.
+
+    A stage whose `dvc` was killed must not go on writing beside the one that is started next.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    stage, root = os.environ.get("DVC_STAGE"), os.environ.get("DVC_ROOT")
+    if not stage or not root:
+        return
+    folder = Path(root, ".dvc", "tmp", "boundaryflow", "locks")
+    folder.mkdir(parents=True, exist_ok=True)
+    file = (folder / stage.replace("/", "_")).open("w")
+    fcntl.flock(file, fcntl.LOCK_EX)  # the kernel lets go of it when the process ends, however it ends
+    _held.append(file)
+
+
+class Progress:
+    """How far a stage is, told the way BOUNDARYFLOW_PROGRESS asks for.
+
+    `json` prints machine-readable lines on standard output, `bar` draws one bar on standard error,
+    `log` writes a line every ten seconds, `off` is silent. Without it: a bar on a terminal, else
+    `log`.
+
+    Args:
+        stage: Name.
+        total: How much there is to do.
+        unit: Of what.
+    """
+
+    def __init__(self, stage: str, total: int, unit: str) -> None:
+        self._stage, self._total, self._unit = stage, total, unit
+        self._done, self._started, self._told = 0, time.monotonic(), 0.0
+        self._style = os.environ.get("BOUNDARYFLOW_PROGRESS") or ("bar" if sys.stderr.isatty() else "log")
+        self._bar: Any = None
+
+    def __enter__(self) -> Self:
+        if self._style == "bar":
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+            from rich.progress import Progress as Bar
+
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self._bar = Bar(*columns, console=Console(stderr=True), transient=True)
+            self._bar.start()
+            self._bar.add_task(f"{self._stage} [{self._unit}]", total=self._total)
+        self._tell(force=True)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._tell(force=True)
+        if self._bar is not None:
+            self._bar.stop()
+
+    def advance(self, num: int = 1) -> None:
+        """Say that `num` more are done."""
+        self._done += num
+        self._tell(force=False)
+
+    def _tell(self, *, force: bool) -> None:
+        now = time.monotonic()
+        if self._style == "off" or (not force and now - self._told < _MIN_INTERVAL_S.get(self._style, 10.0)):
+            return
+        self._told = now
+        rate = self._done / max(now - self._started, 1e-9)
+        if self._style == "json":
+            facts = {"done": self._done, "rate": round(rate, 2), "stage": self._stage, "total": self._total, "unit": self._unit}
+            sys.stdout.write(f"PROGRESS {json.dumps(facts, sort_keys=True)}\n")
+            sys.stdout.flush()
+        elif self._bar is not None:
+            self._bar.update(self._bar.task_ids[0], completed=self._done)
+        elif self._done:
+            LOG.info("%s: %d of %d %s, %.1f/s", self._stage, self._done, self._total, self._unit, rate)

@@ -1,0 +1,1 @@
+"""What the report is made of: its inputs, its numbers, its pictures, its charts, its page."""

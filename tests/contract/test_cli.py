@@ -1,0 +1,227 @@
+"""The command line as a user meets it: help, speed, exit statuses, one line per mistake."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from boundaryflow.errors import BoundaryError, ParamsError
+from flows import cli as room
+from flows.cli import cli
+
+_COMMANDS = ["doctor", "edit", "export", "report", "run", "sample", "status", "sweep"]
+_HEAVY = ("torch", "prefect", "dvc", "pandas", "numpy", "pydantic", "yaml", "rich")
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Looks like a checkout; what the commands call is replaced."""
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    (tmp_path / "params.yaml").write_text("datasets: [avatars]\n")
+    (tmp_path / "photo.png").write_bytes(b"x")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def _stage(monkeypatch: pytest.MonkeyPatch, name: str, **members: object) -> None:
+    module = types.ModuleType(f"stages.{name}")
+    for key, value in members.items():
+        setattr(module, key, value)
+    monkeypatch.setitem(sys.modules, f"stages.{name}", module)
+
+
+@pytest.fixture
+def _params(monkeypatch: pytest.MonkeyPatch) -> None:
+    _stage(
+        monkeypatch, "params", load_params=lambda: types.SimpleNamespace(datasets=["avatars"]), activate_dataset=None
+    )
+
+
+def test_every_command_is_there_with_help_and_a_runnable_example() -> None:
+    assert sorted(cli.commands) == _COMMANDS
+    for name in _COMMANDS:
+        result = CliRunner().invoke(cli, [name, "--help"])
+        assert result.exit_code == 0
+        if name not in ("doctor", "report", "status"):
+            assert f"boundaryflow {name}" in result.output.partition("Example")[2]
+
+
+def test_examples_in_the_help_are_accepted_by_the_parser() -> None:
+    for name in _COMMANDS:
+        for line in (cli.commands[name].epilog or "").splitlines():
+            words = line.split()
+            if "boundaryflow" in words:
+                arguments = [word for word in words[words.index("boundaryflow") + 2 :] if not word.endswith(".png")]
+                photos = [__file__] if name in ("edit", "sweep") else []
+                assert cli.commands[name].make_context(name, [*photos, *arguments])
+
+
+def _child_cpu_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def test_help_imports_nothing_heavy_and_is_quick() -> None:
+    code = (
+        "import sys\nfrom flows.cli import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit as end:\n    assert not end.code\n"
+        f"loaded = [name for name in {_HEAVY!r} if name in sys.modules]\nassert not loaded, loaded\n"
+    )
+    seconds = []
+    for _ in range(3):
+        since = _child_cpu_s()
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        seconds.append(_child_cpu_s() - since)
+        assert done.returncode == 0, done.stderr
+    assert min(seconds) < 0.5  # of processor time: others may be at work on this machine
+
+
+def test_version_is_printed() -> None:
+    assert CliRunner().invoke(cli, ["--version"]).output.startswith("boundaryflow ")
+
+
+def test_outside_a_checkout_says_where_to_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(cli, ["run"])
+    assert result.exit_code == 2
+    assert "change into a boundaryflow checkout" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_wrong_params_are_lines_and_status_2_before_prefect_is_imported(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load_params() -> None:
+        raise ParamsError("params.yaml: edit.strenght: unknown key\nparams.yaml: run_seed is -1")
+
+    _stage(monkeypatch, "params", load_params=load_params, activate_dataset=None)
+    monkeypatch.setitem(sys.modules, "flows.run", None)
+    result = CliRunner().invoke(cli, ["run"])
+    assert result.exit_code == 2
+    assert result.stderr.splitlines() == [
+        "ParamsError: params.yaml: edit.strenght: unknown key",
+        "ParamsError: params.yaml: run_seed is -1",
+    ]
+
+
+def test_run_adds_a_known_data_set_and_says_so(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    added: list[str] = []
+    known = {"avatars": None, "digits": None}
+    called: dict[str, object] = {}
+    _stage(
+        monkeypatch,
+        "params",
+        load_params=lambda: types.SimpleNamespace(datasets=["avatars", *added], data=known),
+        activate_dataset=lambda path, name: added.append(name),
+    )
+
+    def execute(root: Path, datasets: object, stages: object, **options: object) -> int:
+        called.update(root=root, datasets=datasets, stages=stages, **options)
+        return 0
+
+    from flows import run as run_room
+
+    monkeypatch.setattr(run_room, "execute", execute)
+    result = CliRunner().invoke(cli, ["run", "--dataset", "digits", "--stage", "edit", "--force"])
+    assert result.exit_code == 0, result.stderr
+    assert result.output == "params.yaml: digits added to `datasets`\n"
+    assert (called["root"], called["datasets"], called["stages"]) == (checkout, ("digits",), ("edit",))
+    assert (called["force"], called["push"]) == (True, False)
+    refused = CliRunner().invoke(cli, ["run", "--dataset", "digit"])
+    assert refused.exit_code == 2
+    assert "did you mean 'digits'?" in refused.stderr
+
+
+def test_run_data_set_that_cannot_be_used_is_not_left_in_params(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (checkout / "params.yaml").read_text()
+
+    def load_params() -> types.SimpleNamespace:
+        if (checkout / "params.yaml").read_text() != before:
+            raise ParamsError("params.yaml: data/raw/digits is not there")
+        return types.SimpleNamespace(datasets=["avatars"], data={"avatars": None, "digits": None})
+
+    _stage(
+        monkeypatch,
+        "params",
+        load_params=load_params,
+        activate_dataset=lambda path, name: path.write_text(f"datasets: [avatars, {name}]\n"),
+    )
+    result = CliRunner().invoke(cli, ["run", "--dataset", "digits"])
+    assert (result.exit_code, result.stderr) == (2, "ParamsError: params.yaml: data/raw/digits is not there\n")
+    assert (checkout / "params.yaml").read_text() == before
+
+
+@pytest.mark.usefixtures("_params")
+def test_edit_resolves_paths_and_prints_what_was_written(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[object] = []
+
+    def edit_photos(*arguments: object) -> list[Path]:
+        seen.extend(arguments)
+        return [Path("a.png"), Path("b.png")]
+
+    _stage(monkeypatch, "adhoc", edit_photos=edit_photos)
+    result = CliRunner().invoke(
+        cli, ["edit", "photo.png", "--attribute", "smiling", "--strength", "-1", "--strength", "2"]
+    )
+    assert result.output.splitlines() == ["a.png", "b.png"]
+    assert seen == [[checkout / "photo.png"], "avatars", "smiling", [-1.0, 2.0], checkout / "out/edit"]
+
+
+@pytest.mark.usefixtures("_params", "checkout")
+def test_edit_without_boundaries_is_one_line_and_status_2(monkeypatch: pytest.MonkeyPatch) -> None:
+    def edit_photos(*_: object) -> list[Path]:
+        raise BoundaryError("boundary 'smiling' does not exist; run `boundaryflow run` first")
+
+    _stage(monkeypatch, "adhoc", edit_photos=edit_photos)
+    result = CliRunner().invoke(cli, ["edit", "photo.png", "--attribute", "smiling"])
+    assert result.exit_code == 2
+    assert result.stderr == "BoundaryError: boundary 'smiling' does not exist; run `boundaryflow run` first\n"
+
+
+@pytest.mark.usefixtures("_params", "checkout")
+def test_sample_reads_on_and_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[object] = []
+    _stage(monkeypatch, "adhoc", sample_images=lambda *arguments: seen.extend(arguments) or Path("grid.png"))
+    result = CliRunner().invoke(
+        cli, ["sample", "-n", "4", "--attribute", "hat=off", "--attribute", "smiling", "--seed", "7"]
+    )
+    assert result.output == "grid.png\n"
+    assert seen[:4] == ["avatars", 4, {"hat": False, "smiling": True}, 7]
+    refused = CliRunner().invoke(cli, ["sample", "--attribute", "hat=maybe"])
+    assert refused.exit_code == 2
+    assert "'hat=maybe' is not NAME, NAME=on or NAME=off" in refused.stderr
+
+
+@pytest.mark.usefixtures("_params")
+def test_report_is_printed_or_missed(checkout: Path) -> None:
+    result = CliRunner().invoke(cli, ["report"])
+    assert result.exit_code == 2
+    assert "run `boundaryflow run --dataset avatars` first" in result.stderr
+    page = checkout / "data/report/avatars/index.html"
+    page.parent.mkdir(parents=True)
+    page.write_text("<html></html>")
+    assert CliRunner().invoke(cli, ["report"]).output == f"{page}\n"
+
+
+@pytest.mark.usefixtures("_params")
+def test_unexpected_error_is_one_line_and_a_log(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def edit_photos(*_: object) -> list[Path]:
+        raise ZeroDivisionError("division by zero")
+
+    _stage(monkeypatch, "adhoc", edit_photos=edit_photos)
+    arguments = ["edit", "photo.png", "--attribute", "smiling"]
+    result = CliRunner().invoke(cli, arguments)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("boundaryflow: unexpected ZeroDivisionError: division by zero\n  traceback: ")
+    (log,) = (checkout / room.LOG_FOLDER).glob("error-*.log")
+    assert "Traceback" in log.read_text()
+    monkeypatch.setenv("BOUNDARYFLOW_DEBUG", "1")
+    assert isinstance(CliRunner().invoke(cli, arguments).exception, ZeroDivisionError)

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from boundaryflow.errors import PipelineError
+from flows.dvc_graph import has_remote, plan
+from tests.flows.toy import QUIET_DVC
+
+pytestmark = pytest.mark.filterwarnings(QUIET_DVC)
+
+
+def test_plan_fresh_checkout_lists_stages_in_an_order_that_runs(toy: Path) -> None:
+    steps = plan(toy)
+    names = [step.name for step in steps]
+    assert sorted(names) == ["first@toy", "second@toy", "side@toy", "third@toy"]
+    for step in steps:
+        assert all(names.index(name) < names.index(step.name) for name in step.upstream)
+    assert {step.reason for step in steps} == {"never run"}
+    assert steps[0].outs == ("data/first/toy",)
+    assert (steps[0].kind, steps[0].dataset) == ("first", "toy")
+
+
+def test_plan_stage_target_keeps_what_it_reads_from(toy: Path) -> None:
+    assert [step.name for step in plan(toy, stages=["second"])] == ["first@toy", "second@toy"]
+    assert [step.name for step in plan(toy, datasets=["toy"], stages=["side@toy"])] == ["first@toy", "side@toy"]
+
+
+def test_plan_after_a_change_gives_dvcs_reason_and_marks_what_follows(half_done: Path) -> None:
+    reasons = {step.name: step.reason for step in plan(half_done)}
+    assert reasons == {
+        "first@toy": "",
+        "second@toy": "changed deps: params.yaml length",
+        "side@toy": "never run",
+        "third@toy": "second@toy will run",
+    }
+
+
+@pytest.mark.parametrize(
+    ("datasets", "stages", "text"),
+    [((), ("secnd",), "did you mean 'second'"), (("faces",), (), "no stage for data set 'faces'")],
+    ids=["stage", "dataset"],
+)
+def test_plan_unknown_name_is_refused(toy: Path, datasets: tuple[str, ...], stages: tuple[str, ...], text: str) -> None:
+    with pytest.raises(PipelineError, match=text):
+        plan(toy, datasets, stages)
+
+
+def test_plan_without_dvc_says_how_to_begin(tmp_path: Path) -> None:
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    with pytest.raises(PipelineError, match="dvc init"):
+        plan(tmp_path)
+
+
+def test_plan_broken_dvc_yaml_is_one_line(toy: Path) -> None:
+    (toy / "dvc.yaml").write_text("stages:\n  a:\n    cmd: echo ${nothing}\n")
+    with pytest.raises(PipelineError, match="nothing") as caught:
+        plan(toy)
+    assert "\n" not in str(caught.value)
+
+
+def test_has_remote_only_after_one_was_added(toy: Path, tmp_path: Path) -> None:
+    assert not has_remote(toy)
+    subprocess.run(
+        [sys.executable, "-m", "dvc", "remote", "add", "-q", "-d", "s", str(tmp_path / "s")], cwd=toy, check=True
+    )
+    assert has_remote(toy)
+
+
+def test_params_keys_that_dvcs_run_cache_overlooks_are_not_used() -> None:
+    """DVC leaves every key `size` and `nfiles` out of the run-cache's hash, also a parameter of that name."""
+    path = Path(__file__).parents[2] / "params.yaml"
+
+    def keys(content: object) -> set[str]:
+        if isinstance(content, dict):
+            return {str(key) for key in content} | {key for value in content.values() for key in keys(value)}
+        return set()
+
+    assert not keys(yaml.safe_load(path.read_text())) & {"size", "nfiles"}

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from flows import doctor, environment, locks, status, summary
+from flows.dvc_graph import Step
+from flows.progress import Board, Outcome
+from tests.flows.toy import QUIET_DVC
+
+pytestmark = pytest.mark.filterwarnings(QUIET_DVC)
+
+
+@pytest.fixture(autouse=True)
+def _keep_environment(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    before = dict(os.environ)
+    yield
+    for name in set(os.environ) - set(before):
+        del os.environ[name]
+
+
+def test_status_tells_never_run_stale_and_up_to_date_apart(half_done: Path) -> None:
+    found = status.collect(half_done)
+    states = {stage.stage: (stage.state, stage.reason) for stage in found.stages}
+    assert states == {
+        "first@toy": ("up to date", ""),
+        "second@toy": ("stale", "changed deps: params.yaml length"),
+        "side@toy": ("never run", ""),
+        "third@toy": ("stale", "second@toy will run"),
+    }
+    assert found.next_step == "boundaryflow run (3 of 4 stages have work)"
+    assert found.stages[0].size_bytes == 5
+    assert "second@toy  stale" in status.as_text(found)
+    assert json.loads(status.as_json(found))["stages"][1]["reason"] == "changed deps: params.yaml length"
+
+
+def test_status_while_a_run_is_at_work_reads_its_record(toy: Path) -> None:
+    board = Board(toy)
+    board.begin([Step("a@toy", (), "x", (), True), Step("b@toy", (), "x", (), True), Step("c@toy", (), "x", (), True)])
+    board.finished("a@toy", Outcome("done", 1.0))
+    board.started("b@toy")
+    with locks.flow_lock(toy):
+        found = status.collect(toy)
+    assert [stage.state for stage in found.stages] == ["done", "running", "waiting"]
+    assert "a run is at work: process" in status.as_text(found)
+
+
+def test_status_counts_items_and_those_set_aside(toy: Path) -> None:
+    ingest, label = toy / "data/ingest/toy", toy / "data/label/toy"
+    ingest.mkdir(parents=True)
+    label.mkdir(parents=True)
+    (ingest / "ingest.json").write_text('{"num_ok": 40, "num_bad": 2}')
+    pq.write_table(pa.table({"item_id": ["a", "b", "c"]}), label / "labels.parquet")
+    assert status._count(ingest, "ingest") == (40, 2)
+    assert status._count(label, "label") == (3, None)
+    assert status._count(label, "edit") == (None, None)
+
+
+def test_doctor_finds_what_is_wrong_and_says_the_way_out(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(toy)
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    (toy / "constraints.txt").write_text("click==0.1\npytest==0.1  # tests\n")
+    weights = toy / "data/pretrained/net"
+    weights.mkdir(parents=True)
+    (weights / "a.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n")
+    (weights / "b.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
+    (weights / "c.safetensors").write_bytes((400).to_bytes(8, "little") + b"{}")
+    lines = [str(check) for check in doctor.examine(toy)]
+    text = "\n".join(lines)
+    assert any(line.startswith("warn packages: click") and "pip install" in line for line in lines)
+    assert "a Git LFS pointer, not the file; git lfs pull" in text
+    assert "c.safetensors: cut off; restore it" in text
+    assert "b.safetensors" not in text
+    assert "fail prefect: no answer at http://127.0.0.1:9/api; start it" in text
+    assert "ok   dvc: 4 stages, 4 with work" in lines
+
+
+def test_doctor_without_dvc_fails_with_the_command(tmp_path: Path) -> None:
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    assert any(check.level == "fail" and "dvc init" in check.way_out for check in doctor._repository(tmp_path))
+
+
+def test_metrics_table_takes_known_columns_in_order(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.json"
+    assert summary.metrics_table(path) == ((), [])
+    path.write_text(
+        json.dumps({"smiling": {"1.5": {"drift": 0.0312, "target_success": 1.0, "other": 3}}, "num_items": 12})
+    )
+    assert summary.metrics_table(path) == (("edit", "target success", "drift"), [("smiling/1.5", "1", "0.0312")])
+    path.write_text('{"hat/fid": 12.34, "hat/1.5/drift": 0.5}')
+    assert summary.metrics_table(path)[1] == [("hat", "", "12.3"), ("hat/1.5", "0.5", "")]
+    path.write_text('{"accuracy": 0.5}')
+    assert summary.metrics_table(path) == (("metric", "value"), [("accuracy", "0.5")])
+
+
+def test_summary_names_report_and_seconds(tmp_path: Path) -> None:
+    page = tmp_path / "data/report/toy/index.html"
+    page.parent.mkdir(parents=True)
+    page.write_text("<html></html>")
+    steps = [Step("edit@toy", (), "", (), True)]
+    said = summary.text(tmp_path, steps, {"edit@toy": Outcome("done", 12.0)})
+    assert "edit@toy  12 s" in said
+    assert said.endswith(f"report: {page}")
+
+
+@pytest.mark.parametrize("value", ["0", "two", "-1", "65"])
+def test_num_parallel_refuses_nonsense(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("BOUNDARYFLOW_PARALLEL", value)
+    with pytest.raises(environment.ParamsError, match="from 1 to 64"):
+        environment.num_parallel()
+
+
+def test_find_root_looks_upwards(toy: Path, tmp_path: Path) -> None:
+    (toy / "deep/er").mkdir(parents=True)
+    assert environment.find_root(toy / "deep/er") == toy
+    with pytest.raises(environment.PipelineError, match=r"dvc\.yaml"):
+        environment.find_root(tmp_path)

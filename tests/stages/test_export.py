@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from boundaryflow.errors import ManifestError
+from boundaryflow.storage.shards import write_shard
+from boundaryflow.storage.tables import read_table, write_table
+from stages.export import export_images
+
+_IDS, _STRENGTHS = ("aaaa", "bbbb"), (0.0, 1.5)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A data set of two items, each edited at two strengths by two edits."""
+    ingested = pd.DataFrame({"item_id": _IDS, "source": ["one.jpg", "two.jpg"]})
+    write_table(tmp_path / "data/ingest/toy/manifest.parquet", ingested, schema="manifest/1")
+    rows = []
+    for edit in ("hat", "smile"):
+        edited = torch.zeros(2, 2, 3, 4, 4, dtype=torch.uint8)
+        edited[1, 1] = 200
+        write_shard(tmp_path / f"data/edit/toy/{edit}/shard-0.safetensors", {"edited": edited}, _IDS, "recipe")
+        for row, item_id in enumerate(_IDS):
+            for index, strength in enumerate(_STRENGTHS):
+                targets = json.dumps({edit: 1 if row else -1})
+                rows.append((item_id, edit, strength, index, targets, f"{edit}/shard-0.safetensors", row))
+    columns = ["item_id", "edit", "strength", "strength_index", "targets", "shard", "row"]
+    write_table(tmp_path / "data/edit/toy/manifest.parquet", pd.DataFrame(rows, columns=columns), schema="edits/1")
+    return tmp_path
+
+
+def test_export_images_writes_an_image_folder_that_says_it_is_synthetic(root: Path) -> None:
+    out = root / "out"
+    assert export_images("toy", out, root=root) == 8
+    with Image.open(out / "hat/1.5/bbbb.png") as picture:
+        assert picture.getpixel((0, 0)) == (200, 200, 200)
+        facts = picture.text
+    assert facts["synthetic"] == "true"
+    assert (facts["edit"], facts["strength"], facts["source_item"], facts["source"]) == (
+        "hat",
+        "1.5",
+        "bbbb",
+        "two.jpg",
+    )
+    table = read_table(out / "metadata.parquet", schema="export/1")
+    assert list(table["file_name"]) == sorted(path.relative_to(out).as_posix() for path in out.rglob("*.png"))
+    row = table[table["file_name"] == "hat/0/aaaa.png"].iloc[0]
+    assert (row["target_hat"], row["strength"], bool(row["synthetic"])) == (-1, 0.0, True)
+    assert pd.isna(row["target_smile"])
+
+
+def test_export_images_twice_gives_the_same_bytes(root: Path) -> None:
+    export_images("toy", root / "a", root=root)
+    export_images("toy", root / "b", root=root)
+    for path in [*(root / "a").rglob("*.png"), root / "a/metadata.parquet"]:
+        assert path.read_bytes() == (root / "b" / path.relative_to(root / "a")).read_bytes()
+
+
+def test_export_images_chosen_edit_and_strength_only(root: Path) -> None:
+    assert export_images("toy", root / "out", edits=["smile"], strengths=[1.5], root=root) == 2
+    assert sorted(path.name for path in (root / "out/smile/1.5").iterdir()) == ["aaaa.png", "bbbb.png"]
+    with pytest.raises(ManifestError, match=r"there is no strength 2\.0; there are 0\.0, 1\.5"):
+        export_images("toy", root / "out", strengths=[2.0], root=root)
+
+
+def test_export_images_before_any_edit_says_what_to_run(tmp_path: Path) -> None:
+    with pytest.raises(ManifestError, match="boundaryflow run --dataset toy"):
+        export_images("toy", tmp_path / "out", root=tmp_path)

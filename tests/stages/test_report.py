@@ -1,0 +1,212 @@
+"""The report: a whole page from made-up stage outputs, the same bytes each time, and nothing from outside."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from boundaryflow.avatars import ATTRIBUTES, render, sample_avatars
+from boundaryflow.errors import ManifestError, ParamsError
+from stages.report import draw_readme, run
+from stages.report_pages.figures import Line, line_chart, ticks
+from stages.report_pages.grids import counterfactual, drawn
+from stages.report_pages.inputs import read_inputs
+from stages.report_pages.numbers import best_strengths, estimate, estimates, shown_metrics, wilson, with_clean_success
+from stages.report_pages.pipeline import graph, provenance
+from tests.stages.report_data import DVC_YAML, PARAMETERS, write_inputs
+
+SETTINGS: dict[str, Any] = {"parameters": PARAMETERS, **PARAMETERS["report"]}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("project")
+    write_inputs(root / "data")
+    (root / "dvc.yaml").write_text(DVC_YAML)
+    (root / "constraints.txt").write_text("torch==2.15.0\nnumpy==2.4.1  # pinned\n")
+    (root / "dvc.lock").write_text(
+        "stages:\n  ingest@avatars:\n    cmd: x\n    outs:\n    - {path: data/ingest/avatars, md5: abc.dir}\n"
+        "  report@avatars:\n    cmd: x\n    outs:\n    - {path: data/report/avatars, md5: self.dir}\n"
+    )
+    return root
+
+
+@pytest.fixture
+def project(made: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(made, tmp_path / "project"))
+
+
+@pytest.fixture(scope="module")
+def page(made: Path) -> str:
+    return run("avatars", root=made, **SETTINGS).read_text(encoding="utf-8")
+
+
+def _bytes_of(folder: Path) -> Mapping[str, str]:
+    files = (f for f in sorted(folder.rglob("*")) if f.is_file())
+    return {str(f.relative_to(folder)): hashlib.sha256(f.read_bytes()).hexdigest() for f in files}
+
+
+def test_page_has_every_section(page: str) -> None:
+    sections = re.findall(r'<section id="([a-z]+)"', page)
+    assert sections == [
+        "edits", "strengths", "numbers", "curves", "failures", "mixing", "boundaries", "data", "pipeline", "provenance",
+    ]  # fmt: skip
+    assert "t_mix = 500" in page
+    assert "12.25" in page
+    assert ">KID" not in page
+    assert "raw images to pixels of one size" in page
+    assert "truncated: 812 of 4096 bytes" in page
+    assert "cut&lt;off&gt;.jpg" in page
+    assert "abc.dir" in page
+    assert "self.dir" not in page
+
+
+def test_page_opens_offline(page: str, made: Path) -> None:
+    assert not re.search(r"https?://|//cdn|@import|url\(", page)
+    folder = made / "data/report/avatars"
+    wanted = set(re.findall(r'src="([^"]+)"', page))
+    for frames in re.findall(r'data-frames="(images[^"]+)"', page):
+        wanted |= set(frames.split("|"))
+    there = {str(file.relative_to(folder)) for file in folder.rglob("*.png")}
+    assert {unquote(name) for name in wanted} <= there
+    assert all(re.search(r'alt="', tag) for tag in re.findall(r"<img [^>]+>", page))
+
+
+def test_run_twice_gives_same_bytes(project: Path) -> None:
+    folder = run("avatars", root=project, **SETTINGS).parent
+    first = _bytes_of(folder)
+    (folder / "left_over.png").write_bytes(b"from an older run")
+    run("avatars", root=project, **SETTINGS)
+    assert _bytes_of(folder) == first
+
+
+def test_missing_inputs_leave_their_sections_out(project: Path) -> None:
+    for name in ("evaluate", "mixing", "boundary", "label", "invert"):
+        shutil.rmtree(project / "data" / name)
+    (project / "data/ingest/avatars/factors.parquet").unlink()
+    for name in ("dvc.yaml", "dvc.lock", "constraints.txt"):
+        (project / name).unlink()
+    html = run("avatars", root=project, **SETTINGS).read_text()
+    assert re.findall(r'<section id="([a-z]+)"', html) == ["edits", "strengths", "data", "provenance"]
+    assert "opens at the largest strength" in html
+    assert "truth" not in re.sub(r"<(style|script)>.*?</\1>", "", html, flags=re.S).lower()
+
+
+def test_without_edits_says_what_to_run(project: Path) -> None:
+    shutil.rmtree(project / "data/edit")
+    with pytest.raises(ManifestError, match=r"edit.avatars.manifest\.parquet: no such file; run `boundaryflow run`"):
+        run("avatars", root=project, **SETTINGS)
+
+
+def test_readme_picture_is_labelled_grid_and_repeats(project: Path) -> None:
+    path = draw_readme("avatars", project / "docs/images/edits.png", seed=0, root=project)
+    first = path.read_bytes()
+    with Image.open(path) as picture:
+        assert picture.width > 2 * 128
+        assert picture.height > 3 * 128
+    assert draw_readme("avatars", path, seed=0, root=project).read_bytes() == first
+    with pytest.raises(ParamsError, match=r"must end in \.png"):
+        draw_readme("avatars", project / "edits.jpg", seed=0, root=project)
+
+
+def test_drawn_stays_the_same_when_items_join() -> None:
+    few, many = [f"{k:016x}" for k in range(50)], [f"{k:016x}" for k in range(80)]
+    before, after = drawn(few, 50, seed=1, purpose="x"), drawn(many, 30, seed=1, purpose="x")
+    kept = [item for item in after if item in few]
+    assert kept == before[: len(kept)]
+    assert drawn(reversed(few), 10, seed=1, purpose="x") == before[:10]
+    assert drawn(few, 10, seed=2, purpose="x") != before[:10]
+
+
+def test_counterfactual_is_the_renderers_own_picture() -> None:
+    (avatar,) = sample_avatars(1, np.random.default_rng(0))
+    factors = pd.DataFrame([{"item_id": "a", **avatar.attributes, **avatar.factors}]).set_index("item_id")
+    truth = counterfactual(factors, "a", {"hat": 1, "beard": -1}, 32)
+    assert truth is not None
+    expected = render(avatar.with_attribute("hat", True).with_attribute("beard", False), 32)
+    assert truth.tobytes() == expected.tobytes()
+    assert counterfactual(factors, "a", {"four": 1}, 32) is None
+    assert counterfactual(None, "a", {ATTRIBUTES[0]: 1}, 32) is None
+
+
+def test_wilson_known_values() -> None:
+    assert wilson(8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)  # Newcombe 1998, method 3, gives 0.490 to 0.943
+    assert wilson(0, 0) == (0.0, 1.0)
+    low, high = wilson(10, 10)
+    assert 0.69 < low < 0.73
+    assert high == pytest.approx(1.0)
+
+
+def test_estimate_leaves_unknown_values_out() -> None:
+    found = estimate(pd.Series([1.0, np.nan, 3.0]), share=False)
+    assert (found.mean, found.num) == (2.0, 2)
+    assert np.isnan(estimate(pd.Series([np.nan]), share=True).mean)
+
+
+def _per_image() -> pd.DataFrame:
+    rows = [("hat", 0.0, False, 0), ("hat", 1.0, True, 0), ("hat", 2.0, True, 1), ("hat", 3.0, True, 0)]
+    return pd.DataFrame(rows, columns=["edit", "strength", "target_success", "num_others_flipped"])
+
+
+def test_best_strength_is_largest_clean_success_and_smaller_wins_tie() -> None:
+    table = with_clean_success(_per_image())
+    best, rule = best_strengths(table, ["hat"], [0.0, 1.0, 2.0, 3.0])
+    assert best == {"hat": 1.0}
+    assert "clean success" in rule
+    assert best_strengths(None, ["hat"], [0.0, 1.0, 3.0])[0] == {"hat": 3.0}
+    found = estimates(table, shown_metrics(table))
+    assert found["hat", 2.0]["clean_success"].mean == 0.0
+
+
+def test_without_judge_recovery_chooses() -> None:
+    table = pd.DataFrame({"edit": "hat", "strength": [0.0, 1.0, 2.0], "counterfactual_recovery": [0.0, -0.1, -0.5]})
+    assert best_strengths(with_clean_success(table), ["hat"], [0.0, 1.0, 2.0])[0] == {"hat": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(0.0, 1.0, [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]), (-1.0, 1.0, [-1.0, -0.5, 0.0, 0.5, 1.0]), (2.0, 2.0, [2.0])],
+)
+def test_ticks_are_round(low: float, high: float, expected: list[float]) -> None:
+    assert ticks(low, high) == expected
+
+
+def test_line_chart_breaks_at_unknown_values_and_escapes() -> None:
+    line = Line([0, 1, 2, 3], [0.0, 1.0, float("nan"), 1.0], "<b>", "c1")
+    svg = str(line_chart([line], name='"q"', x_label="x", y_label="y"))
+    assert svg.count("<polyline") == 2
+    assert "&lt;b&gt;" in svg
+    assert "<b>" not in svg
+    assert "nan" not in svg
+
+
+def test_graph_follows_dvc_yaml(made: Path) -> None:
+    found = graph(made, "avatars", PARAMETERS)
+    assert found is not None
+    assert [card["name"] for card in found["cards"]] == [
+        "ingest", "label", "mixing", "invert", "boundary", "edit", "evaluate",
+    ]  # fmt: skip
+    mixing = next(card for card in found["cards"] if card["name"] == "mixing")
+    assert mixing["values"] == [("rule", "separability"), ("tolerance", "0.02")]
+    assert found["general"] == [("model", "data/pretrained/avatars64"), ("dtype", "auto"), *_report_values()]
+
+
+def _report_values() -> list[tuple[str, str]]:
+    return [(f"report.{key}", str(value)) for key, value in PARAMETERS["report"].items()]  # no such stage in DVC_YAML
+
+
+def test_provenance_comes_from_files(made: Path) -> None:
+    found = provenance(made, read_inputs(made / "data", "avatars"))
+    assert found["versions"] == [("torch", "2.15.0"), ("numpy", "2.4.1")]
+    assert found["locked"] == [("data/ingest/avatars", "abc.dir")]
+    assert ("model, sha256", "cd" * 32) in found["hashes"]
