@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -96,7 +96,7 @@ def has_remote(root: Path) -> bool:
 
 
 @contextmanager
-def _open_repo(root: Path) -> Iterator[Repo]:
+def _open_repo(root: Path) -> Generator[Repo]:
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 

@@ -105,7 +105,7 @@ class LiveBoard(Board):
             bar = ProgressBar(total=None, pulse=True, width=24, animation_time=time.monotonic())
             return mark, Text(name, style="bold"), bar, Text(f"running for {duration(seconds)}")
         bar = ProgressBar(total=progress.total, completed=progress.done, width=24)
-        return mark, Text(name, style="bold"), bar, Text(str(progress))
+        return mark, Text(name, style="bold"), bar, Text(f"{progress} · {duration(seconds)}")
 
     def _ended(self, name: str, outcome: Outcome) -> tuple[Text, Text, Text, Text]:
         style = _MARKS.get(outcome.state, "yellow")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -22,7 +22,7 @@ class FlowBusyError(PipelineError):
 
 
 @contextmanager
-def flow_lock(root: Path) -> Iterator[None]:
+def flow_lock(root: Path) -> Generator[None]:
     """Hold the checkout's flow lock; the kernel lets it go when the process dies.
 
     Raises:

@@ -9,7 +9,7 @@ import queue
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 from prefect import flow, get_run_logger, task
@@ -80,7 +80,7 @@ def run_stage(name: str, root: str, is_dirty: bool, force: bool) -> State[Any]:
 
 @flow(
     name="boundaryflow",
-    task_runner=ThreadPoolTaskRunner(max_workers=_MAX_STAGES_AT_ONCE),
+    task_runner=cast("Any", ThreadPoolTaskRunner(max_workers=_MAX_STAGES_AT_ONCE)),
     validate_parameters=False,
     persist_result=False,
 )
@@ -155,13 +155,9 @@ def _run_steps(steps: Sequence[Step], forced: set[str], root: str, board: Board)
                 continue
             waiting.remove(step)
             # A blocked stage is submitted too: Prefect records it as not ready.
-            future = run_stage.with_options(task_run_name=step.name).submit(
-                step.name,
-                root,
-                step.is_dirty,
-                step.name in forced,
-                wait_for=[futures[name] for name in step.upstream],
-            )
+            named: Any = run_stage.with_options(task_run_name=step.name)
+            upstream = [futures[name] for name in step.upstream]
+            future = named.submit(step.name, root, step.is_dirty, step.name in forced, wait_for=upstream)
             futures[step.name] = future
             if blocker:
                 board.finished(step.name, Outcome("not run", error=f"needs {blocker}"))

@@ -164,9 +164,10 @@ class LogBoard(Board):
 
     def begin(self, steps: Sequence[Step]) -> None:
         """Say how many stages there are and how many have work."""
+        if tuple(steps) != self.steps:
+            num_dirty = sum(step.is_dirty for step in steps)
+            self._say(f"{len(steps)} stages, {num_dirty} to run, {len(steps) - num_dirty} up to date")
         super().begin(steps)
-        num_dirty = sum(step.is_dirty for step in steps)
-        self._say(f"{len(steps)} stages, {num_dirty} to run, {len(steps) - num_dirty} up to date")
 
     def note(self, text: str) -> None:
         """Say it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -72,6 +72,7 @@ def _execute(
     board = progress.make_board(root, quiet=quiet, verbose=verbose)
     progress.use(board)
     with board:
+        board.begin(steps)
         _run_flow(root, datasets, stages, board, force=force, push=push)
     return _conclude(root, steps, board.outcomes, quiet=quiet)
 
@@ -118,7 +119,7 @@ def _conclude(root: Path, steps: Sequence[Step], outcomes: dict[str, Outcome], *
 
 
 @contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
+def _sigterm_interrupts() -> Generator[None]:
     """SIGTERM stops a run in the same orderly way as Ctrl-C."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:

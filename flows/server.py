@@ -10,13 +10,14 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 
 from boundaryflow.errors import PipelineError
 from flows import processes
 from flows.environment import LOG_FOLDER
 
-_STARTUP_S = 120.0
+_STARTUP_S = 300.0
 
 
 def connect(root: Path, note: Callable[[str], None]) -> None:
@@ -49,7 +50,7 @@ def connect(root: Path, note: Callable[[str], None]) -> None:
         process = processes.start(command, cwd=root, env=os.environ, stdout=output, is_stage=False)
     # Exit handlers run after Prefect's threads have flushed what they hold.
     atexit.register(processes.stop, process)
-    import flows.pipeline  # noqa: F401 - takes seconds, which the server needs too
+    import_module("flows.pipeline")  # takes seconds, which the server needs too
 
     url = f"http://127.0.0.1:{port}/api"
     deadline = time.monotonic() + _STARTUP_S

@@ -5,23 +5,24 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from flows.dvc_graph import Step
 from flows.progress import Outcome, duration
 
+_Strengths = Mapping[str, Mapping[str, float | None]]
+
 # Columns of the small table, in this order, of those that metrics.json has.
 _COLUMNS = (
     "target_success",
+    "clean_success",
     "drift",
     "identity",
     "ssim",
-    "segmentation_consistency",
     "counterfactual_recovery",
     "fid",
-    "kid",
 )
-_MAX_ROWS = 24
+# The strength an edit is shown at has the largest of the first of these that is known, as in the report.
+_BEST_BY = ("clean_success", "counterfactual_recovery", "target_success")
 
 
 def report_path(dataset: str) -> Path:
@@ -40,26 +41,28 @@ def datasets_of(steps: Sequence[Step]) -> tuple[str, ...]:
 
 
 def metrics_table(path: Path) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Header and rows of the small table; both empty where there are no metrics.
-
-    The last part of a key of metrics.json (`hat/1.5/drift`, or nested objects) names the column, the rest the row.
-    """
+    """Header and rows of the small table, an edit a row; both empty where there are no metrics."""
     if not path.is_file():
         return (), []
-    flat = dict(_flatten(json.loads(path.read_text(encoding="utf-8"))))
-    rows: dict[str, dict[str, float]] = {}
-    for key, value in flat.items():
-        row, _, column = key.rpartition("/")
-        rows.setdefault(row or "all", {})[column] = value
-    columns = [column for column in _COLUMNS if any(column in row for row in rows.values())]
-    if not columns:
-        return ("metric", "value"), [(key, _number(value)) for key, value in list(flat.items())[:_MAX_ROWS]]
-    body = [
-        (name, *(_number(row[column]) if column in row else "" for column in columns))
-        for name, row in rows.items()
-        if any(column in row for column in columns)
+    edits: dict[str, _Strengths] = json.loads(path.read_text(encoding="utf-8")).get("edits", {})
+    chosen = {name: (best, by_strength[best]) for name, by_strength in edits.items() if (best := _best(by_strength))}
+    columns = [column for column in _COLUMNS if any(row.get(column) is not None for _, row in chosen.values())]
+    rows = [
+        (name, strength, *(_number(row.get(column)) for column in columns)) for name, (strength, row) in chosen.items()
     ]
-    return ("edit", *(column.replace("_", " ") for column in columns)), body[:_MAX_ROWS]
+    return ("edit", "strength", *(column.replace("_", " ") for column in columns)), rows
+
+
+def _best(by_strength: _Strengths) -> str:
+    """The strength to show; not 0, which asks for no change, while there is another; the smaller of equals."""
+    ranked = sorted((text for text in by_strength if float(text)), key=lambda text: (abs(float(text)), float(text)))
+    ranked = ranked or list(by_strength)
+    for column in _BEST_BY:
+        known = {text: by_strength[text].get(column) for text in ranked}
+        values = {text: value for text, value in known.items() if value is not None}
+        if values:
+            return max(values, key=lambda text: values[text])
+    return ranked[-1] if ranked else ""
 
 
 def text(root: Path, steps: Sequence[Step], outcomes: Mapping[str, Outcome]) -> str:
@@ -104,17 +107,8 @@ def _time_row(name: str, outcome: Outcome) -> tuple[str, str]:
     return name, duration(outcome.seconds) if outcome.state in ("done", "failed") else outcome.state
 
 
-def _flatten(content: Any, prefix: str = "") -> list[tuple[str, float]]:
-    """Numbers of a JSON object, keys of nested ones joined."""
-    if isinstance(content, dict):
-        return [pair for key, value in content.items() for pair in _flatten(value, f"{prefix}{key}/")]
-    if isinstance(content, int | float):
-        return [(prefix.removesuffix("/"), float(content))]
-    return []
-
-
-def _number(value: float) -> str:
-    return f"{value:.0f}" if value.is_integer() and abs(value) < 1e6 and abs(value) > 1 else f"{value:.3g}"
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}"
 
 
 def _aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -178,7 +178,7 @@ def _open(dataset: str, params: DatasetParams) -> tuple[EpsModel, EditSettings]:
     facts = json.loads((Path("data/invert") / dataset / "invert.json").read_text())
     numbers = params.edit.model_dump(exclude={"split", "max_images", "edits"})
     dtype = str(resolve_dtype(params.dtype)).removeprefix("torch.")
-    return model, EditSettings(**numbers, t_mix=facts["t_mix"], dtype=dtype, paper_mode=params.paper_mode)
+    return model, EditSettings(**numbers, t_mix=facts["t_mix"], noise_until=facts["noise_until"], dtype=dtype, paper_mode=params.paper_mode)
 
 
 def _tile(pictures: Tensor, num_columns: int) -> Tensor:

@@ -91,7 +91,7 @@ def run(
     if facts["model_sha256"] != net.sha256:
         raise BoundaryError(f"edit {dataset}: the model changed since the images were inverted; run `boundaryflow run`")
     resolved = str(resolve_dtype(dtype)).removeprefix("torch.")
-    settings = {**settings, "dtype": resolved, "t_mix": facts["t_mix"]}
+    settings = {**settings, "dtype": resolved, "t_mix": facts["t_mix"], "noise_until": facts["noise_until"]}
     settings["h_window"] = list(settings["h_window"])
     timestep_path(facts["t_mix"], settings["num_steps"])  # refuses an impossible number of steps before any work
     labels = read_table(Path("data/label") / dataset / "labels.parquet", schema="labels/1").set_index("item_id")
@@ -107,7 +107,7 @@ def run(
             stage="edit",
             code=CODE_VERSION,
             upstream=facts["recipe"],
-            run_seed=run_seed if settings["eta"] > 0 else None,
+            run_seed=run_seed if settings["eta"] > 0 or settings["noise_until"] > 0 else None,
             boundaries=[_describe(open_boundaries(dataset, attribute)) for attribute in targets],
             directions=directions,
             **settings,

@@ -23,6 +23,7 @@ class EditSettings:
     Attributes:
         t_mix: The mixing step.
         num_steps: Timesteps of the path, both ends included.
+        noise_until: Timestep up to which inversion adds noise; see `boundaryflow.diffusion.walk_up`.
         eta: 0 is deterministic, 1 has the variance of DDPM.
         correction: Follow the image's own path, so that strength 0 returns it.
         eps_scale: Move in ε-space per unit of strength, in distances between class means; 0 is none.
@@ -35,6 +36,7 @@ class EditSettings:
 
     t_mix: int
     num_steps: int
+    noise_until: int
     eta: float
     correction: bool
     eps_scale: float
@@ -79,7 +81,15 @@ class Editor:
         if settings.paper_mode:
             x_lat, h_lat = paper_invert(self._model, x_0, self._path)
             return Source(Inversion(x_lat, h_lat, self._path, None), item_ids, None)
-        inversion = invert(self._model, x_0, self._path, keep_corrections=settings.correction, eta=settings.eta)
+        inversion = invert(
+            self._model,
+            x_0,
+            self._path,
+            keep_corrections=settings.correction,
+            eta=settings.eta,
+            start_noise=item_noise(self._run_seed, item_ids, "inversion", x_0.shape[1:]),
+            noise_until=settings.noise_until,
+        )
         source = Source(inversion, item_ids, None)
         if 0 not in settings.strengths:
             return source

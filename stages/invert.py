@@ -12,6 +12,7 @@ from torch import Tensor
 
 from boundaryflow.diffusion import invert, timestep_path
 from boundaryflow.editing import paper_invert
+from boundaryflow.rng import item_noise
 from boundaryflow.storage.images import to_model_range
 from boundaryflow.storage.shards import ShardJob, fingerprint, load_items, shard_index
 from boundaryflow.storage.tables import read_table, write_json, write_table
@@ -25,26 +26,29 @@ SCHEMA = "latents/1"
 
 
 def run_shard(
-    job: ShardJob, *, ingested: str, model: str, dtype: str, t_mix: int, num_steps: int, store_dtype: str, paper_mode: bool
+    job: ShardJob, *, ingested: str, model: str, dtype: str, t_mix: int, num_steps: int, noise_until: int, run_seed: int,
+    store_dtype: str, paper_mode: bool,
 ) -> dict[str, Tensor]:
     """Latents of the images that one shard still lacks."""
     net = open_model(model, dtype)
     path = timestep_path(t_mix, num_steps)
     pixels = load_items(Path(ingested), job.missing, ["pixels"])["pixels"]
     kept: dict[str, list[Tensor]] = {"x_mix": [], "h_mix": []}
-    for chunk in pixels.split(batch_size()):
+    for start in range(0, len(pixels), batch_size()):
+        chunk = pixels[start : start + batch_size()]
         x_0 = to_model_range(chunk, net.value_range)
         if paper_mode:  # the release pairs x_mix with the bottleneck of the timestep before
             x_mix, h_mix = paper_invert(net, x_0, path)
         else:
-            inversion = invert(net, x_0, path)
+            noise = item_noise(run_seed, job.missing[start : start + len(chunk)], "inversion", x_0.shape[1:])
+            inversion = invert(net, x_0, path, start_noise=noise, noise_until=noise_until)
             x_mix, h_mix = inversion.x_mix, inversion.h_mix
         kept["x_mix"].append(x_mix)
         kept["h_mix"].append(h_mix)
     return {name: torch.cat(parts).to(getattr(torch, store_dtype)).cpu() for name, parts in kept.items()}
 
 
-def run(dataset: str, *, model: str, dtype: str, num_steps: int, store_dtype: str, shard_size: int, paper_mode: bool) -> int:
+def run(dataset: str, *, model: str, dtype: str, run_seed: int, num_steps: int, noise_until: int, store_dtype: str, shard_size: int, paper_mode: bool) -> int:
     """Invert what is not inverted yet; returns the number of images that were."""
     ingested, out = Path("data/ingest") / dataset, Path("data/invert") / dataset
     t_mix = json.loads((Path("data/mixing") / dataset / "mixing.json").read_text())["t_mix"]
@@ -52,8 +56,10 @@ def run(dataset: str, *, model: str, dtype: str, num_steps: int, store_dtype: st
     resolved = str(resolve_dtype(dtype)).removeprefix("torch.")
     matters: dict[str, Any] = {
         "dtype": resolved,
+        "noise_until": noise_until,
         "num_steps": num_steps,
         "paper_mode": paper_mode,
+        "run_seed": run_seed if noise_until else 0,
         "store_dtype": store_dtype,
         "t_mix": t_mix,
     }
@@ -71,11 +77,13 @@ def run(dataset: str, *, model: str, dtype: str, num_steps: int, store_dtype: st
 @entry
 def main() -> None:
     """Run for the data set named on the command line."""
-    dataset = load_params().dataset(sys.argv[1])
+    params = load_params()
+    dataset = params.dataset(sys.argv[1])
     run(
         sys.argv[1],
         model=dataset.model,
         dtype=dataset.dtype,
+        run_seed=params.run_seed,
         shard_size=dataset.ingest.shard_size,
         paper_mode=dataset.paper_mode,
         **dataset.invert.model_dump(),

@@ -33,6 +33,7 @@ def run(
     num_images: int,
     num_sampled: int,
     num_steps: int,
+    noise_until: int,
     rule: Rule,
     fixed_t: int | None,
     tolerance: float,
@@ -57,6 +58,8 @@ def run(
             item_noise(run_seed, names, "mixing", shape),
             path,
             known_labels(labels),
+            start_noise=item_noise(run_seed, items, "inversion", shape),
+            noise_until=noise_until,
             batch_size=batch_size(),
             seed=run_seed,
             on_progress=progress.advance,
@@ -108,6 +111,7 @@ def main() -> None:
         model=dataset.model,
         dtype=dataset.dtype,
         run_seed=params.run_seed,
+        noise_until=dataset.invert.noise_until,
         **dataset.mixing.model_dump(),
     )
 

@@ -137,6 +137,7 @@ class InvertParams(Section):
     """The path from an image to the mixing step."""
 
     num_steps: int = Field(ge=2, le=1000)
+    noise_until: int = Field(ge=0, le=999)
     store_dtype: Literal["float16", "float32"]
 
 

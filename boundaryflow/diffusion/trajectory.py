@@ -54,24 +54,37 @@ class HShift:
 
 @torch.inference_mode()
 def walk_up(
-    model: EpsModel, x_0: Float[Tensor, "b c h w"], timesteps: Sequence[int]
+    model: EpsModel,
+    x_0: Float[Tensor, "b c h w"],
+    timesteps: Sequence[int],
+    *,
+    start_noise: Float[Tensor, "b c h w"] | None = None,
+    noise_until: int = 0,
 ) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
-    """Follow the deterministic path of DDIM from images towards noise.
+    """Follow the path of DDIM from images towards noise.
 
     Source: Song et al. 2021, section 4.3: the step of eq. 12 taken upwards, the noise evaluated
-    where the step starts. The image stands at timesteps[0].
+    where the step starts. The image stands at timesteps[0]. A clean image has none of the noise
+    that the network expects at its first timesteps, so inversion finds too little of it there and
+    the latent ends up nearer to the origin than any that the network was trained on. With
+    `noise_until` the first steps are those of the forward process with a noise of the image's own
+    (Staniszewski et al. 2024, "There and back again", replace the first steps likewise).
 
     Args:
         model: The frozen model.
         x_0: Images in model range.
         timesteps: Rising path.
+        start_noise: Standard normal noise of the first steps.
+        noise_until: Timesteps up to this one are reached by adding `start_noise`; 0 is plain DDIM.
 
     Yields:
         (t, x_t, eps, h) at each timestep of the path: one network call each.
 
     Raises:
-        ValueError: The path does not rise strictly.
+        ValueError: The path does not rise strictly, or there is no noise for its first steps.
     """
+    if noise_until > 0 and start_noise is None:
+        raise ValueError(f"noise_until is {noise_until} but no start_noise was given")
     if any(b <= a for a, b in zip(timesteps, timesteps[1:], strict=False)):
         raise ValueError(f"the path must rise strictly, got {list(timesteps)}")
     x_t = x_0.float()
@@ -80,7 +93,11 @@ def walk_up(
         yield t, x_t, eps, h
         if position + 1 < len(timesteps):
             t_next = timesteps[position + 1]
-            x_t = ddim_step(x_t, eps, model.schedule.alpha_bar(t), model.schedule.alpha_bar(t_next))
+            alpha_bar_next = model.schedule.alpha_bar(t_next)
+            if start_noise is not None and t_next <= noise_until:
+                x_t = alpha_bar_next**0.5 * x_0.float() + (1 - alpha_bar_next) ** 0.5 * start_noise.to(x_0.device)
+            else:
+                x_t = ddim_step(x_t, eps, model.schedule.alpha_bar(t), alpha_bar_next)
 
 
 def invert(
@@ -90,6 +107,8 @@ def invert(
     *,
     keep_corrections: bool = False,
     eta: float = 0.0,
+    start_noise: Float[Tensor, "b c h w"] | None = None,
+    noise_until: int = 0,
 ) -> Inversion:
     """Carry images to the last timestep of a path.
 
@@ -102,11 +121,13 @@ def invert(
         timesteps: Rising path; its last timestep is the mixing step.
         keep_corrections: Also return what makes the way back exact.
         eta: eta of the way back, which the corrections are for. The path up has none.
+        start_noise: See `walk_up`.
+        noise_until: See `walk_up`.
     """
     corrections: list[Tensor] = []
     lower, lower_t = x_0.float(), CLEAN
     x_mix, h_mix = x_0, x_0
-    for t, x_t, eps, h in walk_up(model, x_0, timesteps):
+    for t, x_t, eps, h in walk_up(model, x_0, timesteps, start_noise=start_noise, noise_until=noise_until):
         if keep_corrections:
             alpha_bars = model.schedule.alpha_bar(t), model.schedule.alpha_bar(lower_t)
             corrections.append(lower - ddim_mean(x_t, eps, *alpha_bars, eta=eta))

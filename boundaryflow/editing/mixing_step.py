@@ -60,6 +60,8 @@ def measure_curves(
     timesteps: Sequence[int],
     labels: Mapping[str, NDArray[np.bool_]],
     *,
+    start_noise: Float[Tensor, "n c h w"] | None = None,
+    noise_until: int = 0,
     batch_size: int,
     seed: int,
     on_progress: Callable[[int], None] = lambda _: None,
@@ -72,6 +74,8 @@ def measure_curves(
         noise: Standard normal noise, taken as latents at timesteps[-1].
         timesteps: Rising path over the whole schedule.
         labels: Attribute to [n] whether each image has it.
+        start_noise: See `walk_up`.
+        noise_until: See `walk_up`.
         batch_size: Images in one network call.
         seed: Seed of the folds.
         on_progress: Called after each network call with the number of images in it.
@@ -79,8 +83,10 @@ def measure_curves(
     path = tuple(timesteps)
     x_chunks: list[list[Tensor]] = [[] for _ in path]
     h_chunks: list[list[Tensor]] = [[] for _ in path]
-    for chunk in x_0.split(batch_size):
-        for position, (_t, x_t, _eps, h) in enumerate(walk_up(model, chunk, path)):
+    starts = [None] * len(x_0) if start_noise is None else start_noise.split(batch_size)
+    for chunk, start in zip(x_0.split(batch_size), starts, strict=False):
+        walk = walk_up(model, chunk, path, start_noise=start, noise_until=noise_until)
+        for position, (_t, x_t, _eps, h) in enumerate(walk):
             x_chunks[position].append(x_t)
             h_chunks[position].append(h)
             on_progress(len(chunk))

@@ -92,6 +92,23 @@ def tokens_used() -> Tensor:
     return clip.tokenize(texts).unique()
 
 
+def encode_text(model: nn.Module, texts: list[str]) -> Tensor:
+    """The model's own `encode_text`, without the empty places behind the longest caption.
+
+    Attention is causal and the feature is taken at the end token, so they change nothing.
+    """
+    tokens = clip.tokenize(texts)
+    length = int(tokens.argmax(1).max()) + 1
+    x = (model.token_embedding(tokens[:, :length]) + model.positional_embedding[:length]).permute(1, 0, 2)
+    for block in model.transformer.resblocks:
+        normed = block.ln_1(x)
+        mask = block.attn_mask[:length, :length]
+        x = x + block.attn(normed, normed, normed, need_weights=False, attn_mask=mask)[0]
+        x = x + block.mlp(block.ln_2(x))
+    x = model.ln_final(x.permute(1, 0, 2))
+    return x[torch.arange(len(x)), tokens.argmax(1)] @ model.text_projection
+
+
 def loss_of(model: nn.Module, images: Tensor, truth: Tensor, rng: np.random.Generator) -> Tensor:
     """Which side of each attribute, and which picture goes with which caption.
 
@@ -103,11 +120,11 @@ def loss_of(model: nn.Module, images: Tensor, truth: Tensor, rng: np.random.Gene
     for attribute in ATTRIBUTES:
         texts += [caption({attribute: True}, rng), caption({attribute: False}, rng)]
     mentioned: list[dict[str, bool]] = []
-    for row in rng.choice(len(images), 48):
+    for row in rng.choice(len(images), 24):
         names = rng.choice(ATTRIBUTES, rng.integers(1, 5), replace=False)
         mentioned.append({str(n): bool(truth[row, ATTRIBUTES.index(str(n))]) for n in names})
         texts.append(caption(mentioned[-1], rng))
-    words = F.normalize(model.encode_text(clip.tokenize(texts)), dim=1)
+    words = F.normalize(encode_text(model, texts), dim=1)
     scale = model.logit_scale.exp().clamp(max=100)
     logits = scale * features @ words.T
     pairs = logits[:, : 2 * len(ATTRIBUTES)].reshape(len(images), len(ATTRIBUTES), 2)
@@ -126,7 +143,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cache", type=Path, required=True, help="folder for training faces")
     parser.add_argument("--out", type=Path, default=Path("data/pretrained/avatars64_clip/clip.pt"))
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=450)
+    parser.add_argument("--go-on", action="store_true", help="start from the weights that are there")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -134,13 +152,15 @@ def main() -> None:
     torch.manual_seed(0)  # initial weights
     data = faces("judges", NUM_FACES, args.cache)
     images, truth = data["images"], torch.from_numpy(data["attributes"].astype(np.float32))
-    model, rng = build_clip(), np.random.default_rng(0)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 1e-3, args.steps, pct_start=0.1)
+    model, rng = build_clip(), np.random.default_rng(args.go_on)
+    if args.go_on:
+        model.load_state_dict({k: v.float() for k, v in torch.load(args.out, weights_only=True).items()})
+    optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, args.steps, pct_start=0.1)
     started = time.monotonic()
     for step in range(args.steps):
-        draw = torch.Generator().manual_seed(step)
-        rows = torch.randint(NUM_FACES, (96,), generator=draw)
+        draw = torch.Generator().manual_seed(step + 1_000_000 * args.go_on)
+        rows = torch.randint(NUM_FACES, (64,), generator=draw)
         loss = loss_of(model, roughen(pictures_01(images, rows), draw), truth[rows], rng)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()

@@ -86,17 +86,15 @@ def test_doctor_without_dvc_fails_with_the_command(tmp_path: Path) -> None:
     assert any(check.level == "fail" and "dvc init" in check.way_out for check in doctor._repository(tmp_path))
 
 
-def test_metrics_table_takes_known_columns_in_order(tmp_path: Path) -> None:
+def test_metrics_table_has_each_edit_at_its_best_strength(tmp_path: Path) -> None:
     path = tmp_path / "metrics.json"
     assert summary.metrics_table(path) == ((), [])
-    path.write_text(
-        json.dumps({"smiling": {"1.5": {"drift": 0.0312, "target_success": 1.0, "other": 3}}, "num_items": 12})
-    )
-    assert summary.metrics_table(path) == (("edit", "target success", "drift"), [("smiling/1.5", "1", "0.0312")])
-    path.write_text('{"hat/fid": 12.34, "hat/1.5/drift": 0.5}')
-    assert summary.metrics_table(path)[1] == [("hat", "", "12.3"), ("hat/1.5", "0.5", "")]
-    path.write_text('{"accuracy": 0.5}')
-    assert summary.metrics_table(path) == (("metric", "value"), [("accuracy", "0.5")])
+    hat = {"0": {"clean_success": 1.0}, "1": {"clean_success": 0.5, "fid": 12.34}, "2": {"clean_success": 0.5}}
+    beard = {"1": {"clean_success": None, "drift": 0.1}, "2": {"counterfactual_recovery": 0.2}}
+    path.write_text(json.dumps({"num_images": 3, "edits": {"hat": hat, "beard": beard}}))
+    header, rows = summary.metrics_table(path)
+    assert header == ("edit", "strength", "clean success", "counterfactual recovery", "fid")
+    assert rows == [("hat", "1", "0.5", "", "12.3"), ("beard", "2", "", "0.2", "")]
 
 
 def test_summary_names_report_and_seconds(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from tests.unit.gaussian import GaussianModel
 SETTINGS = EditSettings(
     t_mix=400,
     num_steps=8,
+    noise_until=0,
     eta=0.0,
     correction=True,
     eps_scale=1.0,
@@ -46,9 +47,9 @@ def edited(settings: EditSettings = SETTINGS, rows: tuple[int, ...] = (0, 1, 2),
     return editor.edit(editor.open(images(), IDS), rows, [boundaries()], torch.ones(len(rows), 1))
 
 
-@pytest.mark.parametrize("eta", [0.0, 0.7])
-def test_strength_zero_returns_the_input(eta: float) -> None:
-    result = edited(dataclasses.replace(SETTINGS, eta=eta))
+@pytest.mark.parametrize(("eta", "noise_until"), [(0.0, 0), (0.7, 0), (0.0, 150), (1.0, 400)])
+def test_strength_zero_returns_the_input(eta: float, noise_until: int) -> None:
+    result = edited(dataclasses.replace(SETTINGS, eta=eta, noise_until=noise_until))
     torch.testing.assert_close(result[:, 0], images(), atol=1e-5, rtol=0)
     assert (result[:, 1] - images()).abs().max() > 0.1
 

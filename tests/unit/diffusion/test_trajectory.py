@@ -78,6 +78,16 @@ def test_h_shift_acts_only_in_its_window() -> None:
     assert not torch.allclose(denoise(model, images(), path, h_shift=some), plain)
 
 
+def test_first_steps_can_be_those_of_the_forward_process() -> None:
+    model, path = GaussianModel(), timestep_path(500, 6)
+    noise = torch.randn(3, 3, 4, 4, generator=torch.Generator().manual_seed(5))
+    alpha_bar = model.schedule.alpha_bar(500)
+    forward = alpha_bar**0.5 * images() + (1 - alpha_bar) ** 0.5 * noise
+    torch.testing.assert_close(invert(model, images(), path, start_noise=noise, noise_until=500).x_mix, forward)
+    with pytest.raises(ValueError, match="no start_noise"):
+        invert(model, images(), path, noise_until=100)
+
+
 def test_falling_path_is_refused() -> None:
     with pytest.raises(ValueError, match="must rise strictly"):
         invert(GaussianModel(), images(), (0, 10, 10))

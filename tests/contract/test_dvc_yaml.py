@@ -1,0 +1,49 @@
+"""dvc.yaml, params.yaml and the stage files say the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
+
+
+@pytest.mark.parametrize("name", sorted(STAGES))
+def test_stage_runs_its_own_file_and_depends_on_it(name: str) -> None:
+    stage = STAGES[name]
+    assert stage["cmd"] == f"python -m stages.{name} ${{item.ds}}"
+    assert f"stages/{name}.py" in stage["deps"]
+    assert stage["desc"]
+    assert stage["matrix"] == {"ds": "${datasets}"}
+
+
+@pytest.mark.parametrize("name", sorted(STAGES))
+def test_code_that_a_stage_depends_on_exists(name: str) -> None:
+    for dep in STAGES[name]["deps"]:
+        if not dep.startswith("data/"):
+            assert (ROOT / dep).exists(), dep
+
+
+@pytest.mark.parametrize("dataset", sorted(PARAMS["data"]))
+@pytest.mark.parametrize("name", sorted(STAGES))
+def test_params_of_a_stage_exist_for_every_data_set(name: str, dataset: str) -> None:
+    for key in STAGES[name]["params"]:
+        value = PARAMS
+        for part in key.replace("${item.ds}", dataset).split("."):
+            assert part in value, key
+            value = value[part]
+
+
+def test_every_section_of_a_data_set_belongs_to_a_stage() -> None:
+    used = {key.split("${item.ds}.")[-1].split(".")[0] for stage in STAGES.values() for key in stage["params"] if "item.ds" in key}
+    for dataset in PARAMS["data"].values():
+        assert set(dataset) <= used
+
+
+def test_resumable_stages_persist_their_output() -> None:
+    for name in ("ingest", "invert", "edit"):
+        assert all(next(iter(out.values())).get("persist") for out in STAGES[name]["outs"]), name

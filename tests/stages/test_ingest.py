@@ -1,0 +1,120 @@
+"""Ingest: any folder of images, the bad ones set aside with a reason each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from boundaryflow.errors import ManifestError
+from boundaryflow.storage.shards import load_items
+from boundaryflow.storage.tables import read_table
+from stages.ingest import draw_avatars, split_of
+from stages.params import AvatarSource
+from tests.stages.small_project import run_here, write_project
+
+
+def picture(seed: int, size: tuple[int, int] = (40, 30)) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 255, (*size[::-1], 3), np.uint8))
+
+
+def fill(raw: Path) -> None:
+    """Every kind of file that people's folders hold."""
+    (raw / "deep" / "er").mkdir(parents=True)
+    picture(1).save(raw / "a.jpg")
+    picture(2).save(raw / "b.PNG")
+    picture(3).save(raw / "deep" / "c.webp")
+    picture(4).convert("L").save(raw / "grey.png")
+    picture(5).convert("CMYK").save(raw / "print.jpg")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture(6).save(raw / "turned.jpg", exif=exif)
+    picture(7).convert("RGBA").save(raw / "deep" / "er" / "alpha.png")
+    (raw / "copy of b.png").write_bytes((raw / "b.PNG").read_bytes())
+    (raw / "truncated.jpg").write_bytes((raw / "a.jpg").read_bytes()[:300])
+    (raw / "not_an_image.png").write_text("hello")
+    (raw / "empty.jpg").touch()
+    Image.new("L", (30_000, 20), 99).save(raw / "wide.png")
+    (raw / "labels.csv").write_text("file,x\na.jpg,1\n")
+    (raw / ".hidden.png").write_text("x")
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    folder = write_project(tmp_path / "p", ingest__source={"kind": "folder"})
+    fill(folder / "data/raw/avatars")
+    return folder
+
+
+def manifest_of(project: Path) -> dict[str, dict[str, object]]:
+    table = read_table(project / "data/ingest/avatars/manifest.parquet", schema="manifest/1")
+    return {row["source"]: row for row in table.to_dict("records")}
+
+
+def test_every_good_image_is_taken_and_every_bad_one_has_its_reason(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_here(project, monkeypatch, "ingest")
+    rows = manifest_of(project)
+    good = {"a.jpg", "b.PNG", "deep/c.webp", "grey.png", "print.jpg", "turned.jpg", "deep/er/alpha.png"}
+    assert {name for name, row in rows.items() if row["status"] == "ok"} == good
+    bad = {name: row["reason"] for name, row in rows.items() if row["status"] == "bad"}
+    assert bad["not_an_image.png"] == "not an image that can be read"
+    assert bad["empty.jpg"] == "the file is empty"
+    assert str(bad["truncated.jpg"]).startswith("damaged")
+    assert "30000 x 20" in str(bad["wide.png"])
+    assert len(bad) == 4
+    assert rows["copy of b.png"]["duplicates_of"] == rows["b.PNG"]["item_id"]
+    items = [str(row["item_id"]) for row in rows.values() if row["status"] == "ok"]
+    assert load_items(project / "data/ingest/avatars", items, ["pixels"])["pixels"].shape == (7, 3, 16, 16)
+
+
+def test_added_images_alone_are_decoded(project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    run_here(project, monkeypatch, "ingest")
+    for seed in range(20, 25):
+        picture(seed).save(project / f"data/raw/avatars/new{seed}.png")
+    (project / "data/raw/avatars/a.jpg").unlink()
+    with caplog.at_level("INFO"):
+        run_here(project, monkeypatch, "ingest")
+    assert ", 5 images to compute" in caplog.text
+    assert "a.jpg" not in manifest_of(project)
+    assert sum(row["status"] == "ok" for row in manifest_of(project).values()) == 11
+
+
+def test_too_many_bad_files_stop_the_run_with_examples(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    params = yaml.safe_load((project / "params.yaml").read_text())
+    params["data"]["avatars"]["ingest"]["max_failed_items"] = 3
+    (project / "params.yaml").write_text(yaml.safe_dump(params))
+    with pytest.raises(ManifestError, match=r"4 of 12 files cannot be used, max_failed_items is 3 \(empty.jpg: the file is empty; "):
+        run_here(project, monkeypatch, "ingest")
+
+
+def test_missing_and_empty_folder_say_what_to_do(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    raw = project / "data/raw/avatars"
+    raw.rename(raw.with_name("elsewhere"))
+    with pytest.raises(ManifestError, match="no such folder; put images there"):
+        run_here(project, monkeypatch, "ingest")
+    raw.mkdir()
+    (raw / "README.md").write_text("nothing yet")
+    with pytest.raises(ManifestError, match="holds no images; put some there"):
+        run_here(project, monkeypatch, "ingest")
+    raw.joinpath("README.md").unlink()
+    raw.rmdir()
+    raw.symlink_to(raw.with_name("elsewhere"))
+    run_here(project, monkeypatch, "ingest")
+
+
+def test_more_avatars_keep_those_that_fewer_had() -> None:
+    few, many = (
+        draw_avatars(AvatarSource(kind="avatars", num_images=num, seed=3, rates={}, correlations={"hat~beard": 0.5})) for num in (30, 70)
+    )
+    assert many[:30] == few
+    assert len(many) == 70
+
+
+def test_split_never_moves_and_keeps_its_shares() -> None:
+    splits = [split_of(f"{i:016x}", 0.2, 0.1) for i in range(4000)]
+    assert splits[:100] == [split_of(f"{i:016x}", 0.2, 0.1) for i in range(100)]
+    assert splits.count("val") / 4000 == pytest.approx(0.2, abs=0.03)
+    assert splits.count("test") / 4000 == pytest.approx(0.1, abs=0.03)

@@ -1,0 +1,155 @@
+"""The stages in a row: what they leave, that twice is the same, that killing them changes nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from boundaryflow.storage.shards import load_items
+from boundaryflow.storage.tables import read_table
+from tests.stages.small_project import STAGES, command, content, copy_project, environment, run_here, run_stage, write_project
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose stages have run, up to the evaluation."""
+    folder = write_project(tmp_path_factory.mktemp("project"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BOUNDARYFLOW_PROGRESS", "off")
+        run_here(folder, patch, *STAGES, "evaluate")
+    return folder
+
+
+@pytest.fixture
+def project(finished: Path, tmp_path: Path) -> Path:
+    return copy_project(finished, tmp_path / "project")
+
+
+def change(folder: Path, section: str, **values: object) -> None:
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    params["data"]["avatars"][section].update(values)
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+
+
+def test_strength_zero_returns_the_input_to_the_last_bit(finished: Path) -> None:
+    manifest = read_table(finished / "data/edit/avatars/manifest.parquet", schema="edits/1")
+    items = sorted(set(manifest["item_id"]))
+    before = load_items(finished / "data/ingest/avatars", items, ["pixels"])["pixels"]
+    after = load_items(finished / "data/edit/avatars/hat", items, ["edited"])["edited"]
+    torch.testing.assert_close(after[:, 0], before)
+    assert (after[:, 1] != before).any()
+
+
+def test_images_that_have_it_already_are_left_alone(finished: Path) -> None:
+    manifest = read_table(finished / "data/edit/avatars/manifest.parquet", schema="edits/1")
+    labels = read_table(finished / "data/label/avatars/labels.parquet", schema="labels/1").set_index("item_id")
+    dark = manifest[(manifest["edit"] == "dark") & (manifest["strength"] == 1)]
+    asked = {row["item_id"]: json.loads(row["targets"]) for row in dark.to_dict("records")}
+    assert all(bool(targets) != (labels.at[item, "dark_skin"] > 0.5) for item, targets in asked.items())
+    still = [item for item, targets in asked.items() if not targets]
+    assert still
+    before = load_items(finished / "data/ingest/avatars", still, ["pixels"])["pixels"]
+    after = load_items(finished / "data/edit/avatars/dark", still, ["edited"])["edited"]
+    torch.testing.assert_close(after[:, 1], before)
+
+
+def test_latents_of_one_timestep_and_boundaries_that_fit_them(finished: Path) -> None:
+    facts = json.loads((finished / "data/invert/avatars/invert.json").read_text())
+    assert facts["t_mix"] == 300
+    table = read_table(finished / "data/boundary/avatars/boundaries.parquet", schema="boundaries/1")
+    assert set(zip(table["attribute"], table["space"], strict=True)) == {(a, s) for a in ("hat", "dark_skin") for s in ("eps", "h")}
+    metrics = json.loads((finished / "data/evaluate/avatars/metrics.json").read_text())
+    assert metrics["edits"]["hat"]["0"]["counterfactual_recovery"] == pytest.approx(0, abs=0.02)
+    assert metrics["edits"]["hat"]["0"]["psnr_db"] == 100
+
+
+def test_second_run_computes_nothing_and_changes_no_byte(project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    before = content(project / "data")
+    with caplog.at_level("INFO"):
+        run_here(project, monkeypatch, "ingest", "invert", "edit")
+    assert content(project / "data") == before
+    assert caplog.text.count(", 0 images to compute") == 3
+
+
+def test_five_more_images_compute_five(project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    source = yaml.safe_load((project / "params.yaml").read_text())["data"]["avatars"]["ingest"]["source"]
+    change(project, "ingest", source={**source, "num_images": 45})
+    with caplog.at_level("INFO"):
+        run_here(project, monkeypatch, "ingest", "invert")
+    assert caplog.text.count(", 5 images to compute") == 2
+
+
+def test_one_more_edit_leaves_the_others_as_they_are(project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    before = content(project / "data/edit/avatars/hat")
+    change(project, "edit", edits={"hat": {"hat": "flip"}, "both": {"hat": "add", "dark_skin": "flip"}})
+    with caplog.at_level("INFO"):
+        run_here(project, monkeypatch, "edit")
+    assert content(project / "data/edit/avatars/hat") == before
+    assert sorted(p.name for p in (project / "data/edit/avatars").iterdir() if p.is_dir()) == ["both", "hat"]
+    assert "10 images to compute" in caplog.text
+
+
+def test_workers_give_the_same_bytes(project: Path) -> None:
+    before = content(project / "data/invert")
+    for path in (project / "data/invert/avatars").glob("shard-*"):
+        path.unlink()
+    result = run_stage(project, "invert", BOUNDARYFLOW_WORKERS="2")
+    assert result.returncode == 0, result.stderr
+    assert content(project / "data/invert") == before
+
+
+@pytest.mark.parametrize("stage", ["invert", "edit"])
+def test_killed_stage_ends_with_the_bytes_of_an_undisturbed_one(project: Path, stage: str) -> None:
+    undisturbed = content(project / "data" / stage)
+    for path in (project / "data" / stage).rglob("shard-*"):
+        path.unlink()
+    rng, killed = random.Random(stage), 0
+    for _ in range(4):
+        process = subprocess.Popen(
+            command(stage), cwd=project, env=environment(BOUNDARYFLOW_BATCH_SIZE="32"), start_new_session=True, stderr=subprocess.DEVNULL
+        )
+        _wait_for_first_shard(process, project / "data" / stage)
+        time.sleep(rng.uniform(0, 0.05))
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            killed += 1
+        process.wait()
+        half = content(project / "data" / stage)
+        assert all(half[name] == undisturbed[name] for name in half if "shard-" in name and not name.endswith(".tmp"))
+    result = run_stage(project, stage)
+    assert result.returncode == 0, result.stderr
+    assert killed > 0
+    assert content(project / "data" / stage) == undisturbed
+
+
+def _wait_for_first_shard(process: subprocess.Popen[bytes], folder: Path) -> None:
+    """Until one more shard is there than before, or the process has ended."""
+    before = len(list(folder.rglob("shard-*.safetensors")))
+    while process.poll() is None and len(list(folder.rglob("shard-*.safetensors"))) <= before:
+        time.sleep(0.005)
+
+
+def test_corrupted_shard_is_found_and_made_again(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = content(project / "data/invert")
+    victim = sorted((project / "data/invert/avatars").glob("shard-*"))[0]
+    data = bytearray(victim.read_bytes())
+    data[-1] ^= 255
+    victim.write_bytes(bytes(data))
+    run_here(project, monkeypatch, "invert")
+    assert content(project / "data/invert") == before
+
+
+def test_mistake_in_params_is_one_line_and_exit_status_two(project: Path) -> None:
+    change(project, "edit", eta=3.0)
+    result = run_stage(project, "edit")
+    assert result.returncode == 2
+    assert result.stderr.strip() == "params.yaml: data.avatars.edit.eta: input should be less than or equal to 1 (got 3.0)"

@@ -1,0 +1,111 @@
+"""Shards: laid out by content, reused, never trusted blindly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from boundaryflow.errors import ManifestError
+from boundaryflow.storage.shards import buckets, complete_shard, fingerprint, load_items, plan_shards, read_shard, shard_index, sweep
+
+ITEMS = st.lists(st.text("0123456789abcdef", min_size=4, max_size=4), min_size=1, max_size=60, unique=True)
+
+
+def value_of(item: str) -> torch.Tensor:
+    return torch.tensor([int(item, 16), len(item)], dtype=torch.int32)
+
+
+def bring_up_to_date(folder: Path, items: list[str], recipe: str = "r", size: int = 8) -> int:
+    folder.mkdir(parents=True, exist_ok=True)
+    plan = plan_shards(folder, items, recipe, size)
+    for job in plan.jobs:
+        complete_shard(job, {"v": torch.stack([value_of(i) for i in job.missing])} if job.missing else {})
+    sweep(folder, plan)
+    return plan.num_missing
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in sorted(folder.iterdir())}
+
+
+@settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(items=ITEMS, more=ITEMS, data=st.data())
+def test_layout_depends_on_the_items_and_not_on_history(
+    tmp_path_factory: pytest.TempPathFactory, items: list[str], more: list[str], data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.mktemp("shards")
+    together = sorted(set(items) | set(more))
+    assert bring_up_to_date(folder / "a", items) == len(items)
+    assert bring_up_to_date(folder / "a", together) == len(together) - len(items)
+    bring_up_to_date(folder / "b", data.draw(st.permutations(together)))
+    assert content(folder / "a") == content(folder / "b")
+
+
+def test_added_items_compute_only_themselves_and_removed_ones_go(tmp_path: Path) -> None:
+    items = [f"{i:04x}" for i in range(100)]
+    assert bring_up_to_date(tmp_path, items) == 100
+    assert bring_up_to_date(tmp_path, items) == 0
+    assert bring_up_to_date(tmp_path, [*items, "beef", "cafe"]) == 2
+    assert bring_up_to_date(tmp_path, items[:90]) == 0
+    assert sorted(shard_index(tmp_path)["item_id"]) == sorted(items[:90])
+
+
+def test_another_recipe_computes_all_anew(tmp_path: Path) -> None:
+    items = [f"{i:04x}" for i in range(20)]
+    bring_up_to_date(tmp_path, items)
+    assert bring_up_to_date(tmp_path, items, recipe="other") == 20
+    assert {read_shard(p).recipe for p in tmp_path.iterdir()} == {"other"}
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "empty", "half-written"])
+def test_damaged_shard_is_made_again_to_the_same_bytes(tmp_path: Path, damage: str) -> None:
+    items = [f"{i:04x}" for i in range(40)]
+    bring_up_to_date(tmp_path, items)
+    whole = content(tmp_path)
+    victim = sorted(tmp_path.iterdir())[1]
+    data = bytearray(victim.read_bytes())
+    if damage == "flip":
+        data[-3] ^= 1
+        victim.write_bytes(bytes(data))
+        with pytest.raises(ManifestError, match="not what its header says"):
+            read_shard(victim)
+    elif damage == "half-written":
+        victim.rename(victim.with_name(victim.name + ".123.tmp"))
+    else:
+        victim.write_bytes(bytes(data[: len(data) // 2] if damage == "cut" else b""))
+    assert 0 < bring_up_to_date(tmp_path, items) < 40
+    assert content(tmp_path) == whole
+
+
+def test_items_come_in_the_order_asked_for(tmp_path: Path) -> None:
+    items = [f"{i:04x}" for i in range(30)]
+    bring_up_to_date(tmp_path, items)
+    asked = ["0007", "001b", "0000"]
+    loaded = load_items(tmp_path, asked, ["v"])["v"]
+    torch.testing.assert_close(loaded, torch.stack([value_of(i) for i in asked]))
+    with pytest.raises(ManifestError, match="1 of 2 items are not there, such as ffff"):
+        load_items(tmp_path, ["0001", "ffff"], ["v"])
+    with pytest.raises(ManifestError, match="has no tensor 'w', only v"):
+        load_items(tmp_path, ["0001"], ["w"])
+
+
+def test_wrong_number_of_rows_is_refused(tmp_path: Path) -> None:
+    job = plan_shards(tmp_path, ["aaaa", "bbbb"], "r", 8).jobs[0]
+    with pytest.raises(ValueError, match="v has 1 rows for 2 items"):
+        complete_shard(job, {"v": torch.zeros(1)})
+
+
+def test_buckets_are_no_larger_than_asked_on_average() -> None:
+    items = [f"{i:05x}" for i in range(1000)]
+    made = buckets(items, 64)
+    assert len(made) == 16
+    assert sorted(item for group in made.values() for item in group) == items
+
+
+def test_fingerprint_tells_values_apart() -> None:
+    assert fingerprint(a=1, b=[2]) == fingerprint(b=[2], a=1)
+    assert len({fingerprint(a=1), fingerprint(a=1.5), fingerprint(a="1"), fingerprint(b=1)}) == 4
