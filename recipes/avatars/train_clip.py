@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from boundaryflow.avatars import ATTRIBUTES
@@ -109,27 +110,58 @@ def encode_text(model: nn.Module, texts: list[str]) -> Tensor:
     return x[torch.arange(len(x)), tokens.argmax(1)] @ model.text_projection
 
 
-def loss_of(model: nn.Module, images: Tensor, truth: Tensor, rng: np.random.Generator) -> Tensor:
+def train_pictures(model: nn.Module, images: NDArray[np.uint8], truth: Tensor, num_steps: int) -> None:
+    """The picture side: features from which every attribute can be read along a direction of its own.
+
+    The directions stand in for the words, which learn much more slowly, and are thrown away.
+    """
+    directions = nn.Parameter(0.1 * torch.randn(model.text_projection.shape[1], len(ATTRIBUTES)))
+    offsets = nn.Parameter(torch.zeros(len(ATTRIBUTES)))
+    optimiser = torch.optim.AdamW([*model.visual.parameters(), directions, offsets], lr=3e-3, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, num_steps, pct_start=0.1)
+    started = time.monotonic()
+    for step in range(num_steps):
+        draw = torch.Generator().manual_seed(step)
+        rows = torch.randint(NUM_FACES, (96,), generator=draw)
+        features = model.encode_image((roughen(pictures_01(images, rows), draw) - MEAN) / SD)
+        logits = 14 * F.normalize(features, dim=1) @ F.normalize(directions, dim=0) + offsets
+        loss = F.binary_cross_entropy_with_logits(logits, truth[rows])
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+        if (step + 1) % 50 == 0:
+            LOG.info("pictures step %d/%d loss %.4f %.0f s", step + 1, num_steps, loss.item(), time.monotonic() - started)
+
+
+@torch.inference_mode()
+def all_features(model: nn.Module, images: NDArray[np.uint8]) -> Tensor:
+    """[N,D] unit features of all pictures, as they are."""
+    model.visual.eval()
+    parts = torch.arange(len(images)).split(256)
+    features = [model.encode_image((pictures_01(images, rows) - MEAN) / SD) for rows in parts]
+    return F.normalize(torch.cat(features), dim=1).clone()
+
+
+def words_loss(model: nn.Module, features: Tensor, truth: Tensor, rng: np.random.Generator) -> Tensor:
     """Which side of each attribute, and which picture goes with which caption.
 
     Several pictures may fit a caption, so the target of the contrastive part is shared equally
     among all that do.
     """
-    features = F.normalize(model.encode_image((images - MEAN) / SD), dim=1)
     texts: list[str] = []
     for attribute in ATTRIBUTES:
         texts += [caption({attribute: True}, rng), caption({attribute: False}, rng)]
     mentioned: list[dict[str, bool]] = []
-    for row in rng.choice(len(images), 24):
+    for row in rng.choice(len(features), 24):
         names = rng.choice(ATTRIBUTES, rng.integers(1, 5), replace=False)
         mentioned.append({str(n): bool(truth[row, ATTRIBUTES.index(str(n))]) for n in names})
         texts.append(caption(mentioned[-1], rng))
     words = F.normalize(encode_text(model, texts), dim=1)
-    scale = model.logit_scale.exp().clamp(max=100)
-    logits = scale * features @ words.T
-    pairs = logits[:, : 2 * len(ATTRIBUTES)].reshape(len(images), len(ATTRIBUTES), 2)
+    logits = model.logit_scale.exp().clamp(max=100) * features @ words.T
+    pairs = logits[:, : 2 * len(ATTRIBUTES)].reshape(len(features), len(ATTRIBUTES), 2)
     sides = F.cross_entropy(pairs.flatten(0, 1), (truth < 0.5).long().flatten())
-    fits = torch.ones(len(images), len(mentioned))
+    fits = torch.ones(len(features), len(mentioned))
     for column, wanted in enumerate(mentioned):
         for name, value in wanted.items():
             fits[:, column] *= (truth[:, ATTRIBUTES.index(name)] > 0.5) == value
@@ -138,13 +170,31 @@ def loss_of(model: nn.Module, images: Tensor, truth: Tensor, rng: np.random.Gene
     return sides + 0.2 * per_text
 
 
+def train_words(model: nn.Module, features: Tensor, truth: Tensor, num_steps: int) -> None:
+    """The word side, against the frozen features of the pictures."""
+    rng = np.random.default_rng(0)
+    parameters = [p for name, p in model.named_parameters() if not name.startswith("visual.")]
+    optimiser = torch.optim.AdamW(parameters, lr=2e-3, weight_decay=1e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, num_steps, pct_start=0.1)
+    started = time.monotonic()
+    for step in range(num_steps):
+        rows = torch.from_numpy(rng.integers(0, len(features), 256))
+        loss = words_loss(model, features[rows], truth[rows], rng)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+        if (step + 1) % 50 == 0:
+            LOG.info("words step %d/%d loss %.4f %.0f s", step + 1, num_steps, loss.item(), time.monotonic() - started)
+
+
 def main() -> None:
     """Train, then write the state dict in half precision, as OpenAI ships it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cache", type=Path, required=True, help="folder for training faces")
     parser.add_argument("--out", type=Path, default=Path("data/pretrained/avatars64_clip/clip.pt"))
-    parser.add_argument("--steps", type=int, default=450)
-    parser.add_argument("--go-on", action="store_true", help="start from the weights that are there")
+    parser.add_argument("--picture-steps", type=int, default=400)
+    parser.add_argument("--word-steps", type=int, default=800)
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -152,22 +202,9 @@ def main() -> None:
     torch.manual_seed(0)  # initial weights
     data = faces("judges", NUM_FACES, args.cache)
     images, truth = data["images"], torch.from_numpy(data["attributes"].astype(np.float32))
-    model, rng = build_clip(), np.random.default_rng(args.go_on)
-    if args.go_on:
-        model.load_state_dict({k: v.float() for k, v in torch.load(args.out, weights_only=True).items()})
-    optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 2e-3, args.steps, pct_start=0.1)
-    started = time.monotonic()
-    for step in range(args.steps):
-        draw = torch.Generator().manual_seed(step + 1_000_000 * args.go_on)
-        rows = torch.randint(NUM_FACES, (64,), generator=draw)
-        loss = loss_of(model, roughen(pictures_01(images, rows), draw), truth[rows], rng)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-        schedule.step()
-        if (step + 1) % 50 == 0:
-            LOG.info("clip step %d/%d loss %.4f %.0f s", step + 1, args.steps, loss.item(), time.monotonic() - started)
+    model = build_clip()
+    train_pictures(model, images, truth, args.picture_steps)
+    train_words(model, all_features(model, images), truth, args.word_steps)
     state = {k: v.half() if v.is_floating_point() else v for k, v in model.state_dict().items()}
     unused = torch.ones(len(state["token_embedding.weight"]), dtype=torch.bool)
     unused[tokens_used()] = False

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import distance_transform_edt
 
+
 def stroke_width(pixels: NDArray[np.uint8]) -> float:
     """Mean width of the pen in pixels.
 
@@ -72,7 +73,7 @@ def main() -> None:
         writer.writerows(sorted(rows))
     widths = np.array([float(row[2]) for row in rows])
     thirds = np.percentile(widths, [33, 67])
-    sys.stdout.write(f"{len(rows)} digits in {args.out}; stroke width: a third under {thirds[0]:.2f}, a third over {thirds[1]:.2f} px\n")
+    print(f"{len(rows)} digits in {args.out}; strokes: a third under {thirds[0]:.2f} px, a third over {thirds[1]:.2f} px")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ pytestmark = [
     pytest.mark.filterwarnings(QUIET_DVC),
     pytest.mark.filterwarnings("ignore::DeprecationWarning:prefect"),
     pytest.mark.usefixtures("prefect_server"),
+    # The server takes seconds to start, and minutes where others keep the machine busy: not the tests' own time.
+    pytest.mark.timeout(300, func_only=True),
 ]
 
 _EXECUTE = "import sys; from pathlib import Path; from flows.run import execute; sys.exit(execute(Path('.').resolve()))"
