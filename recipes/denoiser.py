@@ -80,42 +80,52 @@ class Muon(torch.optim.Optimizer):
 
 
 @torch.no_grad()
-def open_identity_path(unet: Any, offset: float = 8.0) -> None:
+def open_identity_path(unet: Any, offset: float = 16.0) -> None:
     """Start a `UNet2DModel` as eps(x_t, t) = x_t, which is the answer at the noisy end.
 
     Near t = T the noise is the sample itself, to a part in a hundred and fifty; whatever the
     network gets wrong there comes back that many times larger in the predicted image. A network
     of this class has no connection from input to output and would learn one slowly. But it can
     hold one: the first convolution copies the sample, the last skip connection hands it to
-    channel pairs (+x, -x), and silu(y) - silu(-y) = y carries it through the last activation. A
-    constant `offset` within each pair keeps the last GroupNorm from rescaling it.
+    channel pairs (+x, -x), and silu(y) - silu(-y) = y carries it through the last activation.
+    Each group of the last GroupNorm also gets a pair of constants (+offset, -offset). They leave
+    the group's mean at zero and make up nearly all of its variance, so the norm neither takes
+    away the mean of x nor rescales it.
 
     Args:
-        unet: A freshly made network with two channels a group in its last norm, and at least
-            twice as many channels there as the sample has.
-        offset: Size of that constant, in standard deviations of the sample.
+        unet: A freshly made network; each group of its last norm must have room for one pair of
+            constants beside whole pairs, and all groups together for a pair per channel of the
+            sample.
+        offset: Size of the constants, in standard deviations of the sample.
+
+    Raises:
+        ValueError: There is too little room.
     """
-    folded = unet.conv_in.in_channels
+    folded, width = unet.conv_in.in_channels, unet.conv_in.out_channels
+    groups = unet.conv_norm_out.num_groups
+    size = width // groups
+    pairs = size // 2 - 1
+    if size % 2 or pairs * groups < folded:
+        raise ValueError(f"{groups} groups of {size} channels hold {pairs * groups} pairs beside constants, not {folded}")
     centre = unet.conv_in.weight.shape[-1] // 2
+    last = unet.up_blocks[-1].resnets[-1]
+    shortcut = last.conv_shortcut
+    skip = shortcut.in_channels - width  # the first convolution's channels come last
+    for part in (last.conv2.weight, last.conv2.bias, shortcut.weight, shortcut.bias, unet.conv_out.weight, unet.conv_out.bias):
+        part.zero_()
     unet.conv_in.weight[:folded] = 0
     unet.conv_in.bias[:folded] = 0
-    last = unet.up_blocks[-1].resnets[-1]
-    last.conv2.weight.zero_()
-    last.conv2.bias.zero_()
-    shortcut = last.conv_shortcut
-    skip = shortcut.in_channels - unet.conv_in.out_channels  # conv_in's channels come last
-    shortcut.weight[: 2 * folded] = 0
-    unet.conv_out.weight.mul_(0.01)
-    unet.conv_out.weight[:, : 2 * folded] = 0
-    unet.conv_out.bias.zero_()
-    gain = (1 + offset**2) ** 0.5
+    gain = ((2 * offset**2 + 2 * pairs) / size) ** 0.5
     for channel in range(folded):
+        group, place = divmod(channel, pairs)
+        first = group * size + 2 * place
         unet.conv_in.weight[channel, channel, centre, centre] = 1
-        for sign, pair in ((1, 2 * channel), (-1, 2 * channel + 1)):
+        for sign, pair in ((1, first), (-1, first + 1)):
             shortcut.weight[pair, skip + channel] = sign
-            shortcut.bias[pair] = sign * offset
             unet.conv_out.weight[channel, pair, centre, centre] = sign * gain
-        unet.conv_out.bias[channel] = -offset
+    for group in range(groups):
+        shortcut.bias[(group + 1) * size - 2] = offset
+        shortcut.bias[(group + 1) * size - 1] = -offset
 
 
 def _place() -> tuple[int, int]:

@@ -149,6 +149,7 @@ class _Judged:
             columns["target_probability"] = wanted.amin(1)
             columns["drift"] = ev.attribute_drift(self._probabilities, now, self._signs)
             columns["num_others_flipped"] = ev.num_flipped(self._probabilities, now, self._signs)
+            columns["clean_success"] = columns["target_success"] & (columns["num_others_flipped"] == 0)
         identity, parts = (judges.identity(after), judges.parts(after)) if judges else (None, None)
         if identity is not None and self._identity is not None:
             columns["identity"] = (identity * self._identity).sum(1)
