@@ -64,7 +64,9 @@ def sweep_photo(path: Path, dataset: str, attribute: str, start: float, stop: fl
     pictures = _edited([path], dataset, attribute, strengths)[0]
     out.mkdir(parents=True, exist_ok=True)
     target = out / f"{path.stem}_{attribute}_{start:+g}_to_{stop:+g}.png"
-    _write(target, encode_png(torch.cat(list(pictures), dim=2), {"synthetic": "true", "edit": f"{attribute} {strengths}"}))
+    _write(
+        target, encode_png(torch.cat(list(pictures), dim=2), {"synthetic": "true", "edit": f"{attribute} {strengths}"})
+    )
     return target
 
 
@@ -92,7 +94,9 @@ def sample_images(dataset: str, num: int, attributes: Mapping[str, bool], seed: 
     pictures: list[Tensor] = []
     for x_T in noise.split(32):
         x_mix = _walk_down(model, x_T, settings.t_mix)
-        pictures.append(to_u8(_denoise_with(model, x_mix, settings, boundaries, list(attributes.values())), model.value_range))
+        pictures.append(
+            to_u8(_denoise_with(model, x_mix, settings, boundaries, list(attributes.values())), model.value_range)
+        )
     u8 = torch.cat(pictures)
     out.mkdir(parents=True, exist_ok=True)
     facts = {"synthetic": "true", "seed": str(seed), "attributes": json.dumps(dict(attributes)), "model": model.sha256}
@@ -112,7 +116,9 @@ def _edited(paths: Sequence[Path], dataset: str, attribute: str, strengths: Sequ
     for path in paths:
         if not path.is_file():
             raise ManifestError(f"edit {path}: no such image file; check the path")
-        pixels.append(torch.from_numpy(read_image(path, ingest.image_size, ingest.channels, ingest.fit, ingest.background)))
+        pixels.append(
+            torch.from_numpy(read_image(path, ingest.image_size, ingest.channels, ingest.fit, ingest.background))
+        )
     model, settings = _open(dataset, params)
     editor = Editor(model, replace(settings, strengths=list(strengths)), load_params().run_seed)
     ids = [hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in paths]
@@ -136,7 +142,11 @@ def _walk_down(model: EpsModel, x_T: Tensor, t_mix: int) -> Tensor:
 
 
 def _denoise_with(
-    model: EpsModel, x_mix: Tensor, settings: EditSettings, boundaries: Sequence[dict[Space, Boundary]], wanted: Sequence[bool]
+    model: EpsModel,
+    x_mix: Tensor,
+    settings: EditSettings,
+    boundaries: Sequence[dict[Space, Boundary]],
+    wanted: Sequence[bool],
 ) -> Tensor:
     path = timestep_path(settings.t_mix, settings.num_steps)
     if not boundaries:
@@ -178,7 +188,9 @@ def _open(dataset: str, params: DatasetParams) -> tuple[EpsModel, EditSettings]:
     facts = json.loads((Path("data/invert") / dataset / "invert.json").read_text())
     numbers = params.edit.model_dump(exclude={"split", "max_images", "edits"})
     dtype = str(resolve_dtype(params.dtype)).removeprefix("torch.")
-    return model, EditSettings(**numbers, t_mix=facts["t_mix"], noise_until=facts["noise_until"], dtype=dtype, paper_mode=params.paper_mode)
+    return model, EditSettings(
+        **numbers, t_mix=facts["t_mix"], noise_until=facts["noise_until"], dtype=dtype, paper_mode=params.paper_mode
+    )
 
 
 def _tile(pictures: Tensor, num_columns: int) -> Tensor:

@@ -16,7 +16,6 @@ from sklearn.metrics import roc_auc_score
 
 from boundaryflow.boundary import Boundary, Gram, fit_boundary, save_boundaries
 from boundaryflow.boundary.hyperplane import Space
-from boundaryflow.errors import BoundaryError
 from boundaryflow.storage.shards import load_items
 from boundaryflow.storage.tables import read_table, write_json, write_table
 from stages.params import load_params
@@ -131,7 +130,9 @@ def _metrics(table: pd.DataFrame) -> dict[str, dict[str, dict[str, float | None]
     result: dict[str, dict[str, dict[str, float | None]]] = {}
     for row in table.to_dict("records"):
         numbers = {k: float(row[k]) for k in ("auc_val", "auc_test", "bootstrap_cosine")}
-        result.setdefault(row["attribute"], {})[row["space"]] = {k: None if np.isnan(v) else v for k, v in numbers.items()}
+        result.setdefault(row["attribute"], {})[row["space"]] = {
+            k: None if np.isnan(v) else v for k, v in numbers.items()
+        }
     return result
 
 

@@ -32,7 +32,13 @@ TARGET_SIGNS = {"add": (1, 0), "remove": (0, -1), "flip": (1, -1)}
 
 
 def run_shards(
-    jobs: Mapping[str, ShardJob], *, dataset: str, model: str, run_seed: int, settings: dict[str, Any], edits: dict[str, Any]
+    jobs: Mapping[str, ShardJob],
+    *,
+    dataset: str,
+    model: str,
+    run_seed: int,
+    settings: dict[str, Any],
+    edits: dict[str, Any],
 ) -> dict[str, dict[str, Tensor]]:
     """The edited pictures that the shards of one bucket still lack, edit by edit.
 
@@ -51,7 +57,9 @@ def run_shards(
             boundaries = [open_boundaries(dataset, attribute) for attribute in edits[edit]["attributes"]]
             signs = torch.tensor([edits[edit]["directions"][chunk[row]] for row in rows], dtype=torch.float32)
             edited = editor.edit(source, rows, boundaries, signs.reshape(len(rows), len(boundaries)))
-            done[edit].update({chunk[row]: to_u8(picture, net.value_range) for row, picture in zip(rows, edited, strict=True)})
+            done[edit].update(
+                {chunk[row]: to_u8(picture, net.value_range) for row, picture in zip(rows, edited, strict=True)}
+            )
     return {edit: {"edited": torch.stack([done[edit][item] for item in job.missing])} for edit, job in jobs.items()}
 
 

@@ -154,7 +154,9 @@ class Editor:
         directions: Tensor,
     ) -> Tensor:
         if directions.shape[1] != 1:
-            raise BoundaryError("edit: paper_mode edits one attribute at a time; split the edit, or set paper_mode: false")
+            raise BoundaryError(
+                "edit: paper_mode edits one attribute at a time; split the edit, or set paper_mode: false"
+            )
         results = []
         for strength in self._settings.strengths:
             pictures = []

@@ -69,7 +69,8 @@ def run(
     asked = manifest[manifest["targets"] != "{}"]
     if asked.empty:
         raise ManifestError(
-            f"evaluate {dataset}: no image was asked to change; see edit.edits, edit.split and edit.max_images in params.yaml"
+            f"evaluate {dataset}: no image was asked to change; see edit.edits, edit.split and edit.max_images "
+            "in params.yaml"
         )
     bench = _open_bench(ingested, label, judges, clip, counterfactuals)
     rows: list[pd.DataFrame] = []
@@ -101,7 +102,9 @@ def run(
     return metrics
 
 
-def _open_bench(ingested: Path, label: LabelParams, judges: str | None, clip: str | None, counterfactuals: bool) -> Bench:
+def _open_bench(
+    ingested: Path, label: LabelParams, judges: str | None, clip: str | None, counterfactuals: bool
+) -> Bench:
     labeller = load_clip(clip, device()) if clip else None
     directions: dict[str, Tensor] = {}
     for attribute, rule in label.attributes.items():
@@ -158,7 +161,9 @@ class _Judged:
         if parts is not None and self._parts is not None:
             columns["segmentation_consistency"] = ev.segmentation_consistency(self._parts, parts)
             if self._region is not None:
-                columns["segmentation_consistency_outside"] = ev.segmentation_consistency(self._parts, parts, ~self._region)
+                columns["segmentation_consistency_outside"] = ev.segmentation_consistency(
+                    self._parts, parts, ~self._region
+                )
         if self._bench.clip and self._features is not None and self._bench.directions:
             columns["s_dir"] = ev.directional_similarity(
                 self._features, self._bench.clip.image_features(after), self._text_directions()
@@ -205,9 +210,7 @@ def _truths(
     return torch.stack(pictures), torch.stack(regions)
 
 
-def _real_features(
-    dataset: str, ingested: Path, bench: Bench, targets: Sequence[dict[str, int]]
-) -> Tensor | None:
+def _real_features(dataset: str, ingested: Path, bench: Bench, targets: Sequence[dict[str, int]]) -> Tensor | None:
     """CLIP features of real images that have what the edit asks for on its images, up to 256 a side."""
     if bench.clip is None:
         return None

@@ -118,11 +118,26 @@ def run(
     if isinstance(source, AvatarSource):
         manifest, num_computed = _from_avatars(out, source, recipe, shard_size, image_size, channels)
     else:
-        manifest, num_computed = _from_folder(out, Path("data/raw") / dataset, recipe, shard_size, geometry, max_failed_items)
+        manifest, num_computed = _from_folder(
+            out, Path("data/raw") / dataset, recipe, shard_size, geometry, max_failed_items
+        )
     manifest["split"] = [split_of(item, val, test) for item in manifest["item_id"]]
     manifest = manifest.sort_values(["status", "item_id", "source"], ascending=[False, True, True], ignore_index=True)
-    columns = ["item_id", "source", "width_px", "height_px", "format", "mode", "split", "status", "reason", "duplicates_of"]
-    write_table(out / "manifest.parquet", manifest[columns], schema="manifest/1", units={"width_px": "px", "height_px": "px"})
+    columns = [
+        "item_id",
+        "source",
+        "width_px",
+        "height_px",
+        "format",
+        "mode",
+        "split",
+        "status",
+        "reason",
+        "duplicates_of",
+    ]
+    write_table(
+        out / "manifest.parquet", manifest[columns], schema="manifest/1", units={"width_px": "px", "height_px": "px"}
+    )
     bad = manifest[manifest["status"] == "bad"]
     facts = {
         "recipe": recipe,
@@ -152,13 +167,15 @@ def _from_avatars(
             item = item_id_of(data)
             known = item in pngs
             pngs[item] = data
-            rows.append(_row(item, f"avatar-{index:06d}", {"width_px": size, "height_px": size, "format": "PNG", "mode": "RGB"},
-                             duplicates_of=item if known else ""))  # fmt: skip
+            about = {"width_px": size, "height_px": size, "format": "PNG", "mode": "RGB"}
+            rows.append(_row(item, f"avatar-{index:06d}", about, duplicates_of=item if known else ""))
             if not known:
                 facts.append({"item_id": item, **avatar.attributes, **avatar.factors})
             progress.advance()
     table = pd.DataFrame(facts, columns=["item_id", *ATTRIBUTES, *FACTORS]).sort_values("item_id", ignore_index=True)
-    write_table(out / "factors.parquet", table, schema="avatars/1", units={f: "see boundaryflow.avatars" for f in FACTORS})
+    write_table(
+        out / "factors.parquet", table, schema="avatars/1", units={f: "see boundaryflow.avatars" for f in FACTORS}
+    )
     decoded = {item: decode_image(data, size, 3, "crop", (255, 255, 255))[0] for item, data in pngs.items()}
 
     def rows_of(job: ShardJob) -> dict[str, Tensor]:
@@ -191,7 +208,9 @@ def _from_folder(
             f"({examples}); mend or remove them, or raise the limit"
         )
     if not seen:
-        raise ManifestError(f"ingest {folder}: none of the {len(files)} files can be used ({bad[0]['source']}: {bad[0]['reason']})")
+        raise ManifestError(
+            f"ingest {folder}: none of the {len(files)} files can be used ({bad[0]['source']}: {bad[0]['reason']})"
+        )
     context = {"sources": seen, **geometry}
     return pd.DataFrame(rows), run_sharded("ingest", out, sorted(seen), recipe, shard_size, run_shard, context)
 
@@ -233,10 +252,19 @@ def _judge(
         yield from pool.map(one, files)
 
 
-def _row(item: str, source: str, about: Mapping[str, Any], *, reason: str = "", duplicates_of: str = "") -> dict[str, Any]:
+def _row(
+    item: str, source: str, about: Mapping[str, Any], *, reason: str = "", duplicates_of: str = ""
+) -> dict[str, Any]:
     facts = {"width_px": 0, "height_px": 0, "format": "", "mode": ""} | dict(about)
     status = "bad" if reason else "duplicate" if duplicates_of else "ok"
-    return {"item_id": item, "source": source, **facts, "status": status, "reason": reason, "duplicates_of": duplicates_of}
+    return {
+        "item_id": item,
+        "source": source,
+        **facts,
+        "status": status,
+        "reason": reason,
+        "duplicates_of": duplicates_of,
+    }
 
 
 @entry

@@ -26,8 +26,17 @@ SCHEMA = "latents/1"
 
 
 def run_shard(
-    job: ShardJob, *, ingested: str, model: str, dtype: str, t_mix: int, num_steps: int, noise_until: int, run_seed: int,
-    store_dtype: str, paper_mode: bool,
+    job: ShardJob,
+    *,
+    ingested: str,
+    model: str,
+    dtype: str,
+    t_mix: int,
+    num_steps: int,
+    noise_until: int,
+    run_seed: int,
+    store_dtype: str,
+    paper_mode: bool,
 ) -> dict[str, Tensor]:
     """Latents of the images that one shard still lacks."""
     net = open_model(model, dtype)
@@ -48,7 +57,18 @@ def run_shard(
     return {name: torch.cat(parts).to(getattr(torch, store_dtype)).cpu() for name, parts in kept.items()}
 
 
-def run(dataset: str, *, model: str, dtype: str, run_seed: int, num_steps: int, noise_until: int, store_dtype: str, shard_size: int, paper_mode: bool) -> int:
+def run(
+    dataset: str,
+    *,
+    model: str,
+    dtype: str,
+    run_seed: int,
+    num_steps: int,
+    noise_until: int,
+    store_dtype: str,
+    shard_size: int,
+    paper_mode: bool,
+) -> int:
     """Invert what is not inverted yet; returns the number of images that were."""
     ingested, out = Path("data/ingest") / dataset, Path("data/invert") / dataset
     t_mix = json.loads((Path("data/mixing") / dataset / "mixing.json").read_text())["t_mix"]

@@ -19,7 +19,16 @@ from boundaryflow.storage.images import to_model_range
 from boundaryflow.storage.shards import load_items
 from boundaryflow.storage.tables import read_table, write_json, write_table
 from stages.frozen_model import device
-from stages.params import AttributeRule, ClipSource, CsvSource, PromptRule, ThresholdRule, TruthSource, ValueRule, load_params
+from stages.params import (
+    AttributeRule,
+    ClipSource,
+    CsvSource,
+    PromptRule,
+    ThresholdRule,
+    TruthSource,
+    ValueRule,
+    load_params,
+)
 from stages.process import Progress, entry
 
 LOG = logging.getLogger(__name__)
@@ -70,7 +79,9 @@ def _by_clip(ingested: Path, items: list[str], weights: str, attributes: Mapping
 def _by_truth(ingested: Path, attributes: list[str]) -> pd.DataFrame:
     path = ingested / "factors.parquet"
     if not path.exists():
-        raise LabelError(f"labels: {path} is not there; source kind 'avatars' is for the built-in renderer's faces only")
+        raise LabelError(
+            f"labels: {path} is not there; source kind 'avatars' is for the built-in renderer's faces only"
+        )
     truth = read_table(path, schema="avatars/1")
     unknown = [name for name in attributes if name not in truth.columns]
     if unknown:

@@ -47,7 +47,9 @@ def run(
     ingested = Path("data/ingest") / dataset
     items = chosen_items(ingested, num_images)
     pixels = load_items(ingested, items, ["pixels"])["pixels"]
-    labels = read_table(Path("data/label") / dataset / "labels.parquet", schema="labels/1").set_index("item_id").loc[items]
+    labels = (
+        read_table(Path("data/label") / dataset / "labels.parquet", schema="labels/1").set_index("item_id").loc[items]
+    )
     path = timestep_path(net.schedule.num_train_timesteps - 1, num_steps)
     shape = (net.channels, net.image_size, net.image_size)
     names = [f"sample-{index:04d}" for index in range(num_sampled)]
@@ -68,8 +70,14 @@ def run(
         curves, net.schedule, rule, tolerance=tolerance, min_t=min_t, max_t=max_t, fixed_t=fixed_t
     )
     table = long_table(curves)
-    write_table(out / "curves.parquet", table, schema=SCHEMA, units={"t": "timestep", "value": "radius / sqrt(d), or AUC"})
-    summary = {"t": curves.timesteps, "radius_inverted": curves.radius_inverted, "radius_sampled": curves.radius_sampled}
+    write_table(
+        out / "curves.parquet", table, schema=SCHEMA, units={"t": "timestep", "value": "radius / sqrt(d), or AUC"}
+    )
+    summary = {
+        "t": curves.timesteps,
+        "radius_inverted": curves.radius_inverted,
+        "radius_sampled": curves.radius_sampled,
+    }
     summary |= {f"auc_{space}": curves.mean_auc(space) for space in ("eps", "h")}
     write_bytes(out / "curves.csv", pd.DataFrame(summary).to_csv(index=False, float_format="%.6g").encode())
     write_json(out / "mixing.json", {"t_mix": t_mix, "rule": rule, "tolerance": tolerance, "model_sha256": net.sha256})

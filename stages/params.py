@@ -216,12 +216,18 @@ class DatasetParams(Section):
         for edit, targets in self.edit.edits.items():
             for attribute in targets:
                 if attribute not in known:
-                    raise ValueError(f"edit.edits.{edit}|attribute {attribute!r} is labelled by nobody{_nearest(attribute, known)}")
+                    raise ValueError(
+                        f"edit.edits.{edit}|attribute {attribute!r} is labelled by nobody{_nearest(attribute, known)}"
+                    )
         self._check_rules()
         return self
 
     def _check_rules(self) -> None:
-        wanted = {"clip": (PromptRule,), "csv": (ValueRule, ThresholdRule, ColumnRule), "avatars": (ColumnRule, PromptRule)}
+        wanted = {
+            "clip": (PromptRule,),
+            "csv": (ValueRule, ThresholdRule, ColumnRule),
+            "avatars": (ColumnRule, PromptRule),
+        }
         for attribute, rule in self.label.attributes.items():
             if not isinstance(rule, wanted[self.label.source.kind]):
                 raise ValueError(
@@ -256,7 +262,9 @@ class Params(Section):
             ParamsError: There is no such data set.
         """
         if name not in self.data:
-            raise ParamsError(f"params.yaml: data has no entry {name!r}{_nearest(name, self.known)}; add one or choose another")
+            raise ParamsError(
+                f"params.yaml: data has no entry {name!r}{_nearest(name, self.known)}; add one or choose another"
+            )
         return self.data[name]
 
 
@@ -288,7 +296,11 @@ def load_params(root: Path = Path()) -> Params:
 
 def _line(details: Any) -> str:
     """One validation error as: key, what is wrong, value, nearest valid name."""
-    place = [str(part) for before, part in zip(("", *details["loc"]), details["loc"], strict=False) if not _is_tag(before, part)]
+    place = [
+        str(part)
+        for before, part in zip(("", *details["loc"]), details["loc"], strict=False)
+        if not _is_tag(before, part)
+    ]
     message, value = details["msg"].removeprefix("Value error, "), details["input"]
     if "|" in message and details["type"] == "value_error":
         key, message = message.split("|", 1)
@@ -364,7 +376,9 @@ def activate_dataset(path: Path, name: str) -> None:
     text = path.read_text()
     found = re.search(r"^datasets:[ \t]*\[(?P<names>[^\]\n]*)\]", text, re.MULTILINE)
     if found is None:
-        raise ParamsError(f"{path}: datasets: must be written on one line, such as datasets: [avatars]; add {name} by hand")
+        raise ParamsError(
+            f"{path}: datasets: must be written on one line, such as datasets: [avatars]; add {name} by hand"
+        )
     names = ", ".join([*(n for n in (n.strip() for n in found["names"].split(",")) if n), name])
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(f"{text[: found.start()]}datasets: [{names}]{text[found.end() :]}")

@@ -113,7 +113,13 @@ class Progress:
         self._told = now
         rate = self._done / max(now - self._started, 1e-9)
         if self._style == "json":
-            facts = {"done": self._done, "rate": round(rate, 2), "stage": self._stage, "total": self._total, "unit": self._unit}
+            facts = {
+                "done": self._done,
+                "rate": round(rate, 2),
+                "stage": self._stage,
+                "total": self._total,
+                "unit": self._unit,
+            }
             sys.stdout.write(f"PROGRESS {json.dumps(facts, sort_keys=True)}\n")
             sys.stdout.flush()
         elif self._bar is not None:

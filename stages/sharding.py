@@ -109,7 +109,9 @@ class _One:
         return {name: self._run_shard(job, **context) for name, job in jobs.items()}
 
 
-def _complete(run_shards: Callable[..., dict[str, dict[str, Tensor]]], jobs: Together, context: Mapping[str, Any]) -> int:
+def _complete(
+    run_shards: Callable[..., dict[str, dict[str, Tensor]]], jobs: Together, context: Mapping[str, Any]
+) -> int:
     """Compute and write the shards of one group; returns the number of rows computed."""
     lacking = {name: job for name, job in jobs.items() if job.missing}
     computed = run_shards(lacking, **context) if lacking else {}
@@ -172,7 +174,9 @@ def _map_dask(
     try:
         client = Client(address, timeout=20)
     except (OSError, ValueError) as error:
-        raise ParamsError(f"BOUNDARYFLOW_DASK is {address!r}: no scheduler answers there ({error}); start one or unset it") from None
+        raise ParamsError(
+            f"BOUNDARYFLOW_DASK is {address!r}: no scheduler answers there ({error}); start one or unset it"
+        ) from None
     with client:
         futures = {client.submit(_complete, run_shards, jobs, context, pure=False, retries=2): jobs for jobs in groups}
         for future in dask_completed(futures):

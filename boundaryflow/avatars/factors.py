@@ -133,8 +133,7 @@ def sample_avatars(
     for row in normals:
         attributes = {a: bool(z > cut) for a, z, cut in zip(ATTRIBUTES, row, thresholds, strict=False)}
         factors = {
-            f: spec.from_normal(float(z))
-            for (f, spec), z in zip(FACTORS.items(), row[len(ATTRIBUTES) :], strict=True)
+            f: spec.from_normal(float(z)) for (f, spec), z in zip(FACTORS.items(), row[len(ATTRIBUTES) :], strict=True)
         }
         for name, value in fixed.items():
             if name in attributes:
@@ -145,9 +144,7 @@ def sample_avatars(
     return avatars
 
 
-def _correlation_root(
-    names: tuple[str, ...], correlations: Mapping[tuple[str, str], float]
-) -> NDArray[np.float64]:
+def _correlation_root(names: tuple[str, ...], correlations: Mapping[tuple[str, str], float]) -> NDArray[np.float64]:
     matrix = np.eye(len(names))
     for (a, b), value in correlations.items():
         _known((a, b), names, "attribute or factor")

@@ -106,8 +106,10 @@ def save_boundaries(path: Path, boundaries: Mapping[Space, Boundary]) -> None:
     The file appears whole or not at all, and its bytes depend on the content only.
     """
     tensors = {f"{space}.normal": b.normal.float().contiguous() for space, b in boundaries.items()}
-    facts = {space: {k: v for k, v in asdict(replace(b, normal=torch.empty(0))).items() if k != "normal"}
-             for space, b in boundaries.items()}
+    facts = {
+        space: {k: v for k, v in asdict(replace(b, normal=torch.empty(0))).items() if k != "normal"}
+        for space, b in boundaries.items()
+    }
     data = save(tensors, {"schema": SCHEMA, "boundaries": json.dumps(facts, sort_keys=True)})
     temporary = path.with_name(path.name + ".tmp")
     with temporary.open("wb") as file:
@@ -129,7 +131,9 @@ def load_boundaries(path: Path) -> dict[Space, Boundary]:
         with safe_open(path, "pt") as file:
             meta = file.metadata() or {}
             if meta.get("schema") != SCHEMA:
-                raise BoundaryError(f"boundary {path}: schema is {meta.get('schema')!r}, must be {SCHEMA!r}; fit it again")
+                raise BoundaryError(
+                    f"boundary {path}: schema is {meta.get('schema')!r}, must be {SCHEMA!r}; fit it again"
+                )
             facts = json.loads(meta["boundaries"])
             return {
                 space: Boundary(

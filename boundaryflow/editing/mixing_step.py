@@ -183,7 +183,9 @@ def choose_mixing_step(
     """
     if rule == "fixed":
         if fixed_t is None or not 1 <= fixed_t < schedule.num_train_timesteps:
-            raise BoundaryError(f"mixing: rule 'fixed' needs fixed_t in [1, {schedule.num_train_timesteps - 1}], got {fixed_t}")
+            raise BoundaryError(
+                f"mixing: rule 'fixed' needs fixed_t in [1, {schedule.num_train_timesteps - 1}], got {fixed_t}"
+            )
         return fixed_t
     t = np.array(curves.timesteps)
     allowed = (t >= min_t) & (t <= max_t)

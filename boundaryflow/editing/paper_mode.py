@@ -30,9 +30,7 @@ def paper_invert(
     return x_t, h
 
 
-def project_to(
-    latents: Float[Tensor, "b ..."], normal: Float[Tensor, " d"], distance: float
-) -> Float[Tensor, "b ..."]:
+def project_to(latents: Float[Tensor, "b ..."], normal: Float[Tensor, " d"], distance: float) -> Float[Tensor, "b ..."]:
     """Latents whose projection on the normal is `distance`, the intercept left out."""
     projection = latents.flatten(1) @ normal
     step = (distance - projection).reshape(-1, *[1] * (latents.ndim - 1))

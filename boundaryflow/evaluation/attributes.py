@@ -6,9 +6,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 
-def target_reached(
-    probabilities: Float[Tensor, "b a"], targets: Float[Tensor, "b a"]
-) -> Bool[Tensor, " b"]:
+def target_reached(probabilities: Float[Tensor, "b a"], targets: Float[Tensor, "b a"]) -> Bool[Tensor, " b"]:
     """Are all attributes that were asked for on the side that was asked for?
 
     Args:

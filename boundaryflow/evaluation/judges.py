@@ -46,7 +46,12 @@ class JudgeNet(nn.Module):
     """
 
     def __init__(
-        self, channels: int, widths: Sequence[int], image_size: int, num_outputs: int, head: Literal["classify", "embed"]
+        self,
+        channels: int,
+        widths: Sequence[int],
+        image_size: int,
+        num_outputs: int,
+        head: Literal["classify", "embed"],
     ) -> None:
         super().__init__()
         inputs = [channels, *widths[:-1]]

@@ -87,7 +87,9 @@ def join_labels(
     """
     for column in (file_column, *(a.column for a in attributes.values())):
         if column not in table.columns:
-            raise LabelError(f"labels {where}: has no column {column!r}; there are {', '.join(map(str, table.columns))}")
+            raise LabelError(
+                f"labels {where}: has no column {column!r}; there are {', '.join(map(str, table.columns))}"
+            )
     read = {name: _read_column(table, where, spec) for name, spec in attributes.items()}
     files = [PurePosixPath(str(name)).as_posix() for name in table[file_column]]
     values = pd.DataFrame({"file": files, **read})
@@ -127,7 +129,9 @@ def _unique(names: Sequence[str], shorten: object) -> dict[str, str]:
     return {short: group[0] for short, group in groups.items() if len(group) == 1}
 
 
-def _refuse_join(where: Path, unlabelled: Sequence[str], files: Sequence[str], sources: Mapping[str, str], num: int) -> None:
+def _refuse_join(
+    where: Path, unlabelled: Sequence[str], files: Sequence[str], sources: Mapping[str, str], num: int
+) -> None:
     stray = sorted(set(files) - set(sources.values()))
     raise LabelError(
         f"labels {where}: only {num} of {len(sources)} images have a row, must be {MIN_JOINED:.0%}; images without: "
@@ -177,4 +181,6 @@ def _number(value: object, where: Path, column: str, row: int) -> float:
     try:
         return float(text)
     except ValueError:
-        raise LabelError(f"labels {where}: column {column!r} has {value!r} in row {row + 1}, which is no number") from None
+        raise LabelError(
+            f"labels {where}: column {column!r} has {value!r} in row {row + 1}, which is no number"
+        ) from None

@@ -113,7 +113,11 @@ def _check_weights(path: Path) -> None:
 
 
 def _read_schedule(root: Path, folder: Path) -> tuple[NoiseSchedule, dict[str, Any]]:
-    places = (folder / "scheduler_config.json", root / "scheduler_config.json", root / "scheduler/scheduler_config.json")
+    places = (
+        folder / "scheduler_config.json",
+        root / "scheduler_config.json",
+        root / "scheduler/scheduler_config.json",
+    )
     found = next((p for p in places if p.exists()), None)
     if found is None:
         raise CheckpointError(f"model {root}: scheduler_config.json is missing; it states the noise schedule")

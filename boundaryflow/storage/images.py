@@ -68,7 +68,12 @@ def decode_image(
         raise ManifestError("the file is empty")
     try:
         with Image.open(io.BytesIO(data)) as picture:
-            about = {"width_px": picture.width, "height_px": picture.height, "format": picture.format or "", "mode": picture.mode}
+            about = {
+                "width_px": picture.width,
+                "height_px": picture.height,
+                "format": picture.format or "",
+                "mode": picture.mode,
+            }
             _check_size(picture)
             if picture.format == "JPEG":
                 picture.draft("RGB", (2 * size, 2 * size))  # decodes large pictures at a fraction

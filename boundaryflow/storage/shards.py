@@ -155,7 +155,12 @@ def complete_shard(job: ShardJob, computed: Mapping[str, Tensor]) -> Path:
 def write_shard(path: Path, tensors: Mapping[str, Tensor], item_ids: Sequence[str], recipe: str) -> Path:
     """Write one shard, whole or not at all."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
-    about = {"schema": SCHEMA, "recipe": recipe, "item_ids": json.dumps(list(item_ids)), "payload_sha256": _digest(plain)}
+    about = {
+        "schema": SCHEMA,
+        "recipe": recipe,
+        "item_ids": json.dumps(list(item_ids)),
+        "payload_sha256": _digest(plain),
+    }
     write_bytes(path, save(plain, about))
     return path
 
@@ -173,7 +178,9 @@ def read_shard(path: Path) -> Shard:
     except (SafetensorError, OSError) as error:
         raise ManifestError(f"shard {path}: cannot be read ({error}); run `boundaryflow run` to make it anew") from None
     if about.get("schema") != SCHEMA or about.get("payload_sha256") != _digest(tensors):
-        raise ManifestError(f"shard {path}: its content is not what its header says; run `boundaryflow run` to make it anew")
+        raise ManifestError(
+            f"shard {path}: its content is not what its header says; run `boundaryflow run` to make it anew"
+        )
     return Shard(tuple(json.loads(about["item_ids"])), about["recipe"], tensors)
 
 
@@ -249,7 +256,9 @@ def load_items(folder: Path, item_ids: Sequence[str], names: Sequence[str]) -> d
         tensors = read_shard(folder / shard).tensors
         for name in names:
             if name not in tensors:
-                raise ManifestError(f"shard {folder / shard}: has no tensor {name!r}, only {', '.join(sorted(tensors))}")
+                raise ManifestError(
+                    f"shard {folder / shard}: has no tensor {name!r}, only {', '.join(sorted(tensors))}"
+                )
             for position, row in wanted:
                 found[name][position] = tensors[name][row]
     return {name: torch.stack(rows) if rows else torch.empty(0) for name, rows in found.items()}

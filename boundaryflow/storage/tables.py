@@ -65,5 +65,7 @@ def read_table(path: Path, *, schema: str) -> pd.DataFrame:
         raise ManifestError(f"table {path}: damaged ({reason}); delete it and run `boundaryflow run`") from None
     found = (arrow.schema.metadata or {}).get(_SCHEMA, b"none").decode()
     if found != schema:
-        raise ManifestError(f"table {path}: schema is {found!r}, must be {schema!r}; run `boundaryflow run` to make it anew")
+        raise ManifestError(
+            f"table {path}: schema is {found!r}, must be {schema!r}; run `boundaryflow run` to make it anew"
+        )
     return arrow.to_pandas()

@@ -131,7 +131,9 @@ def train_pictures(model: nn.Module, images: NDArray[np.uint8], truth: Tensor, n
         optimiser.step()
         schedule.step()
         if (step + 1) % 50 == 0:
-            LOG.info("pictures step %d/%d loss %.4f %.0f s", step + 1, num_steps, loss.item(), time.monotonic() - started)
+            LOG.info(
+                "pictures step %d/%d loss %.4f %.0f s", step + 1, num_steps, loss.item(), time.monotonic() - started
+            )
 
 
 @torch.inference_mode()

@@ -58,7 +58,7 @@ def build_network() -> UNet2DModel:
         block_out_channels=CHANNELS,
         down_block_types=("DownBlock2D",) * len(CHANNELS),
         up_block_types=("UpBlock2D",) * len(CHANNELS),
-        norm_num_groups=16,
+        norm_num_groups=4,
         attention_head_dim=64,
     )
     open_identity_path(unet)

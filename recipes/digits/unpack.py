@@ -73,7 +73,8 @@ def main() -> None:
         writer.writerows(sorted(rows))
     widths = np.array([float(row[2]) for row in rows])
     thirds = np.percentile(widths, [33, 67])
-    print(f"{len(rows)} digits in {args.out}; strokes: a third under {thirds[0]:.2f} px, a third over {thirds[1]:.2f} px")
+    print(f"{len(rows)} digits in {args.out}")
+    print(f"strokes: a third under {thirds[0]:.2f} px, a third over {thirds[1]:.2f} px")
 
 
 if __name__ == "__main__":

@@ -39,7 +39,12 @@ def test_params_of_a_stage_exist_for_every_data_set(name: str, dataset: str) -> 
 
 
 def test_every_section_of_a_data_set_belongs_to_a_stage() -> None:
-    used = {key.split("${item.ds}.")[-1].split(".")[0] for stage in STAGES.values() for key in stage["params"] if "item.ds" in key}
+    used = {
+        key.split("${item.ds}.")[-1].split(".")[0]
+        for stage in STAGES.values()
+        for key in stage["params"]
+        if "item.ds" in key
+    }
     for dataset in PARAMS["data"].values():
         assert set(dataset) <= used
 

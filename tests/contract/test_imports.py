@@ -28,7 +28,9 @@ def test_import_contracts_name_every_room_of_the_library() -> None:
 
 
 def test_checking_params_loads_nothing_heavy() -> None:
-    done = _python("import sys, stages.params; found = {'torch', 'prefect', 'dvc'} & set(sys.modules); assert not found, found")
+    done = _python(
+        "import sys, stages.params; found = {'torch', 'prefect', 'dvc'} & set(sys.modules); assert not found, found"
+    )
     assert done.returncode == 0, done.stderr
 
 

@@ -27,10 +27,23 @@ def write_project(folder: Path, **changes: Any) -> Path:
     """
     torch.manual_seed(0)
     UNet2DModel(
-        sample_size=8, in_channels=12, out_channels=12, layers_per_block=1, block_out_channels=(8, 16),
-        down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2, norm_num_groups=4, attention_head_dim=16,
-    ).save_pretrained(folder / "data/pretrained/tiny")  # fmt: skip
-    scheduler = {"num_train_timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": "linear", "prediction_type": "epsilon"}
+        sample_size=8,
+        in_channels=12,
+        out_channels=12,
+        layers_per_block=1,
+        block_out_channels=(8, 16),
+        down_block_types=("DownBlock2D",) * 2,
+        up_block_types=("UpBlock2D",) * 2,
+        norm_num_groups=4,
+        attention_head_dim=16,
+    ).save_pretrained(folder / "data/pretrained/tiny")
+    scheduler = {
+        "num_train_timesteps": 1000,
+        "beta_start": 1e-4,
+        "beta_end": 0.02,
+        "beta_schedule": "linear",
+        "prediction_type": "epsilon",
+    }
     (folder / "data/pretrained/tiny/scheduler_config.json").write_text(json.dumps(scheduler))
     (folder / "data/pretrained/tiny/boundaryflow.json").write_text('{"pixel_unshuffle": 2}')
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
@@ -38,11 +51,16 @@ def write_project(folder: Path, **changes: Any) -> Path:
     avatars.update(model="data/pretrained/tiny", dtype="float32")
     avatars["ingest"].update(image_size=16, shard_size=8, split={"val": 0.3, "test": 0.3})
     avatars["ingest"]["source"]["num_images"] = 40
-    avatars["label"] = {"source": {"kind": "avatars"}, "attributes": {"hat": {"column": None}, "dark_skin": {"column": None}}}
+    avatars["label"] = {
+        "source": {"kind": "avatars"},
+        "attributes": {"hat": {"column": None}, "dark_skin": {"column": None}},
+    }
     avatars["mixing"].update(rule="fixed", fixed_t=300, num_images=16, num_sampled=4, num_steps=4)
     avatars["invert"].update(num_steps=4)
     avatars["boundary"].update(num_bootstraps=2)
-    avatars["edit"].update(num_steps=4, max_images=10, strengths=[0.0, 1.0], edits={"hat": {"hat": "flip"}, "dark": {"dark_skin": "add"}})
+    avatars["edit"].update(
+        num_steps=4, max_images=10, strengths=[0.0, 1.0], edits={"hat": {"hat": "flip"}, "dark": {"dark_skin": "add"}}
+    )
     avatars["evaluate"].update(judges=None, clip=None, num_bootstraps=10)
     for key, value in changes.items():
         place = avatars
@@ -50,7 +68,9 @@ def write_project(folder: Path, **changes: Any) -> Path:
         for part in path:
             place = place[part]
         place[last] = value
-    (folder / "params.yaml").write_text(yaml.safe_dump({"datasets": ["avatars"], "run_seed": 0, "data": {"avatars": avatars}}))
+    (folder / "params.yaml").write_text(
+        yaml.safe_dump({"datasets": ["avatars"], "run_seed": 0, "data": {"avatars": avatars}})
+    )
     return folder
 
 
@@ -66,7 +86,9 @@ def command(stage: str) -> list[str]:
 
 def run_stage(folder: Path, stage: str, **extra: str) -> subprocess.CompletedProcess[str]:
     """Run one stage to its end."""
-    return subprocess.run(command(stage), cwd=folder, env=environment(**extra), capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command(stage), cwd=folder, env=environment(**extra), capture_output=True, text=True, check=False
+    )
 
 
 def run_here(folder: Path, monkeypatch: Any, *stages: str) -> None:

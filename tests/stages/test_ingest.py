@@ -54,7 +54,9 @@ def manifest_of(project: Path) -> dict[str, dict[str, object]]:
     return {row["source"]: row for row in table.to_dict("records")}
 
 
-def test_every_good_image_is_taken_and_every_bad_one_has_its_reason(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_good_image_is_taken_and_every_bad_one_has_its_reason(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run_here(project, monkeypatch, "ingest")
     rows = manifest_of(project)
     good = {"a.jpg", "b.PNG", "deep/c.webp", "grey.png", "print.jpg", "turned.jpg", "deep/er/alpha.png"}
@@ -70,7 +72,9 @@ def test_every_good_image_is_taken_and_every_bad_one_has_its_reason(project: Pat
     assert load_items(project / "data/ingest/avatars", items, ["pixels"])["pixels"].shape == (7, 3, 16, 16)
 
 
-def test_added_images_alone_are_decoded(project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_added_images_alone_are_decoded(
+    project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     run_here(project, monkeypatch, "ingest")
     for seed in range(20, 25):
         picture(seed).save(project / f"data/raw/avatars/new{seed}.png")
@@ -86,7 +90,9 @@ def test_too_many_bad_files_stop_the_run_with_examples(project: Path, monkeypatc
     params = yaml.safe_load((project / "params.yaml").read_text())
     params["data"]["avatars"]["ingest"]["max_failed_items"] = 3
     (project / "params.yaml").write_text(yaml.safe_dump(params))
-    with pytest.raises(ManifestError, match=r"4 of 12 files cannot be used, max_failed_items is 3 \(empty.jpg: the file is empty; "):
+    with pytest.raises(
+        ManifestError, match=r"4 of 12 files cannot be used, max_failed_items is 3 \(empty.jpg: the file is empty; "
+    ):
         run_here(project, monkeypatch, "ingest")
 
 
@@ -107,7 +113,8 @@ def test_missing_and_empty_folder_say_what_to_do(project: Path, monkeypatch: pyt
 
 def test_more_avatars_keep_those_that_fewer_had() -> None:
     few, many = (
-        draw_avatars(AvatarSource(kind="avatars", num_images=num, seed=3, rates={}, correlations={"hat~beard": 0.5})) for num in (30, 70)
+        draw_avatars(AvatarSource(kind="avatars", num_images=num, seed=3, rates={}, correlations={"hat~beard": 0.5}))
+        for num in (30, 70)
     )
     assert many[:30] == few
     assert len(many) == 70

@@ -44,21 +44,57 @@ CASES = [
     ("run_seed", ..., "run_seed: is missing; every value is stated in params.yaml"),
     (A + "edit.strenghts", [1], "data.avatars.edit.strenghts: unknown key, did you mean 'strengths'? (got [1])"),
     (A + "edit.eta", 1.5, "data.avatars.edit.eta: input should be less than or equal to 1 (got 1.5)"),
-    (A + "edit.eta", "none", "data.avatars.edit.eta: input should be a valid number, unable to parse string as a number (got 'none')"),
-    (A + "edit.edits", {"x": {"hats": "flip"}}, "data.avatars.edit.edits.x: attribute 'hats' is labelled by nobody, did you mean 'hat'?"),
-    (A + "edit.edits", {"x": {"hat": "on"}}, "data.avatars.edit.edits.x.hat: input should be 'add', 'remove' or 'flip' (got 'on')"),
-    (A + "edit.h_window", [0.1, 0.9], "data.avatars.edit.h_window: must go from the noisy end down, such as [1.0, 0.3]"),
+    (
+        A + "edit.eta",
+        "none",
+        "data.avatars.edit.eta: input should be a valid number, unable to parse string as a number (got 'none')",
+    ),
+    (
+        A + "edit.edits",
+        {"x": {"hats": "flip"}},
+        "data.avatars.edit.edits.x: attribute 'hats' is labelled by nobody, did you mean 'hat'?",
+    ),
+    (
+        A + "edit.edits",
+        {"x": {"hat": "on"}},
+        "data.avatars.edit.edits.x.hat: input should be 'add', 'remove' or 'flip' (got 'on')",
+    ),
+    (
+        A + "edit.h_window",
+        [0.1, 0.9],
+        "data.avatars.edit.h_window: must go from the noisy end down, such as [1.0, 0.3]",
+    ),
     (A + "edit.h_scale", 2.0, "data.avatars.edit.h_scale: is 2.0, but boundary.spaces has no h; add it or set 0"),
-    (A + "ingest.split", {"val": 0.5, "test": 0.5}, "data.avatars.ingest.split: val and test leave nothing to train on"),
+    (
+        A + "ingest.split",
+        {"val": 0.5, "test": 0.5},
+        "data.avatars.ingest.split: val and test leave nothing to train on",
+    ),
     (A + "ingest.source.number", 3, "data.avatars.ingest.source.number: unknown key; there are kind"),
     (A + "ingest.fit", "squash", "data.avatars.ingest.fit: input should be 'crop', 'pad' or 'stretch' (got 'squash')"),
-    (A + "mixing.fixed_t", None, "data.avatars.mixing.fixed_t: is null, must be a timestep in [1, 999] with rule: fixed"),
+    (
+        A + "mixing.fixed_t",
+        None,
+        "data.avatars.mixing.fixed_t: is null, must be a timestep in [1, 999] with rule: fixed",
+    ),
     (A + "mixing.min_t", 900, "data.avatars.mixing.min_t: is 900, must not be above max_t (800)"),
     (A + "mixing.fixed_t", 1200, "data.avatars.mixing.fixed_t: input should be less than or equal to 999 (got 1200)"),
-    (A + "model", "data/pretrained/nothing", "data.avatars.model: data/pretrained/nothing does not exist; give an existing path"),
-    (A + "evaluate.judges", "data/none", "data.avatars.evaluate.judges: data/none does not exist; give an existing path"),
+    (
+        A + "model",
+        "data/pretrained/nothing",
+        "data.avatars.model: data/pretrained/nothing does not exist; give an existing path",
+    ),
+    (
+        A + "evaluate.judges",
+        "data/none",
+        "data.avatars.evaluate.judges: data/none does not exist; give an existing path",
+    ),
     (A + "label.source", {"kind": "csv", "path": "l.csv", "file_column": "f"}, ""),
-    (A + "label.source", {"kind": "clip", "weights": "ViT-B/32"}, "data.avatars.label.attributes.hat: does not fit source kind 'clip'"),
+    (
+        A + "label.source",
+        {"kind": "clip", "weights": "ViT-B/32"},
+        "data.avatars.label.attributes.hat: does not fit source kind 'clip'",
+    ),
 ]
 
 

@@ -16,7 +16,16 @@ import yaml
 
 from boundaryflow.storage.shards import load_items
 from boundaryflow.storage.tables import read_table
-from tests.stages.small_project import STAGES, command, content, copy_project, environment, run_here, run_stage, write_project
+from tests.stages.small_project import (
+    STAGES,
+    command,
+    content,
+    copy_project,
+    environment,
+    run_here,
+    run_stage,
+    write_project,
+)
 
 
 @pytest.fixture(scope="module")
@@ -66,13 +75,17 @@ def test_latents_of_one_timestep_and_boundaries_that_fit_them(finished: Path) ->
     facts = json.loads((finished / "data/invert/avatars/invert.json").read_text())
     assert facts["t_mix"] == 300
     table = read_table(finished / "data/boundary/avatars/boundaries.parquet", schema="boundaries/1")
-    assert set(zip(table["attribute"], table["space"], strict=True)) == {(a, s) for a in ("hat", "dark_skin") for s in ("eps", "h")}
+    assert set(zip(table["attribute"], table["space"], strict=True)) == {
+        (a, s) for a in ("hat", "dark_skin") for s in ("eps", "h")
+    }
     metrics = json.loads((finished / "data/evaluate/avatars/metrics.json").read_text())
     assert metrics["edits"]["hat"]["0"]["counterfactual_recovery"] == pytest.approx(0, abs=0.02)
     assert metrics["edits"]["hat"]["0"]["psnr_db"] == 100
 
 
-def test_second_run_computes_nothing_and_changes_no_byte(project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_second_run_computes_nothing_and_changes_no_byte(
+    project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     before = content(project / "data")
     with caplog.at_level("INFO"):
         run_here(project, monkeypatch, "ingest", "invert", "edit")
@@ -80,7 +93,9 @@ def test_second_run_computes_nothing_and_changes_no_byte(project: Path, monkeypa
     assert caplog.text.count(", 0 images to compute") == 3
 
 
-def test_five_more_images_compute_five(project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_five_more_images_compute_five(
+    project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     source = yaml.safe_load((project / "params.yaml").read_text())["data"]["avatars"]["ingest"]["source"]
     change(project, "ingest", source={**source, "num_images": 45})
     with caplog.at_level("INFO"):
@@ -88,7 +103,9 @@ def test_five_more_images_compute_five(project: Path, monkeypatch: pytest.Monkey
     assert caplog.text.count(", 5 images to compute") == 2
 
 
-def test_one_more_edit_leaves_the_others_as_they_are(project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_one_more_edit_leaves_the_others_as_they_are(
+    project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     before = content(project / "data/edit/avatars/hat")
     change(project, "edit", edits={"hat": {"hat": "flip"}, "both": {"hat": "add", "dark_skin": "flip"}})
     with caplog.at_level("INFO"):
@@ -115,7 +132,11 @@ def test_killed_stage_ends_with_the_bytes_of_an_undisturbed_one(project: Path, s
     rng, killed = random.Random(stage), 0
     for _ in range(4):
         process = subprocess.Popen(
-            command(stage), cwd=project, env=environment(BOUNDARYFLOW_BATCH_SIZE="32"), start_new_session=True, stderr=subprocess.DEVNULL
+            command(stage),
+            cwd=project,
+            env=environment(BOUNDARYFLOW_BATCH_SIZE="32"),
+            start_new_session=True,
+            stderr=subprocess.DEVNULL,
         )
         _wait_for_first_shard(process, project / "data" / stage)
         time.sleep(rng.uniform(0, 0.05))
@@ -152,4 +173,6 @@ def test_mistake_in_params_is_one_line_and_exit_status_two(project: Path) -> Non
     change(project, "edit", eta=3.0)
     result = run_stage(project, "edit")
     assert result.returncode == 2
-    assert result.stderr.strip() == "params.yaml: data.avatars.edit.eta: input should be less than or equal to 1 (got 3.0)"
+    assert (
+        result.stderr.strip() == "params.yaml: data.avatars.edit.eta: input should be less than or equal to 1 (got 3.0)"
+    )

@@ -37,7 +37,9 @@ def test_parts_are_there_when_their_attribute_is() -> None:
 
 
 def test_rates_fixed_values_and_correlations_are_kept() -> None:
-    drawn = faces(2000, rates={"hat": 0.1}, fixed={"yaw": 3.0, "beard": True}, correlations={("smiling", "mouth_open"): 0.9})
+    drawn = faces(
+        2000, rates={"hat": 0.1}, fixed={"yaw": 3.0, "beard": True}, correlations={("smiling", "mouth_open"): 0.9}
+    )
     has = {a: np.array([f.attributes[a] for f in drawn]) for a in ATTRIBUTES}
     assert has["hat"].mean() == pytest.approx(0.1, abs=0.03)
     assert has["beard"].all()
@@ -58,7 +60,10 @@ def test_factors_stay_in_their_range() -> None:
         ({"rates": {"hats": 0.5}}, "'hats' does not exist"),
         ({"rates": {"hat": 1.5}}, r"rate of 'hat' is 1.5, must be in \[0, 1\]"),
         ({"fixed": {"nose": 1}}, "'nose' does not exist"),
-        ({"correlations": {("hat", "beard"): 0.9, ("beard", "smiling"): 0.9, ("hat", "smiling"): -0.9}}, "contradict each other"),
+        (
+            {"correlations": {("hat", "beard"): 0.9, ("beard", "smiling"): 0.9, ("hat", "smiling"): -0.9}},
+            "contradict each other",
+        ),
     ],
 )
 def test_impossible_wishes_are_refused(options: dict[str, object], message: str) -> None:

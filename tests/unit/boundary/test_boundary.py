@@ -97,7 +97,15 @@ def test_bootstrap_cosine_tells_a_steady_normal_from_noise() -> None:
     for gap in (0.0, 30.0):
         latents, labels = two_classes(gap=gap)
         report = fit_boundary(
-            Gram.of(latents), labels, train, held_out, space="h", t_mix=1, attribute="a", model_sha256="m", num_bootstraps=6
+            Gram.of(latents),
+            labels,
+            train,
+            held_out,
+            space="h",
+            t_mix=1,
+            attribute="a",
+            model_sha256="m",
+            num_bootstraps=6,
         )[1]
         cosines.append(report.bootstrap_cosine)
     assert cosines[1] > cosines[0] + 0.2
@@ -108,5 +116,12 @@ def test_one_class_only_is_refused_with_the_counts() -> None:
     labels[:] = True
     with pytest.raises(BoundaryError, match="'hat': 40 images with it and 0 without to fit on"):
         fit_boundary(
-            Gram.of(latents), labels, np.arange(40), np.arange(40, 60), space="h", t_mix=1, attribute="hat", model_sha256="m"
+            Gram.of(latents),
+            labels,
+            np.arange(40),
+            np.arange(40, 60),
+            space="h",
+            t_mix=1,
+            attribute="hat",
+            model_sha256="m",
         )

@@ -8,7 +8,16 @@ import torch
 
 from boundaryflow.boundary import Boundary, Calibration
 from boundaryflow.diffusion import NoiseSchedule, ddim_step, invert, timestep_path
-from boundaryflow.editing import Curves, Move, choose_mixing_step, edit, measure_curves, paper_edit, paper_invert, separability
+from boundaryflow.editing import (
+    Curves,
+    Move,
+    choose_mixing_step,
+    edit,
+    measure_curves,
+    paper_edit,
+    paper_invert,
+    separability,
+)
 from boundaryflow.errors import BoundaryError
 from tests.unit.gaussian import GaussianModel
 
@@ -85,7 +94,13 @@ def test_curves_of_gaussian_data_follow_the_exact_radius() -> None:
     labels = np.arange(40) % 2 == 0
     x_0[:, 0] += 0.4 * torch.from_numpy(labels).float()[:, None, None]
     curves = measure_curves(
-        model, x_0, torch.randn(40, 3, 4, 4, generator=generator), timestep_path(999, 60), {"a": labels}, batch_size=16, seed=0
+        model,
+        x_0,
+        torch.randn(40, 3, 4, 4, generator=generator),
+        timestep_path(999, 60),
+        {"a": labels},
+        batch_size=16,
+        seed=0,
     )
     assert curves.radius_inverted[-1] == pytest.approx(1, abs=0.08)
     assert curves.radius_sampled[0] == pytest.approx(model.s, abs=0.06)
@@ -101,7 +116,9 @@ def curves_for_rules() -> Curves:
     return Curves(tuple(t.tolist()), inverted, nothing, sampled, nothing, auc)
 
 
-@pytest.mark.parametrize(("rule", "tolerance", "expected"), [("radius", 0.02, 500), ("separability", 0.02, 500), ("separability", 0.25, 750)])
+@pytest.mark.parametrize(
+    ("rule", "tolerance", "expected"), [("radius", 0.02, 500), ("separability", 0.02, 500), ("separability", 0.25, 750)]
+)
 def test_rules_read_the_curves(rule: str, tolerance: float, expected: int) -> None:
     schedule = NoiseSchedule.linear()
     chosen = choose_mixing_step(curves_for_rules(), schedule, rule, tolerance=tolerance, min_t=100, max_t=900)  # pyright: ignore[reportArgumentType]
@@ -109,7 +126,10 @@ def test_rules_read_the_curves(rule: str, tolerance: float, expected: int) -> No
 
 
 def test_rule_that_nothing_satisfies_says_how_near_it_came() -> None:
-    with pytest.raises(BoundaryError, match=r"tolerance 0\.001 holds at no timestep in \[100, 600\] \(the smallest gap there is 0\.0062\)"):
+    with pytest.raises(
+        BoundaryError,
+        match=r"tolerance 0\.001 holds at no timestep in \[100, 600\] \(the smallest gap there is 0\.0062\)",
+    ):
         choose_mixing_step(curves_for_rules(), NoiseSchedule.linear(), "radius", tolerance=0.001, min_t=100, max_t=600)
 
 

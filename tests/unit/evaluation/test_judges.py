@@ -19,7 +19,9 @@ def write_judges(folder: Path, *, all_three: bool = True) -> JudgeNet:
     if all_three:
         save_judge(folder, "embed", JudgeNet(3, (8, 16), 16, 5, "embed"), {**config, "num_outputs": 5}, ())
         segmenter = SegmenterNet(3, (8, 16), 4)
-        save_judge(folder, "segment", segmenter, {"channels": 3, "widths": (8, 16), "image_size": 16, "num_parts": 4}, "abcd")
+        save_judge(
+            folder, "segment", segmenter, {"channels": 3, "widths": (8, 16), "image_size": 16, "num_parts": 4}, "abcd"
+        )
     return classifier
 
 

@@ -15,14 +15,22 @@ SOURCES = {f"id{i}": f"set/{i:03d}.png" for i in range(4)}
 WHERE = Path("labels.csv")
 
 
-def join(rows: dict[str, list[object]], spec: AttributeColumn | None = None, sources: dict[str, str] = SOURCES) -> list[float]:
+def join(
+    rows: dict[str, list[object]], spec: AttributeColumn | None = None, sources: dict[str, str] = SOURCES
+) -> list[float]:
     spec = spec or AttributeColumn("smile")
     return join_labels(pd.DataFrame(rows), WHERE, "file", sources, {"smile": spec})["smile"].tolist()
 
 
 @pytest.mark.parametrize(
     "values",
-    [["1", "0", "1", "0"], ["1", "-1", "1", "-1"], ["true", "False", "TRUE", "no"], [1.0, 0.0, 1.0, 0.0], [True, False, True, False]],
+    [
+        ["1", "0", "1", "0"],
+        ["1", "-1", "1", "-1"],
+        ["true", "False", "TRUE", "no"],
+        [1.0, 0.0, 1.0, 0.0],
+        [True, False, True, False],
+    ],
 )
 def test_every_spelling_of_yes_and_no(values: list[object]) -> None:
     assert join({"file": list(SOURCES.values()), "smile": values}) == [1, 0, 1, 0]
@@ -55,9 +63,13 @@ def test_ambiguous_short_names_are_not_guessed() -> None:
 def test_values_and_limits_leave_the_rest_unknown() -> None:
     files = list(SOURCES.values())
     digits = AttributeColumn("digit", positive=[4], negative=["9"])
-    np.testing.assert_array_equal(join({"file": list(files), "digit": ["4", "9", "7", "4.0"]}, digits), [1, 0, np.nan, 1])
+    np.testing.assert_array_equal(
+        join({"file": list(files), "digit": ["4", "9", "7", "4.0"]}, digits), [1, 0, np.nan, 1]
+    )
     strokes = AttributeColumn("width", above=3, below=2)
-    np.testing.assert_array_equal(join({"file": list(files), "width": ["3.1", "1.9", "2.5", "x"[:0]]}, strokes), [1, 0, np.nan, np.nan])
+    np.testing.assert_array_equal(
+        join({"file": list(files), "width": ["3.1", "1.9", "2.5", "x"[:0]]}, strokes), [1, 0, np.nan, np.nan]
+    )
 
 
 @pytest.mark.parametrize(
@@ -66,9 +78,17 @@ def test_values_and_limits_leave_the_rest_unknown() -> None:
         ({"name": ["a"], "smile": ["1"]}, None, "has no column 'file'; there are name, smile"),
         ({"file": ["a"], "grin": ["1"]}, None, "has no column 'smile'"),
         ({"file": list(SOURCES.values()), "smile": ["1", "0", "7", "0"]}, None, "has '7' in row 3; must be 0/1"),
-        ({"file": list(SOURCES.values()), "smile": ["1", "0", "maybe", "0"]}, None, "has 'maybe' in row 3, which is no number"),
+        (
+            {"file": list(SOURCES.values()), "smile": ["1", "0", "maybe", "0"]},
+            None,
+            "has 'maybe' in row 3, which is no number",
+        ),
         ({"file": ["set/000.png", "set/000.png"], "smile": ["1", "0"]}, None, "rows for set/000.png contradict"),
-        ({"file": ["q", "set/000.png"], "smile": ["1", "0"]}, None, r"only 1 of 4 images have a row, must be 95%; images without: set/001.png"),
+        (
+            {"file": ["q", "set/000.png"], "smile": ["1", "0"]},
+            None,
+            r"only 1 of 4 images have a row, must be 95%; images without: set/001.png",
+        ),
     ],
 )
 def test_mistakes_are_one_clear_line(rows: dict[str, list[object]], spec: AttributeColumn | None, message: str) -> None:
@@ -85,11 +105,15 @@ def test_tables_of_all_kinds_are_read_alike(tmp_path: Path) -> None:
     table.to_json(tmp_path / "l.jsonl", orient="records", lines=True)
     for name in ("l.csv", "l.tsv", "l.parquet", "l.jsonl"):
         found = join_labels(
-            read_annotations(tmp_path / name), tmp_path / name, "file", {"x": "a.png", "y": "b.png"}, {"smile": AttributeColumn("smile")}
+            read_annotations(tmp_path / name),
+            tmp_path / name,
+            "file",
+            {"x": "a.png", "y": "b.png"},
+            {"smile": AttributeColumn("smile")},
         )
         assert found["smile"].tolist() == [1, 0]
+    (tmp_path / "l.xls").write_text("")
     with pytest.raises(LabelError, match="kind '.xls' is not known"):
-        (tmp_path / "l.xls").write_text("")
         read_annotations(tmp_path / "l.xls")
     with pytest.raises(LabelError, match="no such file"):
         read_annotations(tmp_path / "none.csv")

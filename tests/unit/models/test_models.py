@@ -12,15 +12,28 @@ from diffusers import UNet2DModel
 from boundaryflow.errors import CheckpointError
 from boundaryflow.models import load_model
 
-SCHEDULER = {"num_train_timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02, "beta_schedule": "linear", "prediction_type": "epsilon"}
+SCHEDULER = {
+    "num_train_timesteps": 1000,
+    "beta_start": 1e-4,
+    "beta_end": 0.02,
+    "beta_schedule": "linear",
+    "prediction_type": "epsilon",
+}
 
 
 def write_tiny(folder: Path, *, fold: int = 1, size: int = 8, **config: object) -> Path:
     torch.manual_seed(0)
     unet = UNet2DModel(
-        sample_size=size, in_channels=3 * fold**2, out_channels=3 * fold**2, layers_per_block=1,
-        block_out_channels=(8, 16), down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2,
-        norm_num_groups=4, attention_head_dim=16, **config,
+        sample_size=size,
+        in_channels=3 * fold**2,
+        out_channels=3 * fold**2,
+        layers_per_block=1,
+        block_out_channels=(8, 16),
+        down_block_types=("DownBlock2D",) * 2,
+        up_block_types=("UpBlock2D",) * 2,
+        norm_num_groups=4,
+        attention_head_dim=16,
+        **config,
     )
     unet.save_pretrained(folder)
     (folder / "scheduler_config.json").write_text(json.dumps(SCHEDULER))
@@ -78,8 +91,15 @@ def test_hash_covers_weights_and_schedule(tmp_path: Path) -> None:
 def test_learned_variance_is_left_out(tmp_path: Path) -> None:
     torch.manual_seed(0)
     unet = UNet2DModel(
-        sample_size=8, in_channels=3, out_channels=6, layers_per_block=1, block_out_channels=(8, 16),
-        down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2, norm_num_groups=4, attention_head_dim=16,
+        sample_size=8,
+        in_channels=3,
+        out_channels=6,
+        layers_per_block=1,
+        block_out_channels=(8, 16),
+        down_block_types=("DownBlock2D",) * 2,
+        up_block_types=("UpBlock2D",) * 2,
+        norm_num_groups=4,
+        attention_head_dim=16,
     )
     unet.save_pretrained(tmp_path)
     (tmp_path / "scheduler_config.json").write_text(json.dumps(SCHEDULER))

@@ -30,7 +30,16 @@ def two_halves(mode: str = "RGB", size: tuple[int, int] = (40, 40)) -> Image.Ima
 
 @pytest.mark.parametrize(
     ("mode", "kind"),
-    [("RGB", "PNG"), ("RGB", "JPEG"), ("RGB", "WEBP"), ("RGB", "BMP"), ("RGB", "TIFF"), ("P", "GIF"), ("CMYK", "JPEG"), ("RGBA", "PNG")],
+    [
+        ("RGB", "PNG"),
+        ("RGB", "JPEG"),
+        ("RGB", "WEBP"),
+        ("RGB", "BMP"),
+        ("RGB", "TIFF"),
+        ("P", "GIF"),
+        ("CMYK", "JPEG"),
+        ("RGBA", "PNG"),
+    ],
 )
 def test_every_format_gives_the_same_picture(mode: str, kind: str) -> None:
     pixels, about = decode_image(encoded(two_halves(mode), kind), 16, 3, "crop", WHITE)

@@ -10,7 +10,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from boundaryflow.errors import ManifestError
-from boundaryflow.storage.shards import buckets, complete_shard, fingerprint, load_items, plan_shards, read_shard, shard_index, sweep
+from boundaryflow.storage.shards import (
+    buckets,
+    complete_shard,
+    fingerprint,
+    load_items,
+    plan_shards,
+    read_shard,
+    shard_index,
+    sweep,
+)
 
 ITEMS = st.lists(st.text("0123456789abcdef", min_size=4, max_size=4), min_size=1, max_size=60, unique=True)
 
