@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from boundaryflow.boundary import Boundary
-from boundaryflow.boundary.hyperplane import Space
+from boundaryflow.boundary.hyperplane import SPACES, Space
 from boundaryflow.diffusion import EpsModel, Inversion, ddim_step, denoise, timestep_path
 from boundaryflow.editing import edit_at_strengths
 from boundaryflow.errors import BoundaryError, ManifestError
+from boundaryflow.files import write_bytes
 from boundaryflow.rng import item_noise
 from boundaryflow.storage.images import encode_png, read_image, to_model_range, to_u8
 from stages.edit import open_boundaries
@@ -49,7 +50,7 @@ def edit_photos(
         for strength, picture in zip(strengths, of_image, strict=True):
             target = out / f"{path.stem}_{attribute}_{strength:+g}.png"
             facts = {"synthetic": "true", "source": path.name, "edit": f"{attribute} {strength:+g}", "dataset": dataset}
-            _write(target, encode_png(picture, facts))
+            write_bytes(target, encode_png(picture, facts))
             written.append(target)
     return written
 
@@ -64,7 +65,7 @@ def sweep_photo(path: Path, dataset: str, attribute: str, start: float, stop: fl
     pictures = _edited([path], dataset, attribute, strengths)[0]
     out.mkdir(parents=True, exist_ok=True)
     target = out / f"{path.stem}_{attribute}_{start:+g}_to_{stop:+g}.png"
-    _write(
+    write_bytes(
         target, encode_png(torch.cat(list(pictures), dim=2), {"synthetic": "true", "edit": f"{attribute} {strengths}"})
     )
     return target
@@ -101,9 +102,9 @@ def sample_images(dataset: str, num: int, attributes: Mapping[str, bool], seed: 
     out.mkdir(parents=True, exist_ok=True)
     facts = {"synthetic": "true", "seed": str(seed), "attributes": json.dumps(dict(attributes)), "model": model.sha256}
     for index, picture in enumerate(u8):
-        _write(out / f"sample-{seed}-{index:05d}.png", encode_png(picture, facts))
+        write_bytes(out / f"sample-{seed}-{index:05d}.png", encode_png(picture, facts))
     grid = out / f"samples-{seed}.png"
-    _write(grid, encode_png(_tile(u8, num_columns=8), facts))
+    write_bytes(grid, encode_png(_tile(u8, num_columns=8), facts))
     return grid
 
 
@@ -159,13 +160,9 @@ def _denoise_with(
         held, distance = of_attribute[space].calibration, of_attribute[space].signed_distance(latents)
         has = distance > (held.mean_positive + held.mean_negative) / 2
         signs[has == wanted[column], column] = 0  # already on the side that is asked for
-    by_space: dict[str, list[Boundary]] = {
-        s: [b[s] for b in boundaries]
-        for s, scale in (("eps", settings.eps_scale), ("h", settings.h_scale))
-        if scale != 0
-    }
+    scales: dict[Space, float] = {"eps": settings.eps_scale, "h": settings.h_scale}
+    by_space: dict[Space, list[Boundary]] = {s: [b[s] for b in boundaries] for s in SPACES if scales[s] != 0}
     inversion = Inversion(x_mix, h_mix, path, None)
-    scales = {"eps": settings.eps_scale, "h": settings.h_scale}
     window = (settings.h_window[0], settings.h_window[1])
     return edit_at_strengths(model, inversion, by_space, signs, [1.0], scales=scales, h_window=window)[:, 0]
 
@@ -200,9 +197,3 @@ def _tile(pictures: Tensor, num_columns: int) -> Tensor:
     padded = torch.cat([pictures, pictures.new_zeros((missing, *pictures.shape[1:]))])
     rows = [torch.cat(list(padded[start : start + columns]), dim=2) for start in range(0, len(padded), columns)]
     return torch.cat(rows, dim=1)
-
-
-def _write(path: Path, data: bytes) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(data)
-    temporary.replace(path)

@@ -70,14 +70,14 @@ def open_boundaries(dataset: str, attribute: str) -> dict[Space, Boundary]:
 
 def directions_of(labels: pd.DataFrame, items: Sequence[str], targets: Mapping[str, str]) -> dict[str, list[int]]:
     """Which way each image goes along each attribute: +1, -1, or 0 where it is there or its label is unknown."""
-    result: dict[str, list[int]] = {}
-    for item in items:
-        probabilities = [float(labels.at[item, attribute]) for attribute in targets]
-        result[item] = [
+    probabilities = labels.loc[list(items), list(targets)].to_numpy(np.float64)
+    return {
+        item: [
             0 if np.isnan(p) else TARGET_SIGNS[target][int(p > 0.5)]
-            for p, target in zip(probabilities, targets.values(), strict=True)
+            for p, target in zip(row, targets.values(), strict=True)
         ]
-    return result
+        for item, row in zip(items, probabilities, strict=True)
+    }
 
 
 def run(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from boundaryflow.boundary import Boundary
-from boundaryflow.boundary.hyperplane import Space
+from boundaryflow.boundary.hyperplane import SPACES, Space
 from boundaryflow.diffusion import EpsModel, Inversion, denoise, invert, timestep_path
 from boundaryflow.editing import edit_at_strengths, paper_edit, paper_invert
 from boundaryflow.errors import BoundaryError
@@ -121,9 +121,11 @@ class Editor:
             BoundaryError: A boundary is missing in a space, or belongs to another model or timestep.
         """
         settings, inversion = self._settings, take(source.inversion, rows)
-        scales = {"eps": settings.eps_scale, "h": settings.h_scale}
-        spaces: list[Space] = [s for s in ("eps", "h") if scales[s] != 0 or settings.paper_mode]  # pyright: ignore[reportAssignmentType]
-        by_space = {space: [self._boundary(b, space) for b in boundaries] for space in spaces}
+        scales: dict[Space, float] = {"eps": settings.eps_scale, "h": settings.h_scale}
+        spaces: list[Space] = [s for s in SPACES if scales[s] != 0 or settings.paper_mode]
+        by_space: dict[Space, list[Boundary]] = {
+            space: [self._boundary(b, space) for b in boundaries] for space in spaces
+        }
         if settings.paper_mode:
             return self._paper_edit(source, rows, inversion, by_space, directions)
         back = source.reconstruction

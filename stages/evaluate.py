@@ -18,10 +18,11 @@ from torch import Tensor
 from boundaryflow import evaluation as ev
 from boundaryflow.avatars import ATTRIBUTES, FACTORS, Avatar, render, segment
 from boundaryflow.errors import ManifestError
+from boundaryflow.files import write_bytes
 from boundaryflow.labelling import ClipLabeller, load_clip
 from boundaryflow.storage.images import to_model_range
 from boundaryflow.storage.shards import load_items
-from boundaryflow.storage.tables import read_table, write_bytes, write_json, write_table
+from boundaryflow.storage.tables import read_table, write_json, write_table
 from stages.frozen_model import device
 from stages.params import LabelParams, PromptRule, load_params
 from stages.process import Progress, entry
@@ -129,7 +130,7 @@ class _Judged:
 
     def __init__(self, bench: Bench, items: Sequence[str], targets: Sequence[dict[str, int]], before: Tensor) -> None:
         self._bench, self._targets, self._before = bench, targets, before
-        self._truth, self._region = _truths(bench, items, targets)
+        self._truth, self._region = _truths(bench, items, targets, before.shape[-1])
         judges = bench.judges
         self._signs = torch.zeros(len(items), len(judges.attributes) if judges else 0)
         if judges:
@@ -193,7 +194,7 @@ class _Judged:
 
 
 def _truths(
-    bench: Bench, items: Sequence[str], targets: Sequence[dict[str, int]]
+    bench: Bench, items: Sequence[str], targets: Sequence[dict[str, int]], size: int
 ) -> tuple[Tensor | None, Tensor | None]:
     """The exact counterfactual of each image in [0, 1], and where it differs in what it shows."""
     if not bench.avatars:
@@ -203,9 +204,9 @@ def _truths(
         source = changed = bench.avatars[item]
         for attribute, sign in asked.items():
             changed = changed.with_attribute(attribute, sign > 0)
-        drawn, as_is = np.array(render(changed), np.float32), np.array(render(source), np.float32)
+        drawn, as_is = np.array(render(changed, size), np.float32), np.array(render(source, size), np.float32)
         pictures.append(torch.from_numpy(drawn.transpose(2, 0, 1) / 255))
-        differs = (np.abs(drawn - as_is).max(2) > 0) | (segment(changed) != segment(source))
+        differs = (np.abs(drawn - as_is).max(2) > 0) | (segment(changed, size) != segment(source, size))
         regions.append(torch.from_numpy(differs))
     return torch.stack(pictures), torch.stack(regions)
 
@@ -232,14 +233,15 @@ def _summarise(
 ) -> pd.DataFrame:
     """One row per edit and strength: means over images, with intervals where they matter most."""
     rows: list[dict[str, Any]] = []
-    for (edit, strength), group in per_image.groupby(["edit", "strength"]):
+    for (edit, strength), kept in distances.items():
+        group = per_image[(per_image["edit"] == edit) & (per_image["strength"] == strength)]
         row: dict[str, Any] = {"edit": edit, "strength": strength, "num_images": len(group)}
         for column in group.columns.drop(["item_id", "edit", "strength"]):
             values = group[column].to_numpy(np.float64)
             row[column] = float(np.nanmean(values)) if not np.isnan(values).all() else float("nan")
             if column in _SUMMARY_INTERVALS:
                 row[f"{column}_low"], row[f"{column}_high"] = ev.bootstrap_interval(values, num_bootstraps, seed)
-        rows.append({**row, **distances[str(edit), float(strength)]})
+        rows.append({**row, **kept})
     return pd.DataFrame(rows)
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import pandas as pd
 
 from boundaryflow.errors import ManifestError
+from boundaryflow.files import write_bytes
 from boundaryflow.storage.images import encode_png
 from boundaryflow.storage.shards import read_shard
-from boundaryflow.storage.tables import read_table, write_bytes, write_table
+from boundaryflow.storage.tables import read_table, write_table
 
 
 def export_images(

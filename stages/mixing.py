@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from boundaryflow.diffusion import timestep_path
 from boundaryflow.editing import Curves, choose_mixing_step, measure_curves
 from boundaryflow.editing.mixing_step import Rule
+from boundaryflow.files import write_bytes
 from boundaryflow.rng import item_noise
 from boundaryflow.storage.images import to_model_range
 from boundaryflow.storage.shards import load_items
-from boundaryflow.storage.tables import read_table, write_bytes, write_json, write_table
+from boundaryflow.storage.tables import read_table, write_json, write_table
 from stages.frozen_model import batch_size, open_model
 from stages.params import load_params
 from stages.process import Progress, entry

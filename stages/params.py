@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 import re
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from boundaryflow.errors import ParamsError
+from boundaryflow.files import write_bytes
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -223,7 +223,7 @@ class DatasetParams(Section):
         return self
 
     def _check_rules(self) -> None:
-        wanted = {
+        wanted: dict[str, tuple[type[Section], ...]] = {
             "clip": (PromptRule,),
             "csv": (ValueRule, ThresholdRule, ColumnRule),
             "avatars": (ColumnRule, PromptRule),
@@ -380,6 +380,4 @@ def activate_dataset(path: Path, name: str) -> None:
             f"{path}: datasets: must be written on one line, such as datasets: [avatars]; add {name} by hand"
         )
     names = ", ".join([*(n for n in (n.strip() for n in found["names"].split(",")) if n), name])
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(f"{text[: found.start()]}datasets: [{names}]{text[found.end() :]}")
-    os.replace(temporary, path)
+    write_bytes(path, f"{text[: found.start()]}datasets: [{names}]{text[found.end() :]}".encode())

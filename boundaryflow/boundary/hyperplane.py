@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
 from torch import Tensor
 
 from boundaryflow.errors import BoundaryError
+from boundaryflow.tensor_files import read_tensors, write_tensors
 
 Space = Literal["eps", "h"]
+SPACES: tuple[Space, ...] = ("eps", "h")
 SCHEMA = "boundary/1"
 
 
@@ -105,18 +104,12 @@ def save_boundaries(path: Path, boundaries: Mapping[Space, Boundary]) -> None:
 
     The file appears whole or not at all, and its bytes depend on the content only.
     """
-    tensors = {f"{space}.normal": b.normal.float().contiguous() for space, b in boundaries.items()}
+    tensors = {f"{space}.normal": b.normal.float() for space, b in boundaries.items()}
     facts = {
         space: {k: v for k, v in asdict(replace(b, normal=torch.empty(0))).items() if k != "normal"}
         for space, b in boundaries.items()
     }
-    data = save(tensors, {"schema": SCHEMA, "boundaries": json.dumps(facts, sort_keys=True)})
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    write_tensors(path, tensors, {"schema": SCHEMA, "boundaries": facts})
 
 
 def load_boundaries(path: Path) -> dict[Space, Boundary]:
@@ -128,19 +121,13 @@ def load_boundaries(path: Path) -> dict[Space, Boundary]:
     if not path.exists():
         raise BoundaryError(f"boundary {path}: no such file; run `boundaryflow run` to fit it")
     try:
-        with safe_open(path, "pt") as file:
-            meta = file.metadata() or {}
-            if meta.get("schema") != SCHEMA:
-                raise BoundaryError(
-                    f"boundary {path}: schema is {meta.get('schema')!r}, must be {SCHEMA!r}; fit it again"
-                )
-            facts = json.loads(meta["boundaries"])
-            return {
-                space: Boundary(
-                    normal=file.get_tensor(f"{space}.normal"),
-                    **{**fact, "calibration": Calibration(**fact["calibration"])},
-                )
-                for space, fact in facts.items()
-            }
+        tensors, about = read_tensors(path)
     except SafetensorError as error:
         raise BoundaryError(f"boundary {path}: not a whole safetensors file ({error}); fit it again") from None
+    if about.get("schema") != SCHEMA:
+        raise BoundaryError(f"boundary {path}: schema is {about.get('schema')!r}, must be {SCHEMA!r}; fit it again")
+    boundaries: dict[Space, Boundary] = {}
+    for space, fact in about["boundaries"].items():
+        whole: dict[str, Any] = {**fact, "calibration": Calibration(**fact["calibration"])}
+        boundaries[space] = Boundary(normal=tensors[f"{space}.normal"], **whole)
+    return boundaries

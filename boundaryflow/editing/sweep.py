@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from boundaryflow.boundary import Boundary
+from boundaryflow.boundary.hyperplane import Space
 from boundaryflow.diffusion import EpsModel, Inversion
 from boundaryflow.editing.single_step import Move, edit
 
@@ -16,11 +17,11 @@ from boundaryflow.editing.single_step import Move, edit
 def edit_at_strengths(
     model: EpsModel,
     inversion: Inversion,
-    boundaries: Mapping[str, Sequence[Boundary]],
+    boundaries: Mapping[Space, Sequence[Boundary]],
     directions: Float[Tensor, "b a"],
     strengths: Sequence[float],
     *,
-    scales: Mapping[str, float],
+    scales: Mapping[Space, float],
     h_window: tuple[float, float] = (1.0, 0.0),
     eta: float = 0.0,
     noise: Callable[[int], Tensor] | None = None,

@@ -6,7 +6,6 @@ diffusion model, and are read from safetensors files whose metadata says what th
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +14,11 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from boundaryflow.errors import CheckpointError
+from boundaryflow.tensor_files import read_tensors, write_tensors
 
 Kind = Literal["classify", "embed", "segment"]
 FILES: dict[Kind, str] = {
@@ -142,10 +141,8 @@ def save_judge(folder: Path, kind: Kind, net: nn.Module, config: dict[str, Any],
         config: The arguments it was made with, and `image_size`.
         names: Names of its outputs; empty for an embedder.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: tensor.detach().half().contiguous() for name, tensor in net.state_dict().items()}
-    about = {"kind": kind, "config": json.dumps(config, sort_keys=True), "names": json.dumps(list(names))}
-    save_file(tensors, folder / FILES[kind], about)
+    tensors = {name: tensor.half() for name, tensor in net.state_dict().items()}
+    write_tensors(folder / FILES[kind], tensors, {"kind": kind, "config": config, "names": list(names)})
 
 
 def load_judges(folder: Path, device: torch.device | str = "cpu") -> Judges:
@@ -166,17 +163,15 @@ def _load(path: Path, kind: Kind, device: torch.device | str) -> tuple[nn.Module
     if not path.exists():
         raise CheckpointError(f"judge {path}: no such file; give a folder with judges, or set evaluate.judges to null")
     try:
-        with safe_open(path, "pt") as file:
-            about = file.metadata() or {}
-            tensors = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 - not a mapping
+        tensors, about = read_tensors(path)
     except SafetensorError as error:
         raise CheckpointError(f"judge {path}: not a whole safetensors file ({error}); fetch it again") from None
     if about.get("kind") != kind:
         raise CheckpointError(f"judge {path}: kind is {about.get('kind')!r}, must be {kind!r}")
-    config = json.loads(about["config"])
+    config = about["config"]
     if kind == "segment":
         net: nn.Module = SegmenterNet(config["channels"], config["widths"], config["num_parts"])
     else:
         net = JudgeNet(config["channels"], config["widths"], config["image_size"], config["num_outputs"], kind)
-    net.load_state_dict(tensors)
-    return net.to(device).eval().requires_grad_(False), config, json.loads(about["names"])
+    net.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
+    return net.to(device).eval().requires_grad_(False), config, about["names"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import UNet2DModel
+from diffusers.models.unets.unet_2d import UNet2DModel
 from safetensors import SafetensorError, safe_open
 
 from boundaryflow.diffusion import NoiseSchedule

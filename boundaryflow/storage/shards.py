@@ -18,12 +18,11 @@ from typing import Any
 
 import pandas as pd
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
 from torch import Tensor
 
 from boundaryflow.errors import ManifestError
-from boundaryflow.storage.tables import write_bytes
+from boundaryflow.tensor_files import read_about, read_tensors, write_tensors
 
 SCHEMA = "shard/1"
 
@@ -154,14 +153,8 @@ def complete_shard(job: ShardJob, computed: Mapping[str, Tensor]) -> Path:
 
 def write_shard(path: Path, tensors: Mapping[str, Tensor], item_ids: Sequence[str], recipe: str) -> Path:
     """Write one shard, whole or not at all."""
-    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
-    about = {
-        "schema": SCHEMA,
-        "recipe": recipe,
-        "item_ids": json.dumps(list(item_ids)),
-        "payload_sha256": _digest(plain),
-    }
-    write_bytes(path, save(plain, about))
+    about = {"schema": SCHEMA, "recipe": recipe, "item_ids": list(item_ids), "payload_sha256": _digest(tensors)}
+    write_tensors(path, tensors, about)
     return path
 
 
@@ -172,16 +165,14 @@ def read_shard(path: Path) -> Shard:
         ManifestError: The file is missing, damaged, or not a shard.
     """
     try:
-        with safe_open(path, "pt") as file:
-            about = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+        tensors, about = read_tensors(path)
     except (SafetensorError, OSError) as error:
         raise ManifestError(f"shard {path}: cannot be read ({error}); run `boundaryflow run` to make it anew") from None
     if about.get("schema") != SCHEMA or about.get("payload_sha256") != _digest(tensors):
         raise ManifestError(
             f"shard {path}: its content is not what its header says; run `boundaryflow run` to make it anew"
         )
-    return Shard(tuple(json.loads(about["item_ids"])), about["recipe"], tensors)
+    return Shard(tuple(about["item_ids"]), about["recipe"], tensors)
 
 
 def _read_valid(path: Path) -> Shard | None:
@@ -195,7 +186,9 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().data if tensor.numel() else b"")
+        digest.update(
+            tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data if tensor.numel() else b""
+        )
     return digest.hexdigest()
 
 
@@ -217,12 +210,11 @@ def shard_index(folder: Path, recipe: str | None = None) -> pd.DataFrame:
     rows: list[tuple[str, str, int]] = []
     for path in sorted(folder.glob("shard-*.safetensors")):
         try:
-            with safe_open(path, "pt") as file:
-                about = file.metadata() or {}
+            about = read_about(path)
         except (SafetensorError, OSError):
             continue
         if about.get("schema") == SCHEMA and recipe in (None, about["recipe"]):
-            rows += [(item, path.name, row) for row, item in enumerate(json.loads(about["item_ids"]))]
+            rows += [(item, path.name, row) for row, item in enumerate(about["item_ids"])]
     return pd.DataFrame(sorted(rows), columns=["item_id", "shard", "row"])
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,19 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from boundaryflow.errors import ManifestError
+from boundaryflow.files import write_bytes
 
 _SCHEMA, _UNITS = b"boundaryflow.schema", b"boundaryflow.units"
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file so that it is seen whole or not at all, also after a power cut."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
 
 
 def write_json(path: Path, content: Any) -> None:

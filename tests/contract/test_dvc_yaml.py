@@ -45,8 +45,9 @@ def test_every_section_of_a_data_set_belongs_to_a_stage() -> None:
         for key in stage["params"]
         if "item.ds" in key
     }
+    assert "data.${item.ds}" in STAGES["report"]["params"]  # it shows them all, its own section among them
     for dataset in PARAMS["data"].values():
-        assert set(dataset) <= used
+        assert set(dataset) <= used | {"report"}
 
 
 def test_resumable_stages_persist_their_output() -> None:

@@ -1,0 +1,52 @@
+"""Tensor files whose bytes depend on their content only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from boundaryflow.files import write_bytes
+
+_ABOUT = "boundaryflow"
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+    """Write a safetensors file with facts about it in its header.
+
+    safetensors writes the entries of its metadata in an order that changes from process to
+    process, so the facts go into a single one, as JSON.
+
+    Args:
+        path: File to write.
+        tensors: Name to tensor, on any device, of any layout.
+        about: What the header says; any JSON values.
+    """
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
+    write_bytes(path, save(plain, {_ABOUT: json.dumps(dict(about), sort_keys=True, allow_nan=False)}))
+
+
+def read_about(path: Path) -> dict[str, Any]:
+    """What the header of a safetensors file says; empty if it is not one of ours.
+
+    Raises:
+        SafetensorError, OSError: The file cannot be read.
+    """
+    with safe_open(path, "pt") as file:
+        return json.loads((file.metadata() or {}).get(_ABOUT, "{}"))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors of a safetensors file, and what its header says.
+
+    Raises:
+        SafetensorError, OSError: The file cannot be read.
+    """
+    with safe_open(path, "pt") as file:
+        about = json.loads((file.metadata() or {}).get(_ABOUT, "{}"))
+        return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118 - not a mapping
