@@ -19,6 +19,7 @@ from boundaryflow.errors import BoundaryError, ManifestError
 from boundaryflow.files import write_bytes
 from boundaryflow.rng import item_noise
 from boundaryflow.storage.images import encode_png, read_image, to_model_range, to_u8
+from boundaryflow.storage.tables import read_json
 from stages.edit import open_boundaries
 from stages.editor import Editor, EditSettings
 from stages.frozen_model import open_model, resolve_dtype
@@ -182,7 +183,7 @@ def _boundary(dataset: str, attribute: str) -> dict[Space, Boundary]:
 
 def _open(dataset: str, params: DatasetParams) -> tuple[EpsModel, EditSettings]:
     model = open_model(params.model, params.dtype)
-    facts = json.loads((Path("data/invert") / dataset / "invert.json").read_text())
+    facts = read_json(Path("data/invert") / dataset / "invert.json")
     numbers = params.edit.model_dump(exclude={"split", "max_images", "edits"})
     dtype = str(resolve_dtype(params.dtype)).removeprefix("torch.")
     return model, EditSettings(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from sklearn.metrics import roc_auc_score
 from boundaryflow.boundary import Boundary, Gram, fit_boundary, save_boundaries
 from boundaryflow.boundary.hyperplane import Space
 from boundaryflow.storage.shards import load_items
-from boundaryflow.storage.tables import read_table, write_json, write_table
+from boundaryflow.storage.tables import read_json, read_table, write_json, write_table
 from stages.params import load_params
 from stages.process import Progress, entry
 
@@ -37,7 +36,7 @@ def run(
     """Fit and write all boundaries of a data set; returns one row per boundary."""
     inverted, out = Path("data/invert") / dataset, Path("data/boundary") / dataset
     out.mkdir(parents=True, exist_ok=True)
-    facts = json.loads((inverted / "invert.json").read_text())
+    facts = read_json(inverted / "invert.json")
     labels = read_table(Path("data/label") / dataset / "labels.parquet", schema="labels/1").set_index("item_id")
     manifest = read_table(Path("data/ingest") / dataset / "manifest.parquet", schema="manifest/1").set_index("item_id")
     items = sorted(set(labels.index) & set(manifest.index[manifest["status"] == "ok"]))

@@ -19,7 +19,7 @@ from boundaryflow.diffusion import timestep_path
 from boundaryflow.errors import BoundaryError
 from boundaryflow.storage.images import to_model_range, to_u8
 from boundaryflow.storage.shards import ShardJob, fingerprint, load_items, shard_index
-from boundaryflow.storage.tables import read_table, write_json, write_table
+from boundaryflow.storage.tables import read_json, read_table, write_json, write_table
 from stages.editor import Editor, EditSettings
 from stages.frozen_model import batch_size, open_model, resolve_dtype
 from stages.params import load_params
@@ -94,7 +94,7 @@ def run(
 ) -> int:
     """Edit what is not edited yet; returns the number of (image, edit) pairs that were."""
     ingested, out = Path("data/ingest") / dataset, Path("data/edit") / dataset
-    facts = json.loads((Path("data/invert") / dataset / "invert.json").read_text())
+    facts = read_json(Path("data/invert") / dataset / "invert.json")
     net = open_model(model, dtype)
     if facts["model_sha256"] != net.sha256:
         raise BoundaryError(f"edit {dataset}: the model changed since the images were inverted; run `boundaryflow run`")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from boundaryflow.editing import paper_invert
 from boundaryflow.rng import item_noise
 from boundaryflow.storage.images import to_model_range
 from boundaryflow.storage.shards import ShardJob, fingerprint, load_items, shard_index
-from boundaryflow.storage.tables import read_table, write_json, write_table
+from boundaryflow.storage.tables import read_json, read_table, write_json, write_table
 from stages.frozen_model import batch_size, open_model, resolve_dtype
 from stages.params import load_params
 from stages.process import entry
@@ -71,7 +70,7 @@ def run(
 ) -> int:
     """Invert what is not inverted yet; returns the number of images that were."""
     ingested, out = Path("data/ingest") / dataset, Path("data/invert") / dataset
-    t_mix = json.loads((Path("data/mixing") / dataset / "mixing.json").read_text())["t_mix"]
+    t_mix = read_json(Path("data/mixing") / dataset / "mixing.json")["t_mix"]
     net = open_model(model, dtype)
     resolved = str(resolve_dtype(dtype)).removeprefix("torch.")
     matters: dict[str, Any] = {
@@ -83,7 +82,7 @@ def run(
         "store_dtype": store_dtype,
         "t_mix": t_mix,
     }
-    upstream = json.loads((ingested / "ingest.json").read_text())["recipe"]
+    upstream = read_json(ingested / "ingest.json")["recipe"]
     recipe = fingerprint(stage="invert", code=CODE_VERSION, model=net.sha256, upstream=upstream, **matters)
     manifest = read_table(ingested / "manifest.parquet", schema="manifest/1")
     items = sorted(manifest.loc[manifest["status"] == "ok", "item_id"])

@@ -23,6 +23,20 @@ def write_json(path: Path, content: Any) -> None:
     write_bytes(path, (json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n").encode())
 
 
+def read_json(path: Path) -> Any:
+    """Read what `write_json` wrote.
+
+    Raises:
+        ManifestError: The file is missing or damaged.
+    """
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise ManifestError(f"{path}: no such file; run `boundaryflow run` to make it") from None
+    except ValueError as error:
+        raise ManifestError(f"{path}: damaged ({error}); delete it and run `boundaryflow run`") from None
+
+
 def write_table(path: Path, table: pd.DataFrame, *, schema: str, units: Mapping[str, str] | None = None) -> None:
     """Write a table that opens in pandas, polars and DuckDB without this project.
 

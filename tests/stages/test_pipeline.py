@@ -17,30 +17,12 @@ import yaml
 from boundaryflow.storage.shards import load_items
 from boundaryflow.storage.tables import read_table
 from tests.stages.small_project import (
-    STAGES,
     command,
     content,
-    copy_project,
     environment,
     run_here,
     run_stage,
-    write_project,
 )
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project whose stages have run, up to the evaluation."""
-    folder = write_project(tmp_path_factory.mktemp("project"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BOUNDARYFLOW_PROGRESS", "off")
-        run_here(folder, patch, *STAGES, "evaluate")
-    return folder
-
-
-@pytest.fixture
-def project(finished: Path, tmp_path: Path) -> Path:
-    return copy_project(finished, tmp_path / "project")
 
 
 def change(folder: Path, section: str, **values: object) -> None:

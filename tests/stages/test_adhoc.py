@@ -1,0 +1,74 @@
+"""A few images at once: what the command line's edit, sweep and sample do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from boundaryflow.errors import BoundaryError, ManifestError, ParamsError
+from boundaryflow.storage.shards import load_items
+from boundaryflow.storage.tables import read_table
+from stages.adhoc import edit_photos, sample_images, sweep_photo
+
+
+@pytest.fixture
+def photo(finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The first face of the data set, as a file; the project is where we are."""
+    monkeypatch.chdir(finished)
+    manifest = read_table(Path("data/ingest/avatars/manifest.parquet"), schema="manifest/1")
+    pixels = load_items(Path("data/ingest/avatars"), [sorted(manifest["item_id"])[0]], ["pixels"])["pixels"][0]
+    path = tmp_path / "me.png"
+    Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(path)
+    return path
+
+
+def pixels_of(path: Path) -> np.ndarray:
+    with Image.open(path) as picture:
+        return np.asarray(picture)
+
+
+def test_strength_zero_is_the_photo_and_others_are_not(photo: Path, tmp_path: Path) -> None:
+    written = edit_photos([photo], "avatars", "hat", [0.0, 1.5, -1.5], tmp_path / "out")
+    assert [p.name for p in written] == ["me_hat_+0.png", "me_hat_+1.5.png", "me_hat_-1.5.png"]
+    same, more, less = (pixels_of(p) for p in written)
+    np.testing.assert_array_equal(same, pixels_of(photo))
+    assert (more != same).any()
+    assert (less != more).any()
+    with Image.open(written[1]) as picture:
+        assert picture.info["synthetic"] == "true"
+
+
+def test_sweep_is_one_strip_whose_middle_is_the_photo(photo: Path, tmp_path: Path) -> None:
+    strip = pixels_of(sweep_photo(photo, "avatars", "hat", -2, 2, 5, tmp_path / "out"))
+    assert strip.shape == (16, 5 * 16, 3)
+    np.testing.assert_array_equal(strip[:, 32:48], pixels_of(photo))
+
+
+def test_samples_are_the_same_for_a_seed_and_more_do_not_change_the_first(photo: Path, tmp_path: Path) -> None:
+    grid = sample_images("avatars", 3, {"hat": True}, 7, tmp_path / "a")
+    assert pixels_of(grid).shape == (16, 3 * 16, 3)
+    sample_images("avatars", 5, {"hat": True}, 7, tmp_path / "b")
+    sample_images("avatars", 3, {"hat": False}, 7, tmp_path / "c")
+    first, same, other = (pixels_of(tmp_path / part / "sample-7-00001.png") for part in "abc")
+    np.testing.assert_array_equal(first, same)
+    assert (first != other).any()
+
+
+def test_mistakes_say_what_there_is(photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BoundaryError, match="there are dark_skin, hat"):
+        edit_photos([photo], "avatars", "wings", [1.0], tmp_path / "out")
+    with pytest.raises(ManifestError, match="no such image file"):
+        edit_photos([tmp_path / "none.png"], "avatars", "hat", [1.0], tmp_path / "out")
+    with pytest.raises(ParamsError, match="no entry 'dogs'"):
+        sample_images("dogs", 1, {}, 0, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_before_any_run_it_says_what_to_run(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project)
+    Path("data/invert/avatars/invert.json").unlink()
+    with pytest.raises(ManifestError, match="run `boundaryflow run`"):
+        sample_images("avatars", 1, {}, 0, tmp_path / "out")

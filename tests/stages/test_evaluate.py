@@ -1,0 +1,95 @@
+"""The evaluation, with the shipped judges, on edits whose verdict is known beforehand."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+
+from boundaryflow.avatars import ATTRIBUTES, FACTORS, Avatar, render
+from boundaryflow.storage.shards import complete_shard, fingerprint, plan_shards
+from boundaryflow.storage.tables import read_table, write_table
+from tests.stages.small_project import ROOT, copy_project, run_here
+
+ATTRIBUTE_OF = {"hat": "hat", "dark": "dark_skin"}
+
+
+def draw(row: pd.Series, **attributes: bool) -> torch.Tensor:
+    """[3,64,64] uint8 of a row of factors.parquet, some attributes set."""
+    face = Avatar({a: bool(row[a]) for a in ATTRIBUTES}, {f: float(row[f]) for f in FACTORS})
+    for name, value in attributes.items():
+        face = face.with_attribute(name, value)
+    return torch.from_numpy(np.array(render(face)).transpose(2, 0, 1))
+
+
+@pytest.fixture(scope="module")
+def judged(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Edits at 64 pixels; strength 0 is the input, strength 1 the exact counterfactual."""
+    project = copy_project(finished, tmp_path_factory.mktemp("judged") / "project")
+    for name in ("avatars64_judges", "avatars64_clip"):
+        (project / "data/pretrained" / name).symlink_to(ROOT / "data/pretrained" / name)
+    params = yaml.safe_load((project / "params.yaml").read_text())
+    avatars = params["data"]["avatars"]
+    avatars["ingest"]["image_size"] = 64
+    avatars["label"] = yaml.safe_load((ROOT / "params.yaml").read_text())["data"]["avatars"]["label"]
+    avatars["evaluate"].update(judges="data/pretrained/avatars64_judges", clip="data/pretrained/avatars64_clip/clip.pt")
+    (project / "params.yaml").write_text(yaml.safe_dump(params))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BOUNDARYFLOW_PROGRESS", "off")
+        run_here(project, patch, "ingest", "label")
+        _edit_by_hand(project / "data")
+        run_here(project, patch, "evaluate")
+    return project
+
+
+def _edit_by_hand(data: Path) -> None:
+    faces = read_table(data / "ingest/avatars/factors.parquet", schema="avatars/1").set_index("item_id")
+    items = sorted(faces.index)[:12]
+    rows: list[dict[str, object]] = []
+    for edit, attribute in ATTRIBUTE_OF.items():
+        folder = data / "edit/avatars" / edit
+        for path in folder.glob("shard-*"):
+            path.unlink()
+        for job in plan_shards(folder, items, fingerprint(made="by hand"), 64).jobs:
+            pairs = [
+                torch.stack([draw(row), draw(row, **{attribute: not row[attribute]})])
+                for _, row in faces.loc[list(job.missing)].iterrows()
+            ]
+            complete_shard(job, {"edited": torch.stack(pairs)})
+        for item in items:
+            targets = json.dumps({attribute: -1 if faces.at[item, attribute] else 1})
+            rows += [
+                {"item_id": item, "edit": edit, "strength": float(k), "strength_index": k, "targets": targets}
+                for k in (0, 1)
+            ]
+    write_table(data / "edit/avatars/manifest.parquet", pd.DataFrame(rows), schema="edits/1")
+
+
+def test_the_truth_wins_and_the_input_fails(judged: Path) -> None:
+    metrics = json.loads((judged / "data/evaluate/avatars/metrics.json").read_text())
+    for edit in ("hat", "dark"):
+        untouched, exact = metrics["edits"][edit]["0"], metrics["edits"][edit]["1"]
+        assert untouched["target_success"] <= 0.1
+        assert exact["target_success"] >= 0.9
+        assert exact["clean_success"] >= 0.8
+        assert untouched["drift"] == 0
+        assert untouched["psnr_db"] == 100
+        assert untouched["counterfactual_recovery"] == 0
+        assert exact["counterfactual_recovery"] == pytest.approx(1, abs=1e-4)
+        assert exact["rmse_outside"] == 0
+        assert exact["s_dir"] > untouched["s_dir"]
+
+
+def test_tables_hold_every_image_and_intervals_hold_the_mean(judged: Path) -> None:
+    per_image = read_table(judged / "data/evaluate/avatars/tables/per_image.parquet", schema="per_image/1")
+    summary = pd.read_csv(judged / "data/evaluate/avatars/tables/summary.csv")
+    for row in summary.to_dict("records"):
+        group = per_image[(per_image["edit"] == row["edit"]) & (per_image["strength"] == row["strength"])]
+        assert len(group) == row["num_images"]
+        assert row["target_success"] == pytest.approx(group["target_success"].mean(), abs=1e-5)
+        assert row["target_success_low"] <= row["target_success"] <= row["target_success_high"]
