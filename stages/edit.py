@@ -108,8 +108,10 @@ def run(
     items = sorted(usable["item_id"])[:max_images]
     planned: dict[str, dict[str, Any]] = {}
     recipes: dict[str, str] = {}
+    variants: dict[str, dict[str, str]] = {}
     for edit, targets in edits.items():
         directions = directions_of(labels, items, targets)
+        variants[edit] = {item: ",".join(map(str, signs)) for item, signs in directions.items()}
         planned[edit] = {"attributes": list(targets), "directions": directions}
         recipes[edit] = fingerprint(
             stage="edit",
@@ -117,11 +119,10 @@ def run(
             upstream=facts["recipe"],
             run_seed=run_seed if settings["eta"] > 0 or settings["noise_until"] > 0 else None,
             boundaries=[_describe(open_boundaries(dataset, attribute)) for attribute in targets],
-            directions=directions,
             **settings,
         )
     context = {"dataset": dataset, "model": model, "run_seed": run_seed, "settings": settings, "edits": planned}
-    num_computed = run_sharded_together("edit", out, items, recipes, shard_size, run_shards, context)
+    num_computed = run_sharded_together("edit", out, items, recipes, shard_size, run_shards, context, variants)
     _write_manifest(out, planned, settings["strengths"])
     write_json(out / "edit.json", {"edits": {e: dict(t) for e, t in edits.items()}, "split": split, **settings})
     return num_computed

@@ -69,6 +69,7 @@ def run_sharded_together(
     shard_size: int,
     run_shards: Callable[..., dict[str, dict[str, Tensor]]],
     context: Mapping[str, Any],
+    variants: Mapping[str, Mapping[str, str]],
 ) -> int:
     """Bring several folders with the same items up to date, one bucket of all of them at a time.
 
@@ -81,12 +82,14 @@ def run_sharded_together(
         run_shards: Importable function of (jobs by folder name, **context) that computes the
             tensors of each job's missing items.
         context: Plain values for it.
+        variants: Folder name to the variants of its items, see `plan_shards`.
 
     Returns:
         Number of (item, folder) pairs computed.
     """
     plans: dict[str, ShardPlan] = {
-        name: plan_shards(folder / name, item_ids, recipe, shard_size) for name, recipe in recipes.items()
+        name: plan_shards(folder / name, item_ids, recipe, shard_size, variants[name])
+        for name, recipe in recipes.items()
     }
     by_bucket: dict[str, dict[str, ShardJob]] = {}
     for name, plan in plans.items():

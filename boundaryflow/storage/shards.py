@@ -3,8 +3,9 @@
 The items of a stage lie in 2^k buckets, by the leading bits of a hash of their id; k is the
 smallest that keeps buckets at the size asked for on average. A shard is one bucket in one
 safetensors file, whose name holds a hash of its recipe and its items. So the same items under
-the same recipe give the same files with the same bytes, whatever was there before; and when
-items are added, the rows of those that were there are taken over.
+the same recipe give the same files, whatever was there before; and when items are added, the
+rows of those that were there are taken over. What a row depends on beyond the recipe, such as an
+image's own label, is its variant: a row of another variant is not taken over.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ class ShardJob:
         path: The file.
         recipe: Fingerprint of everything its content depends on but the items.
         item_ids: Its items, sorted.
+        variants: Variant of each item.
         reuse: (item, file, row) of items whose rows an older shard has.
         missing: Items to compute, sorted.
     """
@@ -52,6 +54,7 @@ class ShardJob:
     path: Path
     recipe: str
     item_ids: tuple[str, ...]
+    variants: tuple[str, ...]
     reuse: tuple[tuple[str, Path, int], ...]
     missing: tuple[str, ...]
 
@@ -78,6 +81,7 @@ class Shard:
     """A shard in memory; row i of every tensor belongs to item_ids[i]."""
 
     item_ids: tuple[str, ...]
+    variants: tuple[str, ...]
     recipe: str
     tensors: Mapping[str, Tensor]
 
@@ -94,7 +98,9 @@ def buckets(item_ids: Sequence[str], shard_size: int) -> dict[str, tuple[str, ..
     return {f"{number:0{len(str((1 << bits) - 1))}d}of{1 << bits}": tuple(found[number]) for number in sorted(found)}
 
 
-def plan_shards(folder: Path, item_ids: Sequence[str], recipe: str, shard_size: int) -> ShardPlan:
+def plan_shards(
+    folder: Path, item_ids: Sequence[str], recipe: str, shard_size: int, variants: Mapping[str, str] | None = None
+) -> ShardPlan:
     """Compare a folder with what it should hold.
 
     Every shard that is there is read and its payload hash checked, so a damaged one is not kept.
@@ -104,23 +110,31 @@ def plan_shards(folder: Path, item_ids: Sequence[str], recipe: str, shard_size: 
         item_ids: All items that should be there.
         recipe: Fingerprint of everything the content depends on but the items.
         shard_size: Items in a shard, on average at most.
+        variants: Item to what its own row depends on beyond the recipe; items without are alike.
     """
-    wanted = {folder / f"shard-{name}-{fingerprint(recipe=recipe, items=items)[:12]}.safetensors": items
-              for name, items in buckets(item_ids, shard_size).items()}  # fmt: skip
+    of_item = dict(variants or {})
+    wanted: dict[Path, tuple[tuple[str, ...], tuple[str, ...]]] = {}
+    for name, items in buckets(item_ids, shard_size).items():
+        theirs = tuple(of_item.get(item, "") for item in items)
+        content = fingerprint(recipe=recipe, items=items, variants=theirs)[:12]
+        wanted[folder / f"shard-{name}-{content}.safetensors"] = items, theirs
     rows: dict[str, tuple[Path, int]] = {}
     kept: list[Path] = []
     for path in sorted(folder.glob("shard-*.safetensors")):
         shard = _read_valid(path)
         if shard is None or shard.recipe != recipe:
             continue
-        if path in wanted and shard.item_ids == wanted[path]:
+        if wanted.get(path) == (shard.item_ids, shard.variants):
             kept.append(path)
-        rows.update({item: (path, row) for row, item in enumerate(shard.item_ids)})
+        for row, (item, variant) in enumerate(zip(shard.item_ids, shard.variants, strict=True)):
+            if variant == of_item.get(item, ""):
+                rows[item] = path, row
     jobs: list[ShardJob] = []
-    for path, items in wanted.items():
+    for path, (items, theirs) in wanted.items():
         if path not in kept:
             reuse = tuple((item, *rows[item]) for item in items if item in rows)
-            jobs.append(ShardJob(path, recipe, items, reuse, tuple(item for item in items if item not in rows)))
+            missing = tuple(item for item in items if item not in rows)
+            jobs.append(ShardJob(path, recipe, items, theirs, reuse, missing))
     return ShardPlan(tuple(jobs), tuple(kept), len(set(item_ids)), sum(len(job.missing) for job in jobs))
 
 
@@ -148,14 +162,15 @@ def complete_shard(job: ShardJob, computed: Mapping[str, Tensor]) -> Path:
                 by_item[item] = {name: tensor[row] for name, tensor in old.items()}
     names = sorted(by_item[job.item_ids[0]])
     tensors = {name: torch.stack([by_item[item][name] for item in job.item_ids]) for name in names}
-    return write_shard(job.path, tensors, job.item_ids, job.recipe)
+    return _write_shard(job, tensors)
 
 
-def write_shard(path: Path, tensors: Mapping[str, Tensor], item_ids: Sequence[str], recipe: str) -> Path:
-    """Write one shard, whole or not at all."""
-    about = {"schema": SCHEMA, "recipe": recipe, "item_ids": list(item_ids), "payload_sha256": _digest(tensors)}
-    write_tensors(path, tensors, about)
-    return path
+def _write_shard(job: ShardJob, tensors: Mapping[str, Tensor]) -> Path:
+    about: dict[str, Any] = {"schema": SCHEMA, "recipe": job.recipe, "item_ids": list(job.item_ids)}
+    if any(job.variants):
+        about["variants"] = list(job.variants)
+    write_tensors(job.path, tensors, {**about, "payload_sha256": _digest(tensors)})
+    return job.path
 
 
 def read_shard(path: Path) -> Shard:
@@ -172,7 +187,8 @@ def read_shard(path: Path) -> Shard:
         raise ManifestError(
             f"shard {path}: its content is not what its header says; run `boundaryflow run` to make it anew"
         )
-    return Shard(tuple(about["item_ids"]), about["recipe"], tensors)
+    items = tuple(about["item_ids"])
+    return Shard(items, tuple(about.get("variants", [""] * len(items))), about["recipe"], tensors)
 
 
 def _read_valid(path: Path) -> Shard | None:

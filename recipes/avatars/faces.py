@@ -2,7 +2,7 @@
 
 Each purpose has a random stream of its own, so that what the judges learn from is never seen by
 the denoiser, nor the other way round, and neither can coincide with a data set (those draw from
-streams that `stages/faces.py` names after the data set's seed).
+streams that `stages/ingest.py` names after the data set's seed).
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from boundaryflow.errors import ManifestError
-from boundaryflow.storage.shards import write_shard
+from boundaryflow.storage.shards import ShardJob, complete_shard
 from boundaryflow.storage.tables import read_table, write_table
 from stages.export import export_images
 
@@ -25,7 +25,8 @@ def root(tmp_path: Path) -> Path:
     for edit in ("hat", "smile"):
         edited = torch.zeros(2, 2, 3, 4, 4, dtype=torch.uint8)
         edited[1, 1] = 200
-        write_shard(tmp_path / f"data/edit/toy/{edit}/shard-0.safetensors", {"edited": edited}, _IDS, "recipe")
+        path = tmp_path / f"data/edit/toy/{edit}/shard-0.safetensors"
+        complete_shard(ShardJob(path, "recipe", tuple(_IDS), ("",) * len(_IDS), (), tuple(_IDS)), {"edited": edited})
         for row, item_id in enumerate(_IDS):
             for index, strength in enumerate(_STRENGTHS):
                 targets = json.dumps({edit: 1 if row else -1})

@@ -15,7 +15,7 @@ import torch
 import yaml
 
 from boundaryflow.storage.shards import load_items
-from boundaryflow.storage.tables import read_table
+from boundaryflow.storage.tables import read_table, write_table
 from tests.stages.small_project import (
     command,
     content,
@@ -95,6 +95,19 @@ def test_one_more_edit_leaves_the_others_as_they_are(
     assert content(project / "data/edit/avatars/hat") == before
     assert sorted(p.name for p in (project / "data/edit/avatars").iterdir() if p.is_dir()) == ["both", "hat"]
     assert "10 images to compute" in caplog.text
+
+
+def test_label_that_changes_edits_its_own_image_only(
+    project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = project / "data/label/avatars/labels.parquet"
+    labels = read_table(path, schema="labels/1")
+    edited = read_table(project / "data/edit/avatars/manifest.parquet", schema="edits/1")["item_id"][0]
+    labels.loc[labels["item_id"] == edited, "hat"] = 1 - labels.loc[labels["item_id"] == edited, "hat"]
+    write_table(path, labels, schema="labels/1")
+    with caplog.at_level("INFO"):
+        run_here(project, monkeypatch, "edit")
+    assert ", 1 images to compute" in caplog.text
 
 
 def test_workers_give_the_same_bytes(project: Path) -> None:

@@ -28,9 +28,11 @@ def value_of(item: str) -> torch.Tensor:
     return torch.tensor([int(item, 16), len(item)], dtype=torch.int32)
 
 
-def bring_up_to_date(folder: Path, items: list[str], recipe: str = "r", size: int = 8) -> int:
+def bring_up_to_date(
+    folder: Path, items: list[str], recipe: str = "r", size: int = 8, variants: dict[str, str] | None = None
+) -> int:
     folder.mkdir(parents=True, exist_ok=True)
-    plan = plan_shards(folder, items, recipe, size)
+    plan = plan_shards(folder, items, recipe, size, variants)
     for job in plan.jobs:
         complete_shard(job, {"v": torch.stack([value_of(i) for i in job.missing])} if job.missing else {})
     sweep(folder, plan)
@@ -68,6 +70,16 @@ def test_another_recipe_computes_all_anew(tmp_path: Path) -> None:
     bring_up_to_date(tmp_path, items)
     assert bring_up_to_date(tmp_path, items, recipe="other") == 20
     assert {read_shard(p).recipe for p in tmp_path.iterdir()} == {"other"}
+
+
+def test_row_of_another_variant_is_computed_anew(tmp_path: Path) -> None:
+    items = [f"{i:04x}" for i in range(40)]
+    assert bring_up_to_date(tmp_path / "a", items, variants=dict.fromkeys(items, "+1")) == 40
+    changed = {**dict.fromkeys(items, "+1"), items[3]: "-1", items[7]: "0"}
+    assert bring_up_to_date(tmp_path / "a", items, variants=changed) == 2
+    assert bring_up_to_date(tmp_path / "a", items, variants=changed) == 0
+    bring_up_to_date(tmp_path / "b", items, variants=changed)
+    assert content(tmp_path / "a") == content(tmp_path / "b")
 
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "empty", "half-written"])
