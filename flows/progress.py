@@ -203,17 +203,6 @@ class LogBoard(Board):
             self._stream.flush()
 
 
-def make_board(root: Path, *, quiet: bool = False, verbose: bool = False) -> Board:
-    """The display that suits where the output goes."""
-    if quiet:
-        return Board(root)
-    if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
-        from flows.live import LiveBoard
-
-        return LiveBoard(root, verbose=verbose)
-    return LogBoard(root, verbose=verbose)
-
-
 def outcome_text(outcome: Outcome) -> str:
     """An outcome in one phrase."""
     if outcome.state == "done":

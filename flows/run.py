@@ -14,7 +14,7 @@ from boundaryflow.errors import ParamsError
 from flows import environment, locks, processes, progress, summary
 from flows.dvc_graph import Step, has_remote, plan
 from flows.environment import log_path
-from flows.progress import Board, Outcome
+from flows.progress import Board, LogBoard, Outcome
 
 EXIT_INTERRUPTED = 130
 
@@ -69,12 +69,23 @@ def _execute(
         )
     if not force and not os.environ.get("PREFECT_API_URL") and not any(step.is_dirty for step in steps):
         return _nothing_to_do(root, steps, push=push, quiet=quiet)
-    board = progress.make_board(root, quiet=quiet, verbose=verbose)
+    board = _board_for_output(root, quiet=quiet, verbose=verbose)
     progress.use(board)
     with board:
         board.begin(steps)
         _run_flow(root, datasets, stages, board, force=force, push=push)
     return _conclude(root, steps, board.outcomes, quiet=quiet)
+
+
+def _board_for_output(root: Path, *, quiet: bool, verbose: bool) -> Board:
+    """The display that suits where the output goes."""
+    if quiet:
+        return Board(root)
+    if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+        from flows.live import LiveBoard
+
+        return LiveBoard(root, verbose=verbose)
+    return LogBoard(root, verbose=verbose)
 
 
 def _nothing_to_do(root: Path, steps: Sequence[Step], *, push: bool, quiet: bool) -> int:
