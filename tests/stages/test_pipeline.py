@@ -13,10 +13,12 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from distributed import LocalCluster
 
 from boundaryflow.storage.shards import load_items
 from boundaryflow.storage.tables import read_table, write_table
 from tests.stages.small_project import (
+    ROOT,
     command,
     content,
     environment,
@@ -117,6 +119,28 @@ def test_workers_give_the_same_bytes(project: Path) -> None:
     result = run_stage(project, "invert", BOUNDARYFLOW_WORKERS="2")
     assert result.returncode == 0, result.stderr
     assert content(project / "data/invert") == before
+
+
+def test_dask_cluster_gives_the_same_bytes(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = content(project / "data/invert")
+    for path in (project / "data/invert/avatars").glob("shard-*"):
+        path.unlink()
+    monkeypatch.chdir(project)  # the workers of a cluster see the checkout under the same path
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
+        result = run_stage(project, "invert", BOUNDARYFLOW_DASK=cluster.scheduler_address)
+    assert result.returncode == 0, result.stderr
+    assert content(project / "data/invert") == before
+
+
+@pytest.mark.slow
+def test_dask_scheduler_that_does_not_answer_is_one_line(project: Path) -> None:
+    for path in (project / "data/invert/avatars").glob("shard-*"):
+        path.unlink()
+    result = run_stage(project, "invert", BOUNDARYFLOW_DASK="tcp://127.0.0.1:9")
+    assert result.returncode == 2
+    assert "no scheduler answers there" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 @pytest.mark.parametrize("stage", ["invert", "edit"])
