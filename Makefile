@@ -36,7 +36,7 @@ check: $(STAMP)
 bench: $(STAMP)
 	@test -f benches/bench_$(NAME).py || { echo "bench: no benches/bench_$(NAME).py; say make bench NAME=..., one of:" \
 	  $$(ls benches 2>/dev/null | sed -n 's/^bench_\(.*\)\.py$$/\1/p'); exit 2; } >&2
-	@$(BIN)/python benches/bench_$(NAME).py
+	@$(BIN)/python -m benches.bench_$(NAME)
 
 venv: $(STAMP)
 

@@ -1,0 +1,1 @@
+"""Measurements that anyone can repeat: `make bench NAME=subject` runs bench_subject.py."""

@@ -1,0 +1,83 @@
+"""The whole graph on the built-in faces: seconds per stage, and what the edits are worth.
+
+    make bench NAME=demo
+
+Runs `boundaryflow run` in a copy of the checkout without results, then again, and writes
+benches/results/demo.json and the table in the README. The copy links the virtual environment and
+is removed at the end.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benches import machine
+from flows import summary
+
+ROOT = Path(__file__).parents[1]
+RESULT = ROOT / "benches/results/demo.json"
+README = ROOT / "README.md"
+BEGIN, END = "<!-- metrics -->", "<!-- /metrics -->"
+
+
+def _checkout(folder: Path) -> Path:
+    """What is committed, as it lies here, in a folder of its own."""
+    names = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\n")
+    for name in filter(None, names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, folder / name)
+    subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
+    return folder
+
+
+def _run(folder: Path) -> float:
+    """Seconds of one `boundaryflow run`."""
+    started = time.monotonic()
+    subprocess.run([sys.executable, "-m", "flows.cli", "run"], cwd=folder, check=True)
+    return round(time.monotonic() - started, 1)
+
+
+def measure(folder: Path) -> dict[str, Any]:
+    """Run twice, and collect what the runs left."""
+    first_s = _run(folder)
+    seconds = json.loads((folder / ".dvc/tmp/boundaryflow/run.json").read_text())["seconds"]
+    again_s = _run(folder)
+    metrics = folder / summary.metrics_path("avatars")
+    header, rows = summary.metrics_table(metrics)
+    return {
+        "machine": machine.facts(),
+        "seconds": {"first_run": first_s, "second_run": again_s, "stages": seconds},
+        "t_mix": json.loads((folder / "data/mixing/avatars/mixing.json").read_text())["t_mix"],
+        "metrics": json.loads(metrics.read_text()),
+        "table": {"header": header, "rows": rows},
+    }
+
+
+def _write_readme(table: dict[str, Any]) -> None:
+    text = README.read_text()
+    lines = [f"| {' | '.join(table['header'])} |", f"|{'---|' * len(table['header'])}"]
+    lines += [f"| {' | '.join(row)} |" for row in table["rows"]]
+    start, stop = text.index(BEGIN) + len(BEGIN), text.index(END)
+    README.write_text(text[:start] + "\n" + "\n".join(lines) + "\n" + text[stop:])
+
+
+def main() -> None:
+    """Measure, write, and say where."""
+    with tempfile.TemporaryDirectory(prefix="boundaryflow-bench-") as folder:
+        found = measure(_checkout(Path(folder)))
+    RESULT.parent.mkdir(exist_ok=True)
+    RESULT.write_text(json.dumps(found, indent=2) + "\n")
+    _write_readme(found["table"])
+    print(json.dumps(found["seconds"], indent=2))
+    print(f"written: {RESULT.relative_to(ROOT)}, and the table in README.md")
+
+
+if __name__ == "__main__":
+    main()
