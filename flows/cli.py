@@ -14,7 +14,8 @@ from typing import Any
 import click
 
 from boundaryflow.errors import PipelineError
-from flows.environment import LOG_FOLDER, find_root
+from boundaryflow.files import write_bytes
+from flows.environment import LOG_FOLDER, find_root, num_parallel, prepare
 
 _OUT = Path("out")
 _PATH = click.Path(path_type=Path)
@@ -139,20 +140,17 @@ def run(
     Only what changed is computed. Ctrl-C stops it; the next run goes on where it was.
     """
     root = _enter_root()
-    _check_params(datasets, quiet=quiet)
+    _check_params(root, datasets, stages, push=push, quiet=quiet)
     from flows.run import execute
 
     ctx.exit(execute(root, datasets, stages, force=force, push=push, quiet=quiet, verbose=verbose))
 
 
-def _check_params(datasets: Sequence[str], *, quiet: bool) -> None:
-    """Validate params.yaml as a whole, after adding known data sets that are not in its `datasets`.
+def _check_params(root: Path, datasets: Sequence[str], stages: Sequence[str], *, push: bool, quiet: bool) -> None:
+    """Validate params.yaml as a whole, after adding known data sets that are not in its `datasets`."""
+    from stages.params import load_params
 
-    A data set that cannot be used (its images are missing, say) is not left in the list.
-    """
-    from stages.params import activate_dataset, load_params
-
-    params, path = load_params(), Path("params.yaml")
+    params = load_params()
     known = sorted(params.data)
     for name in datasets:
         if name not in known:
@@ -161,18 +159,41 @@ def _check_params(datasets: Sequence[str], *, quiet: bool) -> None:
             raise PipelineError(
                 f"--dataset {name}: params.yaml has no data.{name}; {hint} docs/ says how to describe one"
             )
-    for name in dict.fromkeys(datasets):
-        if name in params.datasets:
-            continue
-        before = path.read_bytes()
-        activate_dataset(path, name)
-        try:
-            load_params()
-        except PipelineError:
-            path.write_bytes(before)
-            raise
-        if not quiet:
-            click.echo(f"params.yaml: {name} added to `datasets`")
+    new = [name for name in dict.fromkeys(datasets) if name not in params.datasets]
+    if new:
+        from flows.locks import flow_lock
+
+        with flow_lock(root):
+            _activate(root, new, datasets, stages, push=push)
+    for name in new if not quiet else ():
+        click.echo(f"params.yaml: {name} added to `datasets`")
+
+
+def _activate(root: Path, new: Sequence[str], datasets: Sequence[str], stages: Sequence[str], *, push: bool) -> None:
+    """Add data sets to params.yaml; none of them stays there unless the run that was asked for can begin."""
+    from flows.dvc_graph import has_remote, plan
+    from flows.locks import clear_stale_rwlock
+    from stages.ingest import raw_files
+    from stages.params import activate_dataset, load_params
+
+    prepare(root)  # before DVC is imported
+    num_parallel()
+    clear_stale_rwlock(root)
+    if push and not has_remote(root):
+        raise PipelineError("--push: DVC has no default remote in .dvc/config; add one with `dvc remote add --default`")
+    path, described = Path("params.yaml"), load_params().data
+    for name in new:
+        if described[name].ingest.source.kind == "folder":
+            raw_files(Path("data/raw") / name)
+    before = path.read_bytes()
+    try:
+        for name in new:
+            activate_dataset(path, name)
+        load_params()
+        plan(root, datasets, stages)
+    except BaseException:
+        write_bytes(path, before)
+        raise
 
 
 @cli.command(

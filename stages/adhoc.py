@@ -187,7 +187,12 @@ def _open(dataset: str, params: DatasetParams) -> tuple[EpsModel, EditSettings]:
     numbers = params.edit.model_dump(exclude={"split", "max_images", "edits"})
     dtype = str(resolve_dtype(params.dtype)).removeprefix("torch.")
     return model, EditSettings(
-        **numbers, t_mix=facts["t_mix"], noise_until=facts["noise_until"], dtype=dtype, paper_mode=params.paper_mode
+        **numbers,
+        t_mix=facts["t_mix"],
+        num_steps=facts["num_steps"],
+        noise_until=facts["noise_until"],
+        dtype=dtype,
+        paper_mode=params.paper_mode,
     )
 
 

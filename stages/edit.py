@@ -15,7 +15,6 @@ from torch import Tensor
 
 from boundaryflow.boundary import Boundary, load_boundaries
 from boundaryflow.boundary.hyperplane import Space
-from boundaryflow.diffusion import timestep_path
 from boundaryflow.errors import BoundaryError
 from boundaryflow.storage.images import to_model_range, to_u8
 from boundaryflow.storage.shards import ShardJob, fingerprint, load_items, shard_index
@@ -54,6 +53,8 @@ def run_shards(
         source = editor.open(to_model_range(pixels[start : start + len(chunk)], net.value_range), chunk)
         for edit, job in jobs.items():
             rows = [row for row, item in enumerate(chunk) if item in set(job.missing)]
+            if not rows:
+                continue
             boundaries = [open_boundaries(dataset, attribute) for attribute in edits[edit]["attributes"]]
             signs = torch.tensor([edits[edit]["directions"][chunk[row]] for row in rows], dtype=torch.float32)
             edited = editor.edit(source, rows, boundaries, signs.reshape(len(rows), len(boundaries)))
@@ -100,8 +101,8 @@ def run(
         raise BoundaryError(f"edit {dataset}: the model changed since the images were inverted; run `boundaryflow run`")
     resolved = str(resolve_dtype(dtype)).removeprefix("torch.")
     settings = {**settings, "dtype": resolved, "t_mix": facts["t_mix"], "noise_until": facts["noise_until"]}
+    settings["num_steps"] = facts["num_steps"]  # the path on which the boundaries' latents lie
     settings["h_window"] = list(settings["h_window"])
-    timestep_path(facts["t_mix"], settings["num_steps"])  # refuses an impossible number of steps before any work
     labels = read_table(Path("data/label") / dataset / "labels.parquet", schema="labels/1").set_index("item_id")
     manifest = read_table(ingested / "manifest.parquet", schema="manifest/1")
     usable = manifest[(manifest["status"] == "ok") & (manifest["split"] == split)]

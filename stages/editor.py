@@ -22,7 +22,7 @@ class EditSettings:
 
     Attributes:
         t_mix: The mixing step.
-        num_steps: Timesteps of the path, both ends included.
+        num_steps: Timesteps of the path, both ends included; those of the inversion that the boundaries saw.
         noise_until: Timestep up to which inversion adds noise; see `boundaryflow.diffusion.walk_up`.
         eta: 0 is deterministic, 1 has the variance of DDPM.
         correction: Follow the image's own path, so that strength 0 returns it.

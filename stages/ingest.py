@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from boundaryflow.avatars import ATTRIBUTES, FACTORS, Avatar, render, sample_avatars
@@ -31,6 +32,7 @@ LOG = logging.getLogger(__name__)
 CODE_VERSION = 1
 NOT_IMAGES = {".csv", ".tsv", ".txt", ".json", ".jsonl", ".parquet", ".md", ".yaml", ".yml", ".html", ".xml", ".db"}
 _CHUNK = 50
+_CACHE_BYTES = 2**29  # of decoded pixels, kept from the judging of a file to the writing of its shard
 
 
 def item_id_of(data: bytes) -> str:
@@ -79,16 +81,22 @@ def raw_files(folder: Path) -> list[Path]:
 def run_shard(
     job: ShardJob, *, sources: Mapping[str, str], size: int, channels: int, fit: Fit, background: Sequence[int]
 ) -> dict[str, Tensor]:
-    """Pixels of the images that one shard lacks; the files were decoded once already, to be judged."""
-    rows = [_decoded(sources[item], size, channels, fit, tuple(background))[0] for item in job.missing]
-    return {"pixels": torch.from_numpy(np.stack(rows))}
+    """Pixels of the images that one shard lacks; most were decoded already, to be judged."""
+    decode = _decoder(size, channels, fit, tuple(background))
+    return {"pixels": torch.from_numpy(np.stack([decode(sources[item])[0] for item in job.missing]))}
 
 
-@lru_cache(maxsize=4096)
-def _decoded(
-    path: str, size: int, channels: int, fit: Fit, background: tuple[int, ...]
-) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], dict[str, Any]]:
-    return decode_image(Path(path).read_bytes(), size, channels, fit, background)
+@lru_cache(maxsize=1)
+def _decoder(
+    size: int, channels: int, fit: Fit, background: tuple[int, ...]
+) -> Callable[[str], tuple[NDArray[np.uint8], dict[str, Any]]]:
+    """`decode_image` of a file; keeps the last results, at most `_CACHE_BYTES` of pixels."""
+
+    @lru_cache(maxsize=_CACHE_BYTES // (size * size * channels))
+    def decode(path: str) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+        return decode_image(Path(path).read_bytes(), size, channels, fit, background)
+
+    return decode
 
 
 def run(
@@ -176,10 +184,10 @@ def _from_avatars(
     write_table(
         out / "factors.parquet", table, schema="avatars/1", units={f: "see boundaryflow.avatars" for f in FACTORS}
     )
-    decoded = {item: decode_image(data, size, 3, "crop", (255, 255, 255))[0] for item, data in pngs.items()}
 
     def rows_of(job: ShardJob) -> dict[str, Tensor]:
-        return {"pixels": torch.from_numpy(np.stack([decoded[item] for item in job.missing]))}
+        decoded = [decode_image(pngs[item], size, 3, "crop", (255, 255, 255))[0] for item in job.missing]
+        return {"pixels": torch.from_numpy(np.stack(decoded))}
 
     return pd.DataFrame(rows), run_sharded("ingest", out, sorted(pngs), recipe, shard_size, rows_of, {}, here=True)
 
@@ -188,11 +196,13 @@ def _from_folder(
     out: Path, folder: Path, recipe: str, shard_size: int, geometry: Mapping[str, Any], max_failed_items: int
 ) -> tuple[pd.DataFrame, int]:
     files = raw_files(folder)
+    (out / "factors.parquet").unlink(missing_ok=True)  # of avatars that were here before
     seen: dict[str, str] = {}
     rows: list[dict[str, Any]] = []
     known = _known_good(out, recipe)
+    decode = _decoder(geometry["size"], geometry["channels"], geometry["fit"], tuple(geometry["background"]))
     with Progress("ingest", len(files), "files") as progress:
-        for path, item, about, reason in _judge(files, known, geometry):
+        for path, item, about, reason in _judge(files, known, decode):
             name = path.relative_to(folder).as_posix()
             if reason:
                 rows.append(_row(item, name, about, reason=reason))
@@ -230,7 +240,9 @@ def _known_good(out: Path, recipe: str) -> dict[str, dict[str, Any]]:
 
 
 def _judge(
-    files: Sequence[Path], known: Mapping[str, Mapping[str, Any]], geometry: Mapping[str, Any]
+    files: Sequence[Path],
+    known: Mapping[str, Mapping[str, Any]],
+    decode: Callable[[str], tuple[NDArray[np.uint8], dict[str, Any]]],
 ) -> Iterator[tuple[Path, str, dict[str, Any], str]]:
     """(file, item, facts, reason it is bad or "") in the order given, decoded on all cores."""
 
@@ -243,8 +255,7 @@ def _judge(
         if item in known:
             return path, item, {k: known[item][k] for k in ("width_px", "height_px", "format", "mode")}, ""
         try:
-            fit, size, channels, background = (geometry[k] for k in ("fit", "size", "channels", "background"))
-            return path, item, _decoded(str(path), size, channels, fit, tuple(background))[1], ""
+            return path, item, decode(str(path))[1], ""
         except ManifestError as error:
             return path, item, {}, str(error)
 

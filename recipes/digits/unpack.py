@@ -2,7 +2,8 @@
 
     python -m recipes.digits.unpack FOLDER [--num 1600] [--split train]
 
-FOLDER holds train.tar.gz and test.tar.gz in ImageFolder layout (rasbt/mnist-pngs on GitHub).
+FOLDER holds train.tar.gz and test.tar.gz in ImageFolder layout (rasbt/mnist-pngs on GitHub). Digits
+of 28 x 28 are set into 32 x 32, as those that the denoiser and the judge were trained on.
 """
 
 from __future__ import annotations
@@ -19,6 +20,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import distance_transform_edt
+
+MARGIN_PX = 2
+
+
+def with_margin(pixels: NDArray[np.uint8]) -> bytes:
+    """A PNG file of a digit with black around it.
+
+    Args:
+        pixels: [H,W], ink is bright.
+    """
+    buffer = io.BytesIO()
+    Image.fromarray(np.pad(pixels, MARGIN_PX)).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def stroke_width(pixels: NDArray[np.uint8]) -> float:
@@ -64,9 +78,9 @@ def main() -> None:
     for name, digit, data in digits_in(archive, args.digits):
         if left[digit] > 0:
             left[digit] -= 1
-            (args.out / name).write_bytes(data)
-            width = stroke_width(np.asarray(Image.open(io.BytesIO(data)).convert("L")))
-            rows.append((name, digit, f"{width:.3f}"))
+            pixels = np.asarray(Image.open(io.BytesIO(data)).convert("L"))
+            (args.out / name).write_bytes(with_margin(pixels))
+            rows.append((name, digit, f"{stroke_width(pixels):.3f}"))
     with (args.out / "labels.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(("file", "digit", "stroke"))

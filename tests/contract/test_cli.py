@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from boundaryflow.errors import BoundaryError, ParamsError
+from boundaryflow.errors import BoundaryError, ParamsError, PipelineError
 from flows import cli as room
 from flows.cli import cli
+from flows.locks import FlowBusyError, flow_lock
 
 _COMMANDS = ["doctor", "edit", "export", "report", "run", "sample", "status", "sweep"]
 _HEAVY = ("torch", "prefect", "dvc", "pandas", "numpy", "pydantic", "yaml", "rich")
@@ -110,16 +111,45 @@ def test_wrong_params_are_lines_and_status_2_before_prefect_is_imported(
     ]
 
 
-def test_run_adds_a_known_data_set_and_says_so(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    added: list[str] = []
-    known = {"avatars": None, "digits": None}
-    called: dict[str, object] = {}
+@pytest.fixture
+def two_sets(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The list `datasets` is that of the file, `digits` is a folder of one image, DVC knows stage `edit`, no run."""
+    from flows import dvc_graph
+    from flows import run as run_room
+
+    def described(kind: str) -> types.SimpleNamespace:
+        return types.SimpleNamespace(ingest=types.SimpleNamespace(source=types.SimpleNamespace(kind=kind)))
+
+    def load_params() -> types.SimpleNamespace:
+        names = (checkout / "params.yaml").read_text().partition("[")[2].partition("]")[0].split(", ")
+        return types.SimpleNamespace(
+            datasets=names, data={"avatars": described("avatars"), "digits": described("folder")}
+        )
+
+    def plan(root: Path, datasets: object, stages: tuple[str, ...]) -> tuple[()]:
+        if not set(stages) <= {"edit"}:
+            raise PipelineError(f"dvc.yaml has no stage {stages[0]!r}")
+        with pytest.raises(FlowBusyError), flow_lock(root):
+            pass
+        return ()
+
     _stage(
         monkeypatch,
         "params",
-        load_params=lambda: types.SimpleNamespace(datasets=["avatars", *added], data=known),
-        activate_dataset=lambda path, name: added.append(name),
+        load_params=load_params,
+        activate_dataset=lambda path, name: path.write_text(f"datasets: [avatars, {name}]\n"),
     )
+    monkeypatch.setattr(dvc_graph, "plan", plan)
+    monkeypatch.setattr(dvc_graph, "has_remote", lambda root: False)
+    monkeypatch.setattr(run_room, "execute", lambda *_, **__: 0)
+    (checkout / "data/raw/digits").mkdir(parents=True)
+    (checkout / "data/raw/digits/README.md").write_text("how to fill it")
+    (checkout / "data/raw/digits/4.png").write_bytes(b"x")
+    return checkout
+
+
+def test_run_adds_a_known_data_set_and_says_so(two_sets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    called: dict[str, object] = {}
 
     def execute(root: Path, datasets: object, stages: object, **options: object) -> int:
         called.update(root=root, datasets=datasets, stages=stages, **options)
@@ -131,32 +161,63 @@ def test_run_adds_a_known_data_set_and_says_so(checkout: Path, monkeypatch: pyte
     result = CliRunner().invoke(cli, ["run", "--dataset", "digits", "--stage", "edit", "--force"])
     assert result.exit_code == 0, result.stderr
     assert result.output == "params.yaml: digits added to `datasets`\n"
-    assert (called["root"], called["datasets"], called["stages"]) == (checkout, ("digits",), ("edit",))
+    assert (two_sets / "params.yaml").read_text() == "datasets: [avatars, digits]\n"
+    assert (called["root"], called["datasets"], called["stages"]) == (two_sets, ("digits",), ("edit",))
     assert (called["force"], called["push"]) == (True, False)
     refused = CliRunner().invoke(cli, ["run", "--dataset", "digit"])
     assert refused.exit_code == 2
     assert "did you mean 'digits'?" in refused.stderr
 
 
-def test_run_data_set_that_cannot_be_used_is_not_left_in_params(
-    checkout: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "ManifestError: ingest data/raw/digits: holds no images; put some there (docs/datasets.md says how)"),
+        (["--stage", "edti"], "PipelineError: dvc.yaml has no stage 'edti'"),
+        (["--push"], "PipelineError: --push: DVC has no default remote"),
+    ],
+    ids=["images", "stage", "remote"],
+)
+def test_run_data_set_that_cannot_be_run_is_not_left_in_params(
+    two_sets: Path, arguments: list[str], message: str
 ) -> None:
-    before = (checkout / "params.yaml").read_text()
+    before = (two_sets / "params.yaml").read_text()
+    if not arguments:
+        (two_sets / "data/raw/digits/4.png").unlink()
+    result = CliRunner().invoke(cli, ["run", "--dataset", "digits", *arguments])
+    assert result.exit_code == 2
+    assert result.stderr.startswith(message)
+    assert len(result.stderr.splitlines()) == 1
+    assert (two_sets / "params.yaml").read_text() == before
+
+
+def test_run_data_set_whose_files_are_refused_is_not_left_in_params(
+    two_sets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (two_sets / "params.yaml").read_text()
+    known = sys.modules["stages.params"].load_params
 
     def load_params() -> types.SimpleNamespace:
-        if (checkout / "params.yaml").read_text() != before:
-            raise ParamsError("params.yaml: data/raw/digits is not there")
-        return types.SimpleNamespace(datasets=["avatars"], data={"avatars": None, "digits": None})
+        if (two_sets / "params.yaml").read_text() != before:
+            raise ParamsError("params.yaml: data/raw/digits/labels.csv does not exist")
+        return known()
 
-    _stage(
-        monkeypatch,
-        "params",
-        load_params=load_params,
-        activate_dataset=lambda path, name: path.write_text(f"datasets: [avatars, {name}]\n"),
-    )
+    monkeypatch.setattr(sys.modules["stages.params"], "load_params", load_params)
     result = CliRunner().invoke(cli, ["run", "--dataset", "digits"])
-    assert (result.exit_code, result.stderr) == (2, "ParamsError: params.yaml: data/raw/digits is not there\n")
-    assert (checkout / "params.yaml").read_text() == before
+    assert (result.exit_code, result.stderr) == (
+        2,
+        "ParamsError: params.yaml: data/raw/digits/labels.csv does not exist\n",
+    )
+    assert (two_sets / "params.yaml").read_text() == before
+
+
+def test_run_adds_nothing_while_another_run_is_at_work(two_sets: Path) -> None:
+    before = (two_sets / "params.yaml").read_text()
+    with flow_lock(two_sets):
+        result = CliRunner().invoke(cli, ["run", "--dataset", "digits"])
+    assert result.exit_code == 2
+    assert "another boundaryflow run is at work here" in result.stderr
+    assert (two_sets / "params.yaml").read_text() == before
 
 
 @pytest.mark.usefixtures("_params")

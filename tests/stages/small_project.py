@@ -59,7 +59,7 @@ def write_project(folder: Path, **changes: Any) -> Path:
     avatars["invert"].update(num_steps=4)
     avatars["boundary"].update(num_bootstraps=2)
     avatars["edit"].update(
-        num_steps=4, max_images=10, strengths=[0.0, 1.0], edits={"hat": {"hat": "flip"}, "dark": {"dark_skin": "add"}}
+        max_images=10, strengths=[0.0, 1.0], edits={"hat": {"hat": "flip"}, "dark": {"dark_skin": "add"}}
     )
     avatars["evaluate"].update(judges=None, clip=None, num_bootstraps=10)
     for key, value in changes.items():

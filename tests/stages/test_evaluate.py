@@ -31,10 +31,11 @@ def draw(row: pd.Series, **attributes: bool) -> torch.Tensor:
 def judged(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Edits at 64 pixels; strength 0 is the input, strength 1 the exact counterfactual."""
     project = copy_project(finished, tmp_path_factory.mktemp("judged") / "project")
-    for name in ("avatars64_judges", "avatars64_clip"):
+    for name in ("avatars64", "avatars64_judges", "avatars64_clip"):
         (project / "data/pretrained" / name).symlink_to(ROOT / "data/pretrained" / name)
     params = yaml.safe_load((project / "params.yaml").read_text())
     avatars = params["data"]["avatars"]
+    avatars["model"] = "data/pretrained/avatars64"  # never run: it goes with the size
     avatars["ingest"]["image_size"] = 64
     avatars["label"] = yaml.safe_load((ROOT / "params.yaml").read_text())["data"]["avatars"]["label"]
     avatars["evaluate"].update(judges="data/pretrained/avatars64_judges", clip="data/pretrained/avatars64_clip/clip.pt")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,8 +11,10 @@ import yaml
 from PIL import Image
 
 from boundaryflow.errors import ManifestError
+from boundaryflow.storage.images import decode_image
 from boundaryflow.storage.shards import load_items
 from boundaryflow.storage.tables import read_table
+from stages import ingest
 from stages.ingest import draw_avatars, split_of
 from stages.params import AvatarSource
 from tests.stages.small_project import run_here, write_project
@@ -44,7 +47,17 @@ def fill(raw: Path) -> None:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    folder = write_project(tmp_path / "p", ingest__source={"kind": "folder"})
+    label = {
+        "source": {"kind": "csv", "path": "labels.csv", "file_column": "file"},
+        "attributes": {"x": {"column": None}},
+    }
+    folder = write_project(
+        tmp_path / "p",
+        ingest__source={"kind": "folder"},
+        label=label,
+        edit__edits={"x": {"x": "flip"}},
+        evaluate__counterfactuals=False,
+    )
     fill(folder / "data/raw/avatars")
     return folder
 
@@ -86,6 +99,30 @@ def test_added_images_alone_are_decoded(
     assert sum(row["status"] == "ok" for row in manifest_of(project).values()) == 11
 
 
+@pytest.mark.parametrize("room_for", [20, 2])
+def test_files_are_decoded_once_while_there_is_room_for_their_pixels(
+    project: Path, monkeypatch: pytest.MonkeyPatch, room_for: int
+) -> None:
+    decoded: list[bytes] = []
+
+    def counting(data: bytes, *geometry: Any) -> Any:
+        decoded.append(data)
+        return decode_image(data, *geometry)
+
+    monkeypatch.setattr(ingest, "decode_image", counting)
+    monkeypatch.setattr(ingest, "_CACHE_BYTES", room_for * 16 * 16 * 3)
+    ingest._decoder.cache_clear()
+    run_here(project, monkeypatch, "ingest")
+    kept = ingest._decoder(16, 3, "crop", (255, 255, 255)).cache_info()
+    ingest._decoder.cache_clear()
+    assert kept.currsize <= kept.maxsize == room_for
+    num_files = 12
+    if room_for > num_files:
+        assert len(decoded) == num_files
+    else:
+        assert num_files < len(decoded) <= num_files + 7
+
+
 def test_too_many_bad_files_stop_the_run_with_examples(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     params = yaml.safe_load((project / "params.yaml").read_text())
     params["data"]["avatars"]["ingest"]["max_failed_items"] = 3
@@ -97,6 +134,13 @@ def test_too_many_bad_files_stop_the_run_with_examples(project: Path, monkeypatc
 
 
 def test_missing_and_empty_folder_say_what_to_do(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    params = yaml.safe_load((project / "params.yaml").read_text())
+    prompts = {"positive": ["a"], "negative": ["b"]}
+    params["data"]["avatars"]["label"] = {
+        "source": {"kind": "clip", "weights": "ViT-B/32"},
+        "attributes": {"x": prompts},
+    }
+    (project / "params.yaml").write_text(yaml.safe_dump(params))
     raw = project / "data/raw/avatars"
     raw.rename(raw.with_name("elsewhere"))
     with pytest.raises(ManifestError, match="no such folder; put images there"):

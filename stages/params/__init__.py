@@ -1,0 +1,95 @@
+"""The only reader of params.yaml: every value that changes a result, checked before anything runs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from boundaryflow.errors import ParamsError
+from boundaryflow.files import write_bytes
+from stages.params.agreement import disagreements
+from stages.params.named_files import unfit_files
+from stages.params.sections import (
+    AttributeRule,
+    AvatarSource,
+    ClipSource,
+    ColumnRule,
+    CsvSource,
+    DatasetParams,
+    FolderSource,
+    LabelParams,
+    Params,
+    PromptRule,
+    ThresholdRule,
+    TruthSource,
+    ValueRule,
+)
+from stages.params.wording import told
+
+__all__ = [
+    "AttributeRule",
+    "AvatarSource",
+    "ClipSource",
+    "ColumnRule",
+    "CsvSource",
+    "DatasetParams",
+    "FolderSource",
+    "LabelParams",
+    "Params",
+    "PromptRule",
+    "ThresholdRule",
+    "TruthSource",
+    "ValueRule",
+    "activate_dataset",
+    "load_params",
+]
+
+
+def load_params(root: Path = Path()) -> Params:
+    """Read and check params.yaml, and for the data sets in its list the files that it names.
+
+    Raises:
+        ParamsError: One line per mistake: file, key, value, rule, nearest valid name.
+    """
+    path = root / "params.yaml"
+    try:
+        content = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise ParamsError(f"{path}: no such file; run the command in the folder that has it") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" line {mark.line + 1}" if mark else ""
+        raise ParamsError(f"{path}:{where} is not YAML: {getattr(error, 'problem', error)}") from None
+    try:
+        params = TypeAdapter(Params).validate_python(content)
+    except ValidationError as error:
+        raise _refusal(path, told(error.errors(), Params)) from None
+    lines = [f"data.{name}.{line}" for name, dataset in params.data.items() for line in disagreements(dataset)]
+    for name in params.datasets if not lines else ():
+        lines += [f"data.{name}.{line}" for line in unfit_files(root, name, params.data[name])]
+    if lines:
+        raise _refusal(path, lines)
+    return params
+
+
+def _refusal(path: Path, lines: list[str]) -> ParamsError:
+    return ParamsError("\n".join(f"{path}: {line}" for line in lines))
+
+
+def activate_dataset(path: Path, name: str) -> None:
+    """Add a data set to the list `datasets` of params.yaml, leaving all else as it is written.
+
+    Raises:
+        ParamsError: The list is not written on one line.
+    """
+    text = path.read_text()
+    found = re.search(r"^datasets:[ \t]*\[(?P<names>[^\]\n]*)\]", text, re.MULTILINE)
+    if found is None:
+        raise ParamsError(
+            f"{path}: datasets: must be written on one line, such as datasets: [avatars]; add {name} by hand"
+        )
+    names = ", ".join([*(n for n in (n.strip() for n in found["names"].split(",")) if n), name])
+    write_bytes(path, f"{text[: found.start()]}datasets: [{names}]{text[found.end() :]}".encode())

@@ -1,0 +1,131 @@
+"""Files that params.yaml names: are they there, and do they suit the images?"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from stages.params.sections import ClipSource, CsvSource, DatasetParams
+
+_JUDGES = ("attributes.safetensors", "identity.safetensors", "segmenter.safetensors")
+
+
+def unfit_files(root: Path, name: str, dataset: DatasetParams) -> Iterator[str]:
+    """Lines `key: what is wrong`, the key within the data set."""
+    source, evaluate = dataset.label.source, dataset.evaluate
+    folders = (("model", dataset.model), ("evaluate.judges", evaluate.judges))
+    files = (
+        ("label.source.weights", source.weights if isinstance(source, ClipSource) else None),
+        ("label.source.path", source.path if isinstance(source, CsvSource) else None),
+        ("evaluate.clip", evaluate.clip),
+    )
+    absent: set[str] = set()
+    for key, value in (*folders, *files):
+        line = None if value is None else _missing(root, name, key, value)
+        if line:
+            absent.add(key)
+            yield f"{key}: {line}"
+    if "model" not in absent and (root / dataset.model).is_dir():
+        yield from _about_model(root / dataset.model, dataset)
+    if evaluate.judges is not None and "evaluate.judges" not in absent:
+        yield from _about_judges(root / evaluate.judges, dataset)
+
+
+def _missing(root: Path, name: str, key: str, value: str) -> str | None:
+    if value.startswith("~"):
+        return f"{value} begins with ~, which is not expanded; write the path out"
+    if key == "label.source.path":
+        path = Path("data/raw") / name / value
+        return None if (root / path).is_file() else f"{path} does not exist; give a path within data/raw/{name}"
+    if key in ("model", "evaluate.judges"):
+        if (root / value).is_dir():
+            return None
+        if key == "model" and not _looks_like_path(value) and value.count("/") == 1:
+            return None  # the id of a model on the hub
+        hint = ", or a hub id like owner/name" if key == "model" else ", or null"
+        what = "is not a folder" if (root / value).exists() else "does not exist"
+        return f"{value} {what}; give an existing path{hint}"
+    if _looks_like_path(value) and not (root / value).exists():
+        return f"{value} does not exist; give an existing path"
+    return None
+
+
+def _looks_like_path(value: str) -> bool:
+    """Hub ids and OpenAI's model names are not files."""
+    return value.startswith((".", "/", "data/")) or Path(value).suffix == ".pt"
+
+
+def _about_model(root: Path, dataset: DatasetParams) -> Iterator[str]:
+    """What `boundaryflow.models` would find; the weights themselves are read when they are needed."""
+    folder = root / "unet" if (root / "unet" / "config.json").exists() else root
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        sidecar = folder / "boundaryflow.json"
+        fold = int(json.loads(sidecar.read_text()).get("pixel_unshuffle", 1)) if sidecar.exists() else 1
+        side, channels = int(config["sample_size"]) * fold, int(config["in_channels"]) // fold**2
+    except FileNotFoundError:
+        yield f"model: {dataset.model} has no config.json; give a diffusers folder"
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        yield f"model: {dataset.model} does not say its image size (sample_size, in_channels of config.json)"
+    else:
+        yield from _about_geometry("model", dataset.model, side, channels, dataset)
+
+
+def _about_judges(folder: Path, dataset: DatasetParams) -> Iterator[str]:
+    key, judges = "evaluate.judges", dataset.evaluate.judges
+    known: list[str] = []
+    for file in _JUDGES:
+        if not (folder / file).exists():
+            if file == _JUDGES[0]:
+                yield f"{key}: {judges} has no {file}; give a folder with judges, or null"
+                return
+            continue
+        try:
+            about = _header(folder / file)
+            config = about["config"]
+            side, channels = int(config["image_size"]), int(config["channels"])
+            known = [str(name) for name in about["names"]] if file == _JUDGES[0] else known
+        except (OSError, ValueError, TypeError, KeyError):
+            yield f"{key}: {judges}/{file} is damaged, or not a judge; fetch it again, or give null"
+            return
+        wrong = list(_about_geometry(key, f"{judges}/{file}", side, channels, dataset))
+        yield from wrong
+        if wrong:
+            return
+    yield from _about_verdicts(known, dataset)
+
+
+def _header(path: Path) -> dict[str, Any]:
+    """As `boundaryflow.tensor_files.read_about`, which needs torch."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "np") as file:
+            return json.loads((file.metadata() or {})["boundaryflow"])
+    except SafetensorError as error:
+        raise ValueError(str(error)) from None
+
+
+def _about_geometry(key: str, where: str, side: int, channels: int, dataset: DatasetParams) -> Iterator[str]:
+    ingest = dataset.ingest
+    for name, value, own in (("image_size", ingest.image_size, side), ("channels", ingest.channels, channels)):
+        if value != own:
+            way_out = f"set it to {own}" if key == "model" else "give others, or null"
+            yield f"ingest.{name}: is {value}, but {where} ({key}) is for {own}; {way_out}"
+
+
+def _about_verdicts(known: list[str], dataset: DatasetParams) -> Iterator[str]:
+    """An edit whose attributes no judge knows goes unjudged; one that is half known would be judged wrongly."""
+    judges, edits = dataset.evaluate.judges, dataset.edit.edits
+    if not any(attribute in known for targets in edits.values() for attribute in targets):
+        yield f"evaluate.judges: {judges} judges {', '.join(known)}, and no edit changes any of these; give null"
+        return
+    for name, targets in edits.items():
+        unknown = [attribute for attribute in targets if attribute not in known]
+        if unknown and len(unknown) < len(targets):
+            yield (
+                f"edit.edits.{name}: {judges} does not judge {unknown[0]!r}, only the rest of the edit; split it, or "
+                "set evaluate.judges to null"
+            )

@@ -1,0 +1,268 @@
+"""The sections of params.yaml and the range of each value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
+
+from boundaryflow.errors import ParamsError
+from stages.params.wording import closest, nearest
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """A part of params.yaml: no unknown keys, no defaults, no NaN or infinity, never changed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class AvatarSource(Section):
+    """The built-in renderer."""
+
+    kind: Literal["avatars"]
+    num_images: int = Field(ge=8)
+    seed: int = Field(ge=0)
+    rates: dict[str, Share]
+    correlations: dict[str, Annotated[float, Field(ge=-1, le=1)]]
+
+
+class FolderSource(Section):
+    """The user's own images, in data/raw/NAME; a link to a folder elsewhere will do."""
+
+    kind: Literal["folder"]
+
+
+class Split(Section):
+    """Shares of the images held out from fitting; the rest is for training."""
+
+    val: Share
+    test: Share
+
+
+class IngestParams(Section):
+    """Images in, pixels out."""
+
+    source: Annotated[AvatarSource | FolderSource, Field(discriminator="kind")]
+    image_size: int = Field(ge=8, le=1024)
+    channels: Literal[1, 3]
+    fit: Literal["crop", "pad", "stretch"]
+    background: tuple[Annotated[int, Field(ge=0, le=255)], ...] = Field(min_length=3, max_length=3)
+    split: Split
+    shard_size: int = Field(ge=1)
+    max_failed_items: int = Field(ge=0)
+
+
+class ClipSource(Section):
+    """Labels from words, by a CLIP model."""
+
+    kind: Literal["clip"]
+    weights: str
+
+
+class CsvSource(Section):
+    """Labels from an annotation file; its path is relative to data/raw/NAME."""
+
+    kind: Literal["csv"]
+    path: str
+    file_column: str
+
+
+class TruthSource(Section):
+    """What the renderer knows of its own faces."""
+
+    kind: Literal["avatars"]
+
+
+class PromptRule(Section):
+    """An attribute as two sets of descriptions."""
+
+    positive: list[str] = Field(min_length=1)
+    negative: list[str] = Field(min_length=1)
+
+
+class ValueRule(Section):
+    """An attribute as values of a column; images with other values are unknown."""
+
+    column: str
+    positive: list[str | int | float | bool] = Field(min_length=1)
+    negative: list[str | int | float | bool] = Field(min_length=1)
+
+
+class ThresholdRule(Section):
+    """An attribute as a number of a column: above has it, below does not, between is unknown."""
+
+    column: str
+    above: float
+    below: float
+
+
+class ColumnRule(Section):
+    """An attribute as a column of 0/1, -1/1, true/false or probabilities; null names the attribute's own column."""
+
+    column: str | None
+
+
+class _Rule(dict[str, Any]):
+    """A rule as it is written, and the name of the class that it is meant to be."""
+
+    def __init__(self, rule: Mapping[str, Any], meant: str) -> None:
+        super().__init__(rule)
+        self.meant = meant
+
+
+def _tag(rule: Any) -> str:
+    if isinstance(rule, _Rule):
+        return rule.meant
+    return type(rule).__name__ if isinstance(rule, Section) else "ColumnRule"
+
+
+AttributeRule = Annotated[
+    Annotated[PromptRule, Tag("PromptRule")]
+    | Annotated[ValueRule, Tag("ValueRule")]
+    | Annotated[ThresholdRule, Tag("ThresholdRule")]
+    | Annotated[ColumnRule, Tag("ColumnRule")],
+    Discriminator(_tag),
+]
+
+
+def _meant(keys: Mapping[str, Any], kind: str) -> str:
+    """The class of a rule, from its keys, mistyped ones too, and from who labels where they leave it open."""
+    near = {closest(str(key), ["column", "positive", "negative", "above", "below"]) for key in keys}
+    if near & {"above", "below"}:
+        return "ThresholdRule"
+    if near & {"positive", "negative"}:
+        return "ValueRule" if "column" in near or kind == "csv" else "PromptRule"
+    return "PromptRule" if kind == "clip" and "column" not in near else "ColumnRule"
+
+
+class LabelParams(Section):
+    """Which attributes there are, and who says so."""
+
+    source: Annotated[ClipSource | CsvSource | TruthSource, Field(discriminator="kind")]
+    attributes: dict[Name, AttributeRule] = Field(min_length=1)
+
+    @field_validator("attributes", mode="before")
+    @classmethod
+    def _tell_rules_apart(cls, rules: Any, info: ValidationInfo) -> Any:
+        """Decide what each rule is meant to be, so that a mistake in it is told once."""
+        if not isinstance(rules, dict):
+            return rules
+        kind = getattr(info.data.get("source"), "kind", "")
+        return {
+            name: _Rule(rule, _meant(rule, kind)) if isinstance(rule, dict) else rule for name, rule in rules.items()
+        }
+
+
+class MixingParams(Section):
+    """The search for the mixing step."""
+
+    rule: Literal["radius", "separability", "fixed"]
+    fixed_t: int | None = Field(ge=1, le=999)
+    tolerance: Share
+    min_t: int = Field(ge=1, le=999)
+    max_t: int = Field(ge=1, le=999)
+    num_images: int = Field(ge=8)
+    num_sampled: int = Field(ge=2)
+    num_steps: int = Field(ge=3, le=1000)
+
+
+class InvertParams(Section):
+    """The path from an image to the mixing step."""
+
+    num_steps: int = Field(ge=2, le=1000)
+    noise_until: int = Field(ge=0, le=999)
+    store_dtype: Literal["float16", "float32"]
+
+
+class BoundaryParams(Section):
+    """The hyperplanes."""
+
+    spaces: list[Literal["eps", "h"]] = Field(min_length=1)
+    c: float = Field(gt=0)
+    num_bootstraps: int = Field(ge=0, le=1000)
+    min_confidence: float = Field(ge=0.5, lt=1)
+
+
+class EditParams(Section):
+    """What is edited, how far, and which way down."""
+
+    split: Literal["train", "val", "test"]
+    max_images: int = Field(ge=1)
+    eta: Share
+    correction: bool
+    eps_scale: float = Field(ge=0)
+    h_scale: float = Field(ge=0)
+    h_window: tuple[Share, Share]
+    strengths: list[float] = Field(min_length=1)
+    edits: dict[Name, dict[Name, Literal["add", "remove", "flip"]]] = Field(min_length=1)
+
+
+class EvaluateParams(Section):
+    """Who judges the edits; null leaves a judge out."""
+
+    judges: str | None
+    clip: str | None
+    counterfactuals: bool
+    num_bootstraps: int = Field(ge=0)
+
+
+class ReportParams(Section):
+    """What the report shows."""
+
+    num_grid: int = Field(ge=1)
+    num_strips: int = Field(ge=0)
+    num_failures: int = Field(ge=0)
+    seed: int = Field(ge=0)
+
+
+class DatasetParams(Section):
+    """Everything about one data set."""
+
+    model: str
+    dtype: Literal["auto", "float32", "bfloat16"]
+    paper_mode: bool
+    ingest: IngestParams
+    label: LabelParams
+    mixing: MixingParams
+    invert: InvertParams
+    boundary: BoundaryParams
+    edit: EditParams
+    evaluate: EvaluateParams
+    report: ReportParams
+
+
+class Params(Section):
+    """The whole of params.yaml."""
+
+    datasets: list[Name] = Field(min_length=1)
+    run_seed: int = Field(ge=0)
+    data: dict[Name, DatasetParams] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _check_datasets(self) -> Params:
+        for name in self.datasets:
+            if name not in self.data:
+                raise ValueError(f"datasets|{name!r} has no entry under data{nearest(name, list(self.data))}")
+        return self
+
+    @cached_property
+    def known(self) -> list[str]:
+        """Names of all data sets that are described."""
+        return list(self.data)
+
+    def dataset(self, name: str) -> DatasetParams:
+        """One data set's section.
+
+        Raises:
+            ParamsError: There is no such data set.
+        """
+        if name not in self.data:
+            raise ParamsError(
+                f"params.yaml: data has no entry {name!r}{nearest(name, self.known)}; add one or choose another"
+            )
+        return self.data[name]
