@@ -244,16 +244,17 @@ def sweep(photo: Path, dataset: str | None, attribute: str, start: float, stop: 
     epilog="""\b
 Examples:
   boundaryflow sample -n 16 --attribute smiling
-  boundaryflow sample -n 16 --attribute smiling --attribute hat=off --seed 7"""
+  boundaryflow sample -n 16 --attribute smiling --attribute hat=off --strength 4 --seed 7"""
 )
 @click.option("-n", "--num", type=click.IntRange(1, 10_000), default=16, show_default=True, help="How many images.")
 @click.option("--dataset", metavar="NAME", help="Whose model and boundaries [default: the one in params.yaml].")
 @click.option(
     "--attribute", "attributes", multiple=True, metavar="NAME[=on|off]", help="With or without it; may be repeated."
 )
+@click.option("--strength", type=click.FloatRange(min=0), default=4.0, show_default=True, help="How far, as in `edit`.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Which noise to start from.")
 @click.option("--out", type=_PATH, default=_OUT / "sample", show_default=True, help="Folder for the pictures.")
-def sample(num: int, dataset: str | None, attributes: tuple[str, ...], seed: int, out: Path) -> None:
+def sample(num: int, dataset: str | None, attributes: tuple[str, ...], strength: float, seed: int, out: Path) -> None:
     """Draw images from noise, with attributes on or off."""
     wanted = dict(_parse_attribute(text) for text in attributes)
     out = out.resolve()
@@ -261,7 +262,7 @@ def sample(num: int, dataset: str | None, attributes: tuple[str, ...], seed: int
     name = _one_dataset(dataset)
     from stages.adhoc import sample_images
 
-    click.echo(sample_images(name, num, wanted, seed, out))
+    click.echo(sample_images(name, num, wanted, seed, out, strength))
 
 
 def _parse_attribute(text: str) -> tuple[str, bool]:

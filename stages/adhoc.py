@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import chain, count, pairwise
 from pathlib import Path
 
 import torch
@@ -21,7 +22,7 @@ from boundaryflow.rng import item_noise
 from boundaryflow.storage.images import encode_png, read_image, to_model_range, to_u8
 from boundaryflow.storage.tables import read_json
 from stages.edit import open_boundaries
-from stages.editor import Editor, EditSettings
+from stages.editor import Editor, EditSettings, boundary_in
 from stages.frozen_model import open_model, resolve_dtype
 from stages.params import DatasetParams, load_params
 
@@ -35,7 +36,8 @@ def edit_photos(
         paths: Image files.
         dataset: Data set whose model and boundaries to use.
         attribute: Which boundary to cross. Positive strengths move towards the attribute.
-        strengths: In distances between class means; 0 leaves the image as it is.
+        strengths: As in params.yaml: times `edit.eps_scale`, in distances between class means; in paper
+            mode in latent units. 0 leaves the image as it is.
         out: Folder for the pictures.
 
     Returns:
@@ -47,9 +49,10 @@ def edit_photos(
     pictures = _edited(paths, dataset, attribute, strengths)
     out.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
-    for path, of_image in zip(paths, pictures, strict=True):
+    names = _names(paths)
+    for path, name, of_image in zip(paths, names, pictures, strict=True):
         for strength, picture in zip(strengths, of_image, strict=True):
-            target = out / f"{path.stem}_{attribute}_{strength:+g}.png"
+            target = out / f"{name}_{attribute}_{strength:+g}.png"
             facts = {"synthetic": "true", "source": path.name, "edit": f"{attribute} {strength:+g}", "dataset": dataset}
             write_bytes(target, encode_png(picture, facts))
             written.append(target)
@@ -72,11 +75,14 @@ def sweep_photo(path: Path, dataset: str, attribute: str, start: float, stop: fl
     return target
 
 
-def sample_images(dataset: str, num: int, attributes: Mapping[str, bool], seed: int, out: Path) -> Path:
+def sample_images(
+    dataset: str, num: int, attributes: Mapping[str, bool], seed: int, out: Path, strength: float = 1.0
+) -> Path:
     """Draw images from noise, with attributes on, off or free.
 
-    The noise is carried down deterministically to the mixing step; there each latent is moved to
-    where the typical image with (or without) each attribute lies, then denoised.
+    The noise is carried down deterministically to the mixing step. A latent that lies there on the
+    side that is not asked for, seen from the middle between the classes, is moved as an edit of
+    this strength would move it; the others stay. Then all are denoised.
 
     Args:
         dataset: Data set whose model and boundaries to use.
@@ -84,21 +90,28 @@ def sample_images(dataset: str, num: int, attributes: Mapping[str, bool], seed: 
         attributes: Attribute to wanted; the rest is left to chance.
         seed: Seed of the noise.
         out: Folder for the pictures.
+        strength: How far, as in `edit_photos`.
 
     Returns:
         The grid of all samples; the single pictures lie beside it.
+
+    Raises:
+        PipelineError: There is no such data set or boundary, it does not fit the model, or it was fitted in paper mode.
     """
     params = _dataset(dataset)
+    if params.paper_mode:
+        raise BoundaryError(
+            f"sample {dataset}: paper_mode edits given images only; set paper_mode: false and run again"
+        )
     model, settings = _open(dataset, params)
     shape = (model.channels, model.image_size, model.image_size)
     noise = item_noise(seed, [f"sample-{index:05d}" for index in range(num)], "sample", shape)
     boundaries = [_boundary(dataset, attribute) for attribute in attributes]
     pictures: list[Tensor] = []
     for x_T in noise.split(32):
-        x_mix = _walk_down(model, x_T, settings.t_mix)
-        pictures.append(
-            to_u8(_denoise_with(model, x_mix, settings, boundaries, list(attributes.values())), model.value_range)
-        )
+        x_mix = _walk_down(model, x_T, settings.t_mix, settings.num_steps)
+        drawn = _denoise_with(model, x_mix, settings, boundaries, list(attributes.values()), strength)
+        pictures.append(to_u8(drawn, model.value_range))
     u8 = torch.cat(pictures)
     out.mkdir(parents=True, exist_ok=True)
     facts = {"synthetic": "true", "seed": str(seed), "attributes": json.dumps(dict(attributes)), "model": model.sha256}
@@ -133,12 +146,13 @@ def _edited(paths: Sequence[Path], dataset: str, attribute: str, strengths: Sequ
     return results
 
 
-def _walk_down(model: EpsModel, x_T: Tensor, t_mix: int) -> Tensor:
-    """Deterministic path from pure noise to the mixing step."""
+def _walk_down(model: EpsModel, x_T: Tensor, t_mix: int, num_steps: int) -> Tensor:
+    """Deterministic path from pure noise to the mixing step, in strides like those below it."""
     last = model.schedule.num_train_timesteps - 1
-    steps = [t for t in timestep_path(last, 41) if t > t_mix]
+    num = min(last + 1, 1 + max(1, round((num_steps - 1) * last / t_mix)))
+    steps = [*[t for t in timestep_path(last, num)[::-1] if t > t_mix], t_mix]
     x_t = x_T
-    for t, t_next in zip([*steps[::-1]], [*steps[-2::-1], t_mix], strict=True):
+    for t, t_next in pairwise(steps):
         x_t = ddim_step(x_t, model.eps(x_t, t), model.schedule.alpha_bar(t), model.schedule.alpha_bar(t_next))
     return x_t
 
@@ -149,11 +163,17 @@ def _denoise_with(
     settings: EditSettings,
     boundaries: Sequence[dict[Space, Boundary]],
     wanted: Sequence[bool],
+    strength: float,
 ) -> Tensor:
     path = timestep_path(settings.t_mix, settings.num_steps)
     if not boundaries:
         return denoise(model, x_mix, path)
     _eps, h_mix = model.eps_and_h(x_mix, settings.t_mix)
+    scales: dict[Space, float] = {"eps": settings.eps_scale, "h": settings.h_scale}
+    used: list[Space] = [space for space in SPACES if scales[space] != 0]
+    by_space: dict[Space, list[Boundary]] = {
+        space: [boundary_in(b, space, model.sha256, settings.t_mix) for b in boundaries] for space in used
+    }
     signs = torch.tensor([[1.0 if want else -1.0 for want in wanted]]).repeat(len(x_mix), 1)
     space: Space = "h" if all("h" in b for b in boundaries) else "eps"
     latents = h_mix if space == "h" else x_mix
@@ -161,11 +181,18 @@ def _denoise_with(
         held, distance = of_attribute[space].calibration, of_attribute[space].signed_distance(latents)
         has = distance > (held.mean_positive + held.mean_negative) / 2
         signs[has == wanted[column], column] = 0  # already on the side that is asked for
-    scales: dict[Space, float] = {"eps": settings.eps_scale, "h": settings.h_scale}
-    by_space: dict[Space, list[Boundary]] = {s: [b[s] for b in boundaries] for s in SPACES if scales[s] != 0}
     inversion = Inversion(x_mix, h_mix, path, None)
     window = (settings.h_window[0], settings.h_window[1])
-    return edit_at_strengths(model, inversion, by_space, signs, [1.0], scales=scales, h_window=window)[:, 0]
+    return edit_at_strengths(model, inversion, by_space, signs, [strength], scales=scales, h_window=window)[:, 0]
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """A name for each file's results: its stem, numbered where several share one."""
+    names: dict[str, None] = {}
+    for path in paths:
+        numbered = (f"{path.stem}-{number}" for number in count(2))
+        names[next(name for name in chain([path.stem], numbered) if name not in names)] = None
+    return list(names)
 
 
 def _dataset(name: str) -> DatasetParams:

@@ -23,9 +23,9 @@ from stages.editor import Editor, EditSettings
 from stages.frozen_model import batch_size, open_model, resolve_dtype
 from stages.params import load_params
 from stages.process import entry
-from stages.sharding import run_sharded_together
+from stages.sharding import code_hash, run_sharded_together
 
-CODE_VERSION = 1
+CODE = ("stages/edit.py", "stages/editor.py", *(f"boundaryflow/{room}" for room in ("diffusion", "models", "editing")))
 TARGET_SIGNS = {"add": (1, 0), "remove": (0, -1), "flip": (1, -1)}
 """What a target asks of an image without the attribute, and of one with it."""
 
@@ -116,7 +116,7 @@ def run(
         planned[edit] = {"attributes": list(targets), "directions": directions}
         recipes[edit] = fingerprint(
             stage="edit",
-            code=CODE_VERSION,
+            code=code_hash(*CODE),
             upstream=facts["recipe"],
             run_seed=run_seed if settings["eta"] > 0 or settings["noise_until"] > 0 else None,
             boundaries=[_describe(open_boundaries(dataset, attribute)) for attribute in targets],
@@ -143,10 +143,14 @@ def _write_manifest(out: Path, planned: Mapping[str, Mapping[str, Any]], strengt
             for item in index["item_id"]
         ]
         index = index.assign(edit=edit, targets=asked, shard=[f"{edit}/{shard}" for shard in index["shard"]])
+        index = index[index["targets"] != "{}"]  # of these images nothing was asked
         parts += [index.assign(strength=float(s), strength_index=k) for k, s in enumerate(strengths)]
     table = pd.concat(parts).sort_values(["edit", "item_id", "strength_index"], ignore_index=True)
     columns = ["item_id", "edit", "strength", "strength_index", "targets", "shard", "row"]
-    units = {"strength": "distance between class means", "targets": "JSON: attribute to +1 or -1"}
+    units = {
+        "strength": "times eps_scale or h_scale; in paper mode latent units",
+        "targets": "JSON: attribute to +1 or -1",
+    }
     write_table(out / "manifest.parquet", table[columns], schema="edits/1", units=units)
 
 

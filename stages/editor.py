@@ -124,7 +124,7 @@ class Editor:
         scales: dict[Space, float] = {"eps": settings.eps_scale, "h": settings.h_scale}
         spaces: list[Space] = [s for s in SPACES if scales[s] != 0 or settings.paper_mode]
         by_space: dict[Space, list[Boundary]] = {
-            space: [self._boundary(b, space) for b in boundaries] for space in spaces
+            space: [boundary_in(b, space, self._model.sha256, settings.t_mix) for b in boundaries] for space in spaces
         }
         if settings.paper_mode:
             return self._paper_edit(source, rows, inversion, by_space, directions)
@@ -181,18 +181,26 @@ class Editor:
 
     def _noise(self, source: Source, rows: Sequence[int], t: int, extra: str = "") -> Tensor:
         shape = tuple(source.inversion.x_mix.shape[1:])
-        return item_noise(self._run_seed, [source.item_ids[row] for row in rows], f"denoise {t}{extra}", shape)
+        return item_noise(
+            self._run_seed, [source.item_ids[row] for row in rows], f"denoise {t} {extra}".rstrip(), shape
+        )
 
-    def _boundary(self, of_attribute: dict[Space, Boundary], space: Space) -> Boundary:
-        if space not in of_attribute:
-            name = next(iter(of_attribute.values())).attribute
-            raise BoundaryError(
-                f"boundary {name!r}: has no plane in {space}-space; add {space} to boundary.spaces in params.yaml, "
-                f"or set edit.{space}_scale to 0"
-            )
-        boundary = of_attribute[space]
-        boundary.check_fits(self._model.sha256, self._settings.t_mix)
-        return boundary
+
+def boundary_in(of_attribute: dict[Space, Boundary], space: Space, model_sha256: str, t_mix: int) -> Boundary:
+    """The boundary of one space.
+
+    Raises:
+        BoundaryError: There is none, or it belongs to another model or timestep.
+    """
+    if space not in of_attribute:
+        name = next(iter(of_attribute.values())).attribute
+        raise BoundaryError(
+            f"boundary {name!r}: has no plane in {space}-space; add {space} to boundary.spaces in params.yaml, "
+            f"or set edit.{space}_scale to 0"
+        )
+    boundary = of_attribute[space]
+    boundary.check_fits(model_sha256, t_mix)
+    return boundary
 
 
 def take(inversion: Inversion, rows: Sequence[int]) -> Inversion:

@@ -28,7 +28,6 @@ from stages.params import LabelParams, PromptRule, load_params
 from stages.process import Progress, entry
 
 LOG = logging.getLogger(__name__)
-_SUMMARY_INTERVALS = ("target_success", "drift", "counterfactual_recovery")
 _UNITS = {
     "target_probability": "probability",
     "drift": "probability",
@@ -67,8 +66,7 @@ def run(
     """Write the metrics of a data set's edits; returns metrics.json."""
     ingested, edited_at, out = (Path("data") / part / dataset for part in ("ingest", "edit", "evaluate"))
     manifest = read_table(edited_at / "manifest.parquet", schema="edits/1")
-    asked = manifest[manifest["targets"] != "{}"]
-    if asked.empty:
+    if manifest.empty:
         raise ManifestError(
             f"evaluate {dataset}: no image was asked to change; see edit.edits, edit.split and edit.max_images "
             "in params.yaml"
@@ -76,8 +74,8 @@ def run(
     bench = _open_bench(ingested, label, judges, clip, counterfactuals)
     rows: list[pd.DataFrame] = []
     distances: dict[tuple[str, float], dict[str, float]] = {}
-    with Progress("evaluate", len(asked), "pictures") as progress:
-        for edit, of_edit in asked.groupby("edit"):
+    with Progress("evaluate", len(manifest), "pictures") as progress:
+        for edit, of_edit in manifest.groupby("edit"):
             first = of_edit[of_edit["strength_index"] == 0].sort_values("item_id")
             items = [str(item) for item in first["item_id"]]
             targets: list[dict[str, int]] = [json.loads(text) for text in first["targets"]]
@@ -110,7 +108,7 @@ def _open_bench(
     directions: dict[str, Tensor] = {}
     for attribute, rule in label.attributes.items():
         if labeller is not None and isinstance(rule, PromptRule):
-            directions[attribute] = labeller.text_feature(rule.positive) - labeller.text_feature(rule.negative)
+            directions[attribute] = (labeller.text_feature(rule.positive) - labeller.text_feature(rule.negative)).cpu()
     avatars: dict[str, Avatar] = {}
     if counterfactuals:
         path = ingested / "factors.parquet"
@@ -140,7 +138,7 @@ class _Judged:
                         self._signs[row, judges.attributes.index(attribute)] = sign
             self._probabilities = judges.probabilities(before)
             self._identity, self._parts = judges.identity(before), judges.parts(before)
-        self._features = bench.clip.image_features(before) if bench.clip else None
+        self._features = _features(bench.clip, before) if bench.clip else None
 
     def metrics(self, after: Tensor) -> dict[str, Any]:
         """Column of per_image.parquet to one value per image."""
@@ -167,7 +165,7 @@ class _Judged:
                 )
         if self._bench.clip and self._features is not None and self._bench.directions:
             columns["s_dir"] = ev.directional_similarity(
-                self._features, self._bench.clip.image_features(after), self._text_directions()
+                self._features, _features(self._bench.clip, after), self._text_directions()
             )
         if self._truth is not None and self._region is not None:
             columns["counterfactual_rmse"] = ev.rmse(after, self._truth)
@@ -180,7 +178,7 @@ class _Judged:
         """FID and KID on CLIP features, against real images that have what was asked for."""
         if self._bench.clip is None or real is None:
             return {}
-        features = self._bench.clip.image_features(after).cpu()
+        features = _features(self._bench.clip, after)
         return {"fid": ev.frechet_distance(real, features), "kid": ev.kernel_distance(real, features)}
 
     def _text_directions(self) -> Tensor:
@@ -220,18 +218,24 @@ def _real_features(dataset: str, ingested: Path, bench: Bench, targets: Sequence
     for asked in {json.dumps(t, sort_keys=True) for t in targets}:
         fits = np.ones(len(labels), bool)
         for attribute, sign in json.loads(asked).items():
-            fits &= (labels[attribute] > 0.5).to_numpy() == (sign > 0)
+            known = labels[attribute].notna().to_numpy()
+            fits &= known & ((labels[attribute] > 0.5).to_numpy() == (sign > 0))
         chosen += sorted(labels.index[fits])[:256]
     if not chosen:
         return None
     pixels = load_items(ingested, sorted(set(chosen)), ["pixels"])["pixels"]
-    return torch.cat([bench.clip.image_features(to_model_range(part, (0.0, 1.0))) for part in pixels.split(256)]).cpu()
+    return _features(bench.clip, to_model_range(pixels, (0.0, 1.0)))
+
+
+def _features(clip: ClipLabeller, images_01: Tensor) -> Tensor:
+    """[N,D] image features on the CPU, a few images at a time."""
+    return torch.cat([clip.image_features(part).cpu() for part in images_01.split(256)])
 
 
 def _summarise(
     per_image: pd.DataFrame, distances: Mapping[tuple[str, float], Mapping[str, float]], num_bootstraps: int, seed: int
 ) -> pd.DataFrame:
-    """One row per edit and strength: means over images, with intervals where they matter most."""
+    """One row per edit and strength: means over images with their 95 % intervals, then distances between sets."""
     rows: list[dict[str, Any]] = []
     for (edit, strength), kept in distances.items():
         group = per_image[(per_image["edit"] == edit) & (per_image["strength"] == strength)]
@@ -239,8 +243,7 @@ def _summarise(
         for column in group.columns.drop(["item_id", "edit", "strength"]):
             values = group[column].to_numpy(np.float64)
             row[column] = float(np.nanmean(values)) if not np.isnan(values).all() else float("nan")
-            if column in _SUMMARY_INTERVALS:
-                row[f"{column}_low"], row[f"{column}_high"] = ev.bootstrap_interval(values, num_bootstraps, seed)
+            row[f"{column}_low"], row[f"{column}_high"] = ev.bootstrap_interval(values, num_bootstraps, seed)
         rows.append({**row, **kept})
     return pd.DataFrame(rows)
 
@@ -250,7 +253,7 @@ def _metrics(summary: pd.DataFrame, num_images: int) -> dict[str, Any]:
     edits: dict[str, dict[str, dict[str, float | None]]] = {}
     for row in summary.to_dict("records"):
         numbers = {
-            str(k): None if np.isnan(v) else round(float(v), 5)
+            str(k): None if not np.isfinite(v) else round(float(v), 5)
             for k, v in row.items()
             if k not in ("edit", "strength") and not str(k).endswith(("_low", "_high"))
         }

@@ -63,7 +63,10 @@ def export_images(
     names = [str(name) for name in table.columns]
     asked = sorted(name for name in names if name.startswith("target_"))
     table = table[[*(name for name in names if name not in asked), *asked]].astype(dict.fromkeys(asked, "Int8"))
-    units = {"strength": "distance between class means", **dict.fromkeys(asked, "+1 on, -1 off, empty: not asked for")}
+    units = {
+        "strength": "as edit.strengths in params.yaml",
+        **dict.fromkeys(asked, "+1 on, -1 off, empty: not asked for"),
+    }
     write_table(to / "metadata.parquet", table, schema="export/1", units=units)
     return len(records)
 

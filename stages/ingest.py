@@ -26,10 +26,10 @@ from boundaryflow.storage.shards import ShardJob, fingerprint
 from boundaryflow.storage.tables import write_json, write_table
 from stages.params import AvatarSource, FolderSource, load_params
 from stages.process import Progress, entry
-from stages.sharding import run_sharded
+from stages.sharding import code_hash, run_sharded
 
 LOG = logging.getLogger(__name__)
-CODE_VERSION = 1
+CODE = ("stages/ingest.py", "boundaryflow/avatars", "boundaryflow/storage/images.py")
 NOT_IMAGES = {".csv", ".tsv", ".txt", ".json", ".jsonl", ".parquet", ".md", ".yaml", ".yml", ".html", ".xml", ".db"}
 _CHUNK = 50
 _CACHE_BYTES = 2**29  # of decoded pixels, kept from the judging of a file to the writing of its shard
@@ -120,7 +120,7 @@ def run(
     out = Path("data/ingest") / dataset
     out.mkdir(parents=True, exist_ok=True)
     recipe = fingerprint(
-        stage="ingest", code=CODE_VERSION, size=image_size, channels=channels, fit=fit, background=list(background)
+        stage="ingest", code=code_hash(*CODE), size=image_size, channels=channels, fit=fit, background=list(background)
     )
     geometry: dict[str, Any] = {"size": image_size, "channels": channels, "fit": fit, "background": list(background)}
     if isinstance(source, AvatarSource):

@@ -18,9 +18,9 @@ from boundaryflow.storage.tables import read_json, read_table, write_json, write
 from stages.frozen_model import batch_size, open_model, resolve_dtype
 from stages.params import load_params
 from stages.process import entry
-from stages.sharding import run_sharded
+from stages.sharding import code_hash, run_sharded
 
-CODE_VERSION = 1
+CODE = ("stages/invert.py", "boundaryflow/diffusion", "boundaryflow/models", "boundaryflow/editing/paper_mode.py")
 SCHEMA = "latents/1"
 
 
@@ -83,7 +83,7 @@ def run(
         "t_mix": t_mix,
     }
     upstream = read_json(ingested / "ingest.json")["recipe"]
-    recipe = fingerprint(stage="invert", code=CODE_VERSION, model=net.sha256, upstream=upstream, **matters)
+    recipe = fingerprint(stage="invert", code=code_hash(*CODE), model=net.sha256, upstream=upstream, **matters)
     manifest = read_table(ingested / "manifest.parquet", schema="manifest/1")
     items = sorted(manifest.loc[manifest["status"] == "ok", "item_id"])
     context = {"ingested": str(ingested), "model": model, **matters}

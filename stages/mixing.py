@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -46,11 +46,9 @@ def run(
     out.mkdir(parents=True, exist_ok=True)
     net = open_model(model, dtype)
     ingested = Path("data/ingest") / dataset
-    items = chosen_items(ingested, num_images)
+    labels = read_table(Path("data/label") / dataset / "labels.parquet", schema="labels/1").set_index("item_id")
+    items = chosen_items(ingested, labels, num_images)
     pixels = load_items(ingested, items, ["pixels"])["pixels"]
-    labels = (
-        read_table(Path("data/label") / dataset / "labels.parquet", schema="labels/1").set_index("item_id").loc[items]
-    )
     path = timestep_path(net.schedule.num_train_timesteps - 1, num_steps)
     shape = (net.channels, net.image_size, net.image_size)
     names = [f"sample-{index:04d}" for index in range(num_sampled)]
@@ -60,7 +58,7 @@ def run(
             to_model_range(pixels, net.value_range),
             item_noise(run_seed, names, "mixing", shape),
             path,
-            known_labels(labels),
+            {str(name): column.to_numpy(np.float64) for name, column in labels.loc[items].items()},
             start_noise=item_noise(run_seed, items, "inversion", shape),
             noise_until=noise_until,
             batch_size=batch_size(),
@@ -85,16 +83,13 @@ def run(
     return t_mix
 
 
-def chosen_items(ingested: Path, num_images: int) -> list[str]:
-    """The first training images by id; ids are hashes, so this is a random choice that never moves."""
+def chosen_items(ingested: Path, labels: pd.DataFrame, num_images: int) -> list[str]:
+    """The first training images by id, labelled ones first; ids are hashes, so as good as random."""
     manifest = read_table(ingested / "manifest.parquet", schema="manifest/1")
     usable = manifest[(manifest["status"] == "ok") & (manifest["split"] == "train")]
-    return sorted(usable["item_id"])[:num_images]
-
-
-def known_labels(labels: pd.DataFrame) -> Mapping[str, NDArray[np.bool_]]:
-    """Attributes whose label is known for every image given."""
-    return {str(name): column.to_numpy() > 0.5 for name, column in labels.items() if not column.isna().any()}
+    labelled = labels.notna().any(axis=1)
+    chosen = sorted(usable["item_id"], key=lambda item: (not labelled.loc[item], item))[:num_images]
+    return sorted(chosen)
 
 
 def long_table(curves: Curves) -> pd.DataFrame:

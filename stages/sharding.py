@@ -6,6 +6,8 @@ values travel, results are files.
 
 from __future__ import annotations
 
+import ast
+import hashlib
 import logging
 import os
 import time
@@ -22,8 +24,32 @@ from boundaryflow.storage.shards import ShardJob, ShardPlan, complete_shard, pla
 from stages.process import Progress
 
 LOG = logging.getLogger(__name__)
+_ROOT = Path(__file__).resolve().parent.parent
 Together = Mapping[str, ShardJob]
 """The shards of one bucket, by the name of the folder each is for."""
+
+
+def code_hash(*sources: str) -> str:
+    """What the code that makes a shard says, comments and docstrings aside.
+
+    It is part of a shard's recipe, so that shards of changed code are computed anew.
+
+    Args:
+        sources: Files and folders of modules, from the root of the repository.
+    """
+    digest = hashlib.sha256()
+    for source in sources:
+        path = _ROOT / source
+        for file in [path] if path.is_file() else sorted(path.rglob("*.py")):
+            tree = ast.parse(file.read_text())
+            for node in ast.walk(tree):
+                body = getattr(node, "body", None)
+                if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and body:
+                    first = body[0]
+                    if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+                        node.body = body[1:]
+            digest.update(f"{file.relative_to(_ROOT).as_posix()}\n{ast.dump(tree)}\n".encode())
+    return digest.hexdigest()[:16]
 
 
 def run_sharded(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -73,4 +74,9 @@ def timestep_path(t_end: int, num_steps: int) -> tuple[int, ...]:
     """
     if not 2 <= num_steps <= t_end + 1:
         raise ValueError(f"a path from 0 to {t_end} has 2 to {t_end + 1} timesteps, not {num_steps}")
-    return tuple(int(v * t_end) for v in torch.linspace(0, 1, num_steps, dtype=torch.float64).tolist())
+    path = [int(v * t_end) for v in np.linspace(0, 1, num_steps)]
+    for position in range(1, num_steps):  # cutting makes neighbours equal where steps are hardly longer than 1
+        path[position] = max(path[position], path[position - 1] + 1)
+    for position in range(num_steps - 1, 0, -1):
+        path[position - 1] = min(path[position - 1], min(path[position], t_end) - 1)
+    return (*path[:-1], t_end)

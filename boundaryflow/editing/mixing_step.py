@@ -49,8 +49,9 @@ class Curves:
     auc: Mapping[tuple[str, str], NDArray[np.float64]]
 
     def mean_auc(self, space: str) -> NDArray[np.float64]:
-        """[S] mean over attributes of the AUC in one space."""
-        return np.mean([curve for (s, _), curve in self.auc.items() if s == space], axis=0)
+        """[S] mean AUC in one space over the attributes that could be measured; NaN where none could."""
+        curves = [curve for (s, _), curve in self.auc.items() if s == space and not np.isnan(curve).any()]
+        return np.mean(curves, axis=0) if curves else np.full(len(self.timesteps), np.nan)
 
 
 def measure_curves(
@@ -58,7 +59,7 @@ def measure_curves(
     x_0: Float[Tensor, "n c h w"],
     noise: Float[Tensor, "m c h w"],
     timesteps: Sequence[int],
-    labels: Mapping[str, NDArray[np.bool_]],
+    labels: Mapping[str, NDArray[np.float64]],
     *,
     start_noise: Float[Tensor, "n c h w"] | None = None,
     noise_until: int = 0,
@@ -73,7 +74,7 @@ def measure_curves(
         x_0: Images in model range.
         noise: Standard normal noise, taken as latents at timesteps[-1].
         timesteps: Rising path over the whole schedule.
-        labels: Attribute to [n] whether each image has it.
+        labels: Attribute to [n] probability that each image has it; NaN where unknown.
         start_noise: See `walk_up`.
         noise_until: See `walk_up`.
         batch_size: Images in one network call.
@@ -96,8 +97,12 @@ def measure_curves(
     auc: dict[tuple[str, str], NDArray[np.float64]] = {}
     for space, stored in (("eps", x_chunks), ("h", h_chunks)):
         grams = [Gram.of(torch.cat(chunks)).products for chunks in stored]
-        for attribute, has_attribute in labels.items():
-            auc[space, attribute] = np.array([separability(g, has_attribute, seed=seed) for g in grams])
+        for attribute, probability in labels.items():
+            known = np.flatnonzero(~np.isnan(probability))
+            has_attribute = probability[known] > 0.5
+            auc[space, attribute] = np.array(
+                [separability(g[np.ix_(known, known)], has_attribute, seed=seed) for g in grams]
+            )
     return Curves(
         path,
         np.array([r.mean() for r in inverted]),
@@ -179,7 +184,7 @@ def choose_mixing_step(
         fixed_t: The timestep of rule `fixed`.
 
     Raises:
-        BoundaryError: No timestep between min_t and max_t satisfies the rule.
+        BoundaryError: No timestep between min_t and max_t satisfies the rule, or nothing can be measured.
     """
     if rule == "fixed":
         if fixed_t is None or not 1 <= fixed_t < schedule.num_train_timesteps:
@@ -194,7 +199,13 @@ def choose_mixing_step(
         good, pick = allowed & (gap <= tolerance), 0
         best = f"the smallest gap there is {gap[allowed].min() if allowed.any() else float('nan'):.4f}"
     else:
-        mean = np.nanmean([curves.mean_auc(space) for space in {s for s, _ in curves.auc}], axis=0)
+        spaces = [curve for curve in map(curves.mean_auc, ("eps", "h")) if not np.isnan(curve).any()]
+        if not spaces:
+            raise BoundaryError(
+                "mixing: rule 'separability' needs an attribute with at least 4 labelled images of each class among "
+                "those measured, there is none; raise mixing.num_images, label more, or set rule: radius or fixed"
+            )
+        mean = np.mean(spaces, axis=0)
         good, pick = allowed & (mean >= (1 - tolerance) * np.nanmax(mean)), -1
         best = f"the largest mean AUC there is {mean[allowed].max() if allowed.any() else float('nan'):.3f}"
     if not good.any():

@@ -22,6 +22,9 @@ def counterfactual_recovery(
 ) -> Float[Tensor, " b"]:
     """R = 1 - RMSE(edit, truth) / RMSE(input, truth).
 
-    1 is the true counterfactual, 0 as good as leaving the image alone, below 0 worse.
+    1 is the true counterfactual, 0 as good as leaving the image alone, below 0 worse; NaN where
+    the input is the truth already, so that there is nothing to recover (a wrong label asks for that).
     """
-    return 1 - rmse(after_01, truth_01) / rmse(before_01, truth_01)
+    to_recover = rmse(before_01, truth_01)
+    recovered = 1 - rmse(after_01, truth_01) / to_recover
+    return recovered.masked_fill(to_recover == 0, float("nan"))

@@ -54,5 +54,8 @@ def kernel_distance(real: Float[Tensor, "n d"], edited: Float[Tensor, "m d"]) ->
     if size < 2:
         return float("nan")
     metric = KernelInceptionDistance(feature=_Given(real.shape[1]), subsets=1, subset_size=size, normalize=True)
-    mean, _sd = _fed(metric, real[:size].float(), edited[:size].float()).compute()  # pyright: ignore[reportCallIssue]
+    metric.set_dtype(torch.float64)  # torchmetrics shuffles the set: in float64 the order does not show
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        mean, _sd = _fed(metric, real[:size].double(), edited[:size].double()).compute()  # pyright: ignore[reportCallIssue]
     return float(mean)

@@ -6,7 +6,7 @@ diffusion model, and are read from safetensors files whose metadata says what th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +19,8 @@ from torch import Tensor, nn
 
 from boundaryflow.errors import CheckpointError
 from boundaryflow.tensor_files import read_tensors, write_tensors
+
+_BATCH_SIZE = 256
 
 Kind = Literal["classify", "embed", "segment"]
 FILES: dict[Kind, str] = {
@@ -118,17 +120,23 @@ class Judges:
     @torch.inference_mode()
     def probabilities(self, images_01: Float[Tensor, "b c h w"]) -> Float[Tensor, "b a"]:
         """Probability of each attribute."""
-        return self.classifier(images_01).sigmoid()
+        return _in_batches(self.classifier, images_01).sigmoid()
 
     @torch.inference_mode()
     def identity(self, images_01: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"] | None:
         """Unit vector that stands for who it is, or None without an embedder."""
-        return None if self.embedder is None else self.embedder(images_01)
+        return None if self.embedder is None else _in_batches(self.embedder, images_01)
 
     @torch.inference_mode()
     def parts(self, images_01: Float[Tensor, "b c h w"]) -> Int64[Tensor, "b h w"] | None:
         """Which part each pixel shows, or None without a segmenter."""
-        return None if self.segmenter is None else self.segmenter(images_01).argmax(1)
+        return None if self.segmenter is None else _in_batches(self.segmenter, images_01, lambda out: out.argmax(1))
+
+
+def _in_batches(net: nn.Module, images_01: Tensor, reduce: Callable[[Tensor], Tensor] = lambda out: out) -> Tensor:
+    """Run where the network lives, a few images at a time; the result lies where the images do."""
+    home = next(net.parameters()).device
+    return torch.cat([reduce(net(part.to(home))).to(images_01.device) for part in images_01.split(_BATCH_SIZE)])
 
 
 def save_judge(folder: Path, kind: Kind, net: nn.Module, config: dict[str, Any], names: Sequence[str]) -> None:

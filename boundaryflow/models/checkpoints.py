@@ -47,11 +47,10 @@ def load_model(
     _check_weights(weights)
     sidecar = _read_json(folder / SIDECAR) if (folder / SIDECAR).exists() else {}
     schedule, schedule_config = _read_schedule(root, folder)
-    unet = UNet2DModel.from_pretrained(
-        str(folder), use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False, torch_dtype=dtype
-    )
+    unet = _load_network(folder, dtype)
+    architecture = {key: value for key, value in config.items() if not key.startswith("_")}
     digest = hashlib.sha256(weights.read_bytes())
-    digest.update(json.dumps([sidecar, schedule_config], sort_keys=True).encode())
+    digest.update(json.dumps([sidecar, schedule_config, architecture], sort_keys=True).encode())
     return UNetModel(
         unet,
         schedule,
@@ -59,6 +58,32 @@ def load_model(
         pixel_unshuffle=int(sidecar.get("pixel_unshuffle", 1)),
         device=device,
     )
+
+
+def _load_network(folder: Path, dtype: torch.dtype) -> UNet2DModel:
+    """The network, every tensor of it from the file: what diffusers would fill in by chance is refused."""
+    try:
+        loaded: Any = UNet2DModel.from_pretrained(
+            str(folder),
+            use_safetensors=True,
+            local_files_only=True,
+            low_cpu_mem_usage=False,
+            torch_dtype=dtype,
+            output_loading_info=True,
+        )
+    except (ValueError, TypeError, RuntimeError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        reason = " ".join(lines[:2])[:200] or type(error).__name__
+        raise CheckpointError(f"model {folder}: config.json and the weights do not fit together ({reason})") from None
+    unet, info = loaded
+    for wrong in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        if info.get(wrong):
+            first = sorted(map(str, info[wrong]))[0]
+            raise CheckpointError(
+                f"model {folder}: {len(info[wrong])} {wrong.replace('_', ' ')}, the first is {first}; "
+                "config.json and the weights are of different networks"
+            )
+    return unet
 
 
 def _from_hub(name: str) -> Path:

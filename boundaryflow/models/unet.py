@@ -74,10 +74,15 @@ class UNetModel:
         self, x_t: Float[Tensor, "b c h w"], t: int | Tensor, shift: Float[Tensor, "b ch hh wh"]
     ) -> Float[Tensor, "b c h w"]:
         """Predicted noise with `shift` added to the bottleneck."""
-        return self._call(x_t, t, lambda seen: seen + shift)[0]
+        return self._call(x_t, t, lambda seen: seen + shift.to(seen))[0]
 
     @torch.inference_mode()
     def _call(self, x_t: Tensor, t: int | Tensor, change_h: Callable[[Tensor], Tensor] | None) -> tuple[Tensor, Tensor]:
+        if x_t.shape[1:] != (self.channels, self.image_size, self.image_size):
+            raise ValueError(
+                f"the model works on {self.channels} x {self.image_size} x {self.image_size} images, "
+                f"got {' x '.join(map(str, x_t.shape[1:]))}"
+            )
         home = x_t.device
         folded = F.pixel_unshuffle(x_t, self._fold) if self._fold > 1 else x_t
         sample = folded.to(self._device, self._dtype).contiguous(memory_format=torch.channels_last)

@@ -183,7 +183,7 @@ def _against_truth(known: pd.Series, truth: pd.Series) -> tuple[float | None, fl
 def images(inputs: Inputs) -> dict[str, Any]:
     """How many image files came in, what became of them, and why some were set aside."""
     manifest = inputs.manifest
-    ok, bad = manifest[manifest["status"] == "ok"], manifest[manifest["status"] != "ok"]
+    ok, bad = manifest[manifest["status"] == "ok"], manifest[manifest["status"] == "bad"]
     duplicates = int((manifest["duplicates_of"].fillna("") != "").sum())
     splits = [(name, int((ok["split"] == name).sum())) for name in ("train", "val", "test")]
     formats = _counted(ok["format"])

@@ -72,3 +72,12 @@ def test_before_any_run_it_says_what_to_run(project: Path, tmp_path: Path, monke
     Path("data/invert/avatars/invert.json").unlink()
     with pytest.raises(ManifestError, match="run `boundaryflow run`"):
         sample_images("avatars", 1, {}, 0, tmp_path / "out")
+
+
+def test_photos_of_one_name_do_not_overwrite_each_other(photo: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    other = tmp_path / "other" / photo.name
+    Image.open(photo).rotate(90).save(other)
+    written = edit_photos([photo, other], "avatars", "hat", [0.0], tmp_path / "out")
+    assert len(set(written)) == 2
+    assert written[0].read_bytes() != written[1].read_bytes()

@@ -48,7 +48,9 @@ def test_images_that_have_it_already_are_left_alone(finished: Path) -> None:
     dark = manifest[(manifest["edit"] == "dark") & (manifest["strength"] == 1)]
     asked = {row["item_id"]: json.loads(row["targets"]) for row in dark.to_dict("records")}
     assert all(bool(targets) != (labels.at[item, "dark_skin"] > 0.5) for item, targets in asked.items())
-    still = [item for item, targets in asked.items() if not targets]
+    assert asked
+    assert all(asked.values()), "an image of which nothing was asked is no edit"
+    still = [item for item in manifest["item_id"].unique() if item not in asked]
     assert still
     before = load_items(finished / "data/ingest/avatars", still, ["pixels"])["pixels"]
     after = load_items(finished / "data/edit/avatars/dark", still, ["edited"])["edited"]

@@ -67,3 +67,10 @@ def test_alpha_bar_table_matches_known_values() -> None:
     assert schedule.alpha_bar(-1) == 1.0
     with pytest.raises(ValueError, match="outside"):
         schedule.alpha_bar(1000)
+
+
+@pytest.mark.parametrize(("t_end", "num_steps"), [(500, 501), (100, 101), (999, 1000), (100, 90), (999, 998)])
+def test_fine_path_still_rises(t_end: int, num_steps: int) -> None:
+    path = timestep_path(t_end, num_steps)
+    assert (len(path), path[0], path[-1]) == (num_steps, 0, t_end)
+    assert all(later > earlier for earlier, later in zip(path, path[1:], strict=False))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ from boundaryflow.editing import (
     Move,
     choose_mixing_step,
     edit,
+    edit_at_strengths,
     measure_curves,
     paper_edit,
     paper_invert,
@@ -145,3 +148,36 @@ def test_separability_of_noise_is_about_half_and_nan_without_enough_images() -> 
     labels = np.arange(80) % 2 == 0
     assert separability(latents @ latents.T, labels, seed=0) == pytest.approx(0.5, abs=0.2)
     assert np.isnan(separability(latents[:6] @ latents[:6].T, labels[:6], seed=0))
+
+
+def test_separability_uses_the_known_labels_of_each_attribute() -> None:
+    model, x_0 = GaussianModel(), torch.cat([images(8) - 1, images(8) + 1])
+    bright = np.array([0.0] * 8 + [1.0] * 8)
+    partly, rare, unknown = bright.copy(), np.zeros(16), np.full(16, np.nan)
+    partly[[0, 15]] = np.nan
+    rare[0] = 1
+    labels = {"partly": partly, "rare": rare, "unknown": unknown}
+    curves = measure_curves(model, x_0, torch.randn(2, 3, 4, 4), (0, 100, 200), labels, batch_size=8, seed=0)
+    assert np.isnan(curves.auc["eps", "rare"]).all()
+    np.testing.assert_allclose(curves.mean_auc("eps"), 1)
+    assert choose_mixing_step(curves, model.schedule, "separability", tolerance=0.1, min_t=0, max_t=200) in (
+        0,
+        100,
+        200,
+    )
+
+
+def test_separability_of_nothing_says_what_is_missing() -> None:
+    labels = {"unknown": np.full(3, np.nan)}
+    model = GaussianModel()
+    curves = measure_curves(model, images(), images(), (0, 100, 200), labels, batch_size=8, seed=0)
+    with pytest.raises(BoundaryError, match="at least 4 labelled images"):
+        choose_mixing_step(curves, model.schedule, "separability", tolerance=0.1, min_t=0, max_t=200)
+
+
+def test_classes_that_do_not_differ_give_no_direction() -> None:
+    model = GaussianModel()
+    inversion = invert(model, images(), timestep_path(500, 10))
+    useless = replace(boundary(torch.ones(48)), calibration=Calibration(-0.1, 0.1, 1.0, 0.4, 20))
+    with pytest.raises(BoundaryError, match=r"do not\s+differ \(gap -0.2, AUC 0.40\)"):
+        edit_at_strengths(model, inversion, {"eps": [useless]}, torch.ones(3, 1), [1.0], scales={"eps": 1.0})

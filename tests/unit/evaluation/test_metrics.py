@@ -89,3 +89,17 @@ def test_bootstrap_interval_holds_the_mean_and_narrows() -> None:
     assert wide[0] < 0.5 < wide[1]
     assert narrow[1] - narrow[0] < 0.2 * (wide[1] - wide[0])
     assert all(math.isnan(v) for v in ev.bootstrap_interval(np.full(3, np.nan), 500, 0))
+
+
+def test_recovery_is_unknown_where_there_is_nothing_to_recover() -> None:
+    before, after = torch.rand(2, 3, 4, 4), torch.rand(2, 3, 4, 4)
+    truth = before.clone()
+    truth[1] = 1 - truth[1]
+    recovered = ev.counterfactual_recovery(before, after, truth)
+    assert math.isnan(recovered[0])
+    assert math.isfinite(recovered[1])
+
+
+def test_kernel_distance_is_the_same_each_time() -> None:
+    real, edited = torch.randn(50, 8), torch.randn(50, 8)
+    assert len({ev.kernel_distance(real, edited) for _ in range(5)}) == 1

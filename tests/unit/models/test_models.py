@@ -158,3 +158,28 @@ def test_unusable_model_is_refused_in_one_line(tmp_path: Path, case: str, messag
 def test_name_that_is_neither_folder_nor_hub_id_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no such folder"):
         load_model(tmp_path / "nothing")
+
+
+def test_image_of_another_size_is_refused(tmp_path: Path) -> None:
+    model = load_model(write_tiny(tmp_path))
+    wrong = torch.zeros(1, model.channels, 2 * model.image_size, 2 * model.image_size)
+    with pytest.raises(ValueError, match="the model works on"):
+        model.eps(wrong, 10)
+
+
+def test_layers_that_the_file_lacks_are_not_made_up(tmp_path: Path) -> None:
+    folder = write_tiny(tmp_path)
+    config = json.loads((folder / "config.json").read_text())
+    config["layers_per_block"] += 1
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="do not fit together .*Missing key"):
+        load_model(folder)
+
+
+def test_hash_covers_the_architecture(tmp_path: Path) -> None:
+    folder = write_tiny(tmp_path)
+    before = load_model(folder).sha256
+    config = json.loads((folder / "config.json").read_text())
+    config["freq_shift"] = 1 - config["freq_shift"]
+    (folder / "config.json").write_text(json.dumps(config))
+    assert load_model(folder).sha256 != before
