@@ -172,7 +172,7 @@ def test_layers_that_the_file_lacks_are_not_made_up(tmp_path: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     config["layers_per_block"] += 1
     (folder / "config.json").write_text(json.dumps(config))
-    with pytest.raises(CheckpointError, match="do not fit together .*Missing key"):
+    with pytest.raises(CheckpointError, match="do not fit together"):
         load_model(folder)
 
 
