@@ -97,7 +97,7 @@ def _one_dataset(name: str | None) -> str:
     epilog="""\b
 Examples:
   boundaryflow run
-  boundaryflow edit photo.png --attribute smiling --strength 1.5
+  boundaryflow edit photo.png --attribute eyeglasses --strength 4
   boundaryflow sweep photo.png --attribute smiling --from -2 --to 2
   boundaryflow sample -n 16 --attribute smiling --attribute beard=off
   boundaryflow status
@@ -200,13 +200,13 @@ def _activate(root: Path, new: Sequence[str], datasets: Sequence[str], stages: S
     epilog="""\b
 Examples:
   boundaryflow edit photo.png --attribute smiling
-  boundaryflow edit *.png --attribute eyeglasses --strength -1 --strength 1.5 --out edited"""
+  boundaryflow edit *.png --attribute eyeglasses --strength -4 --strength 4 --out edited"""
 )
 @click.argument("photos", metavar="PHOTO...", nargs=-1, required=True, type=_IMAGE)
 @click.option("--dataset", metavar="NAME", help="Whose model and boundaries [default: the one in params.yaml].")
 @click.option("--attribute", required=True, metavar="NAME", help="What to change.")
 @click.option(
-    "--strength", "strengths", multiple=True, type=float, default=(1.0,), show_default="1.0", help="May be repeated."
+    "--strength", "strengths", multiple=True, type=float, default=(4.0,), show_default="4.0", help="May be repeated."
 )
 @click.option("--out", type=_PATH, default=_OUT / "edit", show_default=True, help="Folder for the pictures.")
 def edit(
@@ -226,8 +226,8 @@ def edit(
 @click.argument("photo", metavar="PHOTO", type=_IMAGE)
 @click.option("--dataset", metavar="NAME", help="Whose model and boundaries [default: the one in params.yaml].")
 @click.option("--attribute", required=True, metavar="NAME", help="What to change.")
-@click.option("--from", "start", type=float, default=-2.0, show_default=True, help="First strength.")
-@click.option("--to", "stop", type=float, default=2.0, show_default=True, help="Last strength.")
+@click.option("--from", "start", type=float, default=-8.0, show_default=True, help="First strength.")
+@click.option("--to", "stop", type=float, default=8.0, show_default=True, help="Last strength.")
 @click.option("--num", type=click.IntRange(2, 101), default=9, show_default=True, help="How many strengths.")
 @click.option("--out", type=_PATH, default=_OUT / "sweep", show_default=True, help="Folder for the strip.")
 def sweep(photo: Path, dataset: str | None, attribute: str, start: float, stop: float, num: int, out: Path) -> None:
@@ -272,7 +272,7 @@ def _parse_attribute(text: str) -> tuple[str, bool]:
     return name, state != "off"
 
 
-@cli.command(epilog="\b\nExample:\n  boundaryflow export --dataset avatars --to balanced --edit smiling --strength 1.5")
+@cli.command(epilog="\b\nExample:\n  boundaryflow export --dataset avatars --to balanced --edit eyeglasses --strength 4")
 @click.option("--dataset", metavar="NAME", help="Which data set [default: the one in params.yaml].")
 @click.option("--to", type=_PATH, required=True, metavar="DIR", help="Folder to write.")
 @click.option("--edit", "edits", multiple=True, metavar="NAME", help="Only this edit; may be repeated.")
