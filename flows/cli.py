@@ -272,7 +272,9 @@ def _parse_attribute(text: str) -> tuple[str, bool]:
     return name, state != "off"
 
 
-@cli.command(epilog="\b\nExample:\n  boundaryflow export --dataset avatars --to balanced --edit eyeglasses --strength 4")
+@cli.command(
+    epilog="\b\nExample:\n  boundaryflow export --dataset avatars --to balanced --edit eyeglasses --strength 4"
+)
 @click.option("--dataset", metavar="NAME", help="Which data set [default: the one in params.yaml].")
 @click.option("--to", type=_PATH, required=True, metavar="DIR", help="Folder to write.")
 @click.option("--edit", "edits", multiple=True, metavar="NAME", help="Only this edit; may be repeated.")

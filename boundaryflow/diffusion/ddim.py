@@ -17,8 +17,10 @@ def ddim_sigma(alpha_bar_t: float, alpha_bar_next: float, eta: float) -> float:
         eta: 0 is deterministic, 1 has the variance of DDPM.
 
     Raises:
-        ValueError: eta > 0 on a step towards noise.
+        ValueError: eta is outside [0, 1], or above 0 on a step towards noise.
     """
+    if not 0 <= eta <= 1:
+        raise ValueError(f"eta is {eta}, must be in [0, 1]")
     if eta == 0 or alpha_bar_next >= 1:
         return 0.0
     if alpha_bar_next < alpha_bar_t:

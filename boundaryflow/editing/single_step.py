@@ -11,6 +11,9 @@ from torch import Tensor
 
 from boundaryflow.boundary import Boundary
 from boundaryflow.diffusion import EpsModel, HShift, Inversion, denoise
+from boundaryflow.errors import BoundaryError
+
+MAX_COSINE = 0.99
 
 
 @dataclass(frozen=True)
@@ -37,10 +40,22 @@ class Move:
 
         Returns:
             [B,*shape] float32.
+
+        Raises:
+            BoundaryError: Two normals are all but the same line, so that no small step does both.
         """
-        normals = torch.stack([b.normal for b in self.boundaries], 1)
-        steps = torch.linalg.solve(normals.T @ normals, self.shifts.float().T).T
-        return (steps @ normals.T).reshape(len(steps), *shape)
+        normals = torch.stack([b.normal for b in self.boundaries], 1).double()
+        products = normals.T @ normals
+        cosines = (products - torch.diag(products.diag())).abs()
+        if float(cosines.max()) > MAX_COSINE:
+            first, second = divmod(int(cosines.argmax()), len(products))
+            names = [self.boundaries[index].attribute for index in (first, second)]
+            raise BoundaryError(
+                f"edit: the normals of {names[0]!r} and {names[1]!r} have cosine {float(products[first, second]):.3f}, "
+                f"must be within {MAX_COSINE} of 0 to be moved along together; leave one of them out"
+            )
+        steps = torch.linalg.solve(products, self.shifts.double().T).T
+        return (steps @ normals.T).float().reshape(len(steps), *shape)
 
 
 def edit(

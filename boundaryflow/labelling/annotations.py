@@ -39,7 +39,7 @@ class AttributeColumn:
 
 
 def read_annotations(path: Path) -> pd.DataFrame:
-    """Read a CSV, TSV, Parquet or JSON-lines table, every value as it is written.
+    """Read a CSV, TSV, Parquet or JSON-lines table, every value as it is written; a blank cell is unknown.
 
     Raises:
         LabelError: The file is missing, unreadable, or of another kind.
@@ -50,9 +50,10 @@ def read_annotations(path: Path) -> pd.DataFrame:
         if path.suffix == ".parquet":
             return pd.read_parquet(path)
         if path.suffix in (".jsonl", ".ndjson"):
-            return pd.read_json(path, lines=True)
+            return pd.read_json(path, lines=True, dtype=False)
         if path.suffix in (".csv", ".tsv"):
-            return pd.read_csv(path, sep="\t" if path.suffix == ".tsv" else ",", dtype=str, keep_default_na=True)
+            separator = "\t" if path.suffix == ".tsv" else ","
+            return pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, na_values=[""])
     except (ValueError, OSError, pd.errors.ParserError) as error:
         raise LabelError(f"labels {path}: cannot be read ({str(error).splitlines()[0]})") from None
     raise LabelError(f"labels {path}: kind {path.suffix!r} is not known; use .csv, .tsv, .parquet or .jsonl")
@@ -165,7 +166,7 @@ def _word(value: object) -> str:
     """How a value is compared: 4, 4.0 and "4" are the same."""
     text = str(value).strip().lower()
     try:
-        return f"{float(text):g}"
+        return repr(float(text))
     except ValueError:
         return text
 

@@ -74,3 +74,9 @@ def test_fine_path_still_rises(t_end: int, num_steps: int) -> None:
     path = timestep_path(t_end, num_steps)
     assert (len(path), path[0], path[-1]) == (num_steps, 0, t_end)
     assert all(later > earlier for earlier, later in zip(path, path[1:], strict=False))
+
+
+@pytest.mark.parametrize("eta", [-0.5, 3.0, math.nan])
+def test_eta_outside_its_range_is_refused(eta: float) -> None:
+    with pytest.raises(ValueError, match=r"must be in \[0, 1\]"):
+        ddim_sigma(0.5, 0.6, eta)

@@ -181,3 +181,9 @@ def test_classes_that_do_not_differ_give_no_direction() -> None:
     useless = replace(boundary(torch.ones(48)), calibration=Calibration(-0.1, 0.1, 1.0, 0.4, 20))
     with pytest.raises(BoundaryError, match=r"do not\s+differ \(gap -0.2, AUC 0.40\)"):
         edit_at_strengths(model, inversion, {"eps": [useless]}, torch.ones(3, 1), [1.0], scales={"eps": 1.0})
+
+
+def test_normals_of_one_line_are_refused() -> None:
+    same = [boundary(torch.ones(48), "hat"), boundary(-torch.ones(48), "cap")]
+    with pytest.raises(BoundaryError, match="'hat' and 'cap' have cosine -1.000"):
+        Move(same, torch.ones(1, 2)).offset((3, 4, 4))

@@ -117,3 +117,15 @@ def test_tables_of_all_kinds_are_read_alike(tmp_path: Path) -> None:
         read_annotations(tmp_path / "l.xls")
     with pytest.raises(LabelError, match="no such file"):
         read_annotations(tmp_path / "none.csv")
+
+
+def test_values_are_read_as_written(tmp_path: Path) -> None:
+    (tmp_path / "l.jsonl").write_text('{"file": "000012", "who": 1000001}\n{"file": "000013", "who": 1000002}\n')
+    (tmp_path / "l.csv").write_text("file,style\na.png,None\nb.png,\n")
+    lines, cells = read_annotations(tmp_path / "l.jsonl"), read_annotations(tmp_path / "l.csv")
+    assert list(lines["file"]) == ["000012", "000013"]
+    assert cells["style"].iloc[0] == "None"
+    assert cells["style"].isna().iloc[1]
+    spec = AttributeColumn("who", positive=[1000001], negative=[1000002])
+    joined = join_labels(lines, tmp_path / "l.jsonl", "file", {"a": "000012", "b": "000013"}, {"first": spec})
+    assert joined["first"].tolist() == [1.0, 0.0]
