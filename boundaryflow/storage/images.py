@@ -87,7 +87,7 @@ def decode_image(
     except Exception as error:  # decoders raise nearly anything on a damaged file
         raise ManifestError(f"damaged ({str(error).splitlines()[0] if str(error) else type(error).__name__})") from None
     fitted = _fit(plain, size, fit, background)
-    pixels = np.asarray(fitted, np.uint8)
+    pixels = np.array(fitted, np.uint8)  # a copy: the picture's own bytes cannot be written to
     return np.ascontiguousarray(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)), about
 
 
