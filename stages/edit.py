@@ -47,12 +47,13 @@ def run_shards(
     editor = Editor(net, EditSettings(**settings), run_seed)
     items = sorted({item for job in jobs.values() for item in job.missing})
     pixels = load_items(Path("data/ingest") / dataset, items, ["pixels"])["pixels"]
+    lacking = {edit: set(job.missing) for edit, job in jobs.items()}
     done: dict[str, dict[str, Tensor]] = {edit: {} for edit in jobs}
     for start in range(0, len(items), batch_size()):
         chunk = items[start : start + batch_size()]
         source = editor.open(to_model_range(pixels[start : start + len(chunk)], net.value_range), chunk)
-        for edit, job in jobs.items():
-            rows = [row for row, item in enumerate(chunk) if item in set(job.missing)]
+        for edit in jobs:
+            rows = [row for row, item in enumerate(chunk) if item in lacking[edit]]
             if not rows:
                 continue
             boundaries = [open_boundaries(dataset, attribute) for attribute in edits[edit]["attributes"]]

@@ -14,18 +14,22 @@ from recipes.denoiser import TrainSettings, open_identity_path, train
 from recipes.digits import train as digits
 
 
-def tiny() -> UNet2DModel:
-    unet = UNet2DModel(
+def untrained(channels: int, widths: tuple[int, int], num_groups: int) -> UNet2DModel:
+    return UNet2DModel(
         sample_size=8,
-        in_channels=4,
-        out_channels=4,
+        in_channels=channels,
+        out_channels=channels,
         layers_per_block=1,
-        block_out_channels=(32, 32),
+        block_out_channels=widths,
         down_block_types=("DownBlock2D",) * 2,
         up_block_types=("UpBlock2D",) * 2,
-        norm_num_groups=4,
+        norm_num_groups=num_groups,
         attention_head_dim=16,
     )
+
+
+def tiny() -> UNet2DModel:
+    unet = untrained(4, (32, 32), 4)
     open_identity_path(unet)
     return unet
 
@@ -44,17 +48,7 @@ def test_untrained_network_returns_its_input_and_keeps_its_mean(build, shape: tu
 
 
 def test_too_narrow_a_network_is_refused() -> None:
-    unet = UNet2DModel(
-        sample_size=8,
-        in_channels=12,
-        out_channels=12,
-        layers_per_block=1,
-        block_out_channels=(16, 32),
-        down_block_types=("DownBlock2D",) * 2,
-        up_block_types=("UpBlock2D",) * 2,
-        norm_num_groups=8,
-        attention_head_dim=16,
-    )
+    unet = untrained(12, (16, 32), 8)
     with pytest.raises(ValueError, match="8 groups of 2 channels hold 0 pairs beside constants, not 12"):
         open_identity_path(unet)
 
