@@ -20,3 +20,12 @@ def write_bytes(path: Path, data: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what writers that were killed half-way left in a folder and below it.
+
+    Only for a folder that nobody else writes to at the time.
+    """
+    for path in folder.rglob("*.tmp"):
+        path.unlink()

@@ -18,7 +18,7 @@ from boundaryflow.boundary.hyperplane import Space
 from boundaryflow.storage.shards import load_items
 from boundaryflow.storage.tables import read_json, read_table, write_json, write_table
 from stages.params import load_params
-from stages.process import Progress, entry
+from stages.process import Progress, entry, own_folder
 
 LOG = logging.getLogger(__name__)
 LATENT = {"eps": "x_mix", "h": "h_mix"}
@@ -34,7 +34,7 @@ def run(
     min_confidence: float,
 ) -> pd.DataFrame:
     """Fit and write all boundaries of a data set; returns one row per boundary."""
-    inverted, out = Path("data/invert") / dataset, Path("data/boundary") / dataset
+    inverted, out = Path("data/invert") / dataset, own_folder("boundary", dataset)
     out.mkdir(parents=True, exist_ok=True)
     facts = read_json(inverted / "invert.json")
     labels = read_table(Path("data/label") / dataset / "labels.parquet", schema="labels/1").set_index("item_id")

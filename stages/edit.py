@@ -22,7 +22,7 @@ from boundaryflow.storage.tables import read_json, read_table, write_json, write
 from stages.editor import Editor, EditSettings
 from stages.frozen_model import batch_size, open_model, resolve_dtype
 from stages.params import load_params
-from stages.process import entry
+from stages.process import entry, own_folder
 from stages.sharding import code_hash, run_sharded_together
 
 CODE = ("stages/edit.py", "stages/editor.py", *(f"boundaryflow/{room}" for room in ("diffusion", "models", "editing")))
@@ -95,7 +95,7 @@ def run(
     **settings: Any,
 ) -> int:
     """Edit what is not edited yet; returns the number of (image, edit) pairs that were."""
-    ingested, out = Path("data/ingest") / dataset, Path("data/edit") / dataset
+    ingested, out = Path("data/ingest") / dataset, own_folder("edit", dataset)
     facts = read_json(Path("data/invert") / dataset / "invert.json")
     net = open_model(model, dtype)
     if facts["model_sha256"] != net.sha256:

@@ -25,7 +25,7 @@ from boundaryflow.storage.shards import load_items
 from boundaryflow.storage.tables import read_table, write_json, write_table
 from stages.frozen_model import device
 from stages.params import LabelParams, PromptRule, load_params
-from stages.process import Progress, entry
+from stages.process import Progress, entry, own_folder
 
 LOG = logging.getLogger(__name__)
 _UNITS = {
@@ -64,7 +64,8 @@ def run(
     num_bootstraps: int,
 ) -> dict[str, Any]:
     """Write the metrics of a data set's edits; returns metrics.json."""
-    ingested, edited_at, out = (Path("data") / part / dataset for part in ("ingest", "edit", "evaluate"))
+    ingested, edited_at = Path("data/ingest") / dataset, Path("data/edit") / dataset
+    out = own_folder("evaluate", dataset)
     manifest = read_table(edited_at / "manifest.parquet", schema="edits/1")
     if manifest.empty:
         raise ManifestError(

@@ -25,7 +25,7 @@ from boundaryflow.storage.images import Fit, decode_image, encode_png
 from boundaryflow.storage.shards import ShardJob, fingerprint
 from boundaryflow.storage.tables import write_json, write_table
 from stages.params import AvatarSource, FolderSource, load_params
-from stages.process import Progress, entry
+from stages.process import Progress, entry, own_folder
 from stages.sharding import code_hash, run_sharded
 
 LOG = logging.getLogger(__name__)
@@ -117,7 +117,7 @@ def run(
     Raises:
         ManifestError: The raw folder is missing or empty, or too many images are bad.
     """
-    out = Path("data/ingest") / dataset
+    out = own_folder("ingest", dataset)
     out.mkdir(parents=True, exist_ok=True)
     recipe = fingerprint(
         stage="ingest", code=code_hash(*CODE), size=image_size, channels=channels, fit=fit, background=list(background)

@@ -17,7 +17,7 @@ from boundaryflow.storage.shards import ShardJob, fingerprint, load_items, shard
 from boundaryflow.storage.tables import read_json, read_table, write_json, write_table
 from stages.frozen_model import batch_size, open_model, resolve_dtype
 from stages.params import load_params
-from stages.process import entry
+from stages.process import entry, own_folder
 from stages.sharding import code_hash, run_sharded
 
 CODE = ("stages/invert.py", "boundaryflow/diffusion", "boundaryflow/models", "boundaryflow/editing/paper_mode.py")
@@ -69,7 +69,7 @@ def run(
     paper_mode: bool,
 ) -> int:
     """Invert what is not inverted yet; returns the number of images that were."""
-    ingested, out = Path("data/ingest") / dataset, Path("data/invert") / dataset
+    ingested, out = Path("data/ingest") / dataset, own_folder("invert", dataset)
     t_mix = read_json(Path("data/mixing") / dataset / "mixing.json")["t_mix"]
     net = open_model(model, dtype)
     resolved = str(resolve_dtype(dtype)).removeprefix("torch.")

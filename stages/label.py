@@ -29,7 +29,7 @@ from stages.params import (
     ValueRule,
     load_params,
 )
-from stages.process import Progress, entry
+from stages.process import Progress, entry, own_folder
 
 LOG = logging.getLogger(__name__)
 _BATCH = 256
@@ -39,7 +39,7 @@ def run(
     dataset: str, *, source: ClipSource | CsvSource | TruthSource, attributes: Mapping[str, AttributeRule]
 ) -> pd.DataFrame:
     """Write the labels of a data set; returns them."""
-    ingested, out = Path("data/ingest") / dataset, Path("data/label") / dataset
+    ingested, out = Path("data/ingest") / dataset, own_folder("label", dataset)
     manifest = read_table(ingested / "manifest.parquet", schema="manifest/1")
     usable = manifest[manifest["status"] == "ok"]
     if isinstance(source, ClipSource):

@@ -20,7 +20,7 @@ from boundaryflow.storage.shards import load_items
 from boundaryflow.storage.tables import read_table, write_json, write_table
 from stages.frozen_model import batch_size, open_model
 from stages.params import load_params
-from stages.process import Progress, entry
+from stages.process import Progress, entry, own_folder
 
 SCHEMA = "curves/1"
 
@@ -42,7 +42,7 @@ def run(
     max_t: int,
 ) -> int:
     """Write the curves and the mixing step; returns the mixing step."""
-    out = Path("data/mixing") / dataset
+    out = own_folder("mixing", dataset)
     out.mkdir(parents=True, exist_ok=True)
     net = open_model(model, dtype)
     ingested = Path("data/ingest") / dataset

@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from boundaryflow.errors import PipelineError
+from boundaryflow.files import remove_leftovers
 
 LOG = logging.getLogger(__name__)
 EXIT_OK, EXIT_FAILED, EXIT_MENDABLE, EXIT_INTERRUPTED = 0, 1, 2, 130
@@ -60,6 +61,13 @@ def guard() -> None:
     file = (folder / stage.replace("/", "_")).open("w")
     fcntl.flock(file, fcntl.LOCK_EX)  # the kernel lets go of it when the process ends, however it ends
     _held.append(file)
+
+
+def own_folder(stage: str, dataset: str) -> Path:
+    """The folder of a stage's outputs, rid of what a killed run left half-written there."""
+    folder = Path("data") / stage / dataset
+    remove_leftovers(folder)
+    return folder
 
 
 class Progress:

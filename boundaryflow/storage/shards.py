@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from boundaryflow.errors import ManifestError
+from boundaryflow.files import remove_leftovers
 from boundaryflow.tensor_files import read_about, read_tensors, write_tensors
 
 SCHEMA = "shard/1"
@@ -211,9 +212,10 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
 def sweep(folder: Path, plan: ShardPlan) -> None:
     """Remove shards that the plan does not want, and what killed runs left half-written."""
     wanted = {*plan.kept, *(job.path for job in plan.jobs)}
-    for path in [*folder.glob("shard-*.safetensors"), *folder.glob("*.tmp")]:
+    for path in folder.glob("shard-*.safetensors"):
         if path not in wanted:
             path.unlink()
+    remove_leftovers(folder)
 
 
 def shard_index(folder: Path, recipe: str | None = None) -> pd.DataFrame:
