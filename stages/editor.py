@@ -172,6 +172,7 @@ class Editor:
                         normal_eps=by_space["eps"][0].normal,
                         normal_h=by_space["h"][0].normal,
                         distance=strength * float(directions[position, 0]),
+                        inject_h=getattr(self._model, "family", "ddpm") != "iddpm",
                         eta=self._settings.eta,
                         noise=lambda t, p=position, s=strength: self._noise(source, [rows[p]], t, f"{s}"),
                     )

@@ -9,7 +9,8 @@ from functools import lru_cache
 import torch
 
 from boundaryflow.errors import ParamsError
-from boundaryflow.models import UNetModel, load_model
+from boundaryflow.diffusion import EpsModel
+from boundaryflow.models import load_model
 
 LOG = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ def batch_size() -> int:
 
 
 @lru_cache(maxsize=1)
-def open_model(source: str, dtype: str) -> UNetModel:
+def open_model(source: str, dtype: str) -> EpsModel:
     """Load the frozen model once per process.
 
     Args:

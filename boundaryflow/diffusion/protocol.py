@@ -37,11 +37,6 @@ class EpsModel(Protocol):
         ...
 
     @property
-    def h_shape(self) -> tuple[int, int, int]:
-        """Shape [Ch,Hh,Wh] of the bottleneck after the middle block."""
-        ...
-
-    @property
     def sha256(self) -> str:
         """Hash of the weights and of what decides how they are used."""
         ...

@@ -3,7 +3,9 @@
 Source: github L-YeZhu/BoundaryDiffusion, commit 98c8289, as described in this project's
 docs/method.md. The quirks kept here: the bottleneck belongs to the timestep before the latent's;
 boundaries have no intercept; strength is an absolute distance, so no strength leaves an image as
-it is; and the bottleneck of each step replaces that of the next one down.
+it is; the bottleneck of each step replaces that of the next one down; and with an iDDPM network it
+does not, because the release hands it over in the place of the class label, which that network
+does not look at (`model(xt, t, edit_h)` in utils/diffusion_utils.py).
 """
 
 from __future__ import annotations
@@ -47,6 +49,7 @@ def paper_edit(
     normal_eps: Float[Tensor, " d"],
     normal_h: Float[Tensor, " d"],
     distance: float,
+    inject_h: bool = True,
     eta: float = 1.0,
     noise: Callable[[int], Tensor] | None = None,
 ) -> Float[Tensor, "b c h w"]:
@@ -60,6 +63,8 @@ def paper_edit(
         normal_eps: Unit normal in ε-space.
         normal_h: Unit normal in h-space.
         distance: Projection to move to, in latent units; the release sweeps -150 to 150.
+        inject_h: Does the edited bottleneck reach the network? In the release it does with DDPM
+            networks, and not with iDDPM networks.
         eta: The release has 1 for edits and 0 for reconstructions.
         noise: Standard normal noise of the step that leaves timestep t, for eta > 0.
 
@@ -70,7 +75,10 @@ def paper_edit(
     for position in reversed(range(len(timesteps))):
         t, t_next = timesteps[position], timesteps[position - 1] if position else CLEAN
         alpha_bars = model.schedule.alpha_bar(t), model.schedule.alpha_bar(t_next)
-        eps, h = model.eps_with_h(x_t, t, h)  # injects the last h, gets this step's own for the next
+        if inject_h:
+            eps, h = model.eps_with_h(x_t, t, h)  # injects the last h, gets this step's own for the next
+        else:
+            eps = model.eps(x_t, t)
         drawn = noise(t) if noise and ddim_sigma(*alpha_bars, eta) > 0 else None
         x_t = ddim_step(x_t, eps, *alpha_bars, eta=eta, noise=drawn)
     return x_t

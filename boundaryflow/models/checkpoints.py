@@ -4,97 +4,294 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from diffusers.models.attention_processor import Attention
 from diffusers.models.unets.unet_2d import UNet2DModel
-from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
 
-from boundaryflow.diffusion import NoiseSchedule
+from boundaryflow.diffusion import EpsModel, NoiseSchedule
 from boundaryflow.errors import CheckpointError
+from boundaryflow.models.architecture import Architecture, check_channels
+from boundaryflow.models.betas import USUAL, schedule_betas
+from boundaryflow.models.custom import load_python_model, names_python_model
+from boundaryflow.models.ddpm import convert_ddpm
+from boundaryflow.models.families import family_of
+from boundaryflow.models.iddpm import convert_iddpm
+from boundaryflow.models.stated import Stated, read_json, read_stated
 from boundaryflow.models.unet import UNetModel
+from boundaryflow.models.weights import check_finite, read_weights, sha256_of
 
-WEIGHTS = "diffusion_pytorch_model.safetensors"
-SIDECAR = "boundaryflow.json"
+WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+NETWORK_FOLDERS = ("unet_ema", "unet", "")
+"""Where a diffusers folder keeps the network; averaged weights first."""
+_OLD_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
+_AUTOENCODERS = {"vae", "vqvae", "text_encoder", "movq", "prior"}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint understood, its network not yet built.
+
+    Attributes:
+        source: Where it lies.
+        file: The file of its weights.
+        kind: How that file keeps them, in words.
+        ema: Are they averaged weights? None where nothing says so.
+        architecture: Family, configuration, tensors, assumptions about the network.
+        schedule: As in diffusers' scheduler_config.json; has the betas as `trained_betas` where they
+            are not of a known kind.
+        schedule_assumption: What was taken for granted about the schedule, or nothing.
+        stated: What its sidecar or the caller states.
+    """
+
+    source: str
+    file: Path
+    kind: str
+    ema: bool | None
+    architecture: Architecture
+    schedule: Mapping[str, Any]
+    schedule_assumption: str
+    stated: Stated = field(default_factory=Stated)
+
+    @property
+    def image_size(self) -> int:
+        """Side of its images in pixels."""
+        return int(self.architecture.config["sample_size"]) * self.stated.pixel_unshuffle
+
+    @property
+    def channels(self) -> int:
+        """Channels of its images."""
+        return int(self.architecture.config["in_channels"]) // self.stated.pixel_unshuffle**2
+
+    @property
+    def learns_variance(self) -> bool:
+        """Does it give a variance behind the noise?"""
+        return int(self.architecture.config["out_channels"]) > int(self.architecture.config["in_channels"])
+
+    @property
+    def num_parameters(self) -> int:
+        """Numbers in its tensors."""
+        return sum(tensor.numel() for tensor in self.architecture.state.values())
+
+    @property
+    def assumptions(self) -> list[str]:
+        """What nothing states and was taken for granted, a sentence each."""
+        return [*self.architecture.assumptions, *([self.schedule_assumption] if self.schedule_assumption else [])]
 
 
 def load_model(
     source: str | Path, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
-) -> UNetModel:
+) -> EpsModel:
     """Load a frozen unconditional diffusion model.
 
     Args:
-        source: A diffusers folder (config.json and safetensors weights, at its root or in
-            `unet/`), or a hub id such as `google/ddpm-celebahq-256`.
+        source: A checkpoint file of the DDPM or iDDPM family (docs/models.md lists them); a diffusers
+            folder; a hub id such as `google/ddpm-celebahq-256`, with `@revision` if one is meant; or
+            `FILE.py:FUNCTION`, a function of the user's own that gives a model.
         device: Where the network runs.
         dtype: What the network computes in.
 
-    Returns:
-        A model with the protocol `EpsModel`.
-
     Raises:
-        CheckpointError: Files are missing, truncated or hold NaN; or the model is conditional,
-            works on latents, or does not predict noise.
+        CheckpointError: Files are missing, truncated, hold code or NaN; or the model is conditional,
+            works on latents, does not predict noise, or is of no family that is known.
     """
-    root = Path(source)
-    if not root.is_dir():
-        root = _from_hub(str(source))
-    folder = root / "unet" if (root / "unet" / "config.json").exists() else root
-    config = _read_json(folder / "config.json")
-    _check_config(folder, config)
-    weights = folder / WEIGHTS
-    _check_weights(weights)
-    sidecar = _read_json(folder / SIDECAR) if (folder / SIDECAR).exists() else {}
-    schedule, schedule_config = _read_schedule(root, folder)
-    unet = _load_network(folder, dtype)
-    architecture = {key: value for key, value in config.items() if not key.startswith("_")}
-    digest = hashlib.sha256(weights.read_bytes())
-    digest.update(json.dumps([sidecar, schedule_config, architecture], sort_keys=True).encode())
+    if names_python_model(str(source)):
+        return load_python_model(str(source), device=device, dtype=dtype)
+    checkpoint = open_checkpoint(source)
+    check_finite(checkpoint.file, checkpoint.architecture.state)
+    unet = build_network(checkpoint)
+    nn.Module.to(unet, dtype)  # diffusers' own `to` warns of modules to keep in float32, and there are none
+    architecture = checkpoint.architecture
+    identity = {k: v for k, v in architecture.config.items() if not k.startswith("_")}
+    betas = schedule_betas(checkpoint.schedule, checkpoint.source)
+    about = [checkpoint.stated.facts(), [round(float(b), 12) for b in betas], identity, architecture.num_heads]
+    digest = hashlib.sha256(sha256_of(checkpoint.file).encode())
+    digest.update(json.dumps(about, sort_keys=True).encode())
     return UNetModel(
         unet,
-        schedule,
+        NoiseSchedule.from_betas(betas),
         sha256=digest.hexdigest(),
-        pixel_unshuffle=int(sidecar.get("pixel_unshuffle", 1)),
+        family=architecture.family,
+        pixel_unshuffle=checkpoint.stated.pixel_unshuffle,
         device=device,
     )
 
 
-def _load_network(folder: Path, dtype: torch.dtype) -> UNet2DModel:
-    """The network, every tensor of it from the file: what diffusers would fill in by chance is refused."""
+def open_checkpoint(source: str | Path, stated: Stated | None = None) -> Checkpoint:
+    """Read a checkpoint and find out what it is, without building its network.
+
+    Args:
+        source: As for `load_model`, but for functions of the user's own.
+        stated: What its tensors do not say; None reads its sidecar, if there is one.
+
+    Raises:
+        CheckpointError: See `load_model`; NaN is not looked for.
+    """
+    path = Path(source)
+    if path.is_file():
+        return _open_file(path, read_stated(path) if stated is None else stated)
+    if not path.is_dir():
+        path = _from_hub(str(source))
+    return _open_folder(path, stated)
+
+
+def build_network(checkpoint: Checkpoint) -> UNet2DModel:
+    """The network of a checkpoint, every tensor of it from the file.
+
+    Raises:
+        CheckpointError: Configuration and tensors are of different networks.
+    """
+    architecture, where = checkpoint.architecture, checkpoint.source
     try:
-        loaded: Any = UNet2DModel.from_pretrained(
-            str(folder),
-            use_safetensors=True,
-            local_files_only=True,
-            low_cpu_mem_usage=False,
-            torch_dtype=dtype,
-            output_loading_info=True,
-        )
-    except (ValueError, TypeError, RuntimeError) as error:
+        with torch.device("meta"):  # shapes only; nothing is drawn that the file would replace
+            unet: UNet2DModel = UNet2DModel.from_config(architecture.config)  # pyright: ignore[reportAssignmentType]
+    except (ValueError, TypeError, RuntimeError, KeyError, IndexError, ZeroDivisionError) as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         reason = " ".join(lines[:2])[:200] or type(error).__name__
-        raise CheckpointError(f"model {folder}: config.json and the weights do not fit together ({reason})") from None
-    unet, info = loaded
-    for wrong in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if info.get(wrong):
-            first = sorted(map(str, info[wrong]))[0]
+        raise CheckpointError(f"model {where}: config.json describes no network ({reason})") from None
+    wanted = {name: tuple(tensor.shape) for name, tensor in unet.state_dict().items()}
+    there = {name: tuple(tensor.shape) for name, tensor in architecture.state.items()}
+    for problem, names in (
+        ("missing", wanted.keys() - there.keys()),
+        ("without a place", there.keys() - wanted.keys()),
+        ("of another shape", {n for n in wanted.keys() & there.keys() if wanted[n] != there[n]}),
+    ):
+        if names:
+            name = min(names)
+            shapes = f", {there[name]} where {wanted[name]} is expected" if problem == "of another shape" else ""
             raise CheckpointError(
-                f"model {folder}: {len(info[wrong])} {wrong.replace('_', ' ')}, the first is {first}; "
-                "config.json and the weights are of different networks"
+                f"model {where}: {len(names)} tensors are {problem}, the first is {name}{shapes}; config.json and the "
+                "weights are of different networks"
             )
+    unet.load_state_dict(architecture.state, assign=True)
+    if architecture.num_heads is not None:
+        set_num_heads(unet, architecture.num_heads, where)
     return unet
 
 
+def set_num_heads(unet: UNet2DModel, num_heads: int, where: str) -> None:
+    """Give every attention the same number of heads, which diffusers' config.json cannot say.
+
+    Raises:
+        CheckpointError: It does not divide the channels of one.
+    """
+    for module in unet.modules():
+        if isinstance(module, Attention):
+            if module.inner_dim % num_heads:
+                raise CheckpointError(f"model {where}: {num_heads} heads do not divide {module.inner_dim} channels")
+            module.heads = num_heads
+            module.scale = 1 / math.sqrt(module.inner_dim // num_heads)
+
+
+def _open_file(path: Path, stated: Stated) -> Checkpoint:
+    weights = read_weights(path, stated.ema)
+    family = family_of(weights.state, path)
+    if family == "diffusers":
+        raise CheckpointError(
+            f"model {path}: diffusers weights without their config.json; give the folder that has both"
+        )
+    convert = {"ddpm": convert_ddpm, "iddpm": convert_iddpm}[family]
+    architecture = convert(weights.state, stated, path)
+    schedule = {**USUAL, **stated.schedule}
+    schedule_betas(schedule, str(path))
+    assumption = "" if stated.schedule else "1000 timesteps with linear betas from 0.0001 to 0.02"
+    return Checkpoint(str(path), path, weights.kind, weights.ema, architecture, schedule, assumption, stated)
+
+
+def _open_folder(root: Path, stated: Stated | None) -> Checkpoint:
+    _refuse_latent(root)
+    folder = next((root / f for f in NETWORK_FOLDERS if (root / f / "config.json").exists()), root)
+    if not (folder / "config.json").exists():
+        _refuse_other_folder(root)
+    config = _normal_config(folder, read_json(folder / "config.json"))
+    stated = read_stated(folder) if stated is None else stated
+    file = next((folder / name for name in WEIGHTS if (folder / name).exists()), None)
+    if file is None:
+        raise CheckpointError(f"model {folder}: {WEIGHTS[0]} is missing; fetch the folder again, weights and all")
+    state = {_new_name(name): tensor for name, tensor in read_weights(file).state.items()}
+    family_of(state, folder)
+    fold = stated.pixel_unshuffle
+    if int(config["in_channels"]) % fold**2:
+        raise CheckpointError(f"model {folder}: in_channels is {config['in_channels']}, not a multiple of {fold}^2")
+    check_channels(int(config["in_channels"]) // fold**2, int(config["out_channels"]) // fold**2, folder)
+    schedule = {**_read_schedule(root, folder), **stated.schedule}
+    schedule_betas(schedule, str(folder))
+    ema = True if folder.name == "unet_ema" else None
+    architecture = Architecture(stated.family or "diffusers", config, state, (), stated.num_heads)
+    return Checkpoint(str(root), file, "diffusers folder", ema, architecture, schedule, "", stated)
+
+
+def _normal_config(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """Refuse what cannot be edited with; give what older releases called otherwise its present name."""
+    kind = config.get("_class_name", "UNet2DModel")
+    if kind != "UNet2DModel":
+        raise CheckpointError(
+            f"model {folder}: it is a {kind}; only unconditional pixel models (UNet2DModel) can be edited with"
+        )
+    if config.get("num_class_embeds") or config.get("class_embed_type"):
+        raise CheckpointError(f"model {folder}: it is conditional on a class; use an unconditional model")
+    if config.get("time_embedding_type", "positional") != "positional":
+        raise CheckpointError(
+            f"model {folder}: time_embedding_type is {config['time_embedding_type']!r}, must be 'positional'; it is of a "
+            "process without timesteps"
+        )
+    if "attention_head_dim" not in config and "num_head_channels" in config:
+        config = {**config, "attention_head_dim": config["num_head_channels"]}
+    for key in ("sample_size", "in_channels", "out_channels"):
+        if not isinstance(config.get(key), int):
+            raise CheckpointError(f"model {folder}: config.json has {key} {config.get(key)!r}, must be a whole number")
+    return config
+
+
+def _refuse_latent(root: Path) -> None:
+    index = root / "model_index.json"
+    parts = sorted(_AUTOENCODERS & set(read_json(index))) if index.exists() else []
+    if parts:
+        raise CheckpointError(
+            f"model {root}: model_index.json lists {parts[0]}; it works on latents of an autoencoder, use a model on pixels"
+        )
+
+
+def _refuse_other_folder(root: Path) -> None:
+    files = sorted(p.name for p in root.iterdir() if p.suffix in (".ckpt", ".pt", ".pth", ".bin", ".safetensors"))
+    if files:
+        raise CheckpointError(f"model {root}: has no config.json, but {files[0]}; give the path of that file")
+    raise CheckpointError(f"model {root}: config.json is missing; a diffusers folder has it, at its root or in unet/")
+
+
+def _new_name(name: str) -> str:
+    """Attention layers had other names before diffusers 0.14."""
+    for old, new in _OLD_ATTENTION.items():
+        name = name.replace(old, new)
+    return name
+
+
+def _read_schedule(root: Path, folder: Path) -> dict[str, Any]:
+    places = (folder, root, root / "scheduler", folder.parent / "scheduler")
+    found = next((p for p in (f / "scheduler_config.json" for f in places) if p.exists()), None)
+    if found is None:
+        raise CheckpointError(f"model {root}: scheduler_config.json is missing; it states the noise schedule")
+    return read_json(found)
+
+
 def _from_hub(name: str) -> Path:
-    if name.startswith((".", "/")) or name.count("/") != 1:
-        raise CheckpointError(f"model {name!r}: no such folder; give a diffusers folder or a hub id like owner/name")
+    repo, _, revision = name.partition("@")
+    if name.startswith((".", "/")) or repo.count("/") != 1:
+        raise CheckpointError(
+            f"model {name!r}: no such file or folder; give a checkpoint, a diffusers folder or a hub id like owner/name"
+        )
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
     try:
-        wanted = ["*.json", "*.safetensors", "unet/*.json", "unet/*.safetensors", "scheduler/*.json"]
-        return Path(snapshot_download(name, allow_patterns=wanted))
+        wanted = [f"{place}{kind}" for place in ("", "unet/", "unet_ema/") for kind in ("*.json", *WEIGHTS)]
+        return Path(snapshot_download(repo, revision=revision or None, allow_patterns=[*wanted, "scheduler/*.json"]))
     except (HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
@@ -103,62 +300,6 @@ def _from_hub(name: str) -> Path:
         ) from error
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
-        raise CheckpointError(f"model {path.parent}: {path.name} is missing; a diffusers folder has it") from None
-    except json.JSONDecodeError as error:
-        raise CheckpointError(f"model {path}: not JSON at line {error.lineno}; fetch the file again") from None
-
-
-def _check_config(folder: Path, config: dict[str, Any]) -> None:
-    kind = config.get("_class_name", "UNet2DModel")
-    if kind != "UNet2DModel":
-        raise CheckpointError(
-            f"model {folder}: it is a {kind}; only unconditional pixel models (UNet2DModel) can be edited with"
-        )
-    if config.get("num_class_embeds") or config.get("class_embed_type"):
-        raise CheckpointError(f"model {folder}: it is conditional on a class; use an unconditional model")
-
-
-def _check_weights(path: Path) -> None:
-    if not path.exists():
-        raise CheckpointError(f"model {path.parent}: {path.name} is missing; save the model with safetensors")
-    with path.open("rb") as file:
-        if file.read(40).startswith(b"version https://git-lfs"):
-            raise CheckpointError(f"model {path}: it is a git-lfs pointer, not the weights; run `git lfs pull`")
-    try:
-        with safe_open(path, "pt") as file:
-            for name in file.keys():  # noqa: SIM118 - safe_open is not a mapping
-                if not bool(torch.isfinite(file.get_tensor(name)).all()):
-                    raise CheckpointError(f"model {path}: tensor {name} holds NaN or infinity; the file is damaged")
-    except SafetensorError as error:
-        raise CheckpointError(f"model {path}: not a whole safetensors file ({error}); fetch it again") from None
-
-
-def _read_schedule(root: Path, folder: Path) -> tuple[NoiseSchedule, dict[str, Any]]:
-    places = (
-        folder / "scheduler_config.json",
-        root / "scheduler_config.json",
-        root / "scheduler/scheduler_config.json",
-    )
-    found = next((p for p in places if p.exists()), None)
-    if found is None:
-        raise CheckpointError(f"model {root}: scheduler_config.json is missing; it states the noise schedule")
-    config = _read_json(found)
-    if config.get("prediction_type", "epsilon") != "epsilon":
-        raise CheckpointError(f"model {found}: prediction_type is {config['prediction_type']!r}, must be 'epsilon'")
-    if config.get("trained_betas") is not None:
-        betas = torch.tensor(config["trained_betas"], dtype=torch.float64)
-    elif config.get("beta_schedule", "linear") == "linear":
-        steps, start, end = (config.get(k, d) for k, d in _LINEAR_DEFAULTS)
-        betas = torch.linspace(start, end, steps, dtype=torch.float64)
-    else:
-        raise CheckpointError(
-            f"model {found}: beta_schedule {config['beta_schedule']!r} is not known; give its values as trained_betas"
-        )
-    return NoiseSchedule.from_betas(betas), {"betas": [round(float(b), 12) for b in betas]}
-
-
-_LINEAR_DEFAULTS = (("num_train_timesteps", 1000), ("beta_start", 1e-4), ("beta_end", 0.02))
+def state_of(unet: UNet2DModel) -> dict[str, Tensor]:
+    """Tensors of a network, as they are written to a file."""
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in unet.state_dict().items()}

@@ -18,7 +18,6 @@ class GaussianModel:
         self.s, self.image_size, self.channels = s, size, channels
         self.value_range = (-1.0, 1.0)
         self.schedule = NoiseSchedule.linear()
-        self.h_shape = (channels, 1, 1)
         self.sha256 = "f" * 64
         self.calls = 0
 

@@ -1,0 +1,156 @@
+"""A U-Net of any family, told in diffusers' terms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from boundaryflow.errors import CheckpointError
+from boundaryflow.models.families import Family
+
+ATTENTION_FROM = 16
+"""Side of the feature maps at which all of the paper's networks begin to attend."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What was found out about a network, and its tensors under diffusers' names.
+
+    Attributes:
+        family: Where the checkpoint came from.
+        config: As in a diffusers config.json of `UNet2DModel`.
+        state: Tensors by diffusers' names.
+        assumptions: What the tensors do not say and was taken for granted, a sentence each.
+        num_heads: Heads at every width, where a fixed number of channels a head cannot express it.
+    """
+
+    family: Family
+    config: dict[str, Any]
+    state: dict[str, Tensor]
+    assumptions: tuple[str, ...]
+    num_heads: int | None = None
+
+
+class Renamer:
+    """Takes tensors of one naming and gives them names of another; knows what nobody took."""
+
+    def __init__(self, state: Mapping[str, Tensor]) -> None:
+        self._left = dict(state)
+        self.taken: dict[str, Tensor] = {}
+
+    def has(self, old: str) -> bool:
+        """Is there a tensor, or a module with tensors, of this name left?"""
+        return any(name == old or name.startswith(f"{old}.") for name in self._left)
+
+    def module(self, old: str, new: str) -> None:
+        """Rename weight and bias of a layer."""
+        for part in ("weight", "bias"):
+            if f"{old}.{part}" in self._left:
+                self.tensor(f"{new}.{part}", self._left.pop(f"{old}.{part}"))
+
+    def modules(self, old: str, new: str, names: Mapping[str, str]) -> None:
+        """Rename layers within a block; an optional one may be missing."""
+        for before, after in names.items():
+            self.module(f"{old}.{before}", f"{new}.{after}")
+
+    def take(self, old: str) -> Tensor | None:
+        """Remove a tensor, to be named by hand."""
+        return self._left.pop(old, None)
+
+    def tensor(self, new: str, value: Tensor) -> None:
+        """Name a tensor."""
+        self.taken[new] = value
+
+    @property
+    def left(self) -> list[str]:
+        """Names that nobody took."""
+        return sorted(self._left)
+
+
+def check_all_taken(renamer: Renamer, where: object) -> None:
+    """Refuse a network of which a part would be lost.
+
+    Raises:
+        CheckpointError: A tensor has no place.
+    """
+    if renamer.left:
+        raise CheckpointError(
+            f"model {where}: {len(renamer.left)} tensors have no place in the network, the first is {renamer.left[0]}; "
+            "the file is of a variant that is not known"
+        )
+
+
+def common_config(
+    *, image_size: int, in_channels: int, out_channels: int, widths: Iterable[int], num_res_blocks: int
+) -> dict[str, Any]:
+    """The part of a `UNet2DModel` config.json that all families share."""
+    return {
+        "_class_name": "UNet2DModel",
+        "sample_size": image_size,
+        "in_channels": in_channels,
+        "out_channels": out_channels,
+        "block_out_channels": list(widths),
+        "layers_per_block": num_res_blocks,
+        "mid_block_scale_factor": 1,
+        "center_input_sample": False,
+        "time_embedding_type": "positional",
+        "act_fn": "silu",
+        "norm_num_groups": 32,
+        "dropout": 0.0,
+        "add_attention": True,
+    }
+
+
+def image_size_from(
+    stated: int | None, attention_at: Iterable[bool], num_levels: int, where: object
+) -> tuple[int, list[str]]:
+    """Side of the images: as stated, else from where the network begins to attend.
+
+    Args:
+        stated: Of the sidecar.
+        attention_at: Level by level from the full size down: does it attend?
+        num_levels: How many levels there are.
+        where: For messages.
+
+    Returns:
+        Side in pixels, and the assumption made, if any.
+
+    Raises:
+        CheckpointError: Nothing was stated and no level attends, or the levels do not divide the size.
+    """
+    first = next((level for level, attends in enumerate(attention_at) if attends), None)
+    if stated is None and first is None:
+        raise CheckpointError(
+            f"model {where}: its tensors do not say the size of its images (no level attends); state image_size in the "
+            "sidecar"
+        )
+    size = stated if stated is not None else ATTENTION_FROM * 2 ** (first or 0)
+    if size % 2 ** (num_levels - 1):
+        raise CheckpointError(
+            f"model {where}: image_size is {size}, must be a multiple of {2 ** (num_levels - 1)}; the network halves it "
+            f"{num_levels - 1} times"
+        )
+    if stated is not None:
+        return size, []
+    return size, [f"images of {size} x {size} pixels: attention begins at {ATTENTION_FROM} x {ATTENTION_FROM}"]
+
+
+def check_channels(in_channels: int, out_channels: int, where: object) -> None:
+    """Refuse networks on anything but greyscale or RGB images.
+
+    Raises:
+        CheckpointError: Input or output channels are not those of an image.
+    """
+    if in_channels not in (1, 3):
+        raise CheckpointError(
+            f"model {where}: it takes {in_channels} channels, must be 1 or 3; it works on latents, or on an image with a "
+            "condition beside it"
+        )
+    if out_channels not in (in_channels, 2 * in_channels):
+        raise CheckpointError(
+            f"model {where}: it gives {out_channels} channels for {in_channels}, must be as many or twice as many (noise "
+            "and variance)"
+        )

@@ -1,0 +1,67 @@
+"""Noise schedules by the names that diffusers' scheduler_config.json has for them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from boundaryflow.errors import CheckpointError
+
+USUAL = {"beta_schedule": "linear", "num_train_timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02}
+"""Ho et al. 2020, section 4; what all of the paper's models were trained with."""
+_OTHER_PROCESSES = ("ScoreSde", "Karras", "EDM", "FlowMatch", "CM", "VQ", "UnCLIP", "Cosine")
+
+
+def schedule_betas(config: Mapping[str, Any], where: str) -> Tensor:
+    """Variances of each timestep.
+
+    Sources: linear Ho et al. 2020; scaled_linear Rombach et al. 2022; squaredcos_cap_v2 Nichol and
+    Dhariwal 2021, eq. 17, capped at 0.999.
+
+    Args:
+        config: As diffusers writes scheduler_config.json; what is missing has its usual value.
+        where: For messages.
+
+    Returns:
+        [T] float64.
+
+    Raises:
+        CheckpointError: It describes another process, predicts something else than noise, or has an
+            unknown schedule.
+    """
+    kind = str(config.get("_class_name", ""))
+    if kind.startswith(_OTHER_PROCESSES):
+        raise CheckpointError(f"model {where}: {kind} is not a variance-preserving process with betas")
+    if config.get("prediction_type", "epsilon") != "epsilon":
+        raise CheckpointError(f"model {where}: prediction_type is {config['prediction_type']!r}, must be 'epsilon'")
+    if config.get("rescale_betas_zero_snr"):
+        raise CheckpointError(f"model {where}: rescale_betas_zero_snr is true; a network for that cannot predict noise")
+    if config.get("trained_betas") is not None:
+        return torch.tensor(config["trained_betas"], dtype=torch.float64)
+    values = {**USUAL, **{key: config[key] for key in USUAL if key in config}}
+    name = values["beta_schedule"]
+    try:
+        num, start, end = int(values["num_train_timesteps"]), float(values["beta_start"]), float(values["beta_end"])
+    except (TypeError, ValueError):
+        raise CheckpointError(f"model {where}: num_train_timesteps, beta_start and beta_end must be numbers") from None
+    if num < 2 or not 0 < start <= end < 1:  # noqa: PLR2004 - one timestep is no schedule
+        raise CheckpointError(
+            f"model {where}: {num} timesteps with betas from {start:g} to {end:g}; must be at least 2, within (0, 1), "
+            "rising"
+        )
+    if name == "linear":
+        return torch.linspace(start, end, num, dtype=torch.float64)
+    if name == "scaled_linear":
+        return torch.linspace(math.sqrt(start), math.sqrt(end), num, dtype=torch.float64) ** 2
+    if name == "squaredcos_cap_v2":
+        at = torch.linspace(0, 1, num + 1, dtype=torch.float64)
+        alpha_bar = torch.cos((at + 0.008) / 1.008 * math.pi / 2) ** 2
+        return (1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=0.999)
+    raise CheckpointError(
+        f"model {where}: beta_schedule {name!r} is not known (linear, scaled_linear, squaredcos_cap_v2 are); give its "
+        "values as trained_betas"
+    )

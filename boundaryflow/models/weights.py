@@ -1,0 +1,176 @@
+"""Tensors of a checkpoint file, read without running anything that the file may hold."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from boundaryflow.errors import CheckpointError
+
+EmaChoice = Literal["prefer", "require", "never"]
+_EMA_KEYS = ("ema", "ema_state_dict", "model_ema", "ema_model", "ema_model_state_dict", "params_ema", "state_dict_ema")
+_MODEL_KEYS = ("model", "state_dict", "model_state_dict", "net", "network", "unet", "module", "params")
+_GAN_KEYS = {"g_ema", "G_ema", "generator", "discriminator", "netG", "netD"}
+_PREFIXES = ("module.", "_orig_mod.", "ema_model.", "online_model.", "model.", "unet.", "net.", "denoise_fn.")
+_DDIM_LIST = 5  # [model, optimizer, epoch, step, ema]: runners/diffusion.py of ermongroup/ddim
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What a checkpoint file holds of a network.
+
+    Attributes:
+        state: Name to tensor, prefixes of wrappers taken off.
+        kind: How the file keeps them, in words.
+        ema: Are they the exponential moving average of training? None where the file does not say.
+    """
+
+    state: dict[str, Tensor]
+    kind: str
+    ema: bool | None
+
+
+def read_weights(path: Path, ema: EmaChoice = "prefer") -> Weights:
+    """Read the state dict of a network from a safetensors or torch file; pickled code is never run.
+
+    Args:
+        path: The file.
+        ema: Which weights are wanted of a training checkpoint that may hold both.
+
+    Raises:
+        CheckpointError: The file is missing, empty, truncated or not a checkpoint; it holds code, no
+            network, or not the weights that are wanted.
+    """
+    _check_file(path)
+    content = _load(path)
+    weights = _choose(path, content, ema)
+    if not weights.state:
+        raise CheckpointError(f"model {path}: holds no tensors; give a file with a network's state dict")
+    return weights
+
+
+def check_finite(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Refuse NaN and infinity.
+
+    Raises:
+        CheckpointError: A tensor holds one.
+    """
+    for name, tensor in state.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise CheckpointError(f"model {path}: tensor {name} holds NaN or infinity; the file is damaged")
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_file(path: Path) -> None:
+    if not path.is_file():
+        raise CheckpointError(f"model {path}: no such file; check the path")
+    with path.open("rb") as file:
+        start = file.read(256).lstrip().lower()
+    if not start:
+        raise CheckpointError(f"model {path}: the file is empty; fetch it again")
+    if start.startswith(b"version https://git-lfs"):
+        raise CheckpointError(f"model {path}: it is a git-lfs pointer, not the weights; run `git lfs pull`")
+    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise CheckpointError(f"model {path}: it is a web page, not the weights; fetch the file itself")
+
+
+def _load(path: Path) -> Any:
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"model {path}: not a whole safetensors file ({error}); fetch it again") from None
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise _refuse_pickle(path, str(error)) from None
+    except Exception as error:  # noqa: BLE001 - torch raises nearly anything on a damaged file; it is refused in any case
+        text = str(error)
+        if "TorchScript" in text:
+            raise CheckpointError(f"model {path}: it is a TorchScript archive, not a state dict") from None
+        reason = text.splitlines()[0][:120] if text else type(error).__name__
+        raise CheckpointError(
+            f"model {path}: not a whole checkpoint ({reason}); it was cut short or is of another kind, fetch it again"
+        ) from None
+
+
+def _refuse_pickle(path: Path, text: str) -> CheckpointError:
+    found = re.search(r"(?:GLOBAL|global:?) ([\w.]+\.[\w]+)", text)
+    if found:
+        return CheckpointError(
+            f"model {path}: the pickle in it wants to call {found[1]}; nothing in it was run; only tensors are read, "
+            "so save the state dict alone, on a machine where you trust the file"
+        )
+    reason = text.splitlines()[0][:120] if text else "no reason given"
+    return CheckpointError(f"model {path}: not a checkpoint of tensors ({reason}); give a state dict")
+
+
+def _choose(path: Path, content: Any, ema: EmaChoice) -> Weights:
+    """The network of a file, however the file keeps it."""
+    if isinstance(content, list | tuple):
+        both = [part for part in content if isinstance(part, Mapping)]
+        if not content or not _tensors(content[0]):
+            raise CheckpointError(f"model {path}: a list that does not begin with a state dict; give a state dict")
+        averaged = both[-1] if len(content) >= _DDIM_LIST and _tensors(both[-1]) and len(both) > 1 else None
+        return _of_two(path, "training checkpoint (a list)", content[0], averaged, ema)
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"model {path}: holds a {type(content).__name__}, not a state dict")
+    if set(content) & _GAN_KEYS:
+        raise CheckpointError(f"model {path}: it is a GAN's checkpoint; boundaryflow edits with diffusion models only")
+    averaged = next((content[key] for key in _EMA_KEYS if _tensors(content.get(key))), None)
+    plain = next((content[key] for key in _MODEL_KEYS if _tensors(content.get(key))), None)
+    if plain is None and averaged is None:
+        if isinstance(content.get("model_state"), Mapping):
+            return _of_two(path, "training checkpoint", content["model_state"], None, ema)
+        return _of_two(path, "state dict", content, None, ema)
+    return _of_two(path, "training checkpoint", plain if plain is not None else {}, averaged, ema)
+
+
+def _of_two(path: Path, kind: str, plain: Mapping[str, Any], averaged: Mapping[str, Any] | None, ema: str) -> Weights:
+    if averaged is not None and ema != "never":
+        return Weights(_stripped(averaged), kind, True)
+    if ema == "require":
+        raise CheckpointError(
+            f"model {path}: holds no averaged (EMA) weights, and ema is 'require'; give the file that has them, or "
+            "say 'prefer'"
+        )
+    if not _tensors(plain):
+        raise CheckpointError(f"model {path}: holds averaged (EMA) weights only, and ema is 'never'; say 'prefer'")
+    return Weights(_stripped(plain), kind, None if kind == "state dict" else False)
+
+
+def _tensors(part: Any) -> bool:
+    """Is it a state dict?"""
+    return isinstance(part, Mapping) and any(isinstance(value, Tensor) and value.ndim > 0 for value in part.values())
+
+
+def _stripped(part: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Tensors only, without the prefixes of wrappers; float32 where they are of another float."""
+    state = {str(k): v.float() if v.is_floating_point() else v for k, v in _only_tensors(part)}
+    while state:
+        prefix = next((p for p in _PREFIXES if all(name.startswith(p) for name in state)), None)
+        if prefix is None:
+            return state
+        state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+    return state
+
+
+def _only_tensors(part: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
+    for name, value in part.items():
+        if isinstance(value, Tensor) and (value.ndim > 0 or "." in str(name)):
+            yield str(name), value.detach()
