@@ -130,8 +130,8 @@ def image_size_from(
     size = stated if stated is not None else ATTENTION_FROM * 2 ** (first or 0)
     if size % 2 ** (num_levels - 1):
         raise CheckpointError(
-            f"model {where}: image_size is {size}, must be a multiple of {2 ** (num_levels - 1)}; the network halves it "
-            f"{num_levels - 1} times"
+            f"model {where}: image_size is {size}, must be a multiple of {2 ** (num_levels - 1)}; the network "
+            f"halves it {num_levels - 1} times"
         )
     if stated is not None:
         return size, []
@@ -146,11 +146,11 @@ def check_channels(in_channels: int, out_channels: int, where: object) -> None:
     """
     if in_channels not in (1, 3):
         raise CheckpointError(
-            f"model {where}: it takes {in_channels} channels, must be 1 or 3; it works on latents, or on an image with a "
-            "condition beside it"
+            f"model {where}: it takes {in_channels} channels, must be 1 or 3; it works on latents, or on an image "
+            "with a condition beside it"
         )
     if out_channels not in (in_channels, 2 * in_channels):
         raise CheckpointError(
-            f"model {where}: it gives {out_channels} channels for {in_channels}, must be as many or twice as many (noise "
-            "and variance)"
+            f"model {where}: it gives {out_channels} channels for {in_channels}, must be as many or twice as many "
+            "(noise and variance)"
         )

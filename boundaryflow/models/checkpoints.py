@@ -238,8 +238,8 @@ def _normal_config(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
         raise CheckpointError(f"model {folder}: it is conditional on a class; use an unconditional model")
     if config.get("time_embedding_type", "positional") != "positional":
         raise CheckpointError(
-            f"model {folder}: time_embedding_type is {config['time_embedding_type']!r}, must be 'positional'; it is of a "
-            "process without timesteps"
+            f"model {folder}: time_embedding_type is {config['time_embedding_type']!r}, must be 'positional'; it is "
+            "of a process without timesteps"
         )
     if "attention_head_dim" not in config and "num_head_channels" in config:
         config = {**config, "attention_head_dim": config["num_head_channels"]}
@@ -254,7 +254,8 @@ def _refuse_latent(root: Path) -> None:
     parts = sorted(_AUTOENCODERS & set(read_json(index))) if index.exists() else []
     if parts:
         raise CheckpointError(
-            f"model {root}: model_index.json lists {parts[0]}; it works on latents of an autoencoder, use a model on pixels"
+            f"model {root}: model_index.json lists {parts[0]}; it works on latents of an autoencoder, use "
+            "a model on pixels"
         )
 
 

@@ -7,6 +7,7 @@ import re
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 
@@ -38,7 +39,7 @@ def load_python_model(source: str, *, device: torch.device | str, dtype: torch.d
     if not callable(function):
         raise CheckpointError(f"model {source}: {path} has no function {name}")
     try:
-        model = function(device=device, dtype=dtype)
+        model: Any = function(device=device, dtype=dtype)
     except CheckpointError:
         raise
     except Exception as error:
@@ -47,7 +48,7 @@ def load_python_model(source: str, *, device: torch.device | str, dtype: torch.d
     return model
 
 
-def check_members(model: object, where: str) -> None:
+def check_members(model: Any, where: str) -> None:
     """Refuse an object that is not behind the protocol `EpsModel`.
 
     Raises:
@@ -58,8 +59,8 @@ def check_members(model: object, where: str) -> None:
         raise CheckpointError(
             f"model {where}: what it gives has no {missing[0]}; a model has {', '.join(_MEMBERS)} (protocol EpsModel)"
         )
-    if re.fullmatch(r"[0-9a-f]{64}", str(model.sha256)) is None:  # type: ignore[attr-defined]
-        raise CheckpointError(f"model {where}: its sha256 is no SHA-256; network_sha256 of boundaryflow.models gives one")
+    if re.fullmatch(r"[0-9a-f]{64}", str(model.sha256)) is None:
+        raise CheckpointError(f"model {where}: its sha256 is none; network_sha256 of boundaryflow.models gives one")
 
 
 def _import(path: Path) -> ModuleType:

@@ -48,7 +48,7 @@ def convert_ddpm(state: Mapping[str, Tensor], stated: Stated, where: object) -> 
         raise CheckpointError(f"model {where}: tensor {error} is missing; the file is not whole") from None
     check_channels(in_channels, out_channels, where)
     if not widths or widths[0] != width or first != width:
-        raise CheckpointError(f"model {where}: its first level has not the base width {width}; this variant is not known")
+        raise CheckpointError(f"model {where}: its first level is not of the base width {width}; not a known variant")
     num_res_blocks = len({name.split(".")[3] for name in state if name.startswith("down.0.block.")})
     attends = [f"down.{i}.attn.0.q.weight" in state for i in range(levels)]
     size, assumptions = image_size_from(stated.image_size, attends, levels, where)
@@ -71,7 +71,11 @@ def convert_ddpm(state: Mapping[str, Tensor], stated: Stated, where: object) -> 
     renamer.modules("mid.block_2", "mid_block.resnets.1", _RESNET)
     check_all_taken(renamer, where)
     config = common_config(
-        image_size=size, in_channels=in_channels, out_channels=out_channels, widths=widths, num_res_blocks=num_res_blocks
+        image_size=size,
+        in_channels=in_channels,
+        out_channels=out_channels,
+        widths=widths,
+        num_res_blocks=num_res_blocks,
     )
     config |= {
         "down_block_types": ["AttnDownBlock2D" if a else "DownBlock2D" for a in attends],

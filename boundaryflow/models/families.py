@@ -23,10 +23,11 @@ _REFUSED: tuple[tuple[str, str], ...] = (
      f"it works on latents of an autoencoder; {_USE}"),
     (r"synthesis\.|^mapping\.|to_?rgbs?\d*\.|^style\.\d|modulation\.|^generator\.|^discriminator\.|^noises\.",
      f"it is a GAN; {_USE}"),
-    (r"^all_modules\.", f"it is a score-SDE network (NCSN++ or DDPM++), which is not known here; {_USE} of another kind"),
+    (r"^all_modules\.", "it is a score-SDE network (NCSN++, DDPM++), which is not known here; write it against the "
+     "protocol EpsModel (docs/models.md)"),
     (r"map_layer0|map_noise", f"it is an EDM network, which does not predict noise; {_USE} that does"),
-    (r"^init_conv\.|^downs\.0\.", "it is a network of denoising-diffusion-pytorch, which is not known here; write it "
-     "against the protocol EpsModel (docs/models.md)"),
+    (r"(^|\.)init_conv\.|(^|\.)downs\.0\.", "it is a network of denoising-diffusion-pytorch, which is not known here; "
+     "write it against the protocol EpsModel (docs/models.md)"),
 )  # fmt: skip
 
 

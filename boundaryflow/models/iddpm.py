@@ -80,7 +80,9 @@ def convert_iddpm(state: Mapping[str, Tensor], stated: Stated, where: object) ->
         num_res_blocks=shape.num_res_blocks,
     )
     resample = "resnet" if shape.resblock_updown else "conv"
-    plain = ("ResnetDownsampleBlock2D", "ResnetUpsampleBlock2D") if shape.resblock_updown else ("DownBlock2D", "UpBlock2D")
+    plain = (
+        ("ResnetDownsampleBlock2D", "ResnetUpsampleBlock2D") if shape.resblock_updown else ("DownBlock2D", "UpBlock2D")
+    )
     head_channels = {width // heads[width] for width in attended}
     config |= {
         "down_block_types": ["AttnDownBlock2D" if a else plain[0] for a in shape.attends],
@@ -115,7 +117,7 @@ def _shape_of(state: Mapping[str, Tensor], where: object) -> _Shape:
     width = int(state["time_embed.0.weight"].shape[1])
     widths = [int(state[f"input_blocks.{k}.0.in_layers.2.weight"].shape[0]) for k in firsts]
     if int(state["input_blocks.0.0.weight"].shape[0]) != width or widths[0] != width:
-        raise CheckpointError(f"model {where}: its first level has not the base width {width}; this variant is not known")
+        raise CheckpointError(f"model {where}: its first level is not of the base width {width}; not a known variant")
     return _Shape(
         width=width,
         widths=widths,
@@ -142,9 +144,7 @@ def _upsampler(state: Mapping[str, Tensor], block: int) -> str | None:
     return None
 
 
-def _heads(
-    stated: Stated, shape: _Shape, attended: list[int], assumptions: list[str], where: object
-) -> dict[int, int]:
+def _heads(stated: Stated, shape: _Shape, attended: list[int], assumptions: list[str], where: object) -> dict[int, int]:
     """Heads at each width that attends."""
     channels, num = stated.head_channels, stated.num_heads
     if channels is None and num is None:
@@ -175,7 +175,9 @@ def _rename(renamer: Renamer, shape: _Shape, heads: Mapping[int, int], new_order
             renamer.modules(f"{old}.0", f"{new}.resnets.{block}", _RESNET)
             _attention(renamer, f"{old}.1", f"{new}.attentions.{block}", heads, new_order)
         if level < levels - 1:
-            _resampler(renamer, f"input_blocks.{(level + 1) * per_level}.0", f"down_blocks.{level}.downsamplers.0", "op")
+            _resampler(
+                renamer, f"input_blocks.{(level + 1) * per_level}.0", f"down_blocks.{level}.downsamplers.0", "op"
+            )
         for block in range(per_level):
             old, new = f"output_blocks.{level * per_level + block}", f"up_blocks.{level}"
             renamer.modules(f"{old}.0", f"{new}.resnets.{block}", _RESNET)

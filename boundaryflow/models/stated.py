@@ -59,12 +59,13 @@ class Stated:
                 raise CheckpointError(f"{name} is {value!r}, must be one of {', '.join(choices)}")
         if self.num_heads is not None and self.head_channels is not None:
             raise CheckpointError("num_heads and head_channels are both stated; state one")
-        if not isinstance(self.schedule, Mapping):
+        if not isinstance(self.schedule, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] - it comes from JSON
             raise CheckpointError(f"schedule is {self.schedule!r}, must be a mapping such as beta_schedule: linear")
 
     def facts(self) -> dict[str, Any]:
         """What was stated, by name."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) not in (None, {}, 1)}
+        usual = Stated()
+        return {f.name: value for f in fields(self) if (value := getattr(self, f.name)) != getattr(usual, f.name)}
 
 
 def sidecar_of(path: Path) -> Path:

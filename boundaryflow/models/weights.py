@@ -53,10 +53,7 @@ def read_weights(path: Path, ema: EmaChoice = "prefer") -> Weights:
     """
     _check_file(path)
     content = _load(path)
-    weights = _choose(path, content, ema)
-    if not weights.state:
-        raise CheckpointError(f"model {path}: holds no tensors; give a file with a network's state dict")
-    return weights
+    return _choose(path, content, ema)
 
 
 def check_finite(path: Path, state: Mapping[str, Tensor]) -> None:
@@ -101,6 +98,11 @@ def _load(path: Path) -> Any:
         raise _refuse_pickle(path, str(error)) from None
     except Exception as error:  # noqa: BLE001 - torch raises nearly anything on a damaged file; it is refused in any case
         text = str(error)
+        if "pickle protocol" in text:
+            raise CheckpointError(
+                f"model {path}: it is a plain pickle, not a checkpoint of tensors; nothing in it was run; save the "
+                "state dict with torch.save, on a machine where you trust the file"
+            ) from None
         if "TorchScript" in text:
             raise CheckpointError(f"model {path}: it is a TorchScript archive, not a state dict") from None
         reason = text.splitlines()[0][:120] if text else type(error).__name__
@@ -149,6 +151,8 @@ def _of_two(path: Path, kind: str, plain: Mapping[str, Any], averaged: Mapping[s
             f"model {path}: holds no averaged (EMA) weights, and ema is 'require'; give the file that has them, or "
             "say 'prefer'"
         )
+    if not _tensors(plain) and averaged is None:
+        raise CheckpointError(f"model {path}: holds no tensors of a network; give a file with its state dict")
     if not _tensors(plain):
         raise CheckpointError(f"model {path}: holds averaged (EMA) weights only, and ema is 'never'; say 'prefer'")
     return Weights(_stripped(plain), kind, None if kind == "state dict" else False)
