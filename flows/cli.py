@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import traceback
@@ -9,13 +10,16 @@ from collections.abc import Sequence
 from datetime import datetime
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from boundaryflow.errors import PipelineError
 from boundaryflow.files import write_bytes
 from flows.environment import LOG_FOLDER, find_root, num_parallel, prepare
+
+if TYPE_CHECKING:
+    from stages.params import Params
 
 _OUT = Path("out")
 _PATH = click.Path(path_type=Path)
@@ -141,6 +145,7 @@ def run(
     """
     root = _enter_root()
     _check_params(root, datasets, stages, push=push, quiet=quiet)
+    _refresh_listings(root, datasets)
     from flows.run import execute
 
     ctx.exit(execute(root, datasets, stages, force=force, push=push, quiet=quiet, verbose=verbose))
@@ -148,10 +153,10 @@ def run(
 
 def _check_params(root: Path, datasets: Sequence[str], stages: Sequence[str], *, push: bool, quiet: bool) -> None:
     """Validate params.yaml as a whole, after adding known data sets that are not in its `datasets`."""
-    from stages.params import load_params
+    from stages.params import load_params, ready_entries
 
     params = load_params()
-    known = sorted(params.data)
+    known = sorted({*params.data, *ready_entries()})
     for name in datasets:
         if name not in known:
             near = get_close_matches(name, known, 1)
@@ -166,30 +171,53 @@ def _check_params(root: Path, datasets: Sequence[str], stages: Sequence[str], *,
         with flow_lock(root):
             _activate(root, new, datasets, stages, push=push)
     for name in new if not quiet else ():
-        click.echo(f"params.yaml: {name} added to `datasets`")
+        copied = "" if name in params.data else ", its entry copied from recipes/"
+        click.echo(f"params.yaml: {name} added to `datasets`{copied}")
+
+
+def _refresh_listings(root: Path, datasets: Sequence[str]) -> None:
+    """List remote folders anew, so that DVC sees what changed there; a run whose folder cannot be listed stops."""
+    from flows.locks import flow_lock
+    from stages.params import load_params
+
+    params = load_params()
+    with flow_lock(root):
+        _list_remote(params, datasets or params.datasets)
+
+
+def _list_remote(params: Params, datasets: Sequence[str]) -> None:
+    sources = {name: params.data[name].ingest.source for name in datasets}
+    for name, source in sources.items():
+        if source.kind == "remote":
+            from stages.listing import refresh
+
+            refresh(name, source.url)
 
 
 def _activate(root: Path, new: Sequence[str], datasets: Sequence[str], stages: Sequence[str], *, push: bool) -> None:
     """Add data sets to params.yaml; none of them stays there unless the run that was asked for can begin."""
+    from boundaryflow.storage.raw import RawFolder
     from flows.dvc_graph import has_remote, plan
     from flows.locks import clear_stale_rwlock
-    from stages.ingest import raw_files
-    from stages.params import activate_dataset, load_params
+    from stages.params import activate_dataset, copy_entry, load_params, ready_entries
 
     prepare(root)  # before DVC is imported
     num_parallel()
     clear_stale_rwlock(root)
     if push and not has_remote(root):
         raise PipelineError("--push: DVC has no default remote in .dvc/config; add one with `dvc remote add --default`")
-    path, described = Path("params.yaml"), load_params().data
-    for name in new:
-        if described[name].ingest.source.kind == "folder":
-            raw_files(Path("data/raw") / name)
+    path, described, ready = Path("params.yaml"), load_params().data, ready_entries()
     before = path.read_bytes()
     try:
         for name in new:
+            if name not in described:
+                copy_entry(path, name, ready[name])
             activate_dataset(path, name)
-        load_params()
+        params = load_params()
+        for name, dataset in params.data.items():
+            if name in new and dataset.ingest.source.kind == "folder":
+                RawFolder(Path("data/raw") / name, dataset.ingest.image_size)
+        _list_remote(params, new)
         plan(root, datasets, stages)
     except BaseException:
         write_bytes(path, before)
@@ -288,6 +316,66 @@ def export(dataset: str | None, to: Path, edits: tuple[str, ...], strengths: tup
 
     num = export_images(name, to, edits=edits, strengths=strengths)
     click.echo(f"{num} pictures: {to}")
+
+
+@cli.command(
+    epilog="""\b
+Examples:
+  boundaryflow inspect celeba_hq.ckpt
+  boundaryflow inspect data/raw/celebahq256/CelebAMask-HQ-attribute-anno.txt
+  boundaryflow inspect data/raw/church256
+  boundaryflow inspect data/boundary/avatars/smiling.safetensors --json"""
+)
+@click.argument("path")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def inspect(path: str, as_json: bool) -> None:
+    """Say what a file or folder is, and where it came from.
+
+    A checkpoint, a CLIP model, a table of labels, pictures in a folder, an archive or an LMDB, a boundary, a shard, a
+    judge, a table or folder of a stage.
+    """
+    from stages.inspection import as_text
+    from stages.inspection import inspect as examine
+
+    facts = examine(path)
+    click.echo(json.dumps(facts, indent=2) if as_json else as_text(facts))
+
+
+@cli.command(
+    "import-checkpoint",
+    epilog="""\b
+Examples:
+  boundaryflow import-checkpoint celeba_hq.ckpt data/pretrained/celebahq256
+  boundaryflow import-checkpoint afhqdog_p2.pt data/pretrained/afhqdog256 --head-channels 64
+  boundaryflow import-checkpoint ckpt.pth data/pretrained/celeba64 --ema require""",
+)
+@click.argument("source", metavar="SRC")
+@click.argument("target", metavar="DST", type=_PATH)
+@click.option("--image-size", type=click.IntRange(min=1), help="Side in pixels [default: from where attention begins].")
+@click.option("--num-heads", type=click.IntRange(min=1), help="Attention heads [default: what the family has].")
+@click.option("--head-channels", type=click.IntRange(min=1), help="Channels of a head, instead of their number.")
+@click.option(
+    "--qkv-order", type=click.Choice(["legacy", "new"]), help="How an iDDPM packs attention [default: legacy]."
+)
+@click.option("--schedule", type=click.Choice(["linear", "cosine"]), help="Of the betas [default: linear].")
+@click.option("--timesteps", type=click.IntRange(min=2), help="Of the schedule [default: 1000].")
+@click.option("--ema", type=click.Choice(["prefer", "require", "never"]), help="Averaged weights [default: prefer].")
+def import_checkpoint(source: str, target: Path, schedule: str | None, timesteps: int | None, **stated: Any) -> None:
+    """Convert a checkpoint to a diffusers folder with a model card.
+
+    SRC is a DDPM or iDDPM / guided-diffusion checkpoint, a diffusers folder or a hub id. What its tensors do not say is
+    taken from the options, else from SRC.json where that is there, else from what its family usually has; the model
+    card lists what was taken for granted.
+    """
+    from stages.checkpoint import convert
+
+    betas: dict[str, Any] = {}
+    if schedule:
+        betas["beta_schedule"] = {"linear": "linear", "cosine": "squaredcos_cap_v2"}[schedule]
+    if timesteps:
+        betas["num_train_timesteps"] = timesteps
+    for line in convert(source, target, {k: v for k, v in {**stated, "schedule": betas}.items() if v}):
+        click.echo(line)
 
 
 @cli.command()

@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from boundaryflow.boundary import Boundary, Gram, fit_boundary, save_boundaries
+from boundaryflow.boundary import Boundary, Gram, fit_boundary, most_certain, save_boundaries
 from boundaryflow.boundary.hyperplane import Space
 from boundaryflow.storage.shards import load_items
 from boundaryflow.storage.tables import read_json, read_table, write_json, write_table
@@ -32,6 +32,8 @@ def run(
     c: float,
     num_bootstraps: int,
     min_confidence: float,
+    balance: bool,
+    max_per_class: int | None,
 ) -> pd.DataFrame:
     """Fit and write all boundaries of a data set; returns one row per boundary."""
     inverted, out = Path("data/invert") / dataset, own_folder("boundary", dataset)
@@ -49,8 +51,13 @@ def run(
             gram = Gram.of(load_items(inverted, items, [LATENT[space]])[LATENT[space]])
             for attribute, of_attribute in boundaries.items():
                 probability = labels.loc[items, attribute].to_numpy(np.float64)
+                confident = np.maximum(probability, 1 - probability) >= min_confidence  # not where it is unknown
+                train = most_certain(
+                    np.flatnonzero((split == "train") & confident), probability, items,
+                    balance=balance, max_per_class=max_per_class,
+                )  # fmt: skip
                 boundary, row = _fit(
-                    gram, probability, split, min_confidence,
+                    gram, probability > 0.5, train, np.flatnonzero((split == "val") & confident),
                     space=space, t_mix=facts["t_mix"], attribute=attribute, model_sha256=facts["model_sha256"],
                     c=c, num_bootstraps=num_bootstraps, seed=run_seed,
                 )  # fmt: skip
@@ -90,21 +97,15 @@ def run(
 
 def _fit(
     gram: Gram,
-    probability: NDArray[np.float64],
-    split: NDArray[np.str_],
-    min_confidence: float,
-    *,
-    attribute: str,
+    has_attribute: NDArray[np.bool_],
+    train: NDArray[np.int64],
+    held_out: NDArray[np.int64],
     **where: Any,  # passed through to fit_boundary, which names and checks each
 ) -> tuple[Boundary, dict[str, Any]]:
-    confident = np.maximum(probability, 1 - probability) >= min_confidence  # False where the label is unknown
-    train = np.flatnonzero((split == "train") & confident)
-    held_out = np.flatnonzero((split == "val") & confident)
-    has_attribute = probability > 0.5
-    boundary, report = fit_boundary(gram, has_attribute, train, held_out, attribute=attribute, **where)
+    boundary, report = fit_boundary(gram, has_attribute, train, held_out, **where)
     held = boundary.calibration
     return boundary, {
-        "attribute": attribute,
+        "attribute": boundary.attribute,
         "space": boundary.space,
         "num_positive": report.num_positive,
         "num_negative": report.num_negative,

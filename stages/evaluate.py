@@ -24,7 +24,7 @@ from boundaryflow.storage.images import to_model_range
 from boundaryflow.storage.shards import load_items
 from boundaryflow.storage.tables import read_table, write_json, write_table
 from stages.frozen_model import device
-from stages.params import LabelParams, PromptRule, load_params
+from stages.params import ClipSource, LabelParams, PromptRule, load_params
 from stages.process import Progress, entry, own_folder
 
 LOG = logging.getLogger(__name__)
@@ -107,9 +107,11 @@ def _open_bench(
 ) -> Bench:
     labeller = load_clip(clip, device()) if clip else None
     directions: dict[str, Tensor] = {}
+    templates = label.source.templates if isinstance(label.source, ClipSource) else ["{}"]
     for attribute, rule in label.attributes.items():
         if labeller is not None and isinstance(rule, PromptRule):
-            directions[attribute] = (labeller.text_feature(rule.positive) - labeller.text_feature(rule.negative)).cpu()
+            sides = (labeller.text_feature(side, templates) for side in (rule.positive, rule.negative))
+            directions[attribute] = (next(sides) - next(sides)).cpu()
     avatars: dict[str, Avatar] = {}
     if counterfactuals:
         path = ingested / "factors.parquet"

@@ -8,8 +8,8 @@ from functools import lru_cache
 
 import torch
 
-from boundaryflow.errors import ParamsError
 from boundaryflow.diffusion import EpsModel
+from boundaryflow.errors import ParamsError
 from boundaryflow.models import load_model
 
 LOG = logging.getLogger(__name__)

@@ -2,48 +2,38 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import sys
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from boundaryflow.avatars import ATTRIBUTES, FACTORS, Avatar, render, sample_avatars
 from boundaryflow.errors import ManifestError
-from boundaryflow.storage.images import Fit, decode_image, encode_png
+from boundaryflow.storage.images import Box, Fit, decode_image, encode_png
+from boundaryflow.storage.raw import RawFolder, RawPictures
+from boundaryflow.storage.remote import LISTING, RemoteFolder
 from boundaryflow.storage.shards import ShardJob, fingerprint
-from boundaryflow.storage.tables import write_json, write_table
-from stages.params import AvatarSource, FolderSource, load_params
+from boundaryflow.storage.tables import read_json, read_table, write_json, write_table
+from stages.judging import ABOUT, Spool, Verdict, choose, item_id_of, judge
+from stages.listing import listing_path
+from stages.params import AvatarSource, FileSplit, FolderSource, RemoteSource, Split, load_params
 from stages.process import Progress, entry, own_folder
-from stages.sharding import code_hash, run_sharded
+from stages.sharding import code_hash, items_there, run_sharded
+from stages.splits import split_images
 
 LOG = logging.getLogger(__name__)
-CODE = ("stages/ingest.py", "boundaryflow/avatars", "boundaryflow/storage/images.py")
-NOT_IMAGES = {".csv", ".tsv", ".txt", ".json", ".jsonl", ".parquet", ".md", ".yaml", ".yml", ".html", ".xml", ".db"}
+CODE = ("stages/ingest.py", "stages/judging.py", "boundaryflow/avatars", "boundaryflow/storage/images.py")
+_REMOTE = "remote/1"
 _CHUNK = 50
-_CACHE_BYTES = 2**29  # of decoded pixels, kept from the judging of a file to the writing of its shard
-
-
-def item_id_of(data: bytes) -> str:
-    """Stable id of an image: the first 16 hex digits of the SHA-256 of its file."""
-    return hashlib.sha256(data).hexdigest()[:16]
-
-
-def split_of(item_id: str, val: float, test: float) -> str:
-    """Which split an image belongs to, for ever: its id decides, not its neighbours."""
-    at = int.from_bytes(hashlib.sha256(f"split {item_id}".encode()).digest()[:8], "big") / 2**64
-    return "test" if at < test else "val" if at < test + val else "train"
+_DOWNLOADS = 16  # at once
 
 
 def draw_avatars(source: AvatarSource) -> list[Avatar]:
@@ -56,107 +46,115 @@ def draw_avatars(source: AvatarSource) -> list[Avatar]:
     return drawn[: source.num_images]
 
 
-def raw_files(folder: Path) -> list[Path]:
-    """Files that may be images: no hidden ones, no tables or texts beside them, nothing outside the folder.
+def open_raw(dataset: str, source: FolderSource | RemoteSource, image_size: int) -> RawPictures:
+    """The raw pictures of a data set.
 
     Raises:
-        ManifestError: The folder is missing or holds no such file.
+        ManifestError: There are none, or what holds them is damaged or out of date.
     """
-    if not folder.is_dir():
-        raise ManifestError(f"ingest {folder}: no such folder; put images there, or link to where they are")
-    home = folder.resolve()
-    files = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.is_file()
-        and path.suffix.lower() not in NOT_IMAGES
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and path.resolve().is_relative_to(home)
-    )
-    if not files:
-        raise ManifestError(f"ingest {folder}: holds no images; put some there (docs/datasets.md says how)")
-    return files
+    if isinstance(source, FolderSource):
+        return RawFolder(Path("data/raw") / dataset, image_size)
+    return _remote_folder(dataset, source.url)
+
+
+def _remote_folder(dataset: str, url: str) -> RemoteFolder:
+    path = listing_path(dataset)
+    listing = read_table(path, schema=LISTING)
+    if set(listing["url"]) != {url}:
+        raise ManifestError(
+            f"ingest {path}: is of {listing['url'][0]}, but ingest.source.url is {url}; use `boundaryflow run`, or "
+            f"`python -m stages.listing {dataset}`"
+        )
+    return RemoteFolder(url, listing)
 
 
 def run_shard(
-    job: ShardJob, *, sources: Mapping[str, str], size: int, channels: int, fit: Fit, background: Sequence[int]
+    job: ShardJob,
+    *,
+    spool: str,
+    rows: Mapping[str, int],
+    dataset: str,
+    url: str | None,
+    sources: Mapping[str, str],
+    geometry: Mapping[str, Any],
 ) -> dict[str, Tensor]:
-    """Pixels of the images that one shard lacks; most were decoded already, to be judged."""
-    decode = _decoder(size, channels, fit, tuple(background))
-    return {"pixels": torch.from_numpy(np.stack([decode(sources[item])[0] for item in job.missing]))}
+    """Pixels of the images that one shard lacks, from the spool.
 
-
-@lru_cache(maxsize=1)
-def _decoder(
-    size: int, channels: int, fit: Fit, background: tuple[int, ...]
-) -> Callable[[str], tuple[NDArray[np.uint8], dict[str, Any]]]:
-    """`decode_image` of a file; keeps the last results, at most `_CACHE_BYTES` of pixels."""
-
-    @lru_cache(maxsize=_CACHE_BYTES // (size * size * channels))
-    def decode(path: str) -> tuple[NDArray[np.uint8], dict[str, Any]]:
-        return decode_image(Path(path).read_bytes(), size, channels, fit, background)
-
-    return decode
+    An image of a shard that turned out to be damaged is not there, and read anew.
+    """
+    side = geometry["size"]
+    shape = (len(rows), geometry["channels"], side, side)
+    kept = np.memmap(spool, np.uint8, "r", shape=shape) if rows else np.empty(shape, np.uint8)
+    lost = [item for item in job.missing if item not in rows]
+    again: dict[str, np.ndarray[Any, Any]] = {}
+    if lost:
+        source = FolderSource(kind="folder") if url is None else RemoteSource(kind="remote", url=url)
+        raw = open_raw(dataset, source, side)
+        again = {item: decode_image(raw.read(sources[item]), **geometry)[0] for item in lost}
+    pixels = [again[item] if item in again else kept[rows[item]] for item in job.missing]
+    return {"pixels": torch.from_numpy(np.stack(pixels))}
 
 
 def run(
     dataset: str,
     *,
-    source: AvatarSource | FolderSource,
+    source: AvatarSource | FolderSource | RemoteSource,
+    max_images: int | None,
     image_size: int,
     channels: int,
+    crop: Box | None,
     fit: Fit,
     background: Sequence[int],
-    val: float,
-    test: float,
+    split: Split | FileSplit,
     shard_size: int,
     max_failed_items: int,
 ) -> int:
     """Bring the pixels of a data set up to date; returns the number of images decoded.
 
     Raises:
-        ManifestError: The raw folder is missing or empty, or too many images are bad.
+        ManifestError: There are no images, too many are bad, or the split does not fit them.
     """
     out = own_folder("ingest", dataset)
     out.mkdir(parents=True, exist_ok=True)
-    recipe = fingerprint(
-        stage="ingest", code=code_hash(*CODE), size=image_size, channels=channels, fit=fit, background=list(background)
-    )
-    geometry: dict[str, Any] = {"size": image_size, "channels": channels, "fit": fit, "background": list(background)}
+    geometry: dict[str, Any] = {
+        "size": image_size,
+        "channels": channels,
+        "crop": crop,
+        "fit": fit,
+        "background": tuple(background),
+    }
+    recipe = fingerprint(stage="ingest", code=code_hash(*CODE), **geometry)
     if isinstance(source, AvatarSource):
         manifest, num_computed = _from_avatars(out, source, recipe, shard_size, image_size, channels)
+        (out / "remote.parquet").unlink(missing_ok=True)
     else:
-        manifest, num_computed = _from_folder(
-            out, Path("data/raw") / dataset, recipe, shard_size, geometry, max_failed_items
+        manifest, num_computed = _from_raw(
+            out, dataset, source, recipe, shard_size, geometry, max_images, split, max_failed_items
         )
-    manifest["split"] = [split_of(item, val, test) for item in manifest["item_id"]]
-    manifest = manifest.sort_values(["status", "item_id", "source"], ascending=[False, True, True], ignore_index=True)
-    columns = [
-        "item_id",
-        "source",
-        "width_px",
-        "height_px",
-        "format",
-        "mode",
-        "split",
-        "status",
-        "reason",
-        "duplicates_of",
-    ]
+    ok = manifest[manifest["status"] == "ok"]
+    splits = split_images(Path("data/raw") / dataset, dict(zip(ok["item_id"], ok["source"], strict=True)), split)
+    manifest["split"] = [splits.get(item, "") for item in manifest["item_id"]]
+    _write_manifest(out, manifest, recipe)
+    bad = int((manifest["status"] == "bad").sum())
+    LOG.info("ingest %s: %d images, %d set aside", dataset, len(ok), bad)
+    return num_computed
+
+
+def _write_manifest(out: Path, manifest: pd.DataFrame, recipe: str) -> None:
+    rows = manifest.sort_values(["status", "item_id", "source"], ascending=[False, True, True], ignore_index=True)
+    columns = ["item_id", "source", *ABOUT, "split", "status", "reason", "duplicates_of"]
     write_table(
-        out / "manifest.parquet", manifest[columns], schema="manifest/1", units={"width_px": "px", "height_px": "px"}
+        out / "manifest.parquet", rows[columns], schema="manifest/1", units={"width_px": "px", "height_px": "px"}
     )
-    bad = manifest[manifest["status"] == "bad"]
+    bad = rows[rows["status"] == "bad"]
     facts = {
         "recipe": recipe,
-        "num_ok": int((manifest["status"] == "ok").sum()),
+        "num_ok": int((rows["status"] == "ok").sum()),
         "num_bad": len(bad),
-        "num_duplicates": int((manifest["duplicates_of"] != "").sum()),
+        "num_duplicates": int((rows["duplicates_of"] != "").sum()),
         "reasons": {str(k): int(v) for k, v in bad["reason"].value_counts().sort_index().items()},
     }
     write_json(out / "ingest.json", facts)
-    LOG.info("ingest %s: %d images, %d set aside", dataset, facts["num_ok"], facts["num_bad"])
-    return num_computed
 
 
 def _from_avatars(
@@ -192,44 +190,84 @@ def _from_avatars(
     return pd.DataFrame(rows), run_sharded("ingest", out, sorted(pngs), recipe, shard_size, rows_of, {}, here=True)
 
 
-def _from_folder(
-    out: Path, folder: Path, recipe: str, shard_size: int, geometry: Mapping[str, Any], max_failed_items: int
+def _from_raw(
+    out: Path,
+    dataset: str,
+    source: FolderSource | RemoteSource,
+    recipe: str,
+    shard_size: int,
+    geometry: Mapping[str, Any],
+    max_images: int | None,
+    split: Split | FileSplit,
+    max_failed_items: int,
 ) -> tuple[pd.DataFrame, int]:
-    files = raw_files(folder)
+    raw = open_raw(dataset, source, geometry["size"])
     (out / "factors.parquet").unlink(missing_ok=True)  # of avatars that were here before
-    seen: dict[str, str] = {}
-    rows: list[dict[str, Any]] = []
+    names = choose(raw.names, max_images)
+    if isinstance(split, Split):
+        split_images(Path("data/raw") / dataset, dict(zip(names, names, strict=True)), split)  # told before all work
     known = _known_good(out, recipe)
-    decode = _decoder(geometry["size"], geometry["channels"], geometry["fit"], tuple(geometry["background"]))
-    with Progress("ingest", len(files), "files") as progress:
-        for path, item, about, reason in _judge(files, known, decode):
-            name = path.relative_to(folder).as_posix()
-            if reason:
-                rows.append(_row(item, name, about, reason=reason))
-            else:
-                rows.append(_row(item, name, about, duplicates_of=item if item in seen else ""))
-                seen.setdefault(item, str(path))
-            progress.advance()
+    with Spool(out) as spool:
+        verdicts = _known_remote(out, raw, names, known, recipe)
+        there = {verdict.name for verdict in verdicts}
+        new = [name for name in names if name not in there]
+        threads = _DOWNLOADS if isinstance(raw, RemoteFolder) else os.cpu_count() or 1
+        with Progress("ingest", len(new), "files") as progress:
+            for verdict in judge(raw, new, known, geometry, threads):
+                if verdict.pixels is not None:
+                    spool.add(verdict.item, verdict.pixels)
+                verdicts.append(verdict._replace(pixels=None))
+                progress.advance()
+        spool.finish()
+        verdicts += [
+            Verdict(name, item_id_of(name.encode()), {}, why, was_read=False) for name, why in raw.refused.items()
+        ]
+        rows, seen = _rows(verdicts)
+        where = source.url if isinstance(source, RemoteSource) else Path("data/raw") / dataset
+        _check_bad(where, rows, seen, max_failed_items)
+        context = {
+            "spool": str(spool.path),
+            "rows": spool.rows,
+            "dataset": dataset,
+            "url": source.url if isinstance(source, RemoteSource) else None,
+            "sources": seen,
+            "geometry": dict(geometry),
+        }
+        num_computed = run_sharded("ingest", out, sorted(seen), recipe, shard_size, run_shard, context)
+    _remember_remote(out, raw, verdicts)
+    return pd.DataFrame(rows), num_computed
+
+
+def _rows(verdicts: Sequence[Verdict]) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Rows of the manifest, and item to name; of the same image under several names the first is used."""
+    rows: list[dict[str, Any]] = []
+    seen: dict[str, str] = {}
+    for verdict in sorted(verdicts, key=lambda verdict: verdict.name):
+        again = verdict.item if verdict.item in seen and not verdict.reason else ""
+        rows.append(_row(verdict.item, verdict.name, verdict.about, reason=verdict.reason, duplicates_of=again))
+        if not verdict.reason:
+            seen.setdefault(verdict.item, verdict.name)
+    return rows, seen
+
+
+def _check_bad(
+    where: object, rows: Sequence[Mapping[str, Any]], seen: Mapping[str, str], max_failed_items: int
+) -> None:
     bad = [row for row in rows if row["status"] == "bad"]
     if len(bad) > max_failed_items:
         examples = "; ".join(f"{row['source']}: {row['reason']}" for row in bad[:3])
         raise ManifestError(
-            f"ingest {folder}: {len(bad)} of {len(files)} files cannot be used, max_failed_items is {max_failed_items} "
+            f"ingest {where}: {len(bad)} of {len(rows)} files cannot be used, max_failed_items is {max_failed_items} "
             f"({examples}); mend or remove them, or raise the limit"
         )
     if not seen:
         raise ManifestError(
-            f"ingest {folder}: none of the {len(files)} files can be used ({bad[0]['source']}: {bad[0]['reason']})"
+            f"ingest {where}: none of the {len(rows)} files can be used ({bad[0]['source']}: {bad[0]['reason']})"
         )
-    context = {"sources": seen, **geometry}
-    return pd.DataFrame(rows), run_sharded("ingest", out, sorted(seen), recipe, shard_size, run_shard, context)
 
 
 def _known_good(out: Path, recipe: str) -> dict[str, dict[str, Any]]:
     """What the last run found out about images, where it decoded them the same way."""
-    from boundaryflow.storage.tables import read_table
-    from stages.sharding import items_there
-
     try:
         manifest = read_table(out / "manifest.parquet", schema="manifest/1")
     except ManifestError:
@@ -239,28 +277,42 @@ def _known_good(out: Path, recipe: str) -> dict[str, dict[str, Any]]:
     return {row["item_id"]: row for row in ok.to_dict("records")}  # pyright: ignore[reportReturnType]
 
 
-def _judge(
-    files: Sequence[Path],
-    known: Mapping[str, Mapping[str, Any]],
-    decode: Callable[[str], tuple[NDArray[np.uint8], dict[str, Any]]],
-) -> Iterator[tuple[Path, str, dict[str, Any], str]]:
-    """(file, item, facts, reason it is bad or "") in the order given, decoded on all cores."""
+def _known_remote(
+    out: Path, raw: RawPictures, names: Sequence[str], good: Mapping[str, Mapping[str, Any]], recipe: str
+) -> list[Verdict]:
+    """Verdicts on remote pictures that were downloaded before in the same version, and need not be again."""
+    if not isinstance(raw, RemoteFolder):
+        return []
+    try:
+        before = read_table(out / "remote.parquet", schema=_REMOTE)
+        manifest = read_table(out / "manifest.parquet", schema="manifest/1")
+        same = read_json(out / "ingest.json")["recipe"] == recipe
+    except ManifestError:
+        return []
+    bad = manifest[manifest["status"] == "bad"] if same else manifest[:0]
+    reasons = dict(zip(bad["item_id"], bad["reason"], strict=True))
+    columns = (before[name] for name in ("url", "name", "version", "item_id"))
+    items: dict[tuple[str, str, str], str] = {
+        (url, name, version): item for url, name, version, item in zip(*columns, strict=True)
+    }
+    found: list[Verdict] = []
+    for name in names:
+        item = items.get((raw.url, name, raw.version(name)), "")
+        if item in good:
+            found.append(Verdict(name, item, {key: good[item][key] for key in ABOUT}))
+        elif item in reasons:
+            found.append(Verdict(name, item, {}, reasons[item]))
+    return found
 
-    def one(path: Path) -> tuple[Path, str, dict[str, Any], str]:
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            return path, item_id_of(str(path).encode()), {}, f"cannot be read ({error.strerror})"
-        item = item_id_of(data)
-        if item in known:
-            return path, item, {k: known[item][k] for k in ("width_px", "height_px", "format", "mode")}, ""
-        try:
-            return path, item, decode(str(path))[1], ""
-        except ManifestError as error:
-            return path, item, {}, str(error)
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        yield from pool.map(one, files)
+def _remember_remote(out: Path, raw: RawPictures, verdicts: Sequence[Verdict]) -> None:
+    path = out / "remote.parquet"
+    if not isinstance(raw, RemoteFolder):
+        path.unlink(missing_ok=True)
+        return
+    read = sorted((verdict.name, verdict.item) for verdict in verdicts if verdict.was_read)
+    rows = [{"url": raw.url, "name": name, "version": raw.version(name), "item_id": item} for name, item in read]
+    write_table(path, pd.DataFrame(rows, columns=["url", "name", "version", "item_id"]), schema=_REMOTE)
 
 
 def _row(
@@ -282,8 +334,8 @@ def _row(
 def main() -> None:
     """Run for the data set named on the command line."""
     ingest = load_params().dataset(sys.argv[1]).ingest
-    values = {name: getattr(ingest, name) for name in type(ingest).model_fields if name != "split"}
-    run(sys.argv[1], val=ingest.split.val, test=ingest.split.test, **values)
+    values = {name: getattr(ingest, name) for name in type(ingest).model_fields if name != "crop"}
+    run(sys.argv[1], crop=ingest.crop and ingest.crop.box, **values)
 
 
 if __name__ == "__main__":

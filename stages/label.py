@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,19 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from boundaryflow.errors import LabelError
-from boundaryflow.labelling import AttributeColumn, join_labels, load_clip, read_annotations
+from boundaryflow.labelling import ClipLabeller, Combination, calibrate, combined, load_clip, probe_labels
 from boundaryflow.storage.images import to_model_range
 from boundaryflow.storage.shards import load_items
 from boundaryflow.storage.tables import read_table, write_json, write_table
+from stages.annotations import read_labels
 from stages.frozen_model import device
 from stages.params import (
+    Annotations,
     AttributeRule,
     ClipSource,
-    CsvSource,
+    ColumnRule,
+    CombinedRule,
+    ProbeSource,
     PromptRule,
     ThresholdRule,
     TruthSource,
@@ -34,33 +39,91 @@ from stages.process import Progress, entry, own_folder
 LOG = logging.getLogger(__name__)
 _BATCH = 256
 
+Facts = dict[str, dict[str, Any]]
+PlainRule = PromptRule | ValueRule | ThresholdRule | ColumnRule
+
 
 def run(
-    dataset: str, *, source: ClipSource | CsvSource | TruthSource, attributes: Mapping[str, AttributeRule]
+    dataset: str,
+    *,
+    source: Annotations | ClipSource | ProbeSource | TruthSource,
+    attributes: Mapping[str, AttributeRule],
 ) -> pd.DataFrame:
     """Write the labels of a data set; returns them."""
     ingested, out = Path("data/ingest") / dataset, own_folder("label", dataset)
+    raw = Path("data/raw") / dataset
     manifest = read_table(ingested / "manifest.parquet", schema="manifest/1")
     usable = manifest[manifest["status"] == "ok"]
+    sources = dict(zip(usable["item_id"], usable["source"], strict=True))
+    plain = {name: rule for name, rule in attributes.items() if not isinstance(rule, CombinedRule)}
+    about: Facts = {}
     if isinstance(source, ClipSource):
-        labels = _by_clip(ingested, sorted(usable["item_id"]), source.weights, attributes)
-    elif isinstance(source, CsvSource):
-        path = Path("data/raw") / dataset / source.path
-        sources = dict(zip(usable["item_id"], usable["source"], strict=True))
-        columns = {name: _column(name, rule) for name, rule in attributes.items()}
-        labels = join_labels(read_annotations(path), path, source.file_column, sources, columns)
+        labels, about = _by_clip(ingested, raw, source, plain, sources)
+    elif isinstance(source, ProbeSource):
+        labels, about = _by_probe(ingested, raw, source, plain, sources)
+    elif isinstance(source, TruthSource):
+        labels = _by_truth(ingested, list(plain))
     else:
-        labels = _by_truth(ingested, list(attributes))
+        labels, _ = read_labels(raw, source, plain, sources)
+    made = {name: _combination(rule) for name, rule in attributes.items() if isinstance(rule, CombinedRule)}
+    labels = combined(labels, made)[["item_id", *attributes]]
     write_table(out / "labels.parquet", labels, schema="labels/1", units={a: "probability" for a in attributes})
-    facts = _facts(labels, ingested)
+    facts = _facts(labels, ingested, about)
     write_json(out / "label.json", facts)
-    for attribute, about in facts.items():
-        LOG.info("label %s: %s", attribute, ", ".join(f"{k} {v}" for k, v in about.items()))
+    for attribute, told in facts.items():
+        LOG.info("label %s: %s", attribute, ", ".join(f"{k} {v}" for k, v in told.items()))
     return labels
 
 
-def _by_clip(ingested: Path, items: list[str], weights: str, attributes: Mapping[str, AttributeRule]) -> pd.DataFrame:
-    labeller = load_clip(weights, device())
+def _by_clip(
+    ingested: Path, raw: Path, source: ClipSource, rules: Mapping[str, PlainRule], sources: Mapping[str, str]
+) -> tuple[pd.DataFrame, Facts]:
+    labeller, items = load_clip(source.weights, device()), sorted(sources)
+    # Read before the pictures are: a mistake in the file is told at once.
+    known, stray = (
+        (None, 0) if source.calibration is None else read_labels(raw, source.calibration, rules, sources, partial=True)
+    )
+    features = _features(ingested, items, labeller)
+    labels, about = pd.DataFrame({"item_id": items}), Facts()
+    for name, rule in rules.items():
+        if not isinstance(rule, PromptRule):  # the params have seen to it that all are
+            continue
+        scores = labeller.log_odds(
+            features, rule.positive, rule.negative, templates=source.templates, temperature=source.temperature
+        )
+        if known is None:
+            labels[name] = scores.sigmoid().numpy().astype(np.float32)
+            continue
+        odds = scores.double().numpy()
+        curve, report = calibrate(odds, known[name].to_numpy(np.float64), name)
+        labels[name] = curve.probabilities(odds).astype(np.float32)
+        about[name] = {**_told(report), **_told(curve), "rows_without_image": stray}
+        if report.log_loss_after > report.log_loss_before:
+            LOG.warning("label %s: calibration makes the log-loss worse; annotate more, or go without", name)
+    return labels, about
+
+
+def _by_probe(
+    ingested: Path, raw: Path, source: ProbeSource, rules: Mapping[str, PlainRule], sources: Mapping[str, str]
+) -> tuple[pd.DataFrame, Facts]:
+    known, stray = read_labels(raw, source.annotations, rules, sources, partial=True)
+    items = sorted(sources)
+    features = _features(ingested, items, load_clip(source.weights, device())).cpu().numpy()
+    labels, about = pd.DataFrame({"item_id": items}), Facts()
+    for name in rules:
+        probability, report = probe_labels(features, known[name].to_numpy(np.float64), source.num_folds, attribute=name)
+        labels[name] = probability.astype(np.float32)
+        told = {f"cv_{k}" if k in ("auc", "log_loss", "ece") else k: v for k, v in _told(report).items()}
+        about[name] = {**told, "rows_without_image": stray}
+    return labels, about
+
+
+def _told(report: Any) -> dict[str, Any]:
+    """The fields of a report, without digits that mean nothing."""
+    return {k: round(v, 4) if isinstance(v, float) else v for k, v in asdict(report).items()}
+
+
+def _features(ingested: Path, items: list[str], labeller: ClipLabeller) -> torch.Tensor:
     features: list[torch.Tensor] = []
     with Progress("label", len(items), "images") as progress:
         for start in range(0, len(items), _BATCH):
@@ -68,12 +131,7 @@ def _by_clip(ingested: Path, items: list[str], weights: str, attributes: Mapping
             pixels = load_items(ingested, chunk, ["pixels"])["pixels"]
             features.append(labeller.image_features(to_model_range(pixels, (0.0, 1.0))))
             progress.advance(len(chunk))
-    together = torch.cat(features)
-    labels = pd.DataFrame({"item_id": items})
-    for name, rule in attributes.items():
-        if isinstance(rule, PromptRule):  # params.py has seen to it that all are
-            labels[name] = labeller.probabilities(together, rule.positive, rule.negative).numpy().astype(np.float32)
-    return labels
+    return torch.cat(features)
 
 
 def _by_truth(ingested: Path, attributes: list[str]) -> pd.DataFrame:
@@ -89,25 +147,22 @@ def _by_truth(ingested: Path, attributes: list[str]) -> pd.DataFrame:
     return truth[["item_id", *attributes]].astype(dict.fromkeys(attributes, np.float32))
 
 
-def _column(name: str, rule: AttributeRule) -> AttributeColumn:
-    if isinstance(rule, ValueRule):
-        return AttributeColumn(rule.column, positive=rule.positive, negative=rule.negative)
-    if isinstance(rule, ThresholdRule):
-        return AttributeColumn(rule.column, above=rule.above, below=rule.below)
-    return AttributeColumn(getattr(rule, "column", None) or name)
+def _combination(rule: CombinedRule) -> Combination:
+    return Combination("not" if rule.not_ else "all" if rule.all_ else "any", rule.parts)
 
 
-def _facts(labels: pd.DataFrame, ingested: Path) -> dict[str, dict[str, Any]]:
-    """Per attribute: counts, and for avatars how well the labels agree with the truth."""
+def _facts(labels: pd.DataFrame, ingested: Path, further: Facts) -> Facts:
+    """Per attribute: counts, how it was learned, and for avatars how well the labels agree with the truth."""
     truth_at = ingested / "factors.parquet"
     truth = read_table(truth_at, schema="avatars/1").set_index("item_id") if truth_at.exists() else None
-    facts: dict[str, dict[str, Any]] = {}
+    facts: Facts = {}
     for name in labels.columns.drop("item_id"):
         known = labels.set_index("item_id")[name].dropna()
         about: dict[str, Any] = {
             "positive": int((known > 0.5).sum()),
             "negative": int((known <= 0.5).sum()),
             "unknown": int(labels[name].isna().sum()),
+            **further.get(str(name), {}),
         }
         if truth is not None and name in truth.columns:
             has = truth.loc[known.index, name].to_numpy(bool)

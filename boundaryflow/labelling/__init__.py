@@ -1,6 +1,36 @@
-"""Attribute labels: from words through CLIP, or from annotation files."""
+"""Attribute labels: from words through CLIP, from annotations, or from annotations of some images for all."""
 
-from boundaryflow.labelling.annotations import AttributeColumn, join_labels, read_annotations
+from boundaryflow.labelling.calibration import CalibrationReport, Platt, calibrate
+from boundaryflow.labelling.celeba import image_names, read_celeba, read_hq_mapping
 from boundaryflow.labelling.clip_labels import ClipLabeller, load_clip
+from boundaryflow.labelling.columns import AttributeColumn, nearest, read_values, word
+from boundaryflow.labelling.combine import Combination, combined
+from boundaryflow.labelling.join import in_folder, join_labels, join_values, match_files
+from boundaryflow.labelling.probe import ProbeReport, probe_labels
+from boundaryflow.labelling.tables import find_tables, pivot_long, read_annotations
 
-__all__ = ["AttributeColumn", "ClipLabeller", "join_labels", "load_clip", "read_annotations"]
+__all__ = [
+    "AttributeColumn",
+    "CalibrationReport",
+    "ClipLabeller",
+    "Combination",
+    "Platt",
+    "ProbeReport",
+    "calibrate",
+    "combined",
+    "find_tables",
+    "image_names",
+    "in_folder",
+    "join_labels",
+    "join_values",
+    "load_clip",
+    "match_files",
+    "nearest",
+    "pivot_long",
+    "probe_labels",
+    "read_annotations",
+    "read_celeba",
+    "read_hq_mapping",
+    "read_values",
+    "word",
+]

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from boundaryflow.errors import CheckpointError
+from boundaryflow.errors import CheckpointError, LabelError
 
 _MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP's own normalisation
 _SD = (0.26862954, 0.26130258, 0.27577711)
@@ -30,6 +30,13 @@ class ClipLabeller:
     def __init__(self, model: Any, device: torch.device | str) -> None:
         self._model, self._device = model.eval().requires_grad_(False), torch.device(device)
         self._size = int(model.visual.input_resolution)
+        self.num_features = int(model.text_projection.shape[1])
+        self.num_parameters = sum(tensor.numel() for tensor in model.parameters())
+
+    @property
+    def image_size(self) -> int:
+        """Side of the pictures it looks at, in pixels; others are resized."""
+        return self._size
 
     @torch.inference_mode()
     def image_features(self, images_01: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
@@ -43,29 +50,57 @@ class ClipLabeller:
         return F.normalize(self._model.encode_image((images - mean) / sd).float(), dim=1)
 
     @torch.inference_mode()
-    def text_feature(self, prompts: Sequence[str]) -> Float[Tensor, " d"]:
-        """Unit vector of what several descriptions have in common: the mean of theirs."""
+    def text_feature(self, prompts: Sequence[str], templates: Sequence[str] = ("{}",)) -> Float[Tensor, " d"]:
+        """Unit vector of what several descriptions have in common: the mean of theirs.
+
+        Source: Radford et al. 2021, section 3.1.4, ensembles over templates in the same way.
+
+        Args:
+            prompts: Descriptions.
+            templates: What each is put into, in the place of `{}`.
+
+        Raises:
+            LabelError: A description is too long for the model.
+        """
         import clip
 
-        tokens = clip.tokenize(list(prompts)).to(self._device)
+        texts = [template.replace("{}", prompt) for prompt in prompts for template in templates]
+        try:
+            tokens = clip.tokenize(texts).to(self._device)
+        except RuntimeError as error:
+            raise LabelError(f"labels: {str(error).splitlines()[0]}; shorten the prompt or its template") from None
         return F.normalize(F.normalize(self._model.encode_text(tokens).float(), dim=1).mean(0), dim=0)
 
-    def probabilities(
-        self, features: Float[Tensor, "b d"], positive: Sequence[str], negative: Sequence[str]
+    @torch.inference_mode()
+    def log_odds(
+        self,
+        features: Float[Tensor, "b d"],
+        positive: Sequence[str],
+        negative: Sequence[str],
+        *,
+        templates: Sequence[str] = ("{}",),
+        temperature: float | None = None,
     ) -> Float[Tensor, " b"]:
-        """Probability that the positive descriptions fit better than the negative ones.
+        """Log-odds that the positive descriptions fit better than the negative ones.
 
-        softmax over the two sides of logit_scale times the cosine, as CLIP was trained.
+        The difference of the two cosines over the temperature, as CLIP was trained.
 
         Args:
             features: Of `image_features`.
             positive: Descriptions of an image with the attribute.
             negative: Descriptions of an image without.
+            templates: What each is put into, in the place of `{}`.
+            temperature: What cosines are divided by; None is the model's own, 1 / logit_scale.
         """
-        sides = torch.stack([self.text_feature(positive), self.text_feature(negative)], 1)
-        with torch.inference_mode():
-            logits = self._model.logit_scale.exp().float() * features @ sides
-        return logits.softmax(1)[:, 0].cpu()
+        apart = self.text_feature(positive, templates) - self.text_feature(negative, templates)
+        scale = self._model.logit_scale.exp().float() if temperature is None else 1 / temperature
+        return (scale * (features @ apart)).cpu()
+
+    def probabilities(
+        self, features: Float[Tensor, "b d"], positive: Sequence[str], negative: Sequence[str]
+    ) -> Float[Tensor, " b"]:
+        """Probability that the positive descriptions fit better than the negative ones; see `log_odds`."""
+        return self.log_odds(features, positive, negative).sigmoid()
 
 
 def load_clip(weights: str, device: torch.device | str = "cpu") -> ClipLabeller:

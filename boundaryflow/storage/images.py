@@ -17,6 +17,8 @@ from torch import Tensor
 from boundaryflow.errors import ManifestError
 
 Fit = Literal["crop", "pad", "stretch"]
+Box = tuple[int, int, int, int]
+"""Left, top, width and height in pixels."""
 MAX_PIXELS = 200_000_000
 """Larger pictures are set aside: they would need gigabytes to decode."""
 MAX_ASPECT = 8.0
@@ -37,18 +39,20 @@ def to_u8(x_0: Float[Tensor, "*n c h w"], value_range: tuple[float, float] = (-1
     return ((x_0.float() - low) * (255 / (high - low))).round().clamp(0, 255).to(torch.uint8)
 
 
-def read_image(path: Path, size: int, channels: int, fit: Fit, background: Sequence[int]) -> NDArray[np.uint8]:
+def read_image(
+    path: Path, size: int, channels: int, fit: Fit, background: Sequence[int], crop: Box | None = None
+) -> NDArray[np.uint8]:
     """Decode an image file; see `decode_image`. The message of an error names the file."""
     try:
-        return decode_image(path.read_bytes(), size, channels, fit, background)[0]
+        return decode_image(path.read_bytes(), size, channels, fit, background, crop)[0]
     except ManifestError as error:
         raise ManifestError(f"image {path}: {error}") from None
 
 
 def decode_image(
-    data: bytes, size: int, channels: int, fit: Fit, background: Sequence[int]
+    data: bytes, size: int, channels: int, fit: Fit, background: Sequence[int], crop: Box | None = None
 ) -> tuple[NDArray[np.uint8], dict[str, Any]]:
-    """Decode, turn as EXIF says, lay over the background, bring to size.
+    """Decode, turn as EXIF says, lay over the background, cut out the crop, bring to size.
 
     Args:
         data: Bytes of a picture in any format that Pillow reads; of an animation the first frame.
@@ -57,6 +61,7 @@ def decode_image(
         fit: `crop` scales the short side to size and cuts the middle, `pad` scales the long side
             and fills with the background, `stretch` scales both.
         background: RGB colour, 0 to 255, under transparent pixels.
+        crop: What of the upright picture is used, in its own pixels; None is all of it.
 
     Returns:
         [channels,size,size] pixels, and the file's own width_px, height_px, format and mode.
@@ -74,12 +79,12 @@ def decode_image(
                 "format": picture.format or "",
                 "mode": picture.mode,
             }
-            _check_size(picture)
-            if picture.format == "JPEG":
+            _check_size(picture, crop)
+            if picture.format == "JPEG" and crop is None:
                 picture.draft("RGB", (2 * size, 2 * size))  # decodes large pictures at a fraction
             picture.load()
             upright = ImageOps.exif_transpose(picture)
-            plain = _flatten(upright, channels, background)
+            plain = _cut(_flatten(upright, channels, background), crop)
     except UnidentifiedImageError:
         raise ManifestError("not an image that can be read") from None
     except ManifestError:
@@ -91,12 +96,23 @@ def decode_image(
     return np.ascontiguousarray(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)), about
 
 
-def _check_size(picture: Image.Image) -> None:
+def _check_size(picture: Image.Image, crop: Box | None) -> None:
     width, height = picture.size
     if width * height > MAX_PIXELS:
         raise ManifestError(f"{width} x {height} are more than {MAX_PIXELS:,} pixels; make it smaller")
-    if max(width, height) > MAX_ASPECT * min(width, height):
+    if crop is None and max(width, height) > MAX_ASPECT * min(width, height):
         raise ManifestError(f"{width} x {height} is longer than {MAX_ASPECT:g} times its width; crop it by hand")
+
+
+def _cut(picture: Image.Image, crop: Box | None) -> Image.Image:
+    if crop is None:
+        return picture
+    left, top, width, height = crop
+    if left + width > picture.width or top + height > picture.height:
+        raise ManifestError(
+            f"{picture.width} x {picture.height} is smaller than the crop box, {width} x {height} from {left}, {top}"
+        )
+    return picture.crop((left, top, left + width, top + height))
 
 
 def _flatten(picture: Image.Image, channels: int, background: Sequence[int]) -> Image.Image:

@@ -53,6 +53,17 @@ def write_table(path: Path, table: pd.DataFrame, *, schema: str, units: Mapping[
     write_bytes(path, buffer.getvalue())
 
 
+def table_schema(path: Path) -> tuple[str | None, dict[str, str]]:
+    """Schema and units that `write_table` left in a Parquet file; None and nothing of one that it did not write.
+
+    Raises:
+        ArrowInvalid, OSError: The file cannot be read.
+    """
+    about = pq.read_schema(path).metadata or {}
+    schema = about.get(_SCHEMA)
+    return (schema.decode() if schema else None), json.loads(about.get(_UNITS, b"{}"))
+
+
 def read_table(path: Path, *, schema: str) -> pd.DataFrame:
     """Read a table written by `write_table`.
 

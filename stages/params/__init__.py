@@ -13,16 +13,26 @@ from boundaryflow.files import write_bytes
 from stages.params.agreement import disagreements
 from stages.params.named_files import unfit_files
 from stages.params.sections import (
+    Annotations,
     AttributeRule,
     AvatarSource,
+    CelebaSource,
     ClipSource,
     ColumnRule,
+    CombinedRule,
+    CropBox,
     CsvSource,
     DatasetParams,
+    FileSplit,
+    FolderLabels,
     FolderSource,
     LabelParams,
+    LongSource,
     Params,
+    ProbeSource,
     PromptRule,
+    RemoteSource,
+    Split,
     ThresholdRule,
     TruthSource,
     ValueRule,
@@ -30,21 +40,33 @@ from stages.params.sections import (
 from stages.params.wording import told
 
 __all__ = [
+    "Annotations",
     "AttributeRule",
     "AvatarSource",
+    "CelebaSource",
     "ClipSource",
     "ColumnRule",
+    "CombinedRule",
+    "CropBox",
     "CsvSource",
     "DatasetParams",
+    "FileSplit",
+    "FolderLabels",
     "FolderSource",
     "LabelParams",
+    "LongSource",
     "Params",
+    "ProbeSource",
     "PromptRule",
+    "RemoteSource",
+    "Split",
     "ThresholdRule",
     "TruthSource",
     "ValueRule",
     "activate_dataset",
+    "copy_entry",
     "load_params",
+    "ready_entries",
 ]
 
 
@@ -77,6 +99,26 @@ def load_params(root: Path = Path()) -> Params:
 
 def _refusal(path: Path, lines: list[str]) -> ParamsError:
     return ParamsError("\n".join(f"{path}: {line}" for line in lines))
+
+
+def ready_entries(root: Path = Path()) -> dict[str, Path]:
+    """Data sets that recipes/ describes, ready to be copied into params.yaml."""
+    return {path.stem: path for path in sorted((root / "recipes").glob("*/*.yaml"))}
+
+
+def copy_entry(path: Path, name: str, entry: Path) -> None:
+    """Add a ready entry to the end of params.yaml, comments and all.
+
+    Raises:
+        ParamsError: `data` is not the last section of params.yaml.
+    """
+    text = path.read_text()
+    last = re.findall(r"^(\w+):", text, re.MULTILINE)[-1:]
+    if last != ["data"]:
+        raise ParamsError(f"{path}: the section data must be the last one; move it, or copy {entry} into it by hand")
+    lines = entry.read_text().splitlines()
+    body = "".join(f"    {line}\n" if line else "\n" for line in lines)
+    write_bytes(path, f"{text.rstrip()}\n\n  {name}:\n{body}".encode())
 
 
 def activate_dataset(path: Path, name: str) -> None:

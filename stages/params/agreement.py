@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 
 from stages.params.sections import (
     AvatarSource,
+    ClipSource,
     ColumnRule,
+    CombinedRule,
     DatasetParams,
+    FileSplit,
+    FolderLabels,
+    ProbeSource,
     PromptRule,
     Section,
     ThresholdRule,
@@ -16,10 +22,15 @@ from stages.params.sections import (
 )
 from stages.params.wording import nearest
 
-_RULES: dict[str, tuple[type[Section], ...]] = {
-    "clip": (PromptRule,),
-    "csv": (ValueRule, ThresholdRule, ColumnRule),
-    "avatars": (ColumnRule, PromptRule),
+_COLUMNS: tuple[type[Section], ...] = (ValueRule, ThresholdRule, ColumnRule)
+_RULES: dict[str, tuple[tuple[type[Section], ...], str]] = {
+    "clip": ((PromptRule,), "positive and negative prompts"),
+    "csv": (_COLUMNS, "a column"),
+    "long": (_COLUMNS, "a column (the attribute's name in the table)"),
+    "celeba": (_COLUMNS, "a column (the attribute's name in the file)"),
+    "probe": (_COLUMNS, "a column"),
+    "folders": ((ValueRule,), "column: folder with positive and negative folder names"),
+    "avatars": ((ColumnRule, PromptRule), "column: null or prompts"),
 }
 
 
@@ -34,19 +45,46 @@ def disagreements(dataset: DatasetParams) -> Iterator[str]:
 
 
 def _about_images(dataset: DatasetParams) -> Iterator[str]:
-    ingest, split = dataset.ingest, dataset.ingest.split
-    if split.val + split.test >= 1:
+    ingest = dataset.ingest
+    yield from _about_split(dataset)
+    if isinstance(ingest.source, AvatarSource):
+        if ingest.channels != 3:
+            yield f"ingest.channels: is {ingest.channels}, must be 3; avatars are RGB"
+        if ingest.crop is not None:
+            yield "ingest.crop: must be null; avatars are drawn in the size that is asked for"
+        if ingest.max_images is not None:
+            yield f"ingest.max_images: is {ingest.max_images}, must be null; ingest.source.num_images says how many"
+        yield from _about_avatars(ingest.source)
+    elif dataset.evaluate.counterfactuals:
+        yield "evaluate.counterfactuals: is true, must be false unless ingest.source is of kind avatars"
+
+
+def _about_split(dataset: DatasetParams) -> Iterator[str]:
+    split, is_drawn = dataset.ingest.split, isinstance(dataset.ingest.source, AvatarSource)
+    if isinstance(split, FileSplit):
+        is_table = split.path.lower().endswith((".csv", ".tsv", ".parquet", ".jsonl", ".ndjson"))
+        if is_drawn:
+            yield "ingest.split: avatars have no files; give shares for val and test"
+        elif (split.file_column is None) != (split.split_column is None):
+            yield "ingest.split: file_column and split_column must both be columns, or both null"
+        elif is_table and split.file_column is None:
+            yield f"ingest.split: {split.path} is a table; give file_column and split_column"
+        return
+    for key, value in (("val", split.val), ("test", split.test)):
+        if isinstance(value, list) and is_drawn:
+            yield f"ingest.split.{key}: avatars lie in no folders; give a share"
+        elif value == []:
+            yield f"ingest.split.{key}: names no folder; give one, or a share"
+    lists = [value for value in (split.val, split.test) if isinstance(value, list)]
+    both = set(lists[0]) & set(lists[1]) if len(lists) == 2 else set[str]()
+    if both:
+        yield f"ingest.split: {min(both)!r} is in both val and test; name it once"
+    if sum(value for value in (split.val, split.test) if not isinstance(value, list)) >= 1:
         yield "ingest.split: val and test leave nothing to train on; their sum must be under 1"
     if split.val == 0:
         yield "ingest.split.val: is 0, must be above; boundaries are calibrated on these images"
     if split.test == 0 and dataset.edit.split == "test":
         yield "ingest.split.test: is 0, but edit.split is test; raise it, or edit another split"
-    if isinstance(ingest.source, AvatarSource):
-        if ingest.channels != 3:
-            yield f"ingest.channels: is {ingest.channels}, must be 3; avatars are RGB"
-        yield from _about_avatars(ingest.source)
-    elif dataset.evaluate.counterfactuals:
-        yield "evaluate.counterfactuals: is true, must be false unless ingest.source is of kind avatars"
 
 
 def _about_avatars(source: AvatarSource) -> Iterator[str]:
@@ -85,20 +123,58 @@ def _about_labels(dataset: DatasetParams) -> Iterator[str]:
     if isinstance(source, TruthSource) and not isinstance(dataset.ingest.source, AvatarSource):
         yield "label.source: kind is 'avatars', which knows faces of ingest.source kind avatars only; use csv or clip"
         return
+    if isinstance(source, ClipSource):
+        yield from _about_clip(source)
+    read_from = source.annotations if isinstance(source, ProbeSource) else source
+    by_folder = isinstance(read_from, FolderLabels)
+    fitting, needs = _RULES[read_from.kind if by_folder else source.kind]
     for name, rule in dataset.label.attributes.items():
         key = f"label.attributes.{name}"
-        if not isinstance(rule, _RULES[source.kind]):
-            yield (
-                f"{key}: does not fit source kind {source.kind!r}: clip needs positive and negative prompts, csv a "
-                "column, avatars column: null or prompts"
-            )
+        if isinstance(rule, CombinedRule):
+            continue
+        if not isinstance(rule, fitting):
+            yield f"{key}: does not fit source kind {source.kind!r}, which needs {needs}; or not, all or any of others"
+        elif by_folder and isinstance(rule, ValueRule) and rule.column != "folder":
+            yield f"{key}.column: is {rule.column!r}, must be folder; folders have no other column"
         if isinstance(rule, ThresholdRule) and rule.above < rule.below:
             yield f"{key}.above: is {rule.above:g}, must not be under below ({rule.below:g}); a number would be both"
+        if isinstance(rule, ValueRule):
+            both = [value for value in rule.positive if value in rule.negative]
+            if both:
+                yield f"{key}: {both[0]!r} is positive and negative; keep one"
         if isinstance(source, TruthSource):
             from boundaryflow.avatars import ATTRIBUTES
 
             if name not in ATTRIBUTES:
                 yield f"{key}: the renderer has no such attribute{nearest(name, ATTRIBUTES)}"
+    yield from _about_combinations(dataset)
+
+
+def _about_clip(source: ClipSource) -> Iterator[str]:
+    for template in source.templates:
+        if template.count("{}") != 1:
+            yield f"label.source.templates: {template!r} must contain {{}} once, where the prompt goes"
+    if isinstance(source.calibration, FolderLabels):
+        yield (
+            "label.source.calibration: kind folders has no column of each attribute's name; use csv, long or "
+            "celeba, or set it to null"
+        )
+
+
+def _about_combinations(dataset: DatasetParams) -> Iterator[str]:
+    """Attributes made of others: of such as there are, and in the end of plain ones."""
+    rules = dataset.label.attributes
+    made = {name: rule.parts for name, rule in rules.items() if isinstance(rule, CombinedRule)}
+    for name, parts in made.items():
+        for part in parts:
+            if part not in rules:
+                others = [other for other in rules if other != name]
+                yield f"label.attributes.{name}: there is no attribute {part!r}{nearest(part, others)}"
+    try:
+        TopologicalSorter(made).prepare()
+    except CycleError as error:
+        ring: list[str] = error.args[1]
+        yield f"label.attributes.{ring[0]}: is made of itself ({' of '.join(ring[::-1])}); say one of them otherwise"
 
 
 def _about_path(dataset: DatasetParams) -> Iterator[str]:

@@ -7,7 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from stages.params.sections import ClipSource, CsvSource, DatasetParams
+from boundaryflow.errors import CheckpointError
+from stages.params.sections import (
+    CelebaSource,
+    ClipSource,
+    CsvSource,
+    DatasetParams,
+    FileSplit,
+    LongSource,
+    ProbeSource,
+    Section,
+)
 
 _JUDGES = ("attributes.safetensors", "identity.safetensors", "segmenter.safetensors")
 
@@ -17,39 +27,69 @@ def unfit_files(root: Path, name: str, dataset: DatasetParams) -> Iterator[str]:
     source, evaluate = dataset.label.source, dataset.evaluate
     folders = (("model", dataset.model), ("evaluate.judges", evaluate.judges))
     files = (
-        ("label.source.weights", source.weights if isinstance(source, ClipSource) else None),
-        ("label.source.path", source.path if isinstance(source, CsvSource) else None),
+        ("label.source.weights", source.weights if isinstance(source, ClipSource | ProbeSource) else None),
         ("evaluate.clip", evaluate.clip),
     )
+    split = dataset.ingest.split
+    splits = (("ingest.split.path", split.path if isinstance(split, FileSplit) else None),)
     absent: set[str] = set()
-    for key, value in (*folders, *files):
+    for key, value in (*folders, *splits, *_label_files("label.source", source), *files):
         line = None if value is None else _missing(root, name, key, value)
         if line:
             absent.add(key)
             yield f"{key}: {line}"
     if "model" not in absent and (root / dataset.model).is_dir():
         yield from _about_model(root / dataset.model, dataset)
+    if "model" not in absent and (root / dataset.model).is_file():
+        yield from _about_checkpoint(root / dataset.model, dataset)
     if evaluate.judges is not None and "evaluate.judges" not in absent:
         yield from _about_judges(root / evaluate.judges, dataset)
+
+
+def _label_files(key: str, source: Section | None) -> Iterator[tuple[str, str | None]]:
+    """Keys and paths of annotations, of those within another source too."""
+    if isinstance(source, ClipSource):
+        yield from _label_files(f"{key}.calibration", source.calibration)
+    elif isinstance(source, ProbeSource):
+        yield from _label_files(f"{key}.annotations", source.annotations)
+    elif isinstance(source, CsvSource | LongSource | CelebaSource):
+        yield f"{key}.path", source.path
+        if isinstance(source, CelebaSource):
+            yield f"{key}.mapping", source.mapping
 
 
 def _missing(root: Path, name: str, key: str, value: str) -> str | None:
     if value.startswith("~"):
         return f"{value} begins with ~, which is not expanded; write the path out"
-    if key == "label.source.path":
-        path = Path("data/raw") / name / value
-        return None if (root / path).is_file() else f"{path} does not exist; give a path within data/raw/{name}"
+    if key.endswith((".path", ".mapping")):
+        return _missing_beside_images(root, Path("data/raw") / name, value)
+    if key == "model" and value.rpartition(":")[0].endswith(".py"):
+        path = value.rpartition(":")[0]
+        return None if (root / path).is_file() else f"{path} does not exist; give FILE.py:FUNCTION"
     if key in ("model", "evaluate.judges"):
-        if (root / value).is_dir():
+        if (root / value).is_dir() or (key == "model" and (root / value).is_file()):
             return None
         if key == "model" and not _looks_like_path(value) and value.count("/") == 1:
             return None  # the id of a model on the hub
-        hint = ", or a hub id like owner/name" if key == "model" else ", or null"
+        hint = "or a hub id like owner/name" if key == "model" else "or null"
         what = "is not a folder" if (root / value).exists() else "does not exist"
-        return f"{value} {what}; give an existing path{hint}"
+        return f"{value} {what}; give an existing path, {hint}"
     if _looks_like_path(value) and not (root / value).exists():
         return f"{value} does not exist; give an existing path"
     return None
+
+
+def _missing_beside_images(root: Path, raw: Path, value: str) -> str | None:
+    path = raw / value
+    if (root / path).is_file():
+        return None
+    if not set("*?[") & set(value):
+        what = "is a folder; give the file in it" if (root / path).is_dir() else "does not exist; give a path"
+        return f"{path} {what} within {raw}"
+    if Path(value).is_absolute():
+        return f"{value} must be relative to {raw}"
+    found = any(file.is_file() for file in (root / raw).glob(value))
+    return None if found else f"no file fits {path}; give a path or pattern within {raw}"
 
 
 def _looks_like_path(value: str) -> bool:
@@ -71,6 +111,18 @@ def _about_model(root: Path, dataset: DatasetParams) -> Iterator[str]:
         yield f"model: {dataset.model} does not say its image size (sample_size, in_channels of config.json)"
     else:
         yield from _about_geometry("model", dataset.model, side, channels, dataset)
+
+
+def _about_checkpoint(path: Path, dataset: DatasetParams) -> Iterator[str]:
+    """What a checkpoint file is; takes seconds, which a run that could not begin would cost, too."""
+    from boundaryflow.models.checkpoints import open_checkpoint
+
+    try:
+        found = open_checkpoint(path)
+    except CheckpointError as error:
+        yield f"model: {str(error).removeprefix('model ')}"
+    else:
+        yield from _about_geometry("model", dataset.model, found.image_size, found.channels, dataset)
 
 
 def _about_judges(folder: Path, dataset: DatasetParams) -> Iterator[str]:

@@ -32,44 +32,143 @@ class AvatarSource(Section):
 
 
 class FolderSource(Section):
-    """The user's own images, in data/raw/NAME; a link to a folder elsewhere will do."""
+    """The user's own images, in data/raw/NAME: image files, archives, LMDBs; a link to a folder elsewhere will do."""
 
     kind: Literal["folder"]
 
 
-class Split(Section):
-    """Shares of the images held out from fitting; the rest is for training."""
+class RemoteSource(Section):
+    """Images in a remote folder; `boundaryflow run` keeps its listing in data/raw/NAME."""
 
-    val: Share
-    test: Share
+    kind: Literal["remote"]
+    url: str
+
+
+class CropBox(Section):
+    """What is cut out of every picture before it is brought to size, in its own pixels."""
+
+    left: int = Field(ge=0)
+    top: int = Field(ge=0)
+    width: int = Field(ge=1)
+    height: int = Field(ge=1)
+
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """As `decode_image` takes it."""
+        return self.left, self.top, self.width, self.height
+
+
+def _held_out_tag(value: Any) -> str:
+    return "folders" if isinstance(value, list) else "share"
+
+
+HeldOut = Annotated[
+    Annotated[Share, Tag("share")] | Annotated[list[str], Tag("folders")],
+    Discriminator(_held_out_tag),
+]
+
+
+class Split(Section):
+    """What is held out from fitting: a share of the images, or those in folders of these names; the rest is fitted on.
+
+    Shares are of the images that no folder names.
+    """
+
+    val: HeldOut
+    test: HeldOut
+
+
+class FileSplit(Section):
+    """What is held out, from a file beside the images: CelebA's partition file, or a table with these two columns."""
+
+    path: str
+    file_column: str | None
+    split_column: str | None
+
+
+def _split_tag(split: Any) -> str:
+    if isinstance(split, Section):
+        return type(split).__name__
+    return "FileSplit" if isinstance(split, dict) and {"path", "file_column", "split_column"} & set(split) else "Split"
 
 
 class IngestParams(Section):
     """Images in, pixels out."""
 
-    source: Annotated[AvatarSource | FolderSource, Field(discriminator="kind")]
+    source: Annotated[AvatarSource | FolderSource | RemoteSource, Field(discriminator="kind")]
+    max_images: int | None = Field(ge=8)
     image_size: int = Field(ge=8, le=1024)
     channels: Literal[1, 3]
+    crop: CropBox | None
     fit: Literal["crop", "pad", "stretch"]
     background: tuple[Annotated[int, Field(ge=0, le=255)], ...] = Field(min_length=3, max_length=3)
-    split: Split
+    split: Annotated[Annotated[Split, Tag("Split")] | Annotated[FileSplit, Tag("FileSplit")], Discriminator(_split_tag)]
     shard_size: int = Field(ge=1)
     max_failed_items: int = Field(ge=0)
 
 
-class ClipSource(Section):
-    """Labels from words, by a CLIP model."""
-
-    kind: Literal["clip"]
-    weights: str
-
-
 class CsvSource(Section):
-    """Labels from an annotation file; its path is relative to data/raw/NAME."""
+    """A table with a row per image: CSV, TSV, Parquet or JSON lines; its path, or a pattern, within data/raw/NAME."""
 
     kind: Literal["csv"]
     path: str
     file_column: str
+
+
+class LongSource(Section):
+    """A table with a row per image and attribute."""
+
+    kind: Literal["long"]
+    path: str
+    file_column: str
+    attribute_column: str
+    value_column: str
+
+
+class CelebaSource(Section):
+    """The annotation file of CelebA, CelebA-HQ or CelebAMask-HQ.
+
+    `mapping` is CelebA-HQ-to-CelebA-mapping.txt, where the images have CelebA-HQ's numbers and the
+    annotations CelebA's.
+    """
+
+    kind: Literal["celeba"]
+    path: str
+    mapping: str | None
+
+
+class FolderLabels(Section):
+    """Folders as labels: the column `folder` is the name of the folder that an image lies in."""
+
+    kind: Literal["folders"]
+
+
+Annotations = CsvSource | LongSource | CelebaSource | FolderLabels
+"""What people have said of images."""
+
+
+class ClipSource(Section):
+    """Labels from words, by a CLIP model.
+
+    Every prompt is put into every template. `temperature` divides cosines; null is the model's
+    own. With `calibration` a temperature and an offset of each attribute are fitted to annotations
+    of some of the images.
+    """
+
+    kind: Literal["clip"]
+    weights: str
+    templates: list[str] = Field(min_length=1)
+    temperature: float | None = Field(gt=0)
+    calibration: Annotated[Annotations, Field(discriminator="kind")] | None
+
+
+class ProbeSource(Section):
+    """Annotations of some of the images, and for the rest a logistic regression on their CLIP features."""
+
+    kind: Literal["probe"]
+    weights: str
+    annotations: Annotated[Annotations, Field(discriminator="kind")]
+    num_folds: int = Field(ge=2, le=20)
 
 
 class TruthSource(Section):
@@ -107,6 +206,27 @@ class ColumnRule(Section):
     column: str | None
 
 
+class CombinedRule(Section):
+    """An attribute made of others: not one, all of several, or any of several."""
+
+    model_config = ConfigDict(validate_by_name=False, validate_by_alias=True)
+
+    not_: Name | None = Field(None, alias="not")
+    all_: list[Name] | None = Field(None, alias="all", min_length=1)
+    any_: list[Name] | None = Field(None, alias="any", min_length=1)
+
+    @model_validator(mode="after")
+    def _check_one(self) -> CombinedRule:
+        if sum(value is not None for value in (self.not_, self.all_, self.any_)) != 1:
+            raise ValueError("must have one of not, all and any")
+        return self
+
+    @property
+    def parts(self) -> list[str]:
+        """The attributes it is made of."""
+        return [self.not_] if self.not_ is not None else list(self.all_ or self.any_ or ())
+
+
 class _Rule(dict[str, Any]):
     """A rule as it is written, and the name of the class that it is meant to be."""
 
@@ -125,6 +245,7 @@ AttributeRule = Annotated[
     Annotated[PromptRule, Tag("PromptRule")]
     | Annotated[ValueRule, Tag("ValueRule")]
     | Annotated[ThresholdRule, Tag("ThresholdRule")]
+    | Annotated[CombinedRule, Tag("CombinedRule")]
     | Annotated[ColumnRule, Tag("ColumnRule")],
     Discriminator(_tag),
 ]
@@ -133,17 +254,19 @@ AttributeRule = Annotated[
 def _meant(keys: Mapping[str, Any], kind: str) -> str:
     """The class of a rule, from its keys, mistyped ones too, and from who labels where they leave it open."""
     near = {closest(str(key), ["column", "positive", "negative", "above", "below"]) for key in keys}
+    if {"not", "all", "any"} & set(keys):
+        return "CombinedRule"
     if near & {"above", "below"}:
         return "ThresholdRule"
     if near & {"positive", "negative"}:
-        return "ValueRule" if "column" in near or kind == "csv" else "PromptRule"
+        return "PromptRule" if "column" not in near and kind in ("clip", "avatars", "") else "ValueRule"
     return "PromptRule" if kind == "clip" and "column" not in near else "ColumnRule"
 
 
 class LabelParams(Section):
     """Which attributes there are, and who says so."""
 
-    source: Annotated[ClipSource | CsvSource | TruthSource, Field(discriminator="kind")]
+    source: Annotated[Annotations | ClipSource | ProbeSource | TruthSource, Field(discriminator="kind")]
     attributes: dict[Name, AttributeRule] = Field(min_length=1)
 
     @field_validator("attributes", mode="before")
@@ -186,6 +309,8 @@ class BoundaryParams(Section):
     c: float = Field(gt=0)
     num_bootstraps: int = Field(ge=0, le=1000)
     min_confidence: float = Field(ge=0.5, lt=1)
+    balance: bool
+    max_per_class: int | None = Field(ge=2)
 
 
 class EditParams(Section):

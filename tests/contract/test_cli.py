@@ -16,7 +16,7 @@ from flows import cli as room
 from flows.cli import cli
 from flows.locks import FlowBusyError, flow_lock
 
-_COMMANDS = ["doctor", "edit", "export", "report", "run", "sample", "status", "sweep"]
+_COMMANDS = ["doctor", "edit", "export", "import-checkpoint", "inspect", "report", "run", "sample", "status", "sweep"]
 _HEAVY = ("torch", "prefect", "dvc", "pandas", "numpy", "pydantic", "yaml", "rich")
 
 
@@ -39,9 +39,7 @@ def _stage(monkeypatch: pytest.MonkeyPatch, name: str, **members: object) -> Non
 
 @pytest.fixture
 def _params(monkeypatch: pytest.MonkeyPatch) -> None:
-    _stage(
-        monkeypatch, "params", load_params=lambda: types.SimpleNamespace(datasets=["avatars"]), activate_dataset=None
-    )
+    _stage(monkeypatch, "params", load_params=lambda: types.SimpleNamespace(datasets=["avatars"]))
 
 
 def test_every_command_is_there_with_help_and_a_runnable_example() -> None:
@@ -101,7 +99,7 @@ def test_wrong_params_are_lines_and_status_2_before_prefect_is_imported(
     def load_params() -> None:
         raise ParamsError("params.yaml: edit.strenght: unknown key\nparams.yaml: run_seed is -1")
 
-    _stage(monkeypatch, "params", load_params=load_params, activate_dataset=None)
+    _stage(monkeypatch, "params", load_params=load_params, ready_entries=dict)
     monkeypatch.setitem(sys.modules, "flows.run", None)
     result = CliRunner().invoke(cli, ["run"])
     assert result.exit_code == 2
@@ -118,7 +116,8 @@ def two_sets(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     from flows import run as run_room
 
     def described(kind: str) -> types.SimpleNamespace:
-        return types.SimpleNamespace(ingest=types.SimpleNamespace(source=types.SimpleNamespace(kind=kind)))
+        source = types.SimpleNamespace(kind=kind)
+        return types.SimpleNamespace(ingest=types.SimpleNamespace(source=source, image_size=32))
 
     def load_params() -> types.SimpleNamespace:
         names = (checkout / "params.yaml").read_text().partition("[")[2].partition("]")[0].split(", ")
@@ -138,6 +137,8 @@ def two_sets(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "params",
         load_params=load_params,
         activate_dataset=lambda path, name: path.write_text(f"datasets: [avatars, {name}]\n"),
+        copy_entry=None,
+        ready_entries=dict,
     )
     monkeypatch.setattr(dvc_graph, "plan", plan)
     monkeypatch.setattr(dvc_graph, "has_remote", lambda root: False)

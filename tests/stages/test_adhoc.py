@@ -11,7 +11,9 @@ from PIL import Image
 from boundaryflow.errors import BoundaryError, ManifestError, ParamsError
 from boundaryflow.storage.shards import load_items
 from boundaryflow.storage.tables import read_table
+from stages import adhoc
 from stages.adhoc import edit_photos, sample_images, sweep_photo
+from stages.params import CropBox
 
 
 @pytest.fixture
@@ -81,3 +83,18 @@ def test_photos_of_one_name_do_not_overwrite_each_other(photo: Path, tmp_path: P
     written = edit_photos([photo, other], "avatars", "hat", [0.0], tmp_path / "out")
     assert len(set(written)) == 2
     assert written[0].read_bytes() != written[1].read_bytes()
+
+
+def test_photo_is_cropped_as_the_data_set_is(photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    params = adhoc._dataset("avatars")
+    crop = CropBox(left=4, top=2, width=16, height=16)
+    cropped = params.model_copy(update={"ingest": params.ingest.model_copy(update={"crop": crop})})
+    monkeypatch.setattr(adhoc, "_dataset", lambda _name: cropped)
+    large = tmp_path / "large.png"
+    framed = Image.new("RGB", (30, 20), "red")
+    framed.paste(Image.open(photo), (4, 2))
+    framed.save(large)
+    written = edit_photos([large], "avatars", "hat", [0.0], tmp_path / "out")
+    np.testing.assert_array_equal(pixels_of(written[0]), pixels_of(photo))
+    with pytest.raises(ManifestError, match=r"^image .*: 16 x 16 is smaller than the crop box, 16 x 16 from 4, 2$"):
+        edit_photos([photo], "avatars", "hat", [0.0], tmp_path / "out")

@@ -14,10 +14,11 @@ from boundaryflow.errors import ManifestError
 from boundaryflow.storage.images import decode_image
 from boundaryflow.storage.shards import load_items
 from boundaryflow.storage.tables import read_table
-from stages import ingest
-from stages.ingest import draw_avatars, split_of
+from stages import judging
+from stages.ingest import draw_avatars
 from stages.params import AvatarSource
-from tests.stages.small_project import run_here, write_project
+from stages.splits import split_of
+from tests.stages.small_project import content, run_here, write_project
 
 
 def picture(seed: int, size: tuple[int, int] = (40, 30)) -> Image.Image:
@@ -99,28 +100,30 @@ def test_added_images_alone_are_decoded(
     assert sum(row["status"] == "ok" for row in manifest_of(project).values()) == 11
 
 
-@pytest.mark.parametrize("room_for", [20, 2])
-def test_files_are_decoded_once_while_there_is_room_for_their_pixels(
-    project: Path, monkeypatch: pytest.MonkeyPatch, room_for: int
-) -> None:
+def test_every_file_is_decoded_once(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[bytes] = []
 
-    def counting(data: bytes, *geometry: Any) -> Any:
+    def counting(data: bytes, **geometry: Any) -> Any:
         decoded.append(data)
-        return decode_image(data, *geometry)
+        return decode_image(data, **geometry)
 
-    monkeypatch.setattr(ingest, "decode_image", counting)
-    monkeypatch.setattr(ingest, "_CACHE_BYTES", room_for * 16 * 16 * 3)
-    ingest._decoder.cache_clear()
+    monkeypatch.setattr(judging, "decode_image", counting)
+    monkeypatch.setattr(judging, "_AT_ONCE", 3)
     run_here(project, monkeypatch, "ingest")
-    kept = ingest._decoder(16, 3, "crop", (255, 255, 255)).cache_info()
-    ingest._decoder.cache_clear()
-    assert kept.currsize <= kept.maxsize == room_for
-    num_files = 12
-    if room_for > num_files:
-        assert len(decoded) == num_files
-    else:
-        assert num_files < len(decoded) <= num_files + 7
+    assert len(decoded) == 12
+    assert not list((project / "data/ingest/avatars").glob("*.tmp"))
+
+
+def test_image_of_a_damaged_shard_is_read_anew(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_here(project, monkeypatch, "ingest")
+    out = project / "data/ingest/avatars"
+    before = content(out)
+    shard = next(out.glob("shard-*"))
+    data = bytearray(shard.read_bytes())
+    data[-1] ^= 1
+    shard.write_bytes(data)
+    run_here(project, monkeypatch, "ingest")
+    assert content(out) == before
 
 
 def test_too_many_bad_files_stop_the_run_with_examples(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,7 +140,13 @@ def test_missing_and_empty_folder_say_what_to_do(project: Path, monkeypatch: pyt
     params = yaml.safe_load((project / "params.yaml").read_text())
     prompts = {"positive": ["a"], "negative": ["b"]}
     params["data"]["avatars"]["label"] = {
-        "source": {"kind": "clip", "weights": "ViT-B/32"},
+        "source": {
+            "kind": "clip",
+            "weights": "ViT-B/32",
+            "templates": ["{}"],
+            "temperature": None,
+            "calibration": None,
+        },
         "attributes": {"x": prompts},
     }
     (project / "params.yaml").write_text(yaml.safe_dump(params))

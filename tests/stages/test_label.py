@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from PIL import Image
 
 from boundaryflow.errors import LabelError, ParamsError
 from boundaryflow.storage.tables import read_table
-from tests.stages.small_project import ROOT, run_here
+from tests.stages.small_project import ROOT, run_here, write_project
 
 SHIPPED = yaml.safe_load((ROOT / "params.yaml").read_text())["data"]["avatars"]["label"]
 
@@ -40,6 +41,169 @@ def test_words_find_the_attributes_of_faces(project: Path, monkeypatch: pytest.M
     facts = json.loads((project / "data/label/avatars/label.json").read_text())
     assert all(about["positive"] + about["negative"] == 40 and about["unknown"] == 0 for about in facts.values())
     assert all(about["auc"] >= 0.95 for about in facts.values()), facts
+
+
+CLIP_PT = "data/pretrained/avatars64_clip/clip.pt"
+SMILE = {"smiling": {"positive": ["a smiling face"], "negative": ["a frowning face"]}}
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """120 faces of 64 x 64, and a table that says of 60 of them whether they smile."""
+    folder = write_project(tmp_path_factory.mktemp("faces"), model="data/pretrained/avatars64", ingest__image_size=64)
+    for name in ("avatars64", "avatars64_clip"):
+        (folder / "data/pretrained" / name).symlink_to(ROOT / "data/pretrained" / name)
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    params["data"]["avatars"]["ingest"]["source"]["num_images"] = 120
+    params["data"]["avatars"]["label"]["attributes"] = {"smiling": {"column": None}, "hat": {"column": None}}
+    params["data"]["avatars"]["edit"]["edits"] = {"only": {"smiling": "flip"}}
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BOUNDARYFLOW_PROGRESS", "off")
+        run_here(folder, patch, "ingest", "label")
+    manifest = read_table(folder / "data/ingest/avatars/manifest.parquet", schema="manifest/1")
+    truth = read_table(folder / "data/label/avatars/labels.parquet", schema="labels/1").set_index("item_id")
+    rows = truth.loc[manifest["item_id"]].astype(int).assign(file=manifest["source"].to_list())
+    rows = pd.concat([rows[:60], rows[:1].assign(file="stray.png")])
+    raw = folder / "data/raw/avatars"
+    raw.mkdir(parents=True)
+    rows.to_csv(raw / "some.csv", index=False)
+    rows.melt("file").to_csv(raw / "long.csv", index=False)
+    return folder
+
+
+def facts_of(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "data/label/avatars/label.json").read_text())
+
+
+@pytest.mark.parametrize("kind", ["csv", "long"])
+def test_annotations_of_half_the_faces_label_them_all(faces: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    annotations = {"kind": "csv", "path": "some.csv", "file_column": "file"}
+    if kind == "long":
+        annotations |= {"kind": "long", "path": "l*g.csv", "attribute_column": "variable", "value_column": "value"}
+    source = {"kind": "probe", "weights": CLIP_PT, "annotations": annotations, "num_folds": 5}
+    rules = {"smiling": {"column": None}, "capped": {"column": "hat", "positive": [1], "negative": [0]}}
+    rules |= {"sad": {"not": "smiling"}, "merry": {"all": ["smiling", "capped"]}}
+    labels = relabel(faces, monkeypatch, {"source": source, "attributes": rules})
+    assert set(labels.columns) == {"item_id", *rules}
+    assert labels.notna().all(axis=None)
+    np.testing.assert_array_equal(labels["sad"], 1 - labels["smiling"])
+    np.testing.assert_array_equal(labels["merry"], labels[["smiling", "capped"]].min(axis=1))
+    facts = facts_of(faces)
+    assert facts["smiling"]["auc"] >= 0.98  # of all 120, the truth is known
+    assert facts["smiling"]["accuracy"] >= 0.95
+    for name in ("smiling", "capped"):
+        about = facts[name]
+        assert (about["num_annotated"], about["rows_without_image"], about["unknown"]) == (60, 1, 0)
+        assert about["cv_auc"] > 0.9
+        assert about["cv_log_loss"] < 0.3
+        assert about["cv_ece"] < 0.15
+        assert about["c"] in (1e-4, 1e-3, 1e-2, 0.1, 1.0)
+    before = (faces / "data/label/avatars/labels.parquet").read_bytes()
+    run_here(faces, monkeypatch, "label")
+    assert (faces / "data/label/avatars/labels.parquet").read_bytes() == before
+
+
+def test_annotations_of_some_faces_calibrate_words(faces: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = {"kind": "clip", "weights": CLIP_PT, "templates": ["{}", "a drawing of {}"], "temperature": 0.2}
+    plain = relabel(faces, monkeypatch, {"source": {**source, "calibration": None}, "attributes": SMILE})
+    calibration = {"kind": "csv", "path": "some.csv", "file_column": "file"}
+    fitted = relabel(faces, monkeypatch, {"source": {**source, "calibration": calibration}, "attributes": SMILE})
+    about = facts_of(faces)["smiling"]
+    assert (about["num_annotated"], about["rows_without_image"]) == (60, 1)
+    assert about["log_loss_after"] < about["log_loss_before"]
+    odds = np.log(plain["smiling"] / (1 - plain["smiling"]))
+    expected = 1 / (1 + np.exp(-(about["slope"] * odds + about["offset"])))
+    np.testing.assert_allclose(fitted["smiling"], expected, atol=1e-3)
+    table = pd.read_csv(faces / "data/raw/avatars/some.csv")
+    table[:15].to_csv(faces / "data/raw/avatars/few.csv", index=False)
+    source |= {"calibration": {**calibration, "path": "few.csv"}}
+    with pytest.raises(
+        LabelError, match=r"calibration of 'smiling': \d+ annotated images with it and \d+ without, must"
+    ):
+        relabel(faces, monkeypatch, {"source": source, "attributes": SMILE})
+
+
+def as_folder(project: Path, files: Mapping[str, str]) -> None:
+    """Small pictures in data/raw/avatars, and texts beside them; the project reads that folder."""
+    raw = project / "data/raw/avatars"
+    for seed, (name, text) in enumerate(files.items()):
+        (raw / name).parent.mkdir(parents=True, exist_ok=True)
+        if text:
+            (raw / name).write_text(text)
+        else:
+            pixels = np.random.default_rng(seed).integers(0, 255, (16, 16, 3), np.uint8)
+            Image.fromarray(pixels).save(raw / name)
+    params = yaml.safe_load((project / "params.yaml").read_text())
+    params["data"]["avatars"]["evaluate"]["counterfactuals"] = False
+    (project / "params.yaml").write_text(yaml.safe_dump(params))
+
+
+def by_source(project: Path, labels: pd.DataFrame, attribute: str) -> dict[str, float]:
+    manifest = read_table(project / "data/ingest/avatars/manifest.parquet", schema="manifest/1")
+    return dict(zip(manifest.set_index("item_id").loc[labels["item_id"], "source"], labels[attribute], strict=True))
+
+
+FOLDER = {"source": {"kind": "folder"}}
+
+
+def test_folders_are_labels(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    as_folder(
+        project, {f"{split}/{kind}/{i}.png": "" for split in "ab" for kind in ("cat", "dog", "fox") for i in "12"}
+    )
+    rule = {"column": "folder", "positive": ["cat"], "negative": ["dog"]}
+    label = {"source": {"kind": "folders"}, "attributes": {"cat": rule}}
+    found = by_source(project, relabel(project, monkeypatch, label, **FOLDER), "cat")
+    wanted = {name: {"cat": 1.0, "dog": 0.0, "fox": np.nan}[name.split("/")[1]] for name in found}
+    np.testing.assert_array_equal(list(found.values()), list(wanted.values()))
+    label["attributes"]["cat"] = {**rule, "negative": ["dogs"]}
+    with pytest.raises(LabelError, match=r"labels: cat: no folder is named 'dogs', did you mean 'dog'\?"):
+        relabel(project, monkeypatch, label)
+
+
+def test_tables_of_several_folders_name_their_own_images(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tables = {
+        "a/metadata.csv": "file_name,hat\n1.png,1\n2.png,0\n",
+        "b/metadata.csv": "file_name,hat\n2.png,1\n1.png,0\n",
+    }
+    as_folder(project, {f"{folder}/{i}.png": "" for folder in "ab" for i in "12"} | tables)
+    source = {"kind": "csv", "path": "*/metadata.csv", "file_column": "file_name"}
+    labels = relabel(project, monkeypatch, {"source": source, "attributes": {"hat": {"column": None}}}, **FOLDER)
+    assert by_source(project, labels, "hat") == {"a/1.png": 1, "a/2.png": 0, "b/1.png": 0, "b/2.png": 1}
+
+
+def test_annotations_of_celeba_reach_images_of_celeba_hq(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = "".join(f"{i + 1:06d}.jpg {2 * (i % 2) - 1} -1\n" for i in range(30))
+    mapping = "idx orig_idx orig_file\n" + "".join(f"{i} {25 - i} {26 - i:06d}.jpg\n" for i in range(6))
+    texts = {"attr.txt": f"30\nSmiling Male\n{rows}", "map.txt": mapping}
+    as_folder(project, {f"hq/{i:05d}.png": "" for i in range(6)} | texts)
+    label = {"source": {"kind": "celeba", "path": "attr.txt", "mapping": "map.txt"}, "attributes": {}}
+    label["attributes"] = {"smiling": {"column": "Smiling"}, "solemn": {"not": "smiling"}}
+    labels = relabel(project, monkeypatch, label, **FOLDER)
+    assert by_source(project, labels, "smiling") == {f"hq/{i:05d}.png": float((25 - i) % 2) for i in range(6)}
+    np.testing.assert_array_equal(labels["solemn"], 1 - labels["smiling"])
+    label["source"]["mapping"] = None
+    with pytest.raises(LabelError, match="give CelebA-HQ-to-CelebA-mapping.txt as mapping"):
+        relabel(project, monkeypatch, label)
+    label["attributes"]["smiling"] = {"column": "Smile"}
+    with pytest.raises(LabelError, match="has no column 'Smile', did you mean 'Smiling'"):
+        relabel(project, monkeypatch, label)
+
+
+def test_boundary_is_fitted_on_as_many_as_it_is_told(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def counts(**changes: Any) -> pd.DataFrame:
+        params = yaml.safe_load((project / "params.yaml").read_text())
+        params["data"]["avatars"]["boundary"].update(changes)
+        (project / "params.yaml").write_text(yaml.safe_dump(params))
+        run_here(project, monkeypatch, "boundary")
+        return read_table(project / "data/boundary/avatars/boundaries.parquet", schema="boundaries/1")
+
+    whole = counts()
+    least = whole[["num_positive", "num_negative"]].min(axis=1)
+    balanced = counts(balance=True)
+    assert balanced["num_positive"].tolist() == balanced["num_negative"].tolist() == least.tolist()
+    few = counts(balance=False, max_per_class=2)
+    assert few["num_positive"].tolist() == few["num_negative"].tolist() == [2] * len(few)
 
 
 def test_rows_of_a_file_join_by_name_and_what_is_missing_is_unknown(

@@ -203,7 +203,7 @@ def lines_of(folder: Path, **changes: Any) -> list[str]:
     return []
 
 
-CLIP = {"kind": "clip", "weights": "ViT-B/32"}
+CLIP = {"kind": "clip", "weights": "ViT-B/32", "templates": ["{}"], "temperature": None, "calibration": None}
 CSV = {"kind": "csv", "path": "l.csv", "file_column": "file"}
 PROMPTS = {"positive": ["a hat"], "negative": ["no hat"]}
 RULES = [
@@ -232,10 +232,131 @@ def test_mistake_in_a_rule_is_one_line(tmp_path: Path, source: dict[str, Any], r
 def test_rule_that_is_not_for_the_source_says_what_is(tmp_path: Path) -> None:
     attributes = {"hat": {"column": None}, "dark_skin": PROMPTS}
     (line,) = lines_of(tmp_path, label={"source": CLIP, "attributes": attributes})
-    assert line.startswith("label.attributes.hat: does not fit source kind 'clip': clip needs positive and negative")
+    needs = "which needs positive and negative prompts; or not, all or any of others"
+    assert line == f"label.attributes.hat: does not fit source kind 'clip', {needs}"
     attributes = {"hat": {"column": "x", "above": 1.0, "below": 2.0}, "dark_skin": {"column": None}}
     (line,) = lines_of(tmp_path, label={"source": CSV, "attributes": attributes})
     assert line == "label.attributes.hat.above: is 1, must not be under below (2); a number would be both"
+
+
+LONG = {"kind": "long", "path": "l.csv", "file_column": "f", "attribute_column": "a", "value_column": "v"}
+CELEBA = {"kind": "celeba", "path": "list_attr_celeba.txt", "mapping": None}
+FOLDERS = {"kind": "folders"}
+PROBE = {"kind": "probe", "weights": "ViT-B/32", "annotations": CSV, "num_folds": 5}
+COLUMN = {"column": None}
+BY_FOLDER = {"column": "folder", "positive": ["cat"], "negative": ["dog"]}
+
+
+@pytest.mark.parametrize(
+    ("source", "rule", "needs"),
+    [
+        (CSV, PROMPTS | {"column": None}, None),
+        (LONG, PROMPTS, "column: is missing; every value is stated in params.yaml"),
+        (CELEBA, {"positive": [1], "negative": [-1]}, "column: is missing; every value is stated in params.yaml"),
+        (FOLDERS, COLUMN, "source kind 'folders', which needs column: folder with positive and negative folder names"),
+        (FOLDERS, {**BY_FOLDER, "column": "x"}, "column: is 'x', must be folder; folders have no other column"),
+        ({**PROBE, "annotations": FOLDERS}, COLUMN, "source kind 'probe', which needs column: folder with positive"),
+        (PROBE, PROMPTS, "column: is missing; every value is stated in params.yaml"),
+        (
+            CLIP,
+            {"column": "x", "above": 1, "below": 0},
+            "source kind 'clip', which needs positive and negative prompts",
+        ),
+        (CSV, {"column": "x", "positive": [1, 2], "negative": [2]}, "2 is positive and negative; keep one"),
+    ],
+)
+def test_rule_that_does_not_fit_is_told_what_does(
+    tmp_path: Path, source: dict[str, Any], rule: Any, needs: str | None
+) -> None:
+    (tmp_path / "data/raw/avatars").mkdir(parents=True)
+    for name in ("l.csv", "list_attr_celeba.txt"):
+        (tmp_path / "data/raw/avatars" / name).touch()
+    if needs is None:
+        rule = COLUMN
+    by_folder = FOLDERS in (source, source.get("annotations"))
+    other = PROMPTS if source is CLIP else BY_FOLDER if by_folder else COLUMN
+    found = lines_of(tmp_path, label={"source": source, "attributes": {"hat": rule, "dark_skin": other}})
+    if needs is None:
+        assert found == []
+    else:
+        (line,) = found
+        assert line.startswith("label.attributes.hat")
+        assert needs in line
+
+
+@pytest.mark.parametrize(
+    ("made", "lines"),
+    [
+        ({"old": {"not": "young"}, "either": {"any": ["old", "hat"]}, "x": {"all": ["either", "hat"]}}, []),
+        ({"old": {"not": "yung"}}, ["label.attributes.old: there is no attribute 'yung', did you mean 'young'?"]),
+        ({"old": {"not": "old"}}, ["label.attributes.old: is made of itself (old of old); say one of them otherwise"]),
+        (
+            {"a": {"any": ["hat", "b"]}, "b": {"not": "a"}},
+            ["label.attributes.a: is made of itself (a of b of a); say one of them otherwise"],
+        ),
+        ({"old": {"not": "young", "any": ["hat"]}}, ["label.attributes.old: must have one of not, all and any"]),
+        ({"old": {"all": []}}, ["label.attributes.old.all: list should have at least 1 item after validation, not 0"]),
+    ],
+    ids=str,
+)
+def test_attributes_made_of_others(tmp_path: Path, made: dict[str, Any], lines: list[str]) -> None:
+    plain = {"hat": PROMPTS, "dark_skin": PROMPTS, "young": PROMPTS}
+    assert lines_of(tmp_path, label={"source": CLIP, "attributes": {**made, **plain}}) == lines
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"templates": ["a photo"]}, "templates: 'a photo' must contain {} once, where the prompt goes"),
+        ({"templates": ["{} and {}"]}, "templates: '{} and {}' must contain {} once, where the prompt goes"),
+        ({"templates": []}, "templates: list should have at least 1 item after validation, not 0"),
+        ({"temperature": 0}, "temperature: input should be greater than 0 (got 0)"),
+        (
+            {"calibration": FOLDERS},
+            "calibration: kind folders has no column of each attribute's name; use csv, long or",
+        ),
+        ({"calibration": {**CSV, "pat": 1}}, "calibration.pat: unknown key, did you mean 'path'? (got 1)"),
+        ({"calibration": {**CSV, "path": "none.csv"}}, "calibration.path: data/raw/avatars/none.csv does not exist"),
+        ({"calibration": {**CELEBA, "mapping": "m.txt"}}, "calibration.mapping: data/raw/avatars/m.txt does not exist"),
+    ],
+)
+def test_mistake_about_clip_is_one_line(tmp_path: Path, change: dict[str, Any], line: str) -> None:
+    (tmp_path / "data/raw/avatars").mkdir(parents=True)
+    for name in ("l.csv", "list_attr_celeba.txt"):
+        (tmp_path / "data/raw/avatars" / name).touch()
+    label = {"source": {**CLIP, **change}, "attributes": {"hat": PROMPTS, "dark_skin": PROMPTS}}
+    (found,) = lines_of(tmp_path, label=label)
+    assert found.startswith(f"label.source.{line}")
+
+
+@pytest.mark.parametrize(
+    ("source", "line"),
+    [
+        ({**CSV, "path": "*/metadata.csv"}, None),
+        ({**CSV, "path": "*/labels.csv"}, "path: no file fits data/raw/avatars/*/labels.csv; give a path or pattern"),
+        ({**CSV, "path": "/*.csv"}, "path: /*.csv must be relative to data/raw/avatars"),
+        ({**CSV, "path": "train"}, "path: data/raw/avatars/train is a folder; give the file in it within data/raw"),
+        ({**LONG, "path": "l.csv"}, "path: data/raw/avatars/l.csv does not exist; give a path within data/raw/avatars"),
+        (CELEBA, "path: data/raw/avatars/list_attr_celeba.txt does not exist"),
+        ({**PROBE, "annotations": CSV}, "annotations.path: data/raw/avatars/l.csv does not exist"),
+        (
+            {**PROBE, "annotations": {**CSV, "path": "*/metadata.csv"}, "weights": "./none.pt"},
+            "weights: ./none.pt does",
+        ),
+    ],
+)
+def test_annotations_must_be_there(tmp_path: Path, source: dict[str, Any], line: str | None) -> None:
+    (tmp_path / "data/raw/avatars/train").mkdir(parents=True)
+    (tmp_path / "data/raw/avatars/train/metadata.csv").touch()
+    found = lines_of(tmp_path, label={"source": source, "attributes": {"hat": COLUMN, "dark_skin": COLUMN}})
+    assert len(found) == (line is not None)
+    assert all(f.startswith(f"label.source.{line}") for f in found)
+
+
+def test_limits_of_the_fit_are_checked(tmp_path: Path) -> None:
+    assert lines_of(tmp_path, boundary__balance=True, boundary__max_per_class=2) == []
+    (line,) = lines_of(tmp_path, boundary__max_per_class=1)
+    assert line == "boundary.max_per_class: input should be greater than or equal to 2 (got 1)"
 
 
 def test_paper_mode_wants_both_spaces_and_one_attribute_an_edit(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import clip.model
 import pytest
 import torch
 
-from boundaryflow.errors import CheckpointError
+from boundaryflow.errors import CheckpointError, LabelError
 from boundaryflow.labelling import load_clip
 
 
@@ -52,6 +52,23 @@ def test_swapping_the_sides_turns_the_probability_around(weights: Path) -> None:
     logits = torch.logit(forth)
     difference = labeller.text_feature(smiling) - labeller.text_feature(frowning)
     torch.testing.assert_close(logits, (features @ difference) / 0.07, rtol=1e-3, atol=1e-4)
+
+
+def test_templates_are_averaged_like_prompts_and_temperature_divides_cosines(weights: Path) -> None:
+    labeller = load_clip(str(weights))
+    together = labeller.text_feature(["a cat", "a dog"], ["{}", "a photo of {}."])
+    written_out = labeller.text_feature(["a cat", "a photo of a cat.", "a dog", "a photo of a dog."])
+    torch.testing.assert_close(together, written_out)
+    features = labeller.image_features(torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(2)))
+    odds = labeller.log_odds(features, ["a cat"], ["a dog"], templates=["a {}"], temperature=0.5)
+    cosines = [features @ labeller.text_feature([f"a a {name}"]) for name in ("cat", "dog")]
+    torch.testing.assert_close(odds, (cosines[0] - cosines[1]) / 0.5)
+    own = labeller.log_odds(features, ["a cat"], ["a dog"])  # CLIP starts at a temperature of 0.07
+    torch.testing.assert_close(
+        labeller.log_odds(features, ["a cat"], ["a dog"], temperature=0.07), own, rtol=1e-3, atol=1e-3
+    )
+    with pytest.raises(LabelError, match="is too long for context length 77; shorten the prompt or its template"):
+        labeller.text_feature(["cat " * 100])
 
 
 class Evil:

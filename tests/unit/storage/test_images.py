@@ -114,3 +114,27 @@ def test_png_carries_its_facts() -> None:
     data = encode_png(torch.zeros(3, 4, 4, dtype=torch.uint8), {"synthetic": "true"})
     assert Image.open(io.BytesIO(data)).text["synthetic"] == "true"  # type: ignore[attr-defined]
     assert data == encode_png(torch.zeros(3, 4, 4, dtype=torch.uint8), {"synthetic": "true"})
+
+
+def test_crop_is_cut_out_before_fit() -> None:
+    ramp = Image.fromarray(np.arange(60 * 40, dtype=np.uint32).reshape(40, 60).astype(np.uint8))
+    pixels, about = decode_image(encoded(ramp), 16, 1, "crop", WHITE, (5, 7, 16, 16))
+    np.testing.assert_array_equal(pixels[0], np.asarray(ramp)[7:23, 5:21])
+    assert (about["width_px"], about["height_px"]) == (60, 40)
+
+
+def test_crop_of_a_large_jpeg_is_in_its_own_pixels() -> None:
+    picture = Image.new("L", (2000, 2000), 0)
+    picture.paste(255, (1000, 1000, 1064, 1064))
+    pixels, _ = decode_image(encoded(picture, "JPEG", quality=95), 16, 1, "crop", WHITE, (1000, 1000, 64, 64))
+    assert pixels.min() > 240
+
+
+def test_picture_smaller_than_the_crop_is_refused() -> None:
+    with pytest.raises(ManifestError, match="^20 x 30 is smaller than the crop box, 16 x 16 from 5, 0$"):
+        decode_image(encoded(Image.new("L", (20, 30))), 16, 1, "crop", WHITE, (5, 0, 16, 16))
+
+
+def test_long_picture_may_be_cropped() -> None:
+    pixels, _ = decode_image(encoded(Image.new("L", (900, 20), 9)), 16, 1, "crop", WHITE, (5, 0, 16, 16))
+    assert pixels.max() == 9

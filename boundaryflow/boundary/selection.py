@@ -1,0 +1,54 @@
+"""Which of the labelled images a boundary is fitted on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def most_certain(
+    rows: NDArray[np.int64],
+    probability: NDArray[np.float64],
+    item_ids: Sequence[str],
+    *,
+    balance: bool,
+    max_per_class: int | None,
+) -> NDArray[np.int64]:
+    """The images to fit on: so many of each class, the most certain first.
+
+    Of equally certain ones a hash of the id decides, so that no other image has a say in it.
+
+    Args:
+        rows: Images to choose from; their labels are known.
+        probability: [n] labels of all images; above 0.5 has the attribute.
+        item_ids: [n] their ids.
+        balance: As many with the attribute as without: all of the smaller class.
+        max_per_class: At most so many of each class; None is no limit.
+
+    Returns:
+        The chosen rows, ascending.
+    """
+    classes = [rows[probability[rows] > 0.5], rows[probability[rows] <= 0.5]]
+    limits = [len(of_class) for of_class in classes]
+    if balance and min(limits) > 0:  # else the fit says what is missing
+        limits = [min(limits)] * 2
+    if max_per_class is not None:
+        limits = [min(limit, max_per_class) for limit in limits]
+    chosen = [_first(of_class, probability, item_ids, n) for of_class, n in zip(classes, limits, strict=True)]
+    return np.sort(np.concatenate(chosen))
+
+
+def _first(
+    rows: NDArray[np.int64], probability: NDArray[np.float64], item_ids: Sequence[str], num: int
+) -> NDArray[np.int64]:
+    if num >= len(rows):
+        return rows
+    keys = [(-abs(float(probability[row]) - 0.5), _lot(item_ids[int(row)])) for row in rows]
+    return rows[sorted(range(len(rows)), key=keys.__getitem__)[:num]]
+
+
+def _lot(item_id: str) -> bytes:
+    return hashlib.sha256(f"selection {item_id}".encode()).digest()

@@ -1,0 +1,165 @@
+"""Annotations of CelebA, CelebA-HQ and CelebAMask-HQ, in the form they are published in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import NoReturn
+
+import pandas as pd
+
+from boundaryflow.errors import LabelError
+from boundaryflow.labelling.tables import read_text
+
+_VALUES = frozenset({"-1", "0", "1"})
+_HEADER = ["idx", "orig_idx", "orig_file"]
+_HQ_NUMBER = re.compile(r"0|[1-9]\d*")
+_CELEBA_NAME = re.compile(r"\d{6}")
+
+
+def read_celeba(path: Path) -> pd.DataFrame:
+    """Read `list_attr_celeba.txt` or `CelebAMask-HQ-attribute-anno.txt`.
+
+    A line with the number of rows, which may be missing; a line of names; then rows `NAME v v v`,
+    apart by any white space.
+
+    Returns:
+        `file`, then a column per attribute, every value as it is written.
+
+    Raises:
+        LabelError: The file is not of this form; the count, a row's length or a value is wrong.
+    """
+    lines = [(number, line.split()) for number, line in enumerate(read_text(path).splitlines(), 1)]
+    lines = [(number, cells) for number, cells in lines if cells]
+    count = int(lines[0][1][0]) if len(lines[0][1]) == 1 and lines[0][1][0].isdecimal() else None
+    lines = lines if count is None else lines[1:]
+    if not lines:
+        _refuse(path, 1, "is all there is; names and rows must follow")
+    (number, names), rows = lines[0], lines[1:]
+    _check_names(path, number, names)
+    for number, cells in rows:
+        if len(cells) != len(names) + 1:
+            _refuse(path, number, f"has {len(cells) - 1} values after {cells[0]}, must have {len(names)}, one per name")
+        wrong = next((at for at, value in enumerate(cells[1:]) if value not in _VALUES), None)
+        if wrong is not None:
+            _refuse(path, number, f"has {cells[wrong + 1]!r} for {names[wrong]}, must be -1 or 1")
+    if count is not None and count != len(rows):
+        _refuse(path, 1, f"says {count} rows, but there are {len(rows)}; the file is not whole")
+    if not rows:
+        _refuse(path, number, "is all there is; rows must follow")
+    columns = dict(zip(["file", *names], zip(*(cells for _, cells in rows), strict=True), strict=True))
+    return pd.DataFrame({name: list(column) for name, column in columns.items()}, dtype=object)
+
+
+def read_hq_mapping(path: Path) -> dict[str, int]:
+    """Read `CelebA-HQ-to-CelebA-mapping.txt`: columns idx, orig_idx and orig_file, apart by any white space.
+
+    Returns:
+        CelebA's file name to CelebA-HQ's number.
+
+    Raises:
+        LabelError: The file is not of this form, or names a file or a number twice.
+    """
+    lines = [(number, line.split()) for number, line in enumerate(read_text(path).splitlines(), 1)]
+    lines = [(number, cells) for number, cells in lines if cells]
+    if lines[0][1] != _HEADER:
+        _refuse(path, lines[0][0], f"must be the header {' '.join(_HEADER)}")
+    mapping: dict[str, int] = {}
+    for number, cells in lines[1:]:
+        if len(cells) != len(_HEADER) or not cells[0].isdecimal():
+            _refuse(path, number, "must be a number of CelebA-HQ, one of CelebA and a file name")
+        if cells[2] in mapping:
+            _refuse(path, number, f"has {cells[2]} a second time")
+        mapping[cells[2]] = int(cells[0])
+    if len(set(mapping.values())) != len(mapping):
+        numbers = pd.Series(mapping)
+        _refuse(path, 1, f"is followed by two rows for number {numbers[numbers.duplicated()].iloc[0]}; keep one")
+    return mapping
+
+
+def image_names(
+    files: Sequence[str], sources: Mapping[str, str], where: object, mapping: Mapping[str, int] | None
+) -> list[str | None]:
+    """What the rows of an annotation file are to be joined by.
+
+    CelebA names its files 000001.jpg and on, CelebA-HQ numbers its own from 0: 12.jpg, which some
+    copies write 00012.jpg. The numbers have nothing to do with one another, so a name of the one
+    is never taken for a name of the other; the mapping tells which is which.
+
+    Args:
+        files: Names in the annotation file.
+        sources: Item id to relative path of the image.
+        where: The annotation file, for messages.
+        mapping: Of `read_hq_mapping`: rows named by CelebA, images numbered by CelebA-HQ.
+
+    Returns:
+        Per row a file name, None for a row whose file is not in CelebA-HQ.
+
+    Raises:
+        LabelError: The mapping does not fit, or the images may be numbered either way.
+    """
+    stems = [PurePosixPath(name).stem for name in files]
+    if mapping is None:
+        if not all(_HQ_NUMBER.fullmatch(stem) for stem in stems):
+            _look_for_mapping(stems, sources, where)
+            return list(files)
+        numbers: list[int | None] = [int(stem) for stem in stems]
+    else:
+        by_stem = {PurePosixPath(name).stem: number for name, number in mapping.items()}
+        numbers = [by_stem.get(stem) for stem in stems]
+        if not any(number is not None for number in numbers):
+            raise LabelError(
+                f"labels {where}: no row is named as in the mapping ({files[0]} against {next(iter(mapping))}); if the "
+                "rows have CelebA-HQ's numbers, set mapping to null"
+            )
+    wanted = {str(number) for number in numbers if number is not None}
+    images = {PurePosixPath(source).stem for source in sources.values()}
+    plain, padded = images & wanted, images & {f"{name:0>5}" for name in wanted if len(name) < 5}
+    if plain and padded and any(str(int(name)) in plain for name in padded):
+        twice = next(name for name in sorted(padded) if str(int(name)) in plain)
+        raise LabelError(f"labels {where}: images {int(twice)} and {twice} may both be number {int(twice)}; rename one")
+    if mapping is None and not padded:
+        return list(files)
+    if not plain and not padded:
+        _refuse_own_names(images, where)
+    return [
+        None if number is None else f"{number:05d}.jpg" if f"{number:05d}" in padded else f"{number}.jpg"
+        for number in numbers
+    ]
+
+
+def _look_for_mapping(stems: Sequence[str], sources: Mapping[str, str], where: object) -> None:
+    """Refuse images of CelebA-HQ beside annotations of CelebA: their numbers never agree."""
+    images = [PurePosixPath(source).stem for source in sources.values()]
+    numbered = [stem for stem in images if stem.isdecimal() and len(stem) < 6]
+    if numbered and len(numbered) == len(images) and all(_CELEBA_NAME.fullmatch(stem) for stem in stems):
+        raise LabelError(
+            f"labels {where}: rows have CelebA's names ({stems[0]}), images CelebA-HQ's numbers ({numbered[0]}); give "
+            "CelebA-HQ-to-CelebA-mapping.txt as mapping"
+        )
+
+
+def _refuse_own_names(images: set[str], where: object) -> None:
+    named = sorted(stem for stem in images if _CELEBA_NAME.fullmatch(stem))
+    if named:
+        raise LabelError(
+            f"labels {where}: images are named as CelebA names its own ({named[0]}), and a mapping is given; set "
+            "mapping to null, or name them by CelebA-HQ's numbers (12.jpg or 00012.jpg)"
+        )
+
+
+def _check_names(path: Path, number: int, names: list[str]) -> None:
+    if len(names) > 1 and all(value in _VALUES for value in names[1:]):
+        _refuse(path, number, f"must be the names of the attributes, and is a row ({names[0]}); put the names back")
+    if any("," in name for name in names):
+        _refuse(path, number, "has commas; this is a CSV table, read it with kind csv")
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        _refuse(path, number, f"has the name {twice!r} twice")
+    if "file" in names:
+        _refuse(path, number, "has the name 'file', which is no attribute")
+
+
+def _refuse(path: Path, number: int, what: str) -> NoReturn:
+    raise LabelError(f"labels {path}: line {number} {what}")

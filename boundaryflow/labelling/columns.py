@@ -1,0 +1,137 @@
+"""What the cells of a table say of an attribute."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from boundaryflow.errors import LabelError
+
+_WORDS = {"true": 1.0, "yes": 1.0, "t": 1.0, "y": 1.0, "false": 0.0, "no": 0.0, "f": 0.0, "n": 0.0}
+_UNKNOWN = {"", "nan", "na", "n/a", "none", "null", "?", "<na>", "nat"}
+_MAX_NAMED = 20
+
+
+@dataclass(frozen=True)
+class AttributeColumn:
+    """How an attribute is read from a column.
+
+    With neither values nor limits the column holds the attribute itself: 0/1, -1/1, true/false,
+    yes/no, or probabilities.
+
+    Attributes:
+        column: Name of the column.
+        positive: Values of images with the attribute.
+        negative: Values of images without; other values are unknown.
+        above: Numbers above have it.
+        below: Numbers below do not; between the two is unknown.
+    """
+
+    column: str
+    positive: Sequence[object] = ()
+    negative: Sequence[object] = ()
+    above: float | None = None
+    below: float | None = None
+
+
+def read_values(
+    table: pd.DataFrame,
+    where: object,
+    file_column: str,
+    attributes: Mapping[str, AttributeColumn],
+    place: Callable[[int], str] = lambda row: f"in row {row + 1}",
+) -> pd.DataFrame:
+    """Probabilities of the attributes, row by row.
+
+    Args:
+        table: Of `read_annotations`.
+        where: The table's file, for messages.
+        file_column: Column with file names.
+        attributes: Attribute to how it is read.
+        place: Row number, from 0, to how a message names the row.
+
+    Returns:
+        `file`, as it is written, then a float64 column per attribute, NaN where unknown.
+
+    Raises:
+        LabelError: A column is missing, a row has no file name, or a value makes no sense.
+    """
+    for column in (file_column, *(a.column for a in attributes.values())):
+        if column not in table.columns:
+            names = [str(name) for name in table.columns if column == file_column or name != file_column]
+            raise LabelError(f"labels {where}: has no column {column!r}{nearest(column, names)}")
+    files = texts(table[file_column])
+    if "" in files:
+        raise LabelError(f"labels {where}: column {file_column!r} is blank {place(files.index(''))}; name its image")
+    read = {name: _read_column(table[spec.column], where, spec, place) for name, spec in attributes.items()}
+    return pd.DataFrame({"file": files, **read})
+
+
+def nearest(name: str, names: Sequence[str]) -> str:
+    """The end of a message about an unknown name: the one that was probably meant, else those there are."""
+    meant = difflib.get_close_matches(name, names, 1)
+    if meant:
+        return f", did you mean {meant[0]!r}?"
+    more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
+    return f"; there are {', '.join(names[:_MAX_NAMED])}{more}" if names else "; there are none"
+
+
+def texts(column: pd.Series) -> list[str]:
+    """What the cells say, without blanks around it; an empty cell says nothing."""
+    return ["" if blank else str(value).strip() for value, blank in zip(column, column.isna(), strict=True)]
+
+
+def word(value: object) -> str:
+    """How a value is compared: 4, 4.0 and "4" are the same."""
+    text = str(value).strip().lower()
+    try:
+        return repr(float(text))
+    except ValueError:
+        return text
+
+
+def _read_column(
+    column: pd.Series, where: object, spec: AttributeColumn, place: Callable[[int], str]
+) -> NDArray[np.float64]:
+    cells = texts(column)
+    if spec.positive or spec.negative:
+        sides = dict.fromkeys((word(v) for v in spec.negative), 0.0) | dict.fromkeys(map(word, spec.positive), 1.0)
+        said = {cell: sides.get(word(cell), np.nan) for cell in set(cells)}
+        return np.array([said[cell] for cell in cells])
+    limits = None if spec.above is None or spec.below is None else (spec.above, spec.below)
+    meant = "a number" if limits else "0/1, -1/1, true/false, yes/no or a probability"
+    known = {cell: _number(cell) for cell in set(cells)}
+    numbers = np.array([np.inf if known[cell] is None else known[cell] for cell in cells], np.float64)
+    outside = np.isinf(numbers) if limits else (numbers > 1) | ((numbers < 0) & (numbers != -1))
+    if outside.any():
+        row = int(np.argmax(outside))
+        other = "" if limits else "; otherwise say positive and negative, or above and below"
+        raise LabelError(
+            f"labels {where}: column {spec.column!r} has {cells[row]!r} {place(row)}; must be {meant}{other}"
+        )
+    if limits:
+        return np.where(numbers > limits[0], 1.0, np.where(numbers < limits[1], 0.0, np.nan))
+    if (numbers == -1).any() and ((numbers > -1) & (numbers < 1)).any():
+        raise LabelError(
+            f"labels {where}: column {spec.column!r} has -1 and also {cells[int(np.argmax(abs(numbers) < 1))]}, which "
+            "may mean without or unknown; say positive and negative values"
+        )
+    return np.where(numbers == -1, 0.0, numbers)
+
+
+def _number(cell: str) -> float | None:
+    """NaN where unknown, None where it is none."""
+    text = cell.lower()
+    if text in _UNKNOWN:
+        return float("nan")
+    if text in _WORDS:
+        return _WORDS[text]
+    try:
+        return float(text)
+    except ValueError:
+        return None

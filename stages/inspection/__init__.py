@@ -1,0 +1,65 @@
+"""`boundaryflow inspect PATH`: what a file or a folder is, and where it came from."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from boundaryflow.errors import PipelineError
+from stages.inspection import images, models, ours, tables
+
+__all__ = ["as_text", "inspect"]
+
+
+def inspect(source: str) -> dict[str, Any]:
+    """Find out what is at a path.
+
+    Args:
+        source: A file, a folder, or what `model:` in params.yaml may name.
+
+    Returns:
+        `what`, then facts by name, in the order in which they are told.
+
+    Raises:
+        PipelineError: Nothing is there, or it is damaged or of no kind that is known.
+    """
+    logging.getLogger("diffusers").setLevel(logging.ERROR)
+    path = Path(source)
+    if models.is_function(source) or (not path.exists() and models.is_hub_id(source)):
+        return models.about_model(source)
+    if not path.exists():
+        raise PipelineError(f"inspect {source}: there is no such file or folder")
+    for room in (ours, models, tables, images):
+        facts = room.about(path)
+        if facts is not None:
+            return facts
+    raise PipelineError(
+        f"inspect {path}: of no kind that is known: a checkpoint, a table of labels, a picture, a folder or archive of "
+        "pictures, an LMDB, or a file of this project"
+    )
+
+
+def as_text(facts: Mapping[str, Any], indent: str = "") -> str:
+    """Facts as lines for a person."""
+    lines: list[str] = []
+    width = max((len(str(name)) for name, value in facts.items() if not isinstance(value, Mapping)), default=0)
+    for name, value in facts.items():
+        if isinstance(value, Mapping):
+            lines += [f"{indent}{name}", as_text(value, f"{indent}  ")] if value else []
+        elif isinstance(value, list) and value and all(isinstance(v, str) and " " in v for v in value):
+            lines += [f"{indent}{name}", *(f"{indent}  - {line}" for line in value)]
+        else:
+            lines.append(f"{indent}{name:{width}}  {_shown(value)}".rstrip())
+    return "\n".join(lines)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(_shown(v) for v in value) or "none"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

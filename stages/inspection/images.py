@@ -1,0 +1,110 @@
+"""Pictures: one, a folder of them, an archive, an LMDB."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+
+from boundaryflow.errors import ManifestError
+from boundaryflow.storage.archives import LmdbPictures, TarPictures, ZipPictures, archive_suffix, is_beside
+from boundaryflow.storage.raw import RawFolder
+from stages.inspection.tables import SUFFIXES
+
+_SAMPLE = 200  # pictures whose headers are read
+_MAX_LISTED = 12
+_ALL = 2**20  # of an LMDB with several resolutions the largest
+
+
+def about(path: Path) -> dict[str, Any] | None:
+    """A picture or what holds pictures; None for anything else.
+
+    Raises:
+        ManifestError: An archive or LMDB is damaged.
+    """
+    if (path / "data.mdb").is_file() or path.suffix.lower() == ".lmdb":
+        return _about_container("an LMDB of pictures", LmdbPictures(path, _ALL))
+    if path.is_dir():
+        return _about_folder(path)
+    suffix = archive_suffix(path)
+    if suffix:
+        kind = ZipPictures if suffix == ".zip" else TarPictures
+        return _about_container("an archive of pictures", kind(path))
+    return _about_picture(path)
+
+
+def _about_container(what: str, container: LmdbPictures | ZipPictures | TarPictures) -> dict[str, Any] | None:
+    members = list(container.members())
+    keys = {member.name: member.key for member in members if not member.reason}
+    if not keys:
+        raise ManifestError(f"inspect {container.path}: {what.partition(' of')[0]} that holds no pictures")
+    refused = [f"{member.name}: {member.reason}" for member in members if member.reason]
+    return {"what": what, **_facts(list(keys), refused, lambda name: container.read(keys[name]))}
+
+
+def _about_folder(path: Path) -> dict[str, Any] | None:
+    tables = sorted(
+        file.relative_to(path).as_posix()
+        for file in path.rglob("*")
+        if file.suffix.lower() in {*SUFFIXES, ".txt"} and not is_beside(file.relative_to(path).parts)
+    )
+    try:
+        raw = RawFolder(path, _ALL)
+    except ManifestError as error:
+        if "holds no images" not in str(error):
+            raise
+        return {"what": "a folder without pictures", "tables": tables} if tables else None
+    refused = [f"{name}: {reason}" for name, reason in sorted(raw.refused.items())]
+    return {"what": "a folder of pictures", **_facts(raw.names, refused, raw.read), "tables": tables}
+
+
+def _facts(names: Sequence[str], refused: list[str], read: Callable[[str], bytes]) -> dict[str, Any]:
+    """Counts of all, and of a sample spread over them the formats and sizes."""
+    step = max(1, len(names) // _SAMPLE)
+    formats, sizes, bad = Counter[str](), Counter[str](), list(refused)
+    for name in list(names)[::step]:
+        try:
+            with Image.open(io.BytesIO(read(name))) as picture:
+                formats[f"{picture.format} {picture.mode}"] += 1
+                sizes[f"{picture.width} x {picture.height}"] += 1
+        except UnidentifiedImageError:
+            bad.append(f"{name}: not an image that can be read")
+        except (ManifestError, OSError, ValueError) as error:
+            bad.append(f"{name}: {error}")
+    folders = Counter(PurePosixPath(name).parent.as_posix() for name in names)
+    return {
+        "pictures": len(names),
+        "looked at": len(range(0, len(names), step)),
+        "folders": _most(folders),
+        "formats": _most(formats),
+        "sizes": _most(sizes),
+        "cannot be used": bad[:_MAX_LISTED],
+        "first names": sorted(names)[:3],
+    }
+
+
+def _most(counts: Counter[str]) -> dict[str, int]:
+    """The most frequent, and how many others there are."""
+    shown = dict(counts.most_common(_MAX_LISTED))
+    others = sum(counts.values()) - sum(shown.values())
+    return {**shown, "others": others} if others else shown
+
+
+def _about_picture(path: Path) -> dict[str, Any] | None:
+    """A picture, with what this project wrote into it."""
+    try:
+        with Image.open(path) as picture:
+            facts: dict[str, Any] = {
+                "what": "a picture",
+                "format": picture.format or "",
+                "mode": picture.mode,
+                "width": picture.width,
+                "height": picture.height,
+            }
+            return facts | {f"says {key}": str(text) for key, text in getattr(picture, "text", {}).items()}
+    except (UnidentifiedImageError, OSError):
+        return None

@@ -1,0 +1,94 @@
+"""Rows and images: joined by name and never by position."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from boundaryflow.errors import LabelError
+from boundaryflow.labelling import AttributeColumn, in_folder, join_labels, join_values, match_files
+
+SOURCES = {f"id{i}": f"set/{i:03d}.png" for i in range(4)}
+
+
+def join(files: list[str], values: list[str], sources: dict[str, str] = SOURCES) -> list[float]:
+    table = pd.DataFrame({"file": files, "smile": values})
+    return join_labels(table, "l.csv", "file", sources, {"smile": AttributeColumn("smile")})["smile"].tolist()
+
+
+@pytest.mark.parametrize(
+    "form",
+    ["set/{}.png", "{}.png", "{}", "{}.jpg", "./set/{}.png", "set\\{}.png", "C:\\faces\\{}.png", "set/{}", "/x/{}.png"],
+)
+def test_rows_find_their_image_whatever_their_order_and_form(form: str) -> None:
+    assert join([form.format(f"{i:03d}") for i in (3, 2, 1, 0)], ["1", "0", "0", "0"]) == [0, 0, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("files", "sources", "found"),
+    [
+        (["1.png", "2.png"], {"a": "x/1.png", "b": "y/1.png"}, {}),
+        (["x/1.png", "1.png"], {"a": "x/1.png", "b": "y/1.png"}, {"a": "x/1.png"}),
+        (["x/1", "y/1"], {"a": "x/1.png", "b": "y/1.png"}, {"a": "x/1", "b": "y/1"}),
+        (["1.png"], {"a": "1.png", "b": "1.jpg"}, {"a": "1.png"}),
+        (["1"], {"a": "1.png", "b": "1.jpg"}, {}),
+        (["img_1.5"], {"a": "img_1.jpg"}, {}),
+        (["img_1.5"], {"a": "d/img_1.5.jpg"}, {"a": "img_1.5"}),
+        (["1.PNG"], {"a": "1.png"}, {"a": "1.PNG"}),
+        (["10"], {"a": "1.png"}, {}),
+        (["1"], {"a": "01.png"}, {}),
+    ],
+)
+def test_names_that_could_mean_another_image_are_not_guessed(
+    files: list[str], sources: dict[str, str], found: dict[str, str]
+) -> None:
+    assert match_files(files, sources) == found
+
+
+@given(st.permutations(range(30)), st.sets(st.integers(0, 29), max_size=1), st.booleans())
+def test_rows_dropped_or_shuffled_never_shift_labels(order: list[int], dropped: set[int], short: bool) -> None:
+    sources = {f"id{i:02d}": f"set/{i:06d}.jpg" for i in range(30)}
+    kept = [i for i in order if i not in dropped]
+    files = [f"{i:06d}" if short else f"{i:06d}.jpg" for i in kept]
+    found = join(files, [f"{i / 30}" for i in kept], sources)
+    np.testing.assert_array_equal(
+        np.array(found, np.float32), [np.nan if i in dropped else np.float32(i / 30) for i in range(30)]
+    )
+
+
+def test_file_that_does_not_belong_to_the_images_is_refused_with_counts_and_examples() -> None:
+    message = (
+        "labels l.csv: only 1 of 4 images have one of its 5 rows, must be 95%; images without a row: set/001.png, "
+        "set/002.png, set/003.png; rows without an image: q, r, s; check the file names"
+    )
+    with pytest.raises(LabelError) as caught:
+        join(["s", "r", "q", "t", "set/000.png"], ["1"] * 5)
+    assert str(caught.value) == message
+
+
+def test_partial_annotations_need_one_image_and_count_rows_without() -> None:
+    values = pd.DataFrame({"file": ["001.png", "q", "r"], "smile": [1.0, 0.0, 0.0]})
+    labels, stray = join_values(values, "l.csv", SOURCES, partial=True)
+    np.testing.assert_array_equal(labels["smile"], [np.nan, 1, np.nan, np.nan])
+    assert (stray, labels["smile"].dtype, labels["item_id"].tolist()) == (2, np.float32, sorted(SOURCES))
+    with pytest.raises(LabelError, match="only 0 of 4 images have one of its 2 rows, must be at least one; images"):
+        join_values(values.iloc[1:], "l.csv", SOURCES, partial=True)
+
+
+def test_rows_that_contradict_one_another_are_refused_however_they_are_written() -> None:
+    with pytest.raises(LabelError, match="rows for set/000.png contradict one another; keep one of them"):
+        join(["set/000.png", "./set/000.png"], ["1", "0"])
+    assert join([*SOURCES.values(), "set/000.png"], ["1", "0", "0", "0", "1"]) == [1, 0, 0, 0]
+
+
+def test_table_in_a_folder_may_name_images_from_there_or_from_the_root() -> None:
+    sources = {"a": "train/1.png", "b": "test/1.png", "c": "2.png"}
+    assert in_folder(["1.png", ".\\1.png", "test/1.png", "2.png"], "train", sources, "l.csv") == [
+        "train/1.png", "train/1.png", "test/1.png", "2.png",
+    ]  # fmt: skip
+    assert in_folder(["./1.png"], ".", sources, "l.csv") == ["1.png"]
+    with pytest.raises(LabelError, match="1.png may be 1.png or train/1.png; write paths from the root and put"):
+        in_folder(["1.png"], "train", {**sources, "d": "1.png"}, "train/metadata.csv")

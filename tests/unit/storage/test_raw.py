@@ -1,0 +1,300 @@
+from __future__ import annotations
+
+import pickle
+import stat
+import tarfile
+import zipfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from boundaryflow.errors import ManifestError
+from boundaryflow.storage.archives import UnusableError
+from boundaryflow.storage.raw import RawFolder
+from boundaryflow.storage.remote import RemoteFolder, list_remote
+from tests.raw_data import celebahq, encoded, write_lmdb, write_tar, write_zip
+
+MEMBERS = {f"{letter}/{i}.png": encoded(i) for i, letter in enumerate("bac")}
+TARS = {".tar": "w:", ".tar.gz": "w:gz", ".tgz": "w:gz", ".tar.bz2": "w:bz2", ".tar.xz": "w:xz"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    return raw
+
+
+def opened(folder: Path, image_size: int = 16) -> RawFolder:
+    return RawFolder(folder, image_size)
+
+
+def content(raw: RawFolder) -> dict[str, bytes]:
+    return {name: raw.read(name) for name in raw.names}
+
+
+def in_images(members: dict[str, bytes]) -> dict[str, bytes]:
+    return {f"deep/images/{name}": data for name, data in members.items()}
+
+
+def write_archive(folder: Path, suffix: str, members: dict[str, bytes] = MEMBERS) -> Path:
+    path = folder / f"deep/images{suffix}"
+    write_zip(path, members) if suffix.lower() == ".zip" else write_tar(path, members, TARS[suffix])
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".ZIP", ".zip", *TARS])
+def test_archive_counts_as_a_folder_of_its_name(folder: Path, suffix: str) -> None:
+    write_archive(folder, suffix)
+    assert content(opened(folder)) == in_images(MEMBERS)
+
+
+@pytest.mark.parametrize("suffix", [".zip", *TARS])
+def test_members_are_read_in_any_order_by_many_threads(folder: Path, suffix: str) -> None:
+    members = {f"{i}.png": encoded(i) for i in range(20)}
+    write_archive(folder, suffix, members)
+    raw = opened(folder)
+    names = list(reversed(raw.names)) * 3
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(raw.read, names)) == [in_images(members)[name] for name in names]
+
+
+@pytest.mark.parametrize("suffix", [".zip", ".tar", ".tar.gz"])
+def test_what_is_no_picture_of_an_archive_is_passed_over_or_refused(folder: Path, suffix: str) -> None:
+    bad = {"../up.png": b"x", "a/../../up.png": b"x", "/root.png": b"x", "C:\\x.png": b"x", "more.zip": b"x"}
+    beside = {".hidden.png": b"x", "__MACOSX/a/1.png": b"x", "labels.csv": b"x", "a/.cache/x.png": b"x", "x.TXT": b"x"}
+    write_archive(folder, suffix, {**beside, **bad, "./fine.png": encoded(1), "a\\b.png": encoded(2)})
+    raw = opened(folder)
+    assert sorted(raw.names) == ["deep/images/a/b.png", "deep/images/fine.png"]
+    leads_out = "its path leads out of the archive; pack it again with relative paths"
+    assert raw.refused.pop("deep/images/more.zip") == "an archive within an archive; unpack it"
+    assert list(raw.refused.values()) == [leads_out] * 4
+
+
+def test_links_and_folders_of_archives_are_passed_over(folder: Path) -> None:
+    with tarfile.open(folder / "t.tar", "w") as archive:
+        link = tarfile.TarInfo("link.png")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/hostname"
+        below = tarfile.TarInfo("x.png")
+        below.type = tarfile.DIRTYPE
+        archive.addfile(link)
+        archive.addfile(below)
+    with zipfile.ZipFile(folder / "z.zip", "w") as archive:
+        info = zipfile.ZipInfo("link.png")
+        info.external_attr = (stat.S_IFLNK | 0o777) << 16
+        archive.writestr(info, "/etc/hostname")
+        archive.mkdir("x.png")
+    with pytest.raises(ManifestError, match=r"holds no images, only t \(without a picture\), z \(without a picture\);"):
+        opened(folder)
+
+
+def test_encrypted_and_damaged_members_have_their_reason(folder: Path) -> None:
+    path = write_archive(folder, ".zip", {"a.png": encoded(1), "b.png": encoded(2), "c.png": encoded(3)})
+    data = bytearray(path.read_bytes())
+    data[data.index(b"PK\x01\x02") + 8] |= 1  # the flag of the first member in the directory
+    data[data.index(b"b.png") + 20] ^= 255
+    path.write_bytes(data)
+    raw = opened(folder)
+    assert raw.refused == {"deep/images/a.png": "encrypted; unpack it with its password"}
+    assert raw.read("deep/images/c.png") == encoded(3)
+    with pytest.raises(UnusableError, match=r"^damaged in its archive \("):
+        raw.read("deep/images/b.png")
+
+
+@pytest.mark.parametrize("suffix", [".zip", *TARS])
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.7])
+def test_archive_that_is_cut_off_is_one_line(folder: Path, suffix: str, share: float) -> None:
+    path = write_archive(folder, suffix, {f"{i}.png": encoded(i) for i in range(12)})
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(ManifestError, match=rf"^ingest .*images{suffix}: damaged or cut off, not a whole archive") as e:
+        opened(folder)
+    assert str(e.value).endswith("; fetch it again, or take it away")
+    assert "\n" not in str(e.value)
+
+
+def test_tar_with_a_broken_header_in_the_middle_is_not_taken_for_a_short_one(folder: Path) -> None:
+    path = write_archive(folder, ".tar")
+    data = bytearray(path.read_bytes())
+    data[data.index(b"a/1.png") + 148] ^= 1  # its checksum
+    path.write_bytes(data)
+    with pytest.raises(ManifestError, match=r"not a whole archive \(no header at byte 2,048, and no end\); fetch it"):
+        opened(folder)
+
+
+def test_compressed_tar_is_listed_in_the_order_in_which_it_is_packed(folder: Path) -> None:
+    write_archive(folder, ".tar.gz")
+    raw = opened(folder)
+    assert [name[-7:] for name in raw.names] == list(MEMBERS)
+    assert raw.is_in_order(raw.names[0])
+
+
+def test_picture_with_the_name_of_another_is_refused(folder: Path) -> None:
+    write_archive(folder, ".zip")
+    (folder / "deep/images/a").mkdir(parents=True)
+    (folder / "deep/images/a/1.png").write_bytes(encoded(5))
+    raw = opened(folder)
+    reason = "another picture has this name; take the archive or the folder away"
+    assert raw.refused == {"deep/images/a/1.png (again)": reason}
+
+
+def test_celebahq_lmdb_is_named_by_its_original_images(folder: Path) -> None:
+    write_lmdb(folder / "LMDB_train", celebahq(3, ids=True))
+    write_lmdb(folder / "x/celebahq256.lmdb", celebahq(2, ids=False))
+    assert content(opened(folder)) == {
+        "LMDB_train/000001.jpg": encoded(100),
+        "LMDB_train/000008.jpg": encoded(101),
+        "LMDB_train/000015.jpg": encoded(102),
+        "x/celebahq256.lmdb/00000.jpg": encoded(100),
+        "x/celebahq256.lmdb/00001.jpg": encoded(101),
+    }
+
+
+def test_lmdb_is_not_written_to(folder: Path) -> None:
+    write_lmdb(folder / "db", {b"a": encoded(1)})
+    (folder / "db/lock.mdb").unlink()
+    raw = opened(folder)
+    assert raw.read("db/a") == encoded(1)
+    assert [path.name for path in (folder / "db").iterdir()] == ["data.mdb"]
+
+
+@pytest.mark.parametrize(("image_size", "size"), [(16, 64), (64, 64), (65, 256), (300, 256)])
+def test_lmdb_of_several_sizes_gives_the_smallest_that_is_large_enough(
+    folder: Path, image_size: int, size: int
+) -> None:
+    sizes = (256, 64)
+    write_lmdb(
+        folder / "db", {f"{s}-00000".encode(): encoded(s) for s in sizes} | {b"length": b"1", b"00000": b"9.png"}
+    )
+    assert content(opened(folder, image_size)) == {"db/9.png": encoded(size)}
+
+
+def test_lsun_lmdb_is_named_by_its_keys(folder: Path) -> None:
+    keys = {b"0a1b2c": "0a1b2c", b"\xff\x00": "ff00", b"../x": "2e2e2f78", b"a/b.webp": "a/b.webp"}
+    write_lmdb(folder / "church_val_lmdb", {key: encoded(i) for i, key in enumerate(keys)})
+    assert content(opened(folder)) == {f"church_val_lmdb/{name}": encoded(i) for i, name in enumerate(keys.values())}
+
+
+def test_lmdb_in_one_file_or_as_the_folder_itself(folder: Path, tmp_path: Path) -> None:
+    write_lmdb(folder / "one.lmdb", {b"k": encoded(1)}, subdir=False)
+    assert content(opened(folder)) == {"one.lmdb/k": encoded(1)}
+    write_lmdb(tmp_path / "itself", {b"k": encoded(1)})
+    (tmp_path / "link").symlink_to(tmp_path / "itself")
+    assert content(opened(tmp_path / "link")) == {"k": encoded(1)}
+
+
+def test_lmdb_of_many_pages_is_read_whatever_room_it_has(folder: Path) -> None:
+    values = {f"{i:05d}x".encode(): bytes([i]) * 100_000 for i in range(150)}
+    write_lmdb(folder / "big", values)
+    raw = opened(folder)
+    assert raw.read("big/00149x") == bytes([149]) * 100_000
+
+
+@pytest.mark.parametrize("damage", ["short", "none", "other"])
+def test_damaged_lmdb_is_one_line(folder: Path, damage: str) -> None:
+    write_lmdb(folder / "db", {f"{i}".encode(): encoded(i) * 10 for i in range(40)})
+    path = folder / "db/data.mdb"
+    data = path.read_bytes()
+    path.write_bytes({"short": data[: len(data) // 2], "none": b"", "other": b"hello" * 5000}[damage])
+    with pytest.raises(
+        ManifestError, match=r"^ingest .*/db: damaged or cut off, no LMDB that can be read \(.*\); fetch"
+    ):
+        opened(folder)
+
+
+def labels_only(folder: Path) -> None:
+    (folder / "labels.csv").write_text("x")
+    (folder / "README.md").write_text("x")
+
+
+@pytest.mark.parametrize(
+    ("fill", "message"),
+    [
+        (lambda folder: None, "holds no images; put some there (docs/datasets.md says how)"),
+        (labels_only, "holds no images, only labels.csv; put some there"),
+        (lambda folder: write_lmdb(folder / "db", {b"length": b"0"}), "holds no images, only db (without a picture);"),
+        (lambda folder: folder.rmdir(), "no such folder; put images there, or link to where they are"),
+    ],
+    ids=["empty", "labels", "lmdb", "missing"],
+)
+def test_folder_without_pictures_is_told(folder: Path, fill: Callable[[Path], None], message: str) -> None:
+    fill(folder)
+    with pytest.raises(ManifestError) as error:
+        opened(folder)
+    assert str(error.value).startswith(f"ingest {folder}: {message}")
+
+
+def test_files_within_are_taken_and_others_left(folder: Path, tmp_path: Path) -> None:
+    (folder / "a/b").mkdir(parents=True)
+    (folder / ".git").mkdir()
+    for name in ("a/b/x.JPG", "top.png", "no_suffix", ".hidden.png", ".git/x.png", "a/labels.json"):
+        (folder / name).write_bytes(b"x")
+    (tmp_path / "outside.png").write_bytes(b"x")
+    (folder / "a/link.png").symlink_to(tmp_path / "outside.png")
+    (folder / "a/inside.png").symlink_to(folder / "top.png")
+    assert sorted(opened(folder).names) == ["a/b/x.JPG", "a/inside.png", "no_suffix", "top.png"]
+
+
+def test_folder_that_was_pickled_reads_the_same(folder: Path) -> None:
+    write_archive(folder, ".tar.gz")
+    write_lmdb(folder / "db", celebahq(2, ids=True))
+    raw = opened(folder)
+    assert content(pickle.loads(pickle.dumps(raw))) == content(raw)
+
+
+def test_file_that_went_away_is_unusable(folder: Path) -> None:
+    (folder / "a.png").write_bytes(b"x")
+    raw = opened(folder)
+    (folder / "a.png").unlink()
+    with pytest.raises(UnusableError, match=r"^cannot be read \(No such file or directory\)$"):
+        raw.read("a.png")
+
+
+def test_remote_folder_lists_pictures_only_and_reads_them(folder: Path) -> None:
+    write_archive(folder, ".zip")
+    (folder / "a").mkdir()
+    (folder / "a/x.png").write_bytes(encoded(1))
+    (folder / "labels.csv").write_bytes(b"x")
+    (folder / ".hidden.png").write_bytes(b"x")
+    listing = list_remote(f"file://{folder}")
+    assert listing["name"].tolist() == ["a/x.png"]
+    assert RemoteFolder(f"file://{folder}", listing).read("a/x.png") == encoded(1)
+
+
+def test_remote_folder_of_any_protocol_is_read() -> None:
+    store = fsspec.filesystem("memory")
+    store.pipe("/faces/a/x.png", encoded(1))
+    listing = list_remote("memory://faces")
+    raw = RemoteFolder("memory://faces", listing)
+    assert raw.read("a/x.png") == encoded(1)
+    store.pipe("/faces/a/x.png", encoded(2))
+    with pytest.raises(UnusableError, match="^changed after it was listed$"):
+        raw.read("a/x.png")
+    store.rm("/faces", recursive=True)
+
+
+def test_remote_folder_says_what_is_wrong(folder: Path) -> None:
+    (folder / "a.zip").write_bytes(b"x")
+    for url, message in {
+        "s3//x": "ingest s3//x: is no address of a remote folder, such as s3://bucket/folder",
+        "nosuch://x": "ingest nosuch://x: Protocol not known: nosuch; see fsspec's list of protocols",
+        "gs://x": "ingest gs://x: Please install gcsfs",
+        f"file://{folder}": f"ingest file://{folder}: holds no images; 1 other files are there; check the address",
+    }.items():
+        with pytest.raises(ManifestError) as error:
+            list_remote(url)
+        assert str(error.value).startswith(message)
+
+
+def test_remote_picture_that_changed_after_it_was_listed_is_unusable(folder: Path) -> None:
+    for name in "ab":
+        (folder / f"{name}.png").write_bytes(encoded(1))
+    raw = RemoteFolder(f"file://{folder}", list_remote(f"file://{folder}"))
+    (folder / "a.png").write_bytes(encoded(2))
+    (folder / "b.png").unlink()
+    with pytest.raises(UnusableError, match="^changed after it was listed$"):
+        raw.read("a.png")
+    with pytest.raises(UnusableError, match="^no longer there; it was removed after it was listed$"):
+        raw.read("b.png")
