@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 import re
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,7 +94,8 @@ def _load(path: Path) -> Any:
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"model {path}: not a whole safetensors file ({error}); fetch it again") from None
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        # Mapped, so that what a file is can be told without reading all of it; the old format cannot be.
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         raise _refuse_pickle(path, str(error)) from None
     except Exception as error:  # noqa: BLE001 - torch raises nearly anything on a damaged file; it is refused in any case

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -9,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from boundaryflow.errors import ParamsError
 from boundaryflow.evaluation.judges import JudgeNet, save_judge
 from stages.params import activate_dataset, load_params
+from tests.layouts import ddpm_layout, random_state
 from tests.stages.small_project import ROOT, write_project
 
 JUDGES = "data/pretrained/judges"
@@ -474,3 +477,34 @@ def test_list_over_several_lines_is_not_guessed_at(tmp_path: Path) -> None:
     path.write_text("datasets:\n  - avatars\n")
     with pytest.raises(ParamsError, match="must be written on one line"):
         activate_dataset(path, "digits")
+
+
+def checkpoint(folder: Path, name: str = "net.ckpt", **stated: int) -> str:
+    """A DDPM checkpoint, by its tensors of 32 pixels."""
+    folder.mkdir(parents=True, exist_ok=True)
+    torch.save(random_state(ddpm_layout(32, (1, 2), 1, (1,))), folder / name)
+    if stated:
+        (folder / f"{name}.json").write_text(json.dumps(stated))
+    return name
+
+
+def test_checkpoint_of_the_right_size_is_taken(tmp_path: Path) -> None:
+    assert lines_of(tmp_path, model=checkpoint(tmp_path, image_size=16)) == []
+
+
+def test_checkpoint_of_another_size_is_refused_before_a_run(tmp_path: Path) -> None:
+    (line,) = lines_of(tmp_path, model=checkpoint(tmp_path))
+    assert line.startswith("ingest.image_size: is 16, but net.ckpt")
+    assert line.endswith("set it to 32")
+
+
+def test_checkpoint_that_cannot_be_used_is_refused_before_a_run(tmp_path: Path) -> None:
+    (tmp_path / "net.ckpt").write_bytes(b"")
+    (line,) = lines_of(tmp_path, model="net.ckpt")
+    assert line.startswith("model: ")
+    assert line.endswith("net.ckpt: the file is empty; fetch it again")
+
+
+def test_function_of_the_users_own_must_be_there(tmp_path: Path) -> None:
+    (line,) = lines_of(tmp_path, model="mine/net.py:make")
+    assert line == "model: mine/net.py does not exist; give FILE.py:FUNCTION"

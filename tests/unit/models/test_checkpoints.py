@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from click.testing import CliRunner
 from diffusers import UNet2DModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -20,6 +21,7 @@ from boundaryflow.models import Stated, build_network, load_model, open_checkpoi
 from boundaryflow.models.ddpm import convert_ddpm
 from boundaryflow.models.iddpm import convert_iddpm
 from boundaryflow.models.importing import describe, import_checkpoint
+from flows.cli import cli
 from tests.layouts import Shapes, ddpm_layout, iddpm_layout, random_state
 from tests.unit.models.test_models import SCHEDULER, write_tiny
 
@@ -415,3 +417,36 @@ def test_built_network_has_every_tensor_of_the_file(tmp_path: Path) -> None:
     checkpoint = open_checkpoint(write(tmp_path / "net.pt", PLAIN_IDDPM))
     for name, tensor in build_network(checkpoint).state_dict().items():
         torch.testing.assert_close(tensor, checkpoint.architecture.state[name], atol=0, rtol=0)
+
+
+def test_model_of_the_hub_is_read_from_its_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The layout that huggingface_hub keeps downloads in; no network."""
+    folder = write_tiny(tmp_path / "net")
+    home = tmp_path / "hub/models--owner--name"
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    (home / "refs").mkdir(parents=True)
+    (home / "refs/main").write_text(commit)
+    (home / "snapshots").mkdir()
+    folder.rename(home / "snapshots" / commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    expected = eps_of(home / "snapshots" / commit)
+    model = load_model("owner/name")
+    generator = torch.Generator().manual_seed(1)
+    torch.testing.assert_close(model.eps(torch.randn(2, 3, 8, 8, generator=generator), 300), expected)
+    assert load_model(f"owner/name@{commit}").sha256 == model.sha256
+    with pytest.raises(CheckpointError, match="neither a folder here nor to be had from the hub"):
+        load_model("owner/other")
+
+
+def test_command_takes_what_is_stated(tmp_path: Path) -> None:
+    source = write(tmp_path / "net.pt", IDDPM)
+    arguments = ["import-checkpoint", str(source), str(tmp_path / "out"), "--head-channels", "16"]
+    result = CliRunner().invoke(cli, [*arguments, "--schedule", "cosine"])
+    assert result.exit_code == 0, result.output
+    assert "taken for granted: queries, keys and values" in result.output
+    assert "64 channels" not in result.output
+    assert json.loads((tmp_path / "out/config.json").read_text())["attention_head_dim"] == 16
+    scheduler = json.loads((tmp_path / "out/scheduler_config.json").read_text())
+    assert scheduler["beta_schedule"] == "squaredcos_cap_v2"
+    again = CliRunner().invoke(cli, arguments)
+    assert (again.exit_code, "there is something already" in again.output) == (2, True)
