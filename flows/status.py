@@ -17,6 +17,7 @@ from flows.summary import report_path
 _ITEM_TABLES = {
     "label": "labels.parquet",
     "invert": "index.parquet",
+    "observe": "index.parquet",
     "boundary": "boundaries.parquet",
     "edit": "manifest.parquet",
     "evaluate": "tables/per_image.parquet",

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from boundaryflow.boundary import Boundary
+from boundaryflow.boundary import Boundaries, Boundary, load_boundaries
 from boundaryflow.boundary.hyperplane import SPACES, Space
 from boundaryflow.diffusion import EpsModel, Inversion, ddim_step, denoise, timestep_path
 from boundaryflow.editing import edit_at_strengths
@@ -21,10 +21,11 @@ from boundaryflow.files import write_bytes
 from boundaryflow.rng import item_noise
 from boundaryflow.storage.images import encode_png, read_image, to_model_range, to_u8
 from boundaryflow.storage.tables import read_json
-from stages.edit import open_boundaries
-from stages.editor import Editor, EditSettings, boundary_in
+from stages.editor import Editor, EditSettings
 from stages.frozen_model import open_model, resolve_dtype
 from stages.params import DatasetParams, load_params
+
+SAMPLING_STEPS = 50  # from noise to an image
 
 
 def edit_photos(
@@ -36,8 +37,8 @@ def edit_photos(
         paths: Image files.
         dataset: Data set whose model and boundaries to use.
         attribute: Which boundary to cross. Positive strengths move towards the attribute.
-        strengths: As in params.yaml: times `edit.eps_scale`, in distances between class means; in paper
-            mode in latent units. 0 leaves the image as it is.
+        strengths: As in params.yaml: 0 leaves the image as it is, 1 makes it a typical member of the other side;
+            with `edit.method: single_step` times `edit.eps_scale`, in distances between class means.
         out: Folder for the pictures.
 
     Returns:
@@ -80,9 +81,10 @@ def sample_images(
 ) -> Path:
     """Draw images from noise, with attributes on, off or free.
 
-    The noise is carried down deterministically to the mixing step. A latent that lies there on the
-    side that is not asked for, seen from the middle between the classes, is moved as an edit of
-    this strength would move it; the others stay. Then all are denoised.
+    Images are drawn first, whatever they show. Those that lie on the side that is not asked for, seen
+    from the middle between the classes, are then edited; the others stay, so that what is left
+    free is as varied as the model draws it. With `edit.method: single_step` the latents are moved at
+    the mixing step, on their way down.
 
     Args:
         dataset: Data set whose model and boundaries to use.
@@ -103,14 +105,20 @@ def sample_images(
         raise BoundaryError(
             f"sample {dataset}: paper_mode edits given images only; set paper_mode: false and run again"
         )
-    model, settings = _open(dataset, params)
+    model, settings = open_editor(dataset, params)
     shape = (model.channels, model.image_size, model.image_size)
     noise = item_noise(seed, [f"sample-{index:05d}" for index in range(num)], "sample", shape)
-    boundaries = [_boundary(dataset, attribute) for attribute in attributes]
+    boundaries = [open_boundary(dataset, attribute) for attribute in attributes]
+    editor = Editor(model, replace(settings, strengths=[strength]), seed)
     pictures: list[Tensor] = []
-    for x_T in noise.split(32):
-        x_mix = _walk_down(model, x_T, settings.t_mix, settings.num_steps)
-        drawn = _denoise_with(model, x_mix, settings, boundaries, list(attributes.values()), strength)
+    for start in range(0, num, 32):
+        x_T, wanted = noise[start : start + 32], list(attributes.values())
+        if settings.is_guided:
+            ids = [f"sample-{seed}-{index:05d}" for index in range(start, start + len(x_T))]
+            drawn = _draw_guided(model, editor, x_T, ids, dataset, boundaries, wanted)
+        else:
+            x_mix = _walk_down(model, x_T, settings.t_mix, settings.num_steps)
+            drawn = _denoise_with(model, x_mix, settings, boundaries, wanted, strength)
         pictures.append(to_u8(drawn, model.value_range))
     u8 = torch.cat(pictures)
     out.mkdir(parents=True, exist_ok=True)
@@ -125,7 +133,7 @@ def sample_images(
 def _edited(paths: Sequence[Path], dataset: str, attribute: str, strengths: Sequence[float]) -> list[Tensor]:
     """[K,C,H,W] uint8 per image."""
     params = _dataset(dataset)
-    boundary = _boundary(dataset, attribute)
+    boundary, others = open_boundary(dataset, attribute), held_boundaries(dataset)
     pixels: list[Tensor] = []
     ingest = params.ingest
     for path in paths:
@@ -134,16 +142,41 @@ def _edited(paths: Sequence[Path], dataset: str, attribute: str, strengths: Sequ
         crop = ingest.crop and ingest.crop.box
         picture = read_image(path, ingest.image_size, ingest.channels, ingest.fit, ingest.background, crop)
         pixels.append(torch.from_numpy(picture))
-    model, settings = _open(dataset, params)
+    model, settings = open_editor(dataset, params)
     editor = Editor(model, replace(settings, strengths=list(strengths)), load_params().run_seed)
     ids = [hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in paths]
     results: list[Tensor] = []
     for start in range(0, len(paths), 16):
         batch = torch.stack(pixels[start : start + 16])
         source = editor.open(to_model_range(batch, model.value_range), ids[start : start + 16])
-        edited = editor.edit(source, range(len(batch)), [boundary], torch.ones(len(batch), 1))
+        edited = editor.edit(source, range(len(batch)), [boundary], torch.ones(len(batch), 1), others)
         results += list(to_u8(edited, model.value_range))
     return results
+
+
+def _draw_guided(
+    model: EpsModel,
+    editor: Editor,
+    x_T: Tensor,
+    item_ids: Sequence[str],
+    dataset: str,
+    boundaries: Sequence[Boundaries],
+    wanted: Sequence[bool],
+) -> Tensor:
+    x_0 = draw_images(model, x_T)
+    if not boundaries:
+        return x_0
+    low, high = model.value_range
+    source = editor.open(x_0.clamp(low, high), item_ids)
+    signs = torch.tensor([[1.0 if want else -1.0 for want in wanted]]).repeat(len(x_0), 1)
+    for column, (of_attribute, want) in enumerate(zip(boundaries, wanted, strict=True)):
+        signs[editor.has(source, of_attribute) == want, column] = 0
+    return editor.edit(source, range(len(x_0)), boundaries, signs, held_boundaries(dataset))[:, 0]
+
+
+def draw_images(model: EpsModel, x_T: Tensor) -> Tensor:
+    """Images from noise, by deterministic DDIM."""
+    return denoise(model, x_T, timestep_path(model.schedule.num_train_timesteps - 1, SAMPLING_STEPS))
 
 
 def _walk_down(model: EpsModel, x_T: Tensor, t_mix: int, num_steps: int) -> Tensor:
@@ -161,7 +194,7 @@ def _denoise_with(
     model: EpsModel,
     x_mix: Tensor,
     settings: EditSettings,
-    boundaries: Sequence[dict[Space, Boundary]],
+    boundaries: Sequence[Boundaries],
     wanted: Sequence[bool],
     strength: float,
 ) -> Tensor:
@@ -172,14 +205,14 @@ def _denoise_with(
     scales: dict[Space, float] = {"eps": settings.eps_scale, "h": settings.h_scale}
     used: list[Space] = [space for space in SPACES if scales[space] != 0]
     by_space: dict[Space, list[Boundary]] = {
-        space: [boundary_in(b, space, model.sha256, settings.t_mix) for b in boundaries] for space in used
+        space: [b.in_space(space, model.sha256, settings.t_mix) for b in boundaries] for space in used
     }
     signs = torch.tensor([[1.0 if want else -1.0 for want in wanted]]).repeat(len(x_mix), 1)
-    space: Space = "h" if all("h" in b for b in boundaries) else "eps"
+    space: Space = "h" if all("h" in b.at_mixing_step for b in boundaries) else "eps"
     latents = h_mix if space == "h" else x_mix
     for column, of_attribute in enumerate(boundaries):
-        held, distance = of_attribute[space].calibration, of_attribute[space].signed_distance(latents)
-        has = distance > (held.mean_positive + held.mean_negative) / 2
+        plane = of_attribute.at_mixing_step[space]
+        has = plane.signed_distance(latents) > plane.calibration.middle
         signs[has == wanted[column], column] = 0  # already on the side that is asked for
     inversion = Inversion(x_mix, h_mix, path, None)
     window = (settings.h_window[0], settings.h_window[1])
@@ -199,18 +232,30 @@ def _dataset(name: str) -> DatasetParams:
     return load_params().dataset(name)
 
 
-def _boundary(dataset: str, attribute: str) -> dict[Space, Boundary]:
-    folder = Path("data/boundary") / dataset
-    if not (folder / f"{attribute}.safetensors").exists():
-        there = sorted(p.stem for p in folder.glob("*.safetensors"))
-        known = f"there are {', '.join(there)}" if there else "there are none yet; run `boundaryflow run` first"
-        raise BoundaryError(f"boundary {attribute!r} of data set {dataset!r} does not exist: {known}")
-    return open_boundaries(dataset, attribute)
+def open_boundary(dataset: str, attribute: str) -> Boundaries:
+    """The boundaries of an attribute, from a run or from words.
+
+    Raises:
+        BoundaryError: There are none.
+    """
+    folders = [Path("data") / stage / dataset for stage in ("boundary", "text")]
+    for folder in folders:
+        if (folder / f"{attribute}.safetensors").exists():
+            return load_boundaries(folder / f"{attribute}.safetensors")
+    there = sorted(p.stem for folder in folders for p in folder.glob("*.safetensors"))
+    known = f"there are {', '.join(there)}" if there else "there are none yet; run `boundaryflow run` first"
+    raise BoundaryError(f"boundary {attribute!r} of data set {dataset!r} does not exist: {known}")
 
 
-def _open(dataset: str, params: DatasetParams) -> tuple[EpsModel, EditSettings]:
+def held_boundaries(dataset: str) -> list[Boundaries]:
+    """The boundaries of all attributes that a run has fitted."""
+    return [load_boundaries(path) for path in sorted((Path("data/boundary") / dataset).glob("*.safetensors"))]
+
+
+def open_editor(dataset: str, params: DatasetParams) -> tuple[EpsModel, EditSettings]:
+    """The model of a data set, and how its images are edited."""
     model = open_model(params.model, params.dtype)
-    facts = read_json(Path("data/invert") / dataset / "invert.json")
+    facts, path = (read_json(Path("data") / s / dataset / f"{s}.json") for s in ("invert", "observe"))
     numbers = params.edit.model_dump(exclude={"split", "max_images", "edits"})
     dtype = str(resolve_dtype(params.dtype)).removeprefix("torch.")
     return model, EditSettings(
@@ -220,6 +265,7 @@ def _open(dataset: str, params: DatasetParams) -> tuple[EpsModel, EditSettings]:
         noise_until=facts["noise_until"],
         dtype=dtype,
         paper_mode=params.paper_mode,
+        timesteps=path["timesteps"],
     )
 
 

@@ -1,10 +1,11 @@
-"""Stage boundary: one hyperplane per attribute and latent space."""
+"""Stage boundary: hyperplanes per attribute, at the mixing step in each space and along the path of noise levels."""
 
 from __future__ import annotations
 
 import logging
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,20 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from boundaryflow.boundary import Boundary, Gram, fit_boundary, most_certain, save_boundaries
+from boundaryflow.boundary import (
+    Boundaries,
+    Boundary,
+    Estimator,
+    Gram,
+    balancing_weights,
+    fit_boundary,
+    most_certain,
+    save_boundaries,
+)
 from boundaryflow.boundary.hyperplane import Space
-from boundaryflow.storage.shards import load_items
+from boundaryflow.storage.shards import load_items, shard_index
 from boundaryflow.storage.tables import read_json, read_table, write_json, write_table
+from stages.observe import tensor_name
 from stages.params import load_params
 from stages.process import Progress, entry, own_folder
 
@@ -24,98 +35,197 @@ LOG = logging.getLogger(__name__)
 LATENT = {"eps": "x_mix", "h": "h_mix"}
 
 
+@dataclass(frozen=True)
+class Labelled:
+    """Images with labels, row by row.
+
+    Attributes:
+        items: Their ids.
+        split: [n] train, val or test.
+        labels: Probability of each attribute, a column each; NaN where unknown.
+        choice: Which of them count, and how much.
+    """
+
+    items: list[str]
+    split: NDArray[np.object_]
+    labels: pd.DataFrame
+    choice: Choice
+
+    def of(self, attribute: str) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
+        """Probability of one attribute, the rows to fit on, and those to calibrate on."""
+        probability = self.labels[attribute].to_numpy(np.float64)
+        confident = np.maximum(probability, 1 - probability) >= self.choice.min_confidence  # not where it is unknown
+        train = most_certain(
+            np.flatnonzero((self.split == "train") & confident),
+            probability,
+            self.items,
+            balance=self.choice.balance,
+            max_per_class=self.choice.max_per_class,
+        )
+        return probability, train, np.flatnonzero((self.split == "val") & confident)
+
+    def weights(self, attribute: str, train: NDArray[np.int64]) -> NDArray[np.float64] | None:
+        """How much each image counts, or None where all count the same."""
+        if not self.choice.balance_others or self.labels.shape[1] < 2:
+            return None
+        weights = np.ones(len(self.items))
+        others = self.labels.drop(columns=[attribute]).to_numpy(np.float64)
+        has_attribute = self.labels[attribute].to_numpy(np.float64) > 0.5
+        weights[train] = balancing_weights(has_attribute[train], others[train])
+        return weights
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which labelled images count, and how much; see section `boundary` of params.yaml."""
+
+    min_confidence: float
+    balance: bool
+    balance_others: bool
+    max_per_class: int | None
+
+
 def run(
     dataset: str,
     *,
     run_seed: int,
     spaces: Sequence[Space],
+    estimator: Estimator,
     c: float,
+    ridge: float | None,
     num_bootstraps: int,
-    min_confidence: float,
-    balance: bool,
-    max_per_class: int | None,
+    min_auc: float,
+    **choice: Any,  # of `Choice`, which names each
 ) -> pd.DataFrame:
     """Fit and write all boundaries of a data set; returns one row per boundary."""
-    inverted, out = Path("data/invert") / dataset, own_folder("boundary", dataset)
+    out = own_folder("boundary", dataset)
     out.mkdir(parents=True, exist_ok=True)
-    facts = read_json(inverted / "invert.json")
+    inverted, observed = (read_json(Path("data") / s / dataset / f"{s}.json") for s in ("invert", "observe"))
     labels = read_table(Path("data/label") / dataset / "labels.parquet", schema="labels/1").set_index("item_id")
-    manifest = read_table(Path("data/ingest") / dataset / "manifest.parquet", schema="manifest/1").set_index("item_id")
-    items = sorted(set(labels.index) & set(manifest.index[manifest["status"] == "ok"]))
-    split = manifest.loc[items, "split"].to_numpy()
-    boundaries: dict[str, dict[Space, Boundary]] = {str(name): {} for name in labels.columns}
-    rows: list[dict[str, Any]] = []
-    scores: list[pd.DataFrame] = []
-    with Progress("boundary", len(spaces) * len(boundaries), "boundaries") as progress:
+    attributes = [str(name) for name in labels.columns]
+    noise_levels = observed["timesteps"] if observed["num_items"] else []
+    table = Table()
+    at_mixing_step: dict[str, dict[Space, Boundary]] = {attribute: {} for attribute in attributes}
+    along_path: dict[str, list[Boundary]] = {attribute: [] for attribute in attributes}
+    with Progress("boundary", (len(spaces) + len(noise_levels)) * len(attributes), "boundaries") as progress:
+        images = _labelled(dataset, "invert", labels, Choice(**choice))
         for space in spaces:
-            gram = Gram.of(load_items(inverted, items, [LATENT[space]])[LATENT[space]])
-            for attribute, of_attribute in boundaries.items():
-                probability = labels.loc[items, attribute].to_numpy(np.float64)
-                confident = np.maximum(probability, 1 - probability) >= min_confidence  # not where it is unknown
-                train = most_certain(
-                    np.flatnonzero((split == "train") & confident), probability, items,
-                    balance=balance, max_per_class=max_per_class,
+            gram = Gram.of(load_items(Path("data/invert") / dataset, images.items, [LATENT[space]])[LATENT[space]])
+            for attribute in attributes:
+                at_mixing_step[attribute][space] = _fit(
+                    gram, images, attribute, table, keep_scores=True,
+                    space=space, t=inverted["t_mix"], model_sha256=inverted["model_sha256"],
+                    estimator=estimator, c=c, ridge=ridge, num_bootstraps=num_bootstraps, seed=run_seed,
                 )  # fmt: skip
-                boundary, row = _fit(
-                    gram, probability > 0.5, train, np.flatnonzero((split == "val") & confident),
-                    space=space, t_mix=facts["t_mix"], attribute=attribute, model_sha256=facts["model_sha256"],
-                    c=c, num_bootstraps=num_bootstraps, seed=run_seed,
-                )  # fmt: skip
-                of_attribute[space] = boundary
-                distance = boundary.signed_distance(gram.latents).numpy()
-                test = (split == "test") & ~np.isnan(probability)
-                row["auc_test"] = _auc(probability[test] > 0.5, distance[test])
-                rows.append(row)
-                scores.append(
-                    pd.DataFrame(
-                        {
-                            "item_id": items,
-                            "split": split,
-                            "attribute": attribute,
-                            "space": space,
-                            "signed_distance": distance.astype(np.float32),
-                            "label": probability.astype(np.float32),
-                        }
-                    )
-                )
-                LOG.info("boundary %s in %s-space: test AUC %.3f", attribute, space, row["auc_test"])
                 progress.advance(1)
-    for attribute, of_attribute in boundaries.items():
-        save_boundaries(out / f"{attribute}.safetensors", of_attribute)
-    table = pd.DataFrame(rows).sort_values(["attribute", "space"], ignore_index=True)
-    units = {"mean_positive": "latent units", "mean_negative": "latent units", "sd": "latent units"}
-    write_table(out / "boundaries.parquet", table, schema="boundaries/1", units=units)
-    write_table(
-        out / "scores.parquet",
-        pd.concat(scores).sort_values(["attribute", "space", "item_id"], ignore_index=True),
-        schema="scores/1",
-        units={"signed_distance": "latent units", "label": "probability"},
-    )
-    write_json(Path("data/boundary_metrics") / f"{dataset}.json", _metrics(table))
-    return table
+        images = _labelled(dataset, "observe", labels, Choice(**choice))
+        for t in noise_levels:
+            name = tensor_name(t)
+            gram = Gram.of(load_items(Path("data/observe") / dataset, images.items, [name])[name])
+            for attribute in attributes:
+                boundary = _fit(
+                    gram, images, attribute, table,
+                    space="h", t=t, model_sha256=observed["model_sha256"], estimator="ridge", ridge=ridge,
+                )  # fmt: skip
+                if boundary.calibration.auc >= min_auc and boundary.calibration.gap > 0:
+                    along_path[attribute].append(boundary)
+                progress.advance(1)
+    for attribute in attributes:
+        kept = along_path[attribute]
+        if noise_levels:
+            LOG.info("boundary %s: followed from timestep %s", attribute, kept[-1].t if kept else "none")
+        found = Boundaries(attribute, at_mixing_step[attribute], tuple(kept))
+        save_boundaries(out / f"{attribute}.safetensors", found)
+    return table.write(dataset, out)
+
+
+def _labelled(dataset: str, stage: str, labels: pd.DataFrame, choice: Choice) -> Labelled:
+    """The labelled images whose latents a stage has."""
+    manifest = read_table(Path("data/ingest") / dataset / "manifest.parquet", schema="manifest/1").set_index("item_id")
+    there = set(shard_index(Path("data") / stage / dataset)["item_id"])
+    items = sorted(set(labels.index) & set(manifest.index[manifest["status"] == "ok"]) & there)
+    return Labelled(items, manifest.loc[items, "split"].to_numpy(), labels.loc[items], choice)
 
 
 def _fit(
     gram: Gram,
-    has_attribute: NDArray[np.bool_],
-    train: NDArray[np.int64],
-    held_out: NDArray[np.int64],
+    images: Labelled,
+    attribute: str,
+    table: Table,
+    *,
+    keep_scores: bool = False,
     **where: Any,  # passed through to fit_boundary, which names and checks each
-) -> tuple[Boundary, dict[str, Any]]:
-    boundary, report = fit_boundary(gram, has_attribute, train, held_out, **where)
+) -> Boundary:
+    probability, train, held_out = images.of(attribute)
+    boundary, report = fit_boundary(
+        gram,
+        probability > 0.5,
+        train,
+        held_out,
+        attribute=attribute,
+        weights=images.weights(attribute, train),
+        **where,
+    )
+    distance = boundary.signed_distance(gram.latents).numpy()
+    test = (images.split == "test") & ~np.isnan(probability)
     held = boundary.calibration
-    return boundary, {
-        "attribute": boundary.attribute,
-        "space": boundary.space,
-        "num_positive": report.num_positive,
-        "num_negative": report.num_negative,
-        "train_accuracy": report.train_accuracy,
-        "auc_val": held.auc,
-        "mean_positive": held.mean_positive,
-        "mean_negative": held.mean_negative,
-        "sd": held.sd,
-        "bootstrap_cosine": report.bootstrap_cosine,
-    }
+    table.rows.append(
+        {
+            "attribute": attribute,
+            "space": boundary.space,
+            "noised": not keep_scores,
+            "t": boundary.t,
+            "num_positive": report.num_positive,
+            "num_negative": report.num_negative,
+            "train_accuracy": report.train_accuracy,
+            "auc_val": held.auc,
+            "mean_positive": held.mean_positive,
+            "mean_negative": held.mean_negative,
+            "sd": held.sd,
+            "bootstrap_cosine": report.bootstrap_cosine,
+            "auc_test": _auc(probability[test] > 0.5, distance[test]),
+        }
+    )
+    if keep_scores:
+        LOG.info("boundary %s in %s-space: test AUC %.3f", attribute, boundary.space, table.rows[-1]["auc_test"])
+        table.scores.append(
+            pd.DataFrame(
+                {
+                    "item_id": images.items,
+                    "split": images.split,
+                    "attribute": attribute,
+                    "space": boundary.space,
+                    "signed_distance": distance.astype(np.float32),
+                    "label": probability.astype(np.float32),
+                }
+            )
+        )
+    return boundary
+
+
+class Table:
+    """What is known of each boundary, and of each image at the mixing step."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self.scores: list[pd.DataFrame] = []
+
+    def write(self, dataset: str, out: Path) -> pd.DataFrame:
+        """Write the tables and the metrics; returns one row per boundary at the mixing step."""
+        every = pd.DataFrame(self.rows).sort_values(["attribute", "noised", "space", "t"], ignore_index=True)
+        table = every[~every["noised"]].drop(columns=["noised", "t"]).reset_index(drop=True)
+        units = {"mean_positive": "latent units", "mean_negative": "latent units", "sd": "latent units"}
+        write_table(out / "boundaries.parquet", table, schema="boundaries/1", units=units)
+        path = every[every["noised"]].drop(columns=["noised", "auc_test", "bootstrap_cosine"]).reset_index(drop=True)
+        write_table(out / "path.parquet", path, schema="path/1", units=units)
+        write_table(
+            out / "scores.parquet",
+            pd.concat(self.scores).sort_values(["attribute", "space", "item_id"], ignore_index=True),
+            schema="scores/1",
+            units={"signed_distance": "latent units", "label": "probability"},
+        )
+        write_json(Path("data/boundary_metrics") / f"{dataset}.json", _metrics(table))
+        return table
 
 
 def _auc(has_attribute: NDArray[np.bool_], distance: NDArray[np.float32]) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -13,8 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from boundaryflow.boundary import Boundary, load_boundaries
-from boundaryflow.boundary.hyperplane import Space
+from boundaryflow.boundary import Boundaries, load_boundaries
 from boundaryflow.errors import BoundaryError
 from boundaryflow.storage.images import to_model_range, to_u8
 from boundaryflow.storage.shards import ShardJob, fingerprint, load_items, shard_index
@@ -38,10 +38,11 @@ def run_shards(
     run_seed: int,
     settings: dict[str, Any],
     edits: dict[str, Any],
+    held: list[str],
 ) -> dict[str, dict[str, Tensor]]:
     """The edited pictures that the shards of one bucket still lack, edit by edit.
 
-    All edits and strengths of an image start from one inversion.
+    What the edits and strengths of an image have in common is done once.
     """
     net = open_model(model, settings["dtype"])
     editor = Editor(net, EditSettings(**settings), run_seed)
@@ -49,6 +50,8 @@ def run_shards(
     pixels = load_items(Path("data/ingest") / dataset, items, ["pixels"])["pixels"]
     lacking = {edit: set(job.missing) for edit, job in jobs.items()}
     done: dict[str, dict[str, Tensor]] = {edit: {} for edit in jobs}
+    needed = {attribute for edit in jobs for attribute in edits[edit]["attributes"]} | set(held)
+    planes = {attribute: open_boundaries(dataset, attribute) for attribute in sorted(needed)}
     for start in range(0, len(items), batch_size()):
         chunk = items[start : start + batch_size()]
         source = editor.open(to_model_range(pixels[start : start + len(chunk)], net.value_range), chunk)
@@ -56,16 +59,16 @@ def run_shards(
             rows = [row for row, item in enumerate(chunk) if item in lacking[edit]]
             if not rows:
                 continue
-            boundaries = [open_boundaries(dataset, attribute) for attribute in edits[edit]["attributes"]]
+            boundaries = [planes[attribute] for attribute in edits[edit]["attributes"]]
             signs = torch.tensor([edits[edit]["directions"][chunk[row]] for row in rows], dtype=torch.float32)
-            edited = editor.edit(source, rows, boundaries, signs.reshape(len(rows), len(boundaries)))
+            edited = editor.edit(source, rows, boundaries, signs.reshape(len(rows), -1), [planes[a] for a in held])
             done[edit].update(
                 {chunk[row]: to_u8(picture, net.value_range) for row, picture in zip(rows, edited, strict=True)}
             )
     return {edit: {"edited": torch.stack([done[edit][item] for item in job.missing])} for edit, job in jobs.items()}
 
 
-def open_boundaries(dataset: str, attribute: str) -> dict[Space, Boundary]:
+def open_boundaries(dataset: str, attribute: str) -> Boundaries:
     """Read the boundaries of one attribute of a data set."""
     return load_boundaries(Path("data/boundary") / dataset / f"{attribute}.safetensors")
 
@@ -104,7 +107,10 @@ def run(
     settings = {**settings, "dtype": resolved, "t_mix": facts["t_mix"], "noise_until": facts["noise_until"]}
     settings["num_steps"] = facts["num_steps"]  # the path on which the boundaries' latents lie
     settings["h_window"] = list(settings["h_window"])
+    settings["timesteps"] = read_json(Path("data/observe") / dataset / "observe.json")["timesteps"]
+    guided = settings["method"] == "guided" and not settings["paper_mode"]
     labels = read_table(Path("data/label") / dataset / "labels.parquet", schema="labels/1").set_index("item_id")
+    held = [str(name) for name in labels.columns] if guided and settings["guided"]["hold"] > 0 else []
     manifest = read_table(ingested / "manifest.parquet", schema="manifest/1")
     usable = manifest[(manifest["status"] == "ok") & (manifest["split"] == split)]
     items = sorted(usable["item_id"])[:max_images]
@@ -119,20 +125,31 @@ def run(
             stage="edit",
             code=code_hash(*CODE),
             upstream=facts["recipe"],
-            run_seed=run_seed if settings["eta"] > 0 or settings["noise_until"] > 0 else None,
-            boundaries=[_describe(open_boundaries(dataset, attribute)) for attribute in targets],
+            run_seed=run_seed if guided or settings["eta"] > 0 or settings["noise_until"] > 0 else None,
+            boundaries=[_describe(open_boundaries(dataset, attribute), guided) for attribute in [*targets, *held]],
             **settings,
         )
-    context = {"dataset": dataset, "model": model, "run_seed": run_seed, "settings": settings, "edits": planned}
+    context = {"dataset": dataset, "model": model, "run_seed": run_seed, "settings": settings}
+    context |= {"edits": planned, "held": held}
     num_computed = run_sharded_together("edit", out, items, recipes, shard_size, run_shards, context, variants)
     _write_manifest(out, planned, settings["strengths"])
     write_json(out / "edit.json", {"edits": {e: dict(t) for e, t in edits.items()}, "split": split, **settings})
     return num_computed
 
 
-def _describe(boundaries: Mapping[Space, Boundary]) -> list[str]:
-    return [fingerprint(space=space, intercept=b.intercept, gap=b.calibration.gap, normal=b.normal.tolist())
-            for space, b in sorted(boundaries.items())]  # fmt: skip
+def _describe(boundaries: Boundaries, guided: bool) -> list[str]:
+    """What of an attribute's boundaries decides an edit."""
+    used = boundaries.noised if guided else tuple(b for _, b in sorted(boundaries.at_mixing_step.items()))
+    return [
+        fingerprint(
+            space=b.space,
+            t=b.t,
+            intercept=b.intercept,
+            calibration=vars(b.calibration),
+            normal=hashlib.sha256(b.normal.numpy().tobytes()).hexdigest(),
+        )
+        for b in used
+    ]
 
 
 def _write_manifest(out: Path, planned: Mapping[str, Mapping[str, Any]], strengths: Sequence[float]) -> None:
@@ -149,7 +166,7 @@ def _write_manifest(out: Path, planned: Mapping[str, Mapping[str, Any]], strengt
     table = pd.concat(parts).sort_values(["edit", "item_id", "strength_index"], ignore_index=True)
     columns = ["item_id", "edit", "strength", "strength_index", "targets", "shard", "row"]
     units = {
-        "strength": "times eps_scale or h_scale; in paper mode latent units",
+        "strength": "1: typical of the other side; with single_step, gaps between classes; in paper mode, latent units",
         "targets": "JSON: attribute to +1 or -1",
     }
     write_table(out / "manifest.parquet", table[columns], schema="edits/1", units=units)

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from boundaryflow.boundary import Boundary
+from boundaryflow.boundary import Boundaries, Boundary
 from boundaryflow.boundary.hyperplane import SPACES, Space
 from boundaryflow.diffusion import EpsModel, Inversion, denoise, invert, timestep_path
-from boundaryflow.editing import edit_at_strengths, paper_edit, paper_invert
+from boundaryflow.editing import (
+    Guidance,
+    NoisedSource,
+    edit_at_strengths,
+    guided_edit,
+    observe_noised,
+    paper_edit,
+    paper_invert,
+)
 from boundaryflow.errors import BoundaryError
 from boundaryflow.rng import item_noise
 
@@ -32,6 +41,9 @@ class EditSettings:
         strengths: Strengths; in paper mode absolute distances in latent units.
         paper_mode: Compute what the authors' release computes.
         dtype: What the network computes in.
+        method: `guided` follows the boundaries of many noise levels, `single_step` moves once at t_mix.
+        guided: How, see `boundaryflow.editing.Guidance`.
+        timesteps: The path of the guided edit, rising.
     """
 
     t_mix: int
@@ -45,21 +57,31 @@ class EditSettings:
     strengths: Sequence[float]
     paper_mode: bool
     dtype: str
+    method: str
+    guided: Mapping[str, Any]
+    timesteps: Sequence[int]
+
+    @property
+    def is_guided(self) -> bool:
+        """Are images led along the path of noise levels?"""
+        return self.method == "guided" and not self.paper_mode
 
 
 @dataclass(frozen=True)
 class Source:
-    """Inverted images, ready to be edited.
+    """Images ready to be edited.
 
     Attributes:
-        inversion: Their latents.
         item_ids: Their ids, which decide their noise.
         reconstruction: [B,C,H,W] what strength 0 gives, in model range.
+        inversion: Their latents, for a single step.
+        noised: What the network sees of them along the path, for the guided edit.
     """
 
-    inversion: Inversion
     item_ids: Sequence[str]
     reconstruction: Tensor | None
+    inversion: Inversion | None = None
+    noised: NoisedSource | None = None
 
 
 class Editor:
@@ -76,11 +98,21 @@ class Editor:
         self._path = timestep_path(settings.t_mix, settings.num_steps)
 
     def open(self, x_0: Tensor, item_ids: Sequence[str]) -> Source:
-        """Invert images; what strength 0 gives is computed once, for all edits."""
+        """Do once what all edits of these images need, and what strength 0 gives."""
         settings = self._settings
+        if settings.is_guided:
+            shape, draws = tuple(x_0.shape[1:]), int(settings.guided["num_draws"])
+            noised = observe_noised(
+                self._model,
+                x_0,
+                settings.timesteps,
+                lambda t, draw: item_noise(self._run_seed, item_ids, f"guided {t} {draw}", shape),
+                num_draws=draws,
+            )
+            return Source(item_ids, x_0.float(), noised=noised)
         if settings.paper_mode:
             x_lat, h_lat = paper_invert(self._model, x_0, self._path)
-            return Source(Inversion(x_lat, h_lat, self._path, None), item_ids, None)
+            return Source(item_ids, None, Inversion(x_lat, h_lat, self._path, None))
         inversion = invert(
             self._model,
             x_0,
@@ -90,7 +122,7 @@ class Editor:
             start_noise=item_noise(self._run_seed, item_ids, "inversion", x_0.shape[1:]),
             noise_until=settings.noise_until,
         )
-        source = Source(inversion, item_ids, None)
+        source = Source(item_ids, None, inversion)
         if 0 not in settings.strengths:
             return source
         back = denoise(
@@ -101,30 +133,41 @@ class Editor:
             noise=lambda t: self._noise(source, range(len(item_ids)), t),
             corrections=inversion.corrections,
         )
-        return Source(inversion, item_ids, back)
+        return replace(source, reconstruction=back)
 
     def edit(
-        self, source: Source, rows: Sequence[int], boundaries: Sequence[dict[Space, Boundary]], directions: Tensor
+        self,
+        source: Source,
+        rows: Sequence[int],
+        boundaries: Sequence[Boundaries],
+        directions: Tensor,
+        held: Sequence[Boundaries] = (),
     ) -> Tensor:
         """Edit some of the images at every strength.
 
         Args:
             source: Of `open`.
             rows: Which images of the source.
-            boundaries: Boundaries of the A attributes, by space.
+            boundaries: Boundaries of the A attributes.
             directions: [len(rows), A] +1, -1 or 0.
+            held: Boundaries of attributes that a guided edit leaves as they are.
 
         Returns:
             [len(rows), K, C, H, W] in model range, not clipped.
 
         Raises:
-            BoundaryError: A boundary is missing in a space, or belongs to another model or timestep.
+            BoundaryError: A boundary is missing where it is needed, or belongs to another model or timestep.
         """
-        settings, inversion = self._settings, take(source.inversion, rows)
+        settings = self._settings
+        if source.noised is not None:
+            return self._guided_edit(source.noised.take(rows), boundaries, directions, held)
+        if source.inversion is None:
+            raise ValueError("the source was opened by an editor of another method")
+        inversion = take(source.inversion, rows)
         scales: dict[Space, float] = {"eps": settings.eps_scale, "h": settings.h_scale}
         spaces: list[Space] = [s for s in SPACES if scales[s] != 0 or settings.paper_mode]
         by_space: dict[Space, list[Boundary]] = {
-            space: [boundary_in(b, space, self._model.sha256, settings.t_mix) for b in boundaries] for space in spaces
+            space: [b.in_space(space, self._model.sha256, settings.t_mix) for b in boundaries] for space in spaces
         }
         if settings.paper_mode:
             return self._paper_edit(source, rows, inversion, by_space, directions)
@@ -146,6 +189,24 @@ class Editor:
         at = iter(edited.unbind(1))
         chosen = [back[list(rows)] if back is not None and s == 0 else next(at) for s in settings.strengths]
         return torch.stack(chosen, 1)
+
+    def has(self, source: Source, boundaries: Boundaries) -> Tensor:
+        """[B] which images of a source for guided edits have an attribute, by the plane that tells it best."""
+        if source.noised is None:
+            raise ValueError("the source was opened by an editor of another method")
+        planes = boundaries.along_path(self._settings.timesteps, self._model.sha256)
+        best = max(planes, key=lambda plane: (plane.calibration.auc, -plane.t))
+        return best.signed_distance(source.noised.h[best.t, 0]) > best.calibration.middle
+
+    def _guided_edit(
+        self, noised: NoisedSource, boundaries: Sequence[Boundaries], directions: Tensor, held: Sequence[Boundaries]
+    ) -> Tensor:
+        sha256, settings = self._model.sha256, self._settings
+        followed = [b.along_path(settings.timesteps, sha256) for b in boundaries]
+        asked = {b.attribute for b in boundaries}
+        others = [b.along_path(settings.timesteps, sha256, may_be_empty=True) for b in held if b.attribute not in asked]
+        guidance = Guidance(**settings.guided)
+        return guided_edit(self._model, noised, followed, directions, settings.strengths, guidance, held=others)
 
     def _paper_edit(
         self,
@@ -181,27 +242,10 @@ class Editor:
         return torch.stack(results, 1)
 
     def _noise(self, source: Source, rows: Sequence[int], t: int, extra: str = "") -> Tensor:
-        shape = tuple(source.inversion.x_mix.shape[1:])
+        shape = (self._model.channels, self._model.image_size, self._model.image_size)
         return item_noise(
             self._run_seed, [source.item_ids[row] for row in rows], f"denoise {t} {extra}".rstrip(), shape
         )
-
-
-def boundary_in(of_attribute: dict[Space, Boundary], space: Space, model_sha256: str, t_mix: int) -> Boundary:
-    """The boundary of one space.
-
-    Raises:
-        BoundaryError: There is none, or it belongs to another model or timestep.
-    """
-    if space not in of_attribute:
-        name = next(iter(of_attribute.values())).attribute
-        raise BoundaryError(
-            f"boundary {name!r}: has no plane in {space}-space; add {space} to boundary.spaces in params.yaml, "
-            f"or set edit.{space}_scale to 0"
-        )
-    boundary = of_attribute[space]
-    boundary.check_fits(model_sha256, t_mix)
-    return boundary
 
 
 def take(inversion: Inversion, rows: Sequence[int]) -> Inversion:

@@ -1,14 +1,17 @@
 """Hyperplanes that separate latents with an attribute from latents without."""
 
-from boundaryflow.boundary.fit import FitReport, Gram, fit_boundary
-from boundaryflow.boundary.hyperplane import Boundary, Calibration, load_boundaries, save_boundaries
-from boundaryflow.boundary.selection import most_certain
+from boundaryflow.boundary.fit import Estimator, FitReport, Gram, fit_boundary
+from boundaryflow.boundary.hyperplane import Boundaries, Boundary, Calibration, load_boundaries, save_boundaries
+from boundaryflow.boundary.selection import balancing_weights, most_certain
 
 __all__ = [
+    "Boundaries",
     "Boundary",
     "Calibration",
+    "Estimator",
     "FitReport",
     "Gram",
+    "balancing_weights",
     "fit_boundary",
     "load_boundaries",
     "most_certain",

@@ -1,14 +1,16 @@
-"""Fit a linear SVM in a space of very many dimensions, through the Gram matrix of its few points.
+"""Fit hyperplanes in a space of very many dimensions, through the Gram matrix of their few points.
 
 Source: BoundaryDiffusion (Zhu et al. 2023), section 3.3, fits scikit-learn's linear SVC with C = 1 on
-the latents themselves. A linear SVM sees its points only through their inner products, so one
-[n,n] matrix serves all attributes, folds and bootstraps, and the normal is a combination of the
-points: the same plane, at a cost that does not grow with the dimension.
+the latents themselves. A linear SVM sees its points only through their inner products, and so do
+ridge regression and the difference of the class means: one [n,n] matrix serves all attributes,
+folds and bootstraps, and the normal is a combination of the points, the same plane at a cost that
+does not grow with the dimension.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import torch
@@ -21,6 +23,10 @@ from torch import Tensor
 from boundaryflow.boundary.hyperplane import Boundary, Calibration, Space
 from boundaryflow.errors import BoundaryError
 
+Estimator = Literal["svm", "ridge", "mean"]
+RIDGES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
+"""Penalties that leave-one-out chooses among."""
+
 
 @dataclass(frozen=True)
 class Gram:
@@ -29,10 +35,12 @@ class Gram:
     Attributes:
         latents: [n,d] float32.
         products: [n,n] float64 inner products of the latents.
+        spectra: Decompositions for ridge regression, kept because attributes share them.
     """
 
     latents: Float[Tensor, "n d"]
     products: NDArray[np.float64]
+    spectra: dict[bytes, _Spectrum] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of(cls, latents: Float[Tensor, "n ..."]) -> Gram:
@@ -66,10 +74,13 @@ def fit_boundary(
     held_out: NDArray[np.int64],
     *,
     space: Space,
-    t_mix: int,
+    t: int,
     attribute: str,
     model_sha256: str,
+    estimator: Estimator = "svm",
     c: float = 1.0,
+    ridge: float | None = None,
+    weights: NDArray[np.float64] | None = None,
     num_bootstraps: int = 0,
     seed: int = 0,
 ) -> tuple[Boundary, FitReport]:
@@ -81,10 +92,18 @@ def fit_boundary(
         train: Rows to fit on.
         held_out: Rows to calibrate on; none of them may be in `train`.
         space: Which latent space this is.
-        t_mix: Timestep of the latents.
+        t: Timestep of the latents.
         attribute: Name, for messages and the file.
         model_sha256: Hash of the model.
+        estimator: `svm`, the paper's; `ridge`, regression on the two labels, which is linear
+            discriminant analysis with a shrunken covariance (Hastie et al. 2009, exercise 4.2);
+            `mean`, the difference of the class means.
         c: Penalty of the SVM; large is a hard margin.
+        ridge: Penalty of the ridge regression, as a multiple of the mean eigenvalue of the
+            centred Gram matrix, so that it has no unit; None: the one of `RIDGES` with the
+            smallest leave-one-out error on the training images.
+        weights: [n] how much each training image counts, above 0 (see `balancing_weights`); None: all the
+            same.
         num_bootstraps: Bootstrap samples for the steadiness of the normal.
         seed: Seed of the bootstraps.
 
@@ -92,7 +111,8 @@ def fit_boundary(
         BoundaryError: A class has fewer than two images to fit on or one to calibrate on.
     """
     _check_classes(has_attribute, train, held_out, attribute)
-    alphas, offset = _solve(gram, has_attribute, train, c)
+    solver = _Solver(estimator, c, ridge)
+    alphas, offset = solver.solve(gram, has_attribute, train, weights)
     direction = torch.from_numpy(alphas).float() @ gram.latents
     norm = float(direction.norm())
     normal, intercept = direction / norm, offset / norm
@@ -101,7 +121,7 @@ def fit_boundary(
         normal=normal,
         intercept=intercept,
         space=space,
-        t_mix=t_mix,
+        t=t,
         attribute=attribute,
         model_sha256=model_sha256,
         calibration=_calibrate(distances[held_out], has_attribute[held_out]),
@@ -110,7 +130,7 @@ def fit_boundary(
         num_positive=int(has_attribute[train].sum()),
         num_negative=int((~has_attribute[train]).sum()),
         train_accuracy=float(((distances[train] > 0) == has_attribute[train]).mean()),
-        bootstrap_cosine=_bootstrap_cosine(gram, has_attribute, train, c, num_bootstraps, seed),
+        bootstrap_cosine=_bootstrap_cosine(gram, has_attribute, train, solver, weights, num_bootstraps, seed),
     )
     return boundary, report
 
@@ -128,15 +148,85 @@ def _check_classes(
             )
 
 
-def _solve(
-    gram: Gram, has_attribute: NDArray[np.bool_], rows: NDArray[np.int64], c: float
-) -> tuple[NDArray[np.float64], float]:
-    """Weights of all latents in the normal, and the SVM's own intercept."""
-    svm = SVC(kernel="precomputed", C=c)
-    svm.fit(gram.products[np.ix_(rows, rows)], has_attribute[rows])
-    alphas = np.zeros(len(gram.products))
-    np.add.at(alphas, rows[svm.support_], svm.dual_coef_[0])
-    return alphas, float(svm.intercept_[0])
+@dataclass(frozen=True)
+class _Solver:
+    estimator: Estimator
+    c: float
+    ridge: float
+
+    def solve(
+        self,
+        gram: Gram,
+        has_attribute: NDArray[np.bool_],
+        rows: NDArray[np.int64],
+        weights: NDArray[np.float64] | None,
+    ) -> tuple[NDArray[np.float64], float]:
+        """Share of every latent in the normal, and the intercept that goes with it."""
+        products, labels = gram.products[np.ix_(rows, rows)], has_attribute[rows]
+        weight = np.ones(len(rows)) if weights is None else weights[rows]
+        alphas = np.zeros(len(gram.products))
+        if self.estimator == "svm":
+            svm = SVC(kernel="precomputed", C=self.c)
+            svm.fit(products, labels, sample_weight=None if weights is None else weight)
+            np.add.at(alphas, rows[svm.support_], svm.dual_coef_[0])
+            return alphas, float(svm.intercept_[0])
+        positive, negative = weight * labels, weight * ~labels
+        positive, negative = positive / positive.sum(), negative / negative.sum()
+        if self.estimator == "mean":
+            solved = positive - negative
+        else:
+            key = rows.tobytes() + (b"" if weights is None else weight.tobytes())
+            if key not in gram.spectra:
+                gram.spectra[key] = _Spectrum.of(products, weight / weight.sum())
+            solved = gram.spectra[key].solve(np.where(labels, 1.0, -1.0), self.ridge)
+        np.add.at(alphas, rows, solved)
+        distances = products @ solved
+        return alphas, -float(positive @ distances + negative @ distances) / 2
+
+
+@dataclass(frozen=True)
+class _Spectrum:
+    """Weighted, centred inner products, decomposed: every ridge regression on them is a few products away.
+
+    In its dual form ridge regression is w = Xc^T S^1/2 (S^1/2 Xc Xc^T S^1/2 + l I)^-1 S^1/2 y, with
+    Xc the points less their weighted mean and S the weights.
+
+    Attributes:
+        values: [n-1] eigenvalues of S^1/2 Xc Xc^T S^1/2, but for the one of the intercept.
+        vectors: [n,n-1] their eigenvectors.
+        root: [n] square roots of the weights, which sum to 1; the intercept's eigenvector.
+    """
+
+    values: NDArray[np.float64]
+    vectors: NDArray[np.float64]
+    root: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, products: NDArray[np.float64], weight: NDArray[np.float64]) -> _Spectrum:
+        mean = products @ weight
+        centred = products - mean[:, None] - mean[None, :] + weight @ mean
+        root = np.sqrt(weight)
+        scaled = root[:, None] * centred * root[None, :]
+        # Lift the eigenvalue 0 of the intercept above all others, so that it is the last one.
+        lifted = scaled + 2 * (np.trace(scaled) + 1) * np.outer(root, root)
+        values, vectors = np.linalg.eigh(lifted)
+        return cls(values[:-1].clip(min=0), vectors[:, :-1], root)
+
+    def solve(self, y: NDArray[np.float64], ridge: float | None) -> NDArray[np.float64]:
+        """[n] share of every point in the normal."""
+        scaled = self.vectors.T @ (self.root * y)
+        mean = max(float(self.values.mean()), np.finfo(float).tiny)
+        if ridge is None:
+            ridge = min(RIDGES, key=lambda r: self._left_out_error(scaled, r * mean))
+        best = ridge * mean
+        shares = self.root * (self.vectors @ (scaled / (self.values + best)))
+        return shares - self.root**2 * shares.sum()  # the same normal, written on points that are not centred
+
+    def _left_out_error(self, scaled: NDArray[np.float64], penalty: float) -> float:
+        """Weighted mean squared error on each point, fitted without it (PRESS, Allen 1974)."""
+        kept = penalty / (self.values + penalty)
+        residuals, leverage = self.vectors @ (kept * scaled), (self.vectors**2) @ kept
+        return float(((residuals / leverage.clip(min=1e-12)) ** 2).sum())
 
 
 def _calibrate(distances: NDArray[np.float64], has_attribute: NDArray[np.bool_]) -> Calibration:
@@ -152,18 +242,24 @@ def _calibrate(distances: NDArray[np.float64], has_attribute: NDArray[np.bool_])
 
 
 def _bootstrap_cosine(
-    gram: Gram, has_attribute: NDArray[np.bool_], train: NDArray[np.int64], c: float, num: int, seed: int
+    gram: Gram,
+    has_attribute: NDArray[np.bool_],
+    train: NDArray[np.int64],
+    solver: _Solver,
+    weights: NDArray[np.float64] | None,
+    num: int,
+    seed: int,
 ) -> float:
     """Mean cosine between bootstrap normals, without ever forming them: w = X^T a, so w.v = a^T (X X^T) b."""
     if num < 2:
         return float("nan")
     rng = np.random.default_rng(seed)
-    weights: list[NDArray[np.float64]] = []
-    while len(weights) < num:
+    shares: list[NDArray[np.float64]] = []
+    while len(shares) < num:
         rows = rng.choice(train, len(train))
         if 2 <= has_attribute[rows].sum() <= len(rows) - 2:
-            weights.append(_solve(gram, has_attribute, rows, c)[0])
-    stacked = np.stack(weights)
+            shares.append(solver.solve(gram, has_attribute, rows, weights)[0])
+    stacked = np.stack(shares)
     products = stacked @ gram.products @ stacked.T
     norms = np.sqrt(np.diag(products))
     cosines = products / np.outer(norms, norms)

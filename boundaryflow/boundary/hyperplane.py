@@ -1,8 +1,8 @@
-"""One boundary: a hyperplane in a latent space, where it holds, and what distances from it mean."""
+"""Boundaries: hyperplanes in latent spaces, where they hold, and what distances from them mean."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +17,7 @@ from boundaryflow.tensor_files import read_tensors, write_tensors
 
 Space = Literal["eps", "h"]
 SPACES: tuple[Space, ...] = ("eps", "h")
-SCHEMA = "boundary/1"
+SCHEMA = "boundary/2"
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,26 @@ class Calibration:
 
     @property
     def gap(self) -> float:
-        """Distance between the two class means: one unit of edit strength."""
+        """Distance between the two class means."""
         return self.mean_positive - self.mean_negative
+
+    @property
+    def middle(self) -> float:
+        """Half-way between the two class means."""
+        return (self.mean_positive + self.mean_negative) / 2
+
+    def reach(self, log_odds: float) -> float:
+        """How far from the middle an image lies that is typical of its class and surely of it.
+
+        Half the gap is typical. Where the classes overlap, a typical image is not one of which
+        its class is sure: for two normal distributions of one variance the log-odds at distance s
+        from the middle are s gap / sd^2 (linear discriminant analysis), so that being sure takes
+        log_odds sd^2 / gap. The larger of the two.
+
+        Args:
+            log_odds: Natural logarithm of the odds that count as sure; 0 leaves it at half the gap.
+        """
+        return max(self.gap / 2, log_odds * self.sd**2 / self.gap)
 
 
 @dataclass(frozen=True)
@@ -51,8 +69,8 @@ class Boundary:
     Attributes:
         normal: [D] unit vector, float32; the positive side has the attribute.
         intercept: Offset, divided by the same norm as the normal.
-        space: `eps` for x_mix, `h` for h_mix.
-        t_mix: Timestep of the latents.
+        space: `eps` for samples, `h` for bottlenecks.
+        t: Timestep of the latents.
         attribute: Name.
         model_sha256: Hash of the model whose latents these are.
         calibration: What distances mean on held-out images.
@@ -61,7 +79,7 @@ class Boundary:
     normal: Float[Tensor, " d"]
     intercept: float
     space: Space
-    t_mix: int
+    t: int
     attribute: str
     model_sha256: str
     calibration: Calibration
@@ -70,18 +88,7 @@ class Boundary:
         """Distance of each latent from the plane, positive on the attribute's side, in latent units."""
         return latents.flatten(1).float() @ self.normal.to(latents.device) + self.intercept
 
-    def moved_by(self, latents: Float[Tensor, "n ..."], shift: Float[Tensor, " n"]) -> Float[Tensor, "n ..."]:
-        """Latents moved along the normal by `shift`, one value per latent (the paper's edit rule)."""
-        direction = self.normal.to(latents.device).reshape(1, *latents.shape[1:])
-        return latents + shift.reshape(-1, *[1] * (latents.ndim - 1)).to(latents) * direction
-
-    def moved_to(
-        self, latents: Float[Tensor, "n ..."], target_distance: float | Float[Tensor, " n"]
-    ) -> Float[Tensor, "n ..."]:
-        """Latents moved along the normal until their signed distance is the target."""
-        return self.moved_by(latents, target_distance - self.signed_distance(latents))
-
-    def check_fits(self, model_sha256: str, t_mix: int) -> None:
+    def check_fits(self, model_sha256: str, t: int) -> None:
         """Refuse to be used with another model or at another timestep.
 
         Raises:
@@ -93,26 +100,95 @@ class Boundary:
                 f"{where} was fitted on model {self.model_sha256[:12]}, not {model_sha256[:12]}; "
                 "run `boundaryflow run` to fit it for this model"
             )
-        if self.t_mix != t_mix:
+        if self.t != t:
+            raise BoundaryError(f"{where} holds at timestep {self.t}, not {t}; run `boundaryflow run` to fit it there")
+        if not self.calibration.gap > 0:
             raise BoundaryError(
-                f"{where} holds at t_mix {self.t_mix}, not {t_mix}; run `boundaryflow run` to fit it there"
+                f"{where}: held-out images with it and without it do not differ at timestep {t} "
+                f"(gap {self.calibration.gap:.4g}, AUC {self.calibration.auc:.2f}), must be above 0; "
+                "label more images, or leave the attribute out of edit.edits"
             )
 
 
-def save_boundaries(path: Path, boundaries: Mapping[Space, Boundary]) -> None:
-    """Write the boundaries of one attribute, one per space, as one safetensors file.
+@dataclass(frozen=True)
+class Boundaries:
+    """All hyperplanes of one attribute, in one model.
+
+    Attributes:
+        attribute: Name.
+        at_mixing_step: Space to the plane between inverted images, at the mixing step.
+        noised: Planes in h-space between images with noise added, by rising timestep: what
+            `boundaryflow.editing.guided_edit` follows. Empty where none were asked for.
+    """
+
+    attribute: str
+    at_mixing_step: Mapping[Space, Boundary]
+    noised: tuple[Boundary, ...] = ()
+
+    @property
+    def all(self) -> dict[str, Boundary]:
+        """Every plane under the name that the file has for it: `eps`, `h`, and `h@t` for noised images."""
+        return {**self.at_mixing_step, **{f"h@{boundary.t}": boundary for boundary in self.noised}}
+
+    def in_space(self, space: Space, model_sha256: str, t: int) -> Boundary:
+        """The plane at the mixing step in one space.
+
+        Raises:
+            BoundaryError: There is none, or it belongs to another model or timestep.
+        """
+        if space not in self.at_mixing_step:
+            raise BoundaryError(
+                f"boundary {self.attribute!r}: has no plane in {space}-space; add {space} to boundary.spaces in "
+                f"params.yaml, or set edit.{space}_scale to 0"
+            )
+        boundary = self.at_mixing_step[space]
+        boundary.check_fits(model_sha256, t)
+        return boundary
+
+    def along_path(
+        self, timesteps: Sequence[int], model_sha256: str, *, may_be_empty: bool = False
+    ) -> tuple[Boundary, ...]:
+        """The planes between noised images, by rising timestep.
+
+        Args:
+            timesteps: The path; every plane must hold at one of these.
+            model_sha256: Hash of the model.
+            may_be_empty: No plane is fine, too.
+
+        Raises:
+            BoundaryError: There is none, or one belongs to another path or model.
+        """
+        if not self.noised and not may_be_empty:
+            raise BoundaryError(
+                f"boundary {self.attribute!r}: held-out images with it and without it cannot be told apart at any "
+                "noise level (no AUC of at least boundary.min_auc); label more images, lower boundary.min_auc, or "
+                "set edit.method: single_step"
+            )
+        for boundary in self.noised:
+            if boundary.t not in timesteps:
+                raise BoundaryError(
+                    f"boundary {self.attribute!r}: has a plane at timestep {boundary.t}, which is not on the path "
+                    f"{list(timesteps)}; run `boundaryflow run` to fit it anew"
+                )
+            boundary.check_fits(model_sha256, boundary.t)
+        return self.noised
+
+
+def save_boundaries(path: Path, boundaries: Boundaries) -> None:
+    """Write the boundaries of one attribute as one safetensors file.
 
     The file appears whole or not at all, and its bytes depend on the content only.
     """
-    tensors = {f"{space}.normal": b.normal.float() for space, b in boundaries.items()}
+    planes = boundaries.all
+    tensors = {f"{name}.normal": plane.normal.float() for name, plane in planes.items()}
     facts = {
-        space: {k: v for k, v in asdict(replace(b, normal=torch.empty(0))).items() if k != "normal"}
-        for space, b in boundaries.items()
+        name: {k: v for k, v in asdict(replace(plane, normal=torch.empty(0))).items() if k != "normal"}
+        for name, plane in planes.items()
     }
-    write_tensors(path, tensors, {"schema": SCHEMA, "boundaries": facts})
+    write_tensors(path, tensors, {"schema": SCHEMA, "attribute": boundaries.attribute, "boundaries": facts})
 
 
-def load_boundaries(path: Path) -> dict[Space, Boundary]:
+def load_boundaries(path: Path) -> Boundaries:
     """Read the boundaries of one attribute.
 
     Raises:
@@ -126,8 +202,9 @@ def load_boundaries(path: Path) -> dict[Space, Boundary]:
         raise BoundaryError(f"boundary {path}: not a whole safetensors file ({error}); fit it again") from None
     if about.get("schema") != SCHEMA:
         raise BoundaryError(f"boundary {path}: schema is {about.get('schema')!r}, must be {SCHEMA!r}; fit it again")
-    boundaries: dict[Space, Boundary] = {}
-    for space, fact in about["boundaries"].items():
+    planes: dict[str, Boundary] = {}
+    for name, fact in about["boundaries"].items():
         whole: dict[str, Any] = {**fact, "calibration": Calibration(**fact["calibration"])}
-        boundaries[space] = Boundary(normal=tensors[f"{space}.normal"], **whole)
-    return boundaries
+        planes[name] = Boundary(normal=tensors[f"{name}.normal"], **whole)
+    noised = sorted((plane for name, plane in planes.items() if "@" in name), key=lambda plane: plane.t)
+    return Boundaries(about["attribute"], {s: planes[s] for s in SPACES if s in planes}, tuple(noised))

@@ -1,4 +1,4 @@
-"""Which of the labelled images a boundary is fitted on."""
+"""Which of the labelled images a boundary is fitted on, and how much each counts."""
 
 from __future__ import annotations
 
@@ -52,3 +52,41 @@ def _first(
 
 def _lot(item_id: str) -> bytes:
     return hashlib.sha256(f"selection {item_id}".encode()).digest()
+
+
+def balancing_weights(
+    has_attribute: NDArray[np.bool_], others: NDArray[np.float64], *, num_rounds: int = 50, largest: float = 10.0
+) -> NDArray[np.float64]:
+    """Weights under which every other attribute is as frequent with the attribute as without it.
+
+    Where hats go with beards, the plane between hats and no hats leans towards beards. Raking
+    (Deming and Stephan 1940) scales the images of each side until the other attributes have the
+    same shares on both: those that they have in the mean of the two sides.
+
+    Args:
+        has_attribute: [n] the attribute.
+        others: [n,m] probabilities of the other attributes; NaN where unknown, which changes nothing.
+        num_rounds: Passes over the other attributes.
+        largest: No image counts more than this many times the mean of its side.
+
+    Returns:
+        [n] weights with mean 1 on each side.
+    """
+    weights = np.ones(len(has_attribute))
+    sides = [side for side in (has_attribute, ~has_attribute) if side.any()]
+    for _ in range(num_rounds):
+        for column in others.T:
+            known = ~np.isnan(column)
+            has = known & (column > 0.5)
+            shares = [weights[side & has].sum() / max(weights[side & known].sum(), 1e-12) for side in sides]
+            goal = float(np.mean(shares))
+            if not 0 < goal < 1:
+                continue
+            for side, share in zip(sides, shares, strict=True):
+                if 0 < share < 1:
+                    weights[side & has] *= goal / share
+                    weights[side & known & ~has] *= (1 - goal) / (1 - share)
+        for side in sides:
+            weights[side] = np.minimum(weights[side] / weights[side].mean(), largest)
+            weights[side] /= weights[side].mean()
+    return weights

@@ -1,6 +1,6 @@
 """The diffusion process of a frozen model: schedule, one DDIM step, inversion and denoising."""
 
-from boundaryflow.diffusion.ddim import ddim_mean, ddim_sigma, ddim_step
+from boundaryflow.diffusion.ddim import ddim_mean, ddim_sigma, ddim_step, noised
 from boundaryflow.diffusion.protocol import EpsModel
 from boundaryflow.diffusion.schedule import NoiseSchedule, timestep_path
 from boundaryflow.diffusion.trajectory import HShift, Inversion, denoise, invert, walk_up
@@ -15,6 +15,7 @@ __all__ = [
     "ddim_step",
     "denoise",
     "invert",
+    "noised",
     "timestep_path",
     "walk_up",
 ]

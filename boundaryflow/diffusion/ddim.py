@@ -1,4 +1,4 @@
-"""One DDIM step. Source: Song et al. 2021, "Denoising diffusion implicit models", eq. 12 and 16."""
+"""Noise added, and one DDIM step. Source: Song et al. 2021, "Denoising diffusion implicit models", eq. 12 and 16."""
 
 from __future__ import annotations
 
@@ -6,6 +6,19 @@ import math
 
 from jaxtyping import Float
 from torch import Tensor
+
+
+def noised(
+    x_0: Float[Tensor, "b c h w"], noise: Float[Tensor, "b c h w"], alpha_bar: float
+) -> Float[Tensor, "b c h w"]:
+    """A draw of the forward process: sqrt(alpha_bar) x_0 + sqrt(1 - alpha_bar) noise (DDPM eq. 4).
+
+    Args:
+        x_0: Images in model range.
+        noise: Standard normal noise, moved to where the images are.
+        alpha_bar: Cumulative signal level, in (0, 1].
+    """
+    return alpha_bar**0.5 * x_0.float() + (1 - alpha_bar) ** 0.5 * noise.to(x_0.device)
 
 
 def ddim_sigma(alpha_bar_t: float, alpha_bar_next: float, eta: float) -> float:

@@ -62,3 +62,20 @@ class EpsModel(Protocol):
     ) -> Float[Tensor, "b c h w"]:
         """Predicted noise with `shift` added to the bottleneck."""
         ...
+
+    def pullback(
+        self, x_t: Float[Tensor, "b c h w"], t: int | Tensor, normals: Float[Tensor, "a d"]
+    ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b ch hh wh"], Float[Tensor, "b a c h w"]]:
+        """Predicted noise, the bottleneck, and each direction of h-space pulled back to the sample.
+
+        The pullback of a direction n is J^T n, with J the Jacobian of the bottleneck with respect
+        to x_t: how each value of this very image should change for the bottleneck to go along n
+        (Park et al. 2023, "Understanding the latent space of diffusion models through the lens of
+        Riemannian geometry", section 3).
+
+        Args:
+            x_t: Samples.
+            t: One timestep or one per image.
+            normals: [A,D] directions in the flattened bottleneck.
+        """
+        ...

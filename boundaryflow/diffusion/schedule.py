@@ -57,14 +57,15 @@ class NoiseSchedule:
         return 1.0 if t == CLEAN else float(self.alphas_cumprod[t])
 
 
-def timestep_path(t_end: int, num_steps: int) -> tuple[int, ...]:
-    """Timesteps from 0 to t_end, evenly spaced and cut to whole numbers.
+def timestep_path(t_end: int, num_steps: int, power: float = 1.0) -> tuple[int, ...]:
+    """Timesteps from 0 to t_end, cut to whole numbers.
 
     Source: the grid of the authors' release, `int(v * t_0)` for v in linspace(0, 1, N).
 
     Args:
         t_end: Last timestep, the noisiest.
         num_steps: Number of timesteps, both ends included, at least 2.
+        power: 1 spaces them evenly; more makes them denser towards the image (v ** power).
 
     Returns:
         Strictly rising timesteps, first 0, last t_end.
@@ -74,7 +75,7 @@ def timestep_path(t_end: int, num_steps: int) -> tuple[int, ...]:
     """
     if not 2 <= num_steps <= t_end + 1:
         raise ValueError(f"a path from 0 to {t_end} has 2 to {t_end + 1} timesteps, not {num_steps}")
-    path = [int(v * t_end) for v in np.linspace(0, 1, num_steps)]
+    path = [int(v**power * t_end) for v in np.linspace(0, 1, num_steps)]
     for position in range(1, num_steps):  # cutting makes neighbours equal where steps are hardly longer than 1
         path[position] = max(path[position], path[position - 1] + 1)
     for position in range(num_steps - 1, 0, -1):

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from boundaryflow.diffusion.ddim import ddim_mean, ddim_sigma, ddim_step
+from boundaryflow.diffusion.ddim import ddim_mean, ddim_sigma, ddim_step, noised
 from boundaryflow.diffusion.protocol import EpsModel
 from boundaryflow.diffusion.schedule import CLEAN
 
@@ -95,7 +95,7 @@ def walk_up(
             t_next = timesteps[position + 1]
             alpha_bar_next = model.schedule.alpha_bar(t_next)
             if start_noise is not None and t_next <= noise_until:
-                x_t = alpha_bar_next**0.5 * x_0.float() + (1 - alpha_bar_next) ** 0.5 * start_noise.to(x_0.device)
+                x_t = noised(x_0, start_noise, alpha_bar_next)
             else:
                 x_t = ddim_step(x_t, eps, model.schedule.alpha_bar(t), alpha_bar_next)
 

@@ -12,7 +12,6 @@ from boundaryflow.boundary import Boundary
 from boundaryflow.boundary.hyperplane import Space
 from boundaryflow.diffusion import EpsModel, Inversion
 from boundaryflow.editing.single_step import Move, edit
-from boundaryflow.errors import BoundaryError
 
 
 def edit_at_strengths(
@@ -47,18 +46,7 @@ def edit_at_strengths(
 
     Returns:
         [B,K,C,H,W] images in model range, not clipped.
-
-    Raises:
-        BoundaryError: Held-out images with an attribute lie on average no farther on its side than those
-            without, so that there is no direction to go.
     """
-    for boundary in (b for of_space in boundaries.values() for b in of_space):
-        if not boundary.calibration.gap > 0:
-            raise BoundaryError(
-                f"boundary {boundary.attribute!r} in {boundary.space}-space: held-out images with it and without it do "
-                f"not differ (gap {boundary.calibration.gap:.4g}, AUC {boundary.calibration.auc:.2f}), must be "
-                "above 0; label more images, or leave the attribute out of edit.edits"
-            )
     results: list[Tensor] = []
     for strength in strengths:
         moves: dict[str, Move] = {}

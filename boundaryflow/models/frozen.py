@@ -86,8 +86,36 @@ class FrozenModel:
         """Predicted noise with `shift` added to the bottleneck."""
         return self._call(x_t, t, lambda seen: seen + shift.to(seen))[0]
 
+    def pullback(
+        self, x_t: Float[Tensor, "b c h w"], t: int | Tensor, normals: Float[Tensor, "a d"]
+    ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b ch hh wh"], Float[Tensor, "b a c h w"]]:
+        """Predicted noise, the bottleneck, and directions of h-space pulled back to the sample.
+
+        See `EpsModel.pullback`. Only the part of the network before the bottleneck keeps what a
+        gradient needs, so that the memory is about that of one training step of half the network.
+        """
+        with torch.inference_mode(False), torch.enable_grad():
+            sample = (
+                x_t.detach().to(self._device).clone().requires_grad_(True)
+            )  # a clone: it may be an inference tensor
+            eps, h = self._forward(sample, t, None)
+        with torch.inference_mode(False), torch.enable_grad():  # the pass has switched gradients off half-way
+            products = h.flatten(1) @ normals.to(h).clone().T
+            last = products.shape[1] - 1
+            pulled = [
+                torch.autograd.grad(products[:, index].sum(), sample, retain_graph=index < last)[0]
+                for index in range(products.shape[1])
+            ]
+        home = x_t.device
+        return eps.to(home), h.detach().to(home), torch.stack(pulled, 1).to(home)
+
     @torch.inference_mode()
     def _call(self, x_t: Tensor, t: int | Tensor, change_h: Callable[[Tensor], Tensor] | None) -> tuple[Tensor, Tensor]:
+        return self._forward(x_t, t, change_h)
+
+    def _forward(
+        self, x_t: Tensor, t: int | Tensor, change_h: Callable[[Tensor], Tensor] | None
+    ) -> tuple[Tensor, Tensor]:
         if x_t.shape[1:] != (self.channels, self.image_size, self.image_size):
             raise ValueError(
                 f"the model works on {self.channels} x {self.image_size} x {self.image_size} images, "
@@ -108,13 +136,15 @@ class FrozenModel:
             raise RuntimeError("the network's bottleneck was not called")
         out = out[:, : folded.shape[1]].float()  # networks that learn the variance put it behind the noise
         eps = F.pixel_shuffle(out, self._fold) if self._fold > 1 else out
-        return eps.contiguous().to(home), seen.float().contiguous().to(home)
+        return eps.contiguous().to(home), seen.to(home)
 
     def _at_bottleneck(self, _module: object, _inputs: object, output: Tensor) -> Tensor:
-        self._seen_h = output
+        self._seen_h = output.float().contiguous()
+        if torch.is_grad_enabled():  # a pullback: nothing beyond the bottleneck is asked for its gradient
+            torch.set_grad_enabled(False)  # the block in `pullback` that called sets it back at its end
         if self._change_h is None:
             return output
-        changed = self._change_h(output.float().contiguous())
+        changed = self._change_h(self._seen_h)
         return changed.to(output.device, output.dtype).contiguous(memory_format=torch.channels_last)
 
 

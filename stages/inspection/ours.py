@@ -15,7 +15,7 @@ from boundaryflow.storage.shards import read_shard
 from boundaryflow.storage.tables import read_json, table_schema
 from boundaryflow.tensor_files import read_about
 
-_FACTS = ("ingest.json", "label.json", "mixing.json", "invert.json", "edit.json", "metrics.json")
+_FACTS = ("ingest.json", "label.json", "mixing.json", "invert.json", "observe.json", "edit.json", "metrics.json")
 
 
 def about(path: Path) -> dict[str, Any] | None:
@@ -52,16 +52,17 @@ def _about_tensors(path: Path) -> dict[str, Any] | None:
 
 def _about_boundary(path: Path) -> dict[str, Any]:
     boundaries = load_boundaries(path)
-    first = next(iter(boundaries.values()))
+    planes = boundaries.all
+    first = next(iter(planes.values()))
     facts: dict[str, Any] = {
         "what": "a boundary",
         "attribute": first.attribute,
-        "timestep": first.t_mix,
+        "timestep": first.t,
         "model sha256": first.model_sha256,
     }
-    for space, boundary in boundaries.items():
+    for name, boundary in planes.items():
         calibration = vars(boundary.calibration)
-        facts[f"{space}-space"] = {
+        facts[f"{name}-space" if name == boundary.space else f"noised, {name}"] = {
             "dimensions": boundary.normal.numel(),
             "intercept": float(boundary.intercept),
             **{name.replace("_", " "): value for name, value in calibration.items()},

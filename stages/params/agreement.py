@@ -189,12 +189,23 @@ def _about_path(dataset: DatasetParams) -> Iterator[str]:
             f"invert.num_steps: is {num_steps}, but from 0 to mixing.{key} ({highest}) there are {highest + 1} "
             "timesteps; lower it"
         )
+    observe = dataset.observe
+    if observe.num_steps > observe.t_max + 1:
+        yield (
+            f"observe.num_steps: is {observe.num_steps}, but from 0 to observe.t_max ({observe.t_max}) there are "
+            f"{observe.t_max + 1} timesteps; lower it"
+        )
 
 
 def _about_edits(dataset: DatasetParams) -> Iterator[str]:
     edit = dataset.edit
     if edit.h_window[0] < edit.h_window[1]:
         yield "edit.h_window: must go from the noisy end down, such as [1.0, 0.3]"
+    if edit.method == "guided" and dataset.observe.max_images < 8:
+        yield (
+            f"observe.max_images: is {dataset.observe.max_images}, must be at least 8 with edit.method: guided; raise "
+            "it, or set edit.method: single_step"
+        )
     for space, scale in (("eps", edit.eps_scale), ("h", edit.h_scale)):
         if scale > 0 and space not in dataset.boundary.spaces:
             yield f"edit.{space}_scale: is {scale}, but boundary.spaces has no {space}; add it or set 0"
@@ -211,6 +222,8 @@ def _about_edits(dataset: DatasetParams) -> Iterator[str]:
 
 
 def _about_paper_mode(dataset: DatasetParams) -> Iterator[str]:
+    if dataset.edit.method != "single_step":
+        yield "edit.method: is guided, must be single_step; paper_mode moves once, at the mixing step"
     for space in ("eps", "h"):
         if space not in dataset.boundary.spaces:
             yield f"boundary.spaces: has no {space}; paper_mode moves in both spaces, add it or set paper_mode: false"

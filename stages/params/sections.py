@@ -302,15 +302,39 @@ class InvertParams(Section):
     store_dtype: Literal["float16", "float32"]
 
 
+class ObserveParams(Section):
+    """The noise levels at which the guided edit follows the hyperplanes."""
+
+    t_max: int = Field(ge=1, le=999)
+    num_steps: int = Field(ge=2, le=1000)
+    max_images: int = Field(ge=0)
+    store_dtype: Literal["float16", "float32"]
+
+
 class BoundaryParams(Section):
     """The hyperplanes."""
 
     spaces: list[Literal["eps", "h"]] = Field(min_length=1)
+    estimator: Literal["svm", "ridge", "mean"]
     c: float = Field(gt=0)
+    ridge: float | None = Field(gt=0)
+    min_auc: float = Field(ge=0.5, lt=1)
     num_bootstraps: int = Field(ge=0, le=1000)
     min_confidence: float = Field(ge=0.5, lt=1)
     balance: bool
+    balance_others: bool
     max_per_class: int | None = Field(ge=2)
+
+
+class GuidedParams(Section):
+    """How images are led across boundaries; see `boundaryflow.editing.Guidance`."""
+
+    certainty: float = Field(ge=0.5, lt=1)
+    look_ahead: bool
+    hold: float = Field(ge=0)
+    sparsity: float = Field(ge=0)
+    region: Share
+    num_draws: int = Field(ge=1)
 
 
 class EditParams(Section):
@@ -318,6 +342,8 @@ class EditParams(Section):
 
     split: Literal["train", "val", "test"]
     max_images: int = Field(ge=1)
+    method: Literal["guided", "single_step"]
+    guided: GuidedParams
     eta: Share
     correction: bool
     eps_scale: float = Field(ge=0)
@@ -355,6 +381,7 @@ class DatasetParams(Section):
     label: LabelParams
     mixing: MixingParams
     invert: InvertParams
+    observe: ObserveParams
     boundary: BoundaryParams
     edit: EditParams
     evaluate: EvaluateParams

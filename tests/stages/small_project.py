@@ -15,7 +15,7 @@ import yaml
 from diffusers import UNet2DModel
 
 ROOT = Path(__file__).parents[2]
-STAGES = ("ingest", "label", "mixing", "invert", "boundary", "edit")
+STAGES = ("ingest", "label", "mixing", "invert", "observe", "boundary", "edit")
 
 
 def write_project(folder: Path, **changes: Any) -> Path:
@@ -57,7 +57,8 @@ def write_project(folder: Path, **changes: Any) -> Path:
     }
     avatars["mixing"].update(rule="fixed", fixed_t=300, num_images=16, num_sampled=4, num_steps=4)
     avatars["invert"].update(num_steps=4)
-    avatars["boundary"].update(num_bootstraps=2)
+    avatars["observe"].update(t_max=300, num_steps=4)
+    avatars["boundary"].update(num_bootstraps=2, min_auc=0.5)
     avatars["edit"].update(
         max_images=10, strengths=[0.0, 1.0], edits={"hat": {"hat": "flip"}, "dark": {"dark_skin": "add"}}
     )

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from boundaryflow.boundary import Boundary, Calibration
+from boundaryflow.boundary import Boundaries, Boundary, Calibration
 from boundaryflow.boundary.hyperplane import Space
 from boundaryflow.errors import BoundaryError
 from stages.editor import Editor, EditSettings
@@ -25,7 +25,11 @@ SETTINGS = EditSettings(
     strengths=(0.0, 1.0, -1.0),
     paper_mode=False,
     dtype="float32",
+    method="single_step",
+    guided={"certainty": 0.9, "look_ahead": True, "hold": 1.0, "sparsity": 0.0, "region": 0.0, "num_draws": 1},
+    timesteps=(0, 60, 200),
 )
+GUIDED = dataclasses.replace(SETTINGS, method="guided")
 IDS = ["a", "b", "c"]
 
 
@@ -33,13 +37,13 @@ def images() -> torch.Tensor:
     return 0.5 * torch.randn(3, 3, 4, 4, generator=torch.Generator().manual_seed(0))
 
 
-def boundaries(attribute: str = "hat", t_mix: int = 400) -> dict[Space, Boundary]:
+def boundaries(attribute: str = "hat", t_mix: int = 400) -> Boundaries:
     made: dict[Space, Boundary] = {}
     for space, dim in (("eps", 48), ("h", 3)):
         normal = torch.randn(dim, generator=torch.Generator().manual_seed(len(attribute)))
         calibration = Calibration(2.0, -1.0, 1.0, 0.9, 10)
         made[space] = Boundary(normal / normal.norm(), 0.1, space, t_mix, attribute, "f" * 64, calibration)  # pyright: ignore[reportArgumentType]
-    return made
+    return Boundaries(attribute, made, tuple(dataclasses.replace(made["h"], t=t) for t in (60, 200)))
 
 
 def edited(settings: EditSettings = SETTINGS, rows: tuple[int, ...] = (0, 1, 2), run_seed: int = 0) -> torch.Tensor:
@@ -92,13 +96,47 @@ def test_paper_mode_with_two_attributes_is_refused() -> None:
 def test_boundary_of_another_timestep_is_refused() -> None:
     editor = Editor(GaussianModel(), SETTINGS, 0)
     source = editor.open(images(), IDS)
-    with pytest.raises(BoundaryError, match="holds at t_mix 300, not 400"):
+    with pytest.raises(BoundaryError, match="holds at timestep 300, not 400"):
         editor.edit(source, [0], [boundaries(t_mix=300)], torch.ones(1, 1))
 
 
 def test_missing_space_says_how_to_mend_it() -> None:
     editor = Editor(GaussianModel(), SETTINGS, 0)
     source = editor.open(images(), IDS)
-    only_eps: dict[Space, Boundary] = {"eps": boundaries()["eps"]}
+    only_eps = Boundaries("hat", {"eps": boundaries().at_mixing_step["eps"]})
     with pytest.raises(BoundaryError, match="no plane in h-space; add h to boundary.spaces"):
         editor.edit(source, [0], [only_eps], torch.ones(1, 1))
+
+
+def test_guided_edit_returns_the_input_at_strength_zero_bit_for_bit() -> None:
+    result = edited(GUIDED)
+    assert torch.equal(result[:, 0], images())
+    assert (result[:, 1] - images()).abs().max() > 0.01
+
+
+def test_guided_edit_of_rows_is_the_same_alone_and_together() -> None:
+    torch.testing.assert_close(edited(GUIDED, rows=(2,))[0], edited(GUIDED)[2])
+
+
+def test_guided_edit_has_other_noise_for_another_seed() -> None:
+    editor = Editor(GaussianModel(), GUIDED, 0)
+    first, second = editor.open(images(), IDS), Editor(GaussianModel(), GUIDED, 1).open(images(), IDS)
+    assert first.noised is not None
+    assert second.noised is not None
+    assert not torch.equal(first.noised.noise(60, 0), second.noised.noise(60, 0))
+
+
+def test_attributes_that_are_edited_are_not_held() -> None:
+    editor = Editor(GaussianModel(), GUIDED, 0)
+    source = editor.open(images(), IDS)
+    alone = editor.edit(source, [0], [boundaries()], torch.ones(1, 1))
+    torch.testing.assert_close(editor.edit(source, [0], [boundaries()], torch.ones(1, 1), [boundaries()]), alone)
+
+
+def test_which_images_have_an_attribute_is_read_off_the_best_plane() -> None:
+    editor = Editor(GaussianModel(), GUIDED, 0)
+    source = editor.open(images(), IDS)
+    plane = boundaries().noised[0]
+    assert source.noised is not None
+    expected = plane.signed_distance(source.noised.h[60, 0]) > plane.calibration.middle
+    assert torch.equal(editor.has(source, boundaries()), expected)

@@ -43,3 +43,8 @@ class GaussianModel:
 
     def eps_with_h_shift(self, x_t: Tensor, t: int | Tensor, shift: Tensor) -> Tensor:
         return self._exact(x_t, t) + shift
+
+    def pullback(self, x_t: Tensor, t: int | Tensor, normals: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        eps, h = self.eps_and_h(x_t, t)
+        spread = normals[None, :, :, None, None] / (self.image_size * self.image_size)
+        return eps, h, spread.expand(len(x_t), -1, -1, self.image_size, self.image_size)

@@ -8,11 +8,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from sklearn.linear_model import Ridge
 from sklearn.svm import SVC
 
-from boundaryflow.boundary import Boundary, Calibration, Gram, fit_boundary, load_boundaries, save_boundaries
+from boundaryflow.boundary import (
+    Boundaries,
+    Boundary,
+    Calibration,
+    Gram,
+    balancing_weights,
+    fit_boundary,
+    load_boundaries,
+    save_boundaries,
+)
+from boundaryflow.boundary.fit import RIDGES
 from boundaryflow.errors import BoundaryError
 
 
@@ -22,7 +31,7 @@ def boundary(space: str = "eps", dim: int = 12, seed: int = 0) -> Boundary:
         normal=normal / normal.norm(),
         intercept=0.3,
         space=space,  # pyright: ignore[reportArgumentType]
-        t_mix=500,
+        t=500,
         attribute="smiling",
         model_sha256="a" * 64,
         calibration=Calibration(2.0, -1.0, 0.5, 0.9, 40),
@@ -37,22 +46,16 @@ def two_classes(num: int = 60, dim: int = 200, gap: float = 4.0) -> tuple[torch.
     return latents.reshape(num, 2, 10, dim // 20), labels
 
 
-@settings(deadline=None, max_examples=30)
-@given(target=st.floats(-50, 50), seed=st.integers(0, 100))
-def test_move_to_lands_on_the_target(target: float, seed: int) -> None:
-    latents = torch.randn(3, 3, 2, 2, generator=torch.Generator().manual_seed(seed))
-    moved = boundary(seed=seed).moved_to(latents, target)
-    torch.testing.assert_close(boundary(seed=seed).signed_distance(moved), torch.full((3,), target), atol=1e-4, rtol=0)
-
-
 def test_save_then_load_gives_the_same(tmp_path: Path) -> None:
     path = tmp_path / "smiling.safetensors"
-    saved = {"eps": boundary("eps"), "h": boundary("h", dim=8)}
-    save_boundaries(path, saved)  # pyright: ignore[reportArgumentType]
+    noised = tuple(dataclasses.replace(boundary("h", dim=8, seed=t), t=t) for t in (5, 40, 300))
+    saved = Boundaries("smiling", {"eps": boundary("eps"), "h": boundary("h", dim=8)}, noised)
+    save_boundaries(path, saved)
     first = path.read_bytes()
-    for space, loaded in load_boundaries(path).items():
-        torch.testing.assert_close(loaded.normal, saved[space].normal)
-        assert dataclasses.replace(loaded, normal=saved[space].normal) == saved[space]
+    assert list(load_boundaries(path).all) == ["eps", "h", "h@5", "h@40", "h@300"]
+    for name, loaded in load_boundaries(path).all.items():
+        torch.testing.assert_close(loaded.normal, saved.all[name].normal)
+        assert dataclasses.replace(loaded, normal=saved.all[name].normal) == saved.all[name]
     save_boundaries(path, load_boundaries(path))
     assert path.read_bytes() == first
     assert [p.name for p in tmp_path.iterdir()] == ["smiling.safetensors"]
@@ -60,7 +63,7 @@ def test_save_then_load_gives_the_same(tmp_path: Path) -> None:
 
 def test_damaged_file_is_one_clear_line(tmp_path: Path) -> None:
     path = tmp_path / "smiling.safetensors"
-    save_boundaries(path, {"eps": boundary()})
+    save_boundaries(path, Boundaries("smiling", {"eps": boundary()}))
     path.write_bytes(path.read_bytes()[:-3])
     with pytest.raises(BoundaryError, match="not a whole safetensors file"):
         load_boundaries(path)
@@ -71,7 +74,7 @@ def test_damaged_file_is_one_clear_line(tmp_path: Path) -> None:
 def test_wrong_model_or_timestep_is_refused() -> None:
     with pytest.raises(BoundaryError, match="fitted on model aaaaaaaaaaaa, not bbbbbbbbbbbb"):
         boundary().check_fits("b" * 64, 500)
-    with pytest.raises(BoundaryError, match="holds at t_mix 500, not 400"):
+    with pytest.raises(BoundaryError, match="holds at timestep 500, not 400"):
         boundary().check_fits("a" * 64, 400)
 
 
@@ -79,7 +82,7 @@ def test_fit_is_the_plane_of_a_linear_svc_on_the_latents() -> None:
     latents, labels = two_classes()
     train, held_out = np.arange(40), np.arange(40, 60)
     fitted, report = fit_boundary(
-        Gram.of(latents), labels, train, held_out, space="eps", t_mix=500, attribute="a", model_sha256="m"
+        Gram.of(latents), labels, train, held_out, space="eps", t=500, attribute="a", model_sha256="m"
     )
     direct = SVC(kernel="linear", C=1.0).fit(latents.flatten(1).numpy()[train], labels[train])
     norm = np.linalg.norm(direct.coef_)
@@ -102,7 +105,7 @@ def test_bootstrap_cosine_tells_a_steady_normal_from_noise() -> None:
             train,
             held_out,
             space="h",
-            t_mix=1,
+            t=1,
             attribute="a",
             model_sha256="m",
             num_bootstraps=6,
@@ -121,7 +124,87 @@ def test_one_class_only_is_refused_with_the_counts() -> None:
             np.arange(40),
             np.arange(40, 60),
             space="h",
-            t_mix=1,
+            t=1,
             attribute="hat",
             model_sha256="m",
         )
+
+
+def test_plane_of_another_path_or_none_is_refused() -> None:
+    path = tuple(dataclasses.replace(boundary("h"), t=t) for t in (5, 40))
+    with pytest.raises(BoundaryError, match="plane at timestep 40, which is not on the path"):
+        Boundaries("smiling", {}, path).along_path([5, 50], "a" * 64)
+    with pytest.raises(BoundaryError, match="fitted on model aaaaaaaaaaaa, not bbbbbbbbbbbb"):
+        Boundaries("smiling", {}, path).along_path([5, 40], "b" * 64)
+    with pytest.raises(BoundaryError, match="told apart at any noise level .*boundary.min_auc"):
+        Boundaries("smiling", {}).along_path([5, 40], "a" * 64)
+    assert Boundaries("smiling", {}).along_path([5, 40], "a" * 64, may_be_empty=True) == ()
+
+
+def ridge_fit(ridge: float | None, weights: np.ndarray | None = None) -> tuple[Boundary, Gram]:
+    latents, labels = two_classes(gap=1.0)
+    gram = Gram.of(latents + 3)
+    where = {"space": "h", "t": 1, "attribute": "a", "model_sha256": "m", "estimator": "ridge"}
+    fitted, _ = fit_boundary(gram, labels, np.arange(40), np.arange(40, 60), ridge=ridge, weights=weights, **where)  # pyright: ignore[reportArgumentType]
+    return fitted, gram
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_ridge_is_scikit_learns_ridge_on_the_latents(weighted: bool) -> None:
+    weights = np.random.default_rng(0).uniform(0.5, 2, 60) if weighted else None
+    fitted, gram = ridge_fit(0.3, weights)
+    latents, y = gram.latents[:40].double().numpy(), np.where(two_classes()[1][:40], 1.0, -1.0)
+    share = np.full(40, 1 / 40) if weights is None else weights[:40] / weights[:40].sum()
+    centred = latents - share @ latents
+    penalty = 0.3 * (share @ (centred**2).sum(1)) / 39
+    direct = Ridge(alpha=penalty).fit(latents, y, sample_weight=share).coef_
+    assert fitted.normal.double().numpy() @ direct / np.linalg.norm(direct) == pytest.approx(1, abs=1e-6)
+
+
+def test_ridge_chosen_by_leave_one_out_is_the_one_brute_force_finds() -> None:
+    chosen, gram = ridge_fit(None)
+    latents, y = gram.latents[:40].double().numpy(), np.where(two_classes()[1][:40], 1.0, -1.0)
+    mean_eigenvalue = ((latents - latents.mean(0)) ** 2).sum() / 40 / 39
+    errors: dict[float, float] = {}
+    for ridge in RIDGES:
+        left_out = []
+        for row in range(40):
+            rest = np.arange(40) != row
+            model = Ridge(alpha=ridge * mean_eigenvalue * 40).fit(latents[rest], y[rest])
+            left_out.append(float(model.predict(latents[row : row + 1])[0]) - y[row])
+        errors[ridge] = float(np.mean(np.square(left_out)))
+    best = min(errors, key=errors.__getitem__)
+    assert best not in (RIDGES[0],)
+    torch.testing.assert_close(chosen.normal, ridge_fit(best)[0].normal)
+
+
+def test_mean_is_the_line_between_the_class_means() -> None:
+    latents, labels = two_classes()
+    fitted, _ = fit_boundary(
+        Gram.of(latents), labels, np.arange(40), np.arange(40, 60),
+        space="h", t=1, attribute="a", model_sha256="m", estimator="mean",
+    )  # fmt: skip
+    flat = latents.flatten(1)[:40]
+    line = flat[labels[:40]].mean(0) - flat[~labels[:40]].mean(0)
+    torch.testing.assert_close(fitted.normal, line / line.norm(), atol=1e-4, rtol=0)
+    middle = (flat[labels[:40]].mean(0) + flat[~labels[:40]].mean(0)) / 2
+    assert float(fitted.normal @ middle) + fitted.intercept == pytest.approx(0, abs=1e-4)
+
+
+def test_balancing_weights_make_the_other_attributes_as_frequent_on_both_sides() -> None:
+    rng = np.random.default_rng(0)
+    hat = rng.random(2000) < 0.5
+    others = np.stack([rng.random(2000) < np.where(hat, 0.9, 0.2), rng.random(2000) < 0.5], 1).astype(float)
+    others[rng.random(2000) < 0.1, 0] = np.nan
+    weights = balancing_weights(hat, others)
+    assert weights[hat].mean() == pytest.approx(1)
+    assert weights.max() <= 10
+    for column in others.T:
+        known = ~np.isnan(column)
+        shares = [np.average(column[side & known], weights=weights[side & known]) for side in (hat, ~hat)]
+        assert shares[0] == pytest.approx(shares[1], abs=0.01)
+
+
+def test_reach_is_half_the_gap_or_where_the_class_is_sure() -> None:
+    assert Calibration(2.0, -1.0, 0.1, 0.9, 10).reach(3.0) == pytest.approx(1.5)
+    assert Calibration(2.0, -1.0, 3.0, 0.9, 10).reach(3.0) == pytest.approx(9.0)

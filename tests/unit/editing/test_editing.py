@@ -15,7 +15,6 @@ from boundaryflow.editing import (
     Move,
     choose_mixing_step,
     edit,
-    edit_at_strengths,
     measure_curves,
     paper_edit,
     paper_invert,
@@ -30,7 +29,7 @@ def boundary(direction: torch.Tensor, attribute: str = "a", space: str = "eps") 
         normal=direction / direction.norm(),
         intercept=0.0,
         space=space,  # pyright: ignore[reportArgumentType]
-        t_mix=500,
+        t=500,
         attribute=attribute,
         model_sha256="f" * 64,
         calibration=Calibration(1.0, -1.0, 1.0, 1.0, 2),
@@ -176,11 +175,9 @@ def test_separability_of_nothing_says_what_is_missing() -> None:
 
 
 def test_classes_that_do_not_differ_give_no_direction() -> None:
-    model = GaussianModel()
-    inversion = invert(model, images(), timestep_path(500, 10))
     useless = replace(boundary(torch.ones(48)), calibration=Calibration(-0.1, 0.1, 1.0, 0.4, 20))
-    with pytest.raises(BoundaryError, match=r"do not\s+differ \(gap -0.2, AUC 0.40\)"):
-        edit_at_strengths(model, inversion, {"eps": [useless]}, torch.ones(3, 1), [1.0], scales={"eps": 1.0})
+    with pytest.raises(BoundaryError, match=r"do not differ at timestep 500 \(gap -0.2, AUC 0.40\)"):
+        useless.check_fits("f" * 64, 500)
 
 
 def test_normals_of_one_line_are_refused() -> None:

@@ -1,0 +1,107 @@
+"""Stage observe: what the bottleneck of every labelled image is at many noise levels."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from boundaryflow.diffusion import noised, timestep_path
+from boundaryflow.rng import item_noise
+from boundaryflow.storage.images import to_model_range
+from boundaryflow.storage.shards import ShardJob, fingerprint, load_items, shard_index
+from boundaryflow.storage.tables import read_json, read_table, write_json, write_table
+from stages.frozen_model import batch_size, open_model, resolve_dtype
+from stages.params import load_params
+from stages.process import entry, own_folder
+from stages.sharding import code_hash, run_sharded
+
+CODE = ("stages/observe.py", "boundaryflow/diffusion", "boundaryflow/models")
+SCHEMA = "noised/1"
+DENSITY = 1.5  # the path's timesteps lie denser towards the image, where a step changes more
+
+
+def tensor_name(t: int) -> str:
+    """What the bottleneck at timestep t is called in a shard."""
+    return f"h_{t:04d}"
+
+
+def run_shard(
+    job: ShardJob, *, ingested: str, model: str, dtype: str, timesteps: list[int], run_seed: int, store_dtype: str
+) -> dict[str, Tensor]:
+    """Bottlenecks of the images that one shard still lacks."""
+    net = open_model(model, dtype)
+    pixels = load_items(Path(ingested), job.missing, ["pixels"])["pixels"]
+    kept: dict[str, list[Tensor]] = {tensor_name(t): [] for t in timesteps}
+    for start in range(0, len(pixels), batch_size()):
+        chunk = pixels[start : start + batch_size()]
+        x_0, ids = to_model_range(chunk, net.value_range), job.missing[start : start + len(chunk)]
+        for t in timesteps:
+            noise = item_noise(run_seed, ids, f"observe {t}", x_0.shape[1:])
+            kept[tensor_name(t)].append(net.eps_and_h(noised(x_0, noise, net.schedule.alpha_bar(t)), t)[1])
+    return {name: torch.cat(parts).to(getattr(torch, store_dtype)).cpu() for name, parts in kept.items()}
+
+
+def run(
+    dataset: str,
+    *,
+    model: str,
+    dtype: str,
+    run_seed: int,
+    t_max: int,
+    num_steps: int,
+    max_images: int,
+    store_dtype: str,
+    shard_size: int,
+) -> int:
+    """Look at what has not been looked at yet; returns the number of images that were."""
+    ingested, out = Path("data/ingest") / dataset, own_folder("observe", dataset)
+    net = open_model(model, dtype)
+    matters = {
+        "dtype": str(resolve_dtype(dtype)).removeprefix("torch."),
+        "run_seed": run_seed,
+        "store_dtype": store_dtype,
+        "timesteps": list(timestep_path(t_max, num_steps, DENSITY)),
+    }
+    upstream = read_json(ingested / "ingest.json")["recipe"]
+    recipe = fingerprint(stage="observe", code=code_hash(*CODE), model=net.sha256, upstream=upstream, **matters)
+    items = chosen_items(dataset, max_images)
+    context = {"ingested": str(ingested), "model": model, **matters}
+    num_computed = run_sharded("observe", out, items, recipe, shard_size, run_shard, context)
+    write_table(out / "index.parquet", shard_index(out), schema=SCHEMA, units={"row": "position in the shard"})
+    write_json(out / "observe.json", {**matters, "model_sha256": net.sha256, "num_items": len(items)})
+    return num_computed
+
+
+def chosen_items(dataset: str, max_images: int) -> list[str]:
+    """Labelled images: the first to fit on, and half as many to calibrate on; ids are hashes, so as good as random."""
+    labels = read_table(Path("data/label") / dataset / "labels.parquet", schema="labels/1").set_index("item_id")
+    labelled = pd.Index(labels.index[labels.notna().any(axis=1)])
+    manifest = read_table(Path("data/ingest") / dataset / "manifest.parquet", schema="manifest/1")
+    usable = manifest[(manifest["status"] == "ok") & manifest["item_id"].isin(labelled)]
+    chosen: list[str] = []
+    for split, limit in (("train", max_images), ("val", (max_images + 1) // 2)):
+        chosen += sorted(usable.loc[usable["split"] == split, "item_id"])[:limit]
+    return sorted(chosen)
+
+
+@entry
+def main() -> None:
+    """Run for the data set named on the command line."""
+    params = load_params()
+    dataset = params.dataset(sys.argv[1])
+    run(
+        sys.argv[1],
+        model=dataset.model,
+        dtype=dataset.dtype,
+        run_seed=params.run_seed,
+        shard_size=dataset.ingest.shard_size,
+        **dataset.observe.model_dump(),
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""The guided edit on the Gaussian model, whose bottleneck is the mean of each channel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from boundaryflow.boundary import Boundary, Calibration
+from boundaryflow.editing import Guidance, NoisedSource, guided_edit, observe_noised
+from boundaryflow.editing.guided import _smallest_step
+from boundaryflow.rng import item_noise
+from tests.unit.gaussian import GaussianModel
+
+PATH = (0, 30, 80, 150, 250)
+PLAIN = Guidance(certainty=0.5, look_ahead=False, hold=0.0, sparsity=0.0, region=0.0, num_draws=1)
+
+
+def images(num: int = 3) -> Tensor:
+    return 0.5 * torch.randn(num, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+
+
+def source(num: int = 3, num_draws: int = 1) -> NoisedSource:
+    ids = [str(index) for index in range(num)]
+    return observe_noised(
+        GaussianModel(),
+        images(num),
+        PATH,
+        lambda t, draw: item_noise(0, ids, f"{t} {draw}", (3, 4, 4)),
+        num_draws=num_draws,
+    )
+
+
+def planes(channel: int = 0, at: Sequence[int] = PATH[1:], far: float = 0.5) -> list[Boundary]:
+    """The mean of one channel, with classes at plus and minus `far`."""
+    normal = torch.zeros(3)
+    normal[channel] = 1.0
+    calibration = Calibration(far, -far, 0.1, 1.0, 20)
+    return [Boundary(normal, 0.0, "h", t, f"channel {channel}", "f" * 64, calibration) for t in at]
+
+
+def means(edited: Tensor) -> Tensor:
+    return edited.mean((-2, -1))
+
+
+def test_strength_zero_and_no_direction_return_the_input_bit_for_bit() -> None:
+    directions = torch.tensor([[1.0], [0.0], [-1.0]])
+    edited = guided_edit(GaussianModel(), source(), [planes()], directions, [0.0, 1.0], PLAIN)
+    assert torch.equal(edited[:, 0], images())
+    assert torch.equal(edited[1, 1], images()[1])
+    assert not torch.equal(edited[0, 1], images()[0])
+
+
+def test_edit_goes_the_way_that_is_asked_for() -> None:
+    directions = torch.tensor([[1.0], [1.0], [-1.0]])
+    edited = guided_edit(GaussianModel(), source(), [planes()], directions, [1.0, -1.0], PLAIN)
+    moved = means(edited)[:, :, 0] - means(images())[:, None, 0]
+    assert (moved[:, 0] * directions[:, 0] > 0.1).all()
+    assert (moved[:, 1] * directions[:, 0] < -0.1).all()
+
+
+def test_other_channels_do_not_move() -> None:
+    edited = guided_edit(GaussianModel(), source(), [planes()], torch.ones(3, 1), [1.0], PLAIN)
+    torch.testing.assert_close(edited[:, 0, 1:], images()[:, 1:], atol=1e-5, rtol=0)
+
+
+@settings(deadline=None, max_examples=20)
+@given(weak=st.floats(0.1, 1.4), more=st.floats(0.1, 1.0))
+def test_more_strength_goes_farther(weak: float, more: float) -> None:
+    edited = guided_edit(GaussianModel(), source(), [planes()], torch.ones(3, 1), [weak, weak + more], PLAIN)
+    assert (means(edited)[:, 1, 0] > means(edited)[:, 0, 0]).all()
+
+
+def test_image_that_is_there_already_stays() -> None:
+    edited = guided_edit(GaussianModel(), source(), [planes(far=0.0001)], torch.ones(3, 1), [1.0], PLAIN)
+    there = means(images())[:, 0] > 0.3
+    torch.testing.assert_close(edited[there, 0], images()[there], atol=1e-3, rtol=0)
+
+
+def test_two_attributes_are_both_set() -> None:
+    directions = torch.tensor([[1.0, -1.0]]).repeat(3, 1)
+    edited = guided_edit(GaussianModel(), source(), [planes(0), planes(1)], directions, [1.0], PLAIN)
+    assert (means(edited)[:, 0, 0] > means(images())[:, 0]).all()
+    assert (means(edited)[:, 0, 1] < means(images())[:, 1]).all()
+
+
+def test_held_attribute_that_goes_with_the_edited_one_moves_less() -> None:
+    oblique, ones = planes(1), torch.ones(3, 1)
+    both = torch.tensor([0.8, 0.6, 0.0])  # the edited attribute goes with the held one
+    edited_planes = [replace(plane, normal=both) for plane in planes()]
+    moved = []
+    for hold in (0.0, 1.0, 100.0):
+        guidance = replace(PLAIN, hold=hold)
+        edited = guided_edit(GaussianModel(), source(), [edited_planes], ones, [1.0], guidance, held=[oblique])
+        moved.append(float((means(edited)[:, 0, 1] - means(images())[:, 1]).abs().mean()))
+    assert moved[0] > moved[1] > moved[2]
+    assert moved[2] < 0.05 * moved[0]
+
+
+def test_mask_keeps_the_rest_as_it_is() -> None:
+    mask = torch.zeros(3, 4, 4)
+    mask[:, :2] = 1
+    edited = guided_edit(GaussianModel(), source(), [planes()], torch.ones(3, 1), [1.0], PLAIN, mask=mask)
+    assert torch.equal(edited[:, 0, :, 2:], images()[:, :, 2:])
+    assert not torch.equal(edited[:, 0, :, :2], images()[:, :, :2])
+
+
+def test_small_changes_fade_out() -> None:
+    sparse = replace(PLAIN, sparsity=100.0)
+    edited = guided_edit(GaussianModel(), source(), [planes()], torch.ones(3, 1), [1.0], sparse)
+    torch.testing.assert_close(edited[:, 0], images())
+
+
+def test_draws_are_averaged_and_the_same_for_every_strength() -> None:
+    guidance = replace(PLAIN, num_draws=2, look_ahead=True)
+    twice = source(num_draws=2)
+    edited = guided_edit(GaussianModel(), twice, [planes()], torch.ones(3, 1), [0.7, 0.7], guidance)
+    assert torch.equal(edited[:, 0], edited[:, 1])
+    alone = guided_edit(GaussianModel(), twice.take([1]), [planes()], torch.ones(1, 1), [0.7], guidance)
+    torch.testing.assert_close(alone[0], edited[1, :1])
+
+
+def test_plane_off_the_path_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"planes at timesteps \[77\], which are not on the path"):
+        guided_edit(GaussianModel(), source(), [planes(at=(77,))], torch.ones(3, 1), [1.0], PLAIN)
+
+
+def test_smallest_step_solves_its_own_problem() -> None:
+    generator = torch.Generator().manual_seed(3)
+    gradients, missing = torch.randn(2, 3, 1, 3, 3, generator=generator), torch.randn(2, 3, generator=generator)
+    step = _smallest_step(gradients, missing, 1, 2.0)
+    flat = gradients.flatten(2)
+
+    def cost(candidate: Tensor) -> Tensor:
+        lack = (flat[:, 1:] @ candidate.flatten(1)[..., None])[..., 0] - missing[:, 1:]
+        unit = (flat[:, 1:] ** 2).sum(2).mean(1)
+        return (candidate**2).flatten(1).sum(1) + 2.0 * (lack**2).sum(1) / unit
+
+    reached = (flat[:, :1] @ step.flatten(1)[..., None])[..., 0]
+    torch.testing.assert_close(reached, missing[:, :1], atol=1e-4, rtol=1e-4)
+    for seed in range(20):  # any other step that reaches it costs more
+        other = 0.1 * torch.randn(2, 9, generator=torch.Generator().manual_seed(seed))
+        along = flat[:, 0] / flat[:, 0].norm(dim=1, keepdim=True)
+        other = other - (other * along).sum(1, keepdim=True) * along
+        assert (cost(step + other.reshape(step.shape)) > cost(step)).all()
