@@ -101,13 +101,13 @@ class Editor:
         """Do once what all edits of these images need, and what strength 0 gives."""
         settings = self._settings
         if settings.is_guided:
-            shape, draws = tuple(x_0.shape[1:]), int(settings.guided["num_draws"])
+            shape, guidance = tuple(x_0.shape[1:]), Guidance(**settings.guided)
             noised = observe_noised(
                 self._model,
                 x_0,
                 settings.timesteps,
                 lambda t, draw: item_noise(self._run_seed, item_ids, f"guided {t} {draw}", shape),
-                num_draws=draws,
+                num_noises=guidance.num_noises,
             )
             return Source(item_ids, x_0.float(), noised=noised)
         if settings.paper_mode:

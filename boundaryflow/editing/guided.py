@@ -6,8 +6,9 @@ predictions is how the edit has to go on (Kulikov et al. 2025, "FlowEdit", for t
 flows). The edit itself comes from the boundaries: at each timestep the smallest change of this very
 image that brings its bottleneck to the place asked for, found by pulling the normals back through
 the network (Park et al. 2023, section 3), while the attributes that nothing is asked of are led
-back to where they are in the unedited image. With nothing asked for, nothing differs, and the
-image returns bit for bit.
+back to their side. One pass down the path leaves an edit half done where each noise level sees
+another part of it; further passes, with other noise, start from what the last one left. With
+nothing asked for, nothing differs, and the image returns bit for bit.
 """
 
 from __future__ import annotations
@@ -38,14 +39,15 @@ class Guidance:
         look_ahead: Ask the network what it makes of each step before it is taken, and leave out
             what it would denoise away: one more network call a timestep. By Tweedie's formula
             this multiplies the step by the covariance of the images that fit the noisy sample.
-        hold: How strictly the attributes that nothing is asked of are led back to where they are
-            in the unedited image; 0 is not at all. A step minimises |step|^2 + hold * sum over
-            them of (what they lack - their part of the step)^2, in units of their normals' mean
+        hold: How strictly the attributes that nothing is asked of are kept from going towards
+            their other side; 0 is not at all. A step minimises |step|^2 + hold * sum over them of
+            (what they lack - their part of the step)^2, in units of their normals' mean
             pulled-back length.
         sparsity: Changes smaller than this fade out at every timestep, in model range; 0 keeps all.
         region: The edit is kept where the smoothed change is above this share of its largest
             value, fading to nothing at half of that; 0 keeps it everywhere.
         num_draws: Noises at each timestep, whose edits are averaged; at least 1.
+        num_passes: How often the path is walked down; at least 1.
     """
 
     certainty: float
@@ -54,6 +56,12 @@ class Guidance:
     sparsity: float
     region: float
     num_draws: int
+    num_passes: int
+
+    @property
+    def num_noises(self) -> int:
+        """How many noises an edit needs at each timestep."""
+        return self.num_draws * self.num_passes
 
 
 @dataclass(frozen=True)
@@ -92,7 +100,7 @@ def observe_noised(
     timesteps: Sequence[int],
     noise: Callable[[int, int], Tensor],
     *,
-    num_draws: int = 1,
+    num_noises: int = 1,
 ) -> NoisedSource:
     """Look at images at every timestep of a path, noise added: one network call each, for all edits.
 
@@ -101,13 +109,13 @@ def observe_noised(
         x_0: Images in model range.
         timesteps: Rising path.
         noise: Gives the noise of a timestep and a draw; the same whenever it is asked.
-        num_draws: Noises at each timestep.
+        num_noises: Noises at each timestep, see `Guidance.num_noises`.
     """
     x_0 = x_0.float()
     eps: dict[tuple[int, int], Tensor] = {}
     h: dict[tuple[int, int], Tensor] = {}
     for t in timesteps:
-        for draw in range(num_draws):
+        for draw in range(num_noises):
             sample = noised(x_0, noise(t, draw), model.schedule.alpha_bar(t))
             eps[t, draw], h[t, draw] = model.eps_and_h(sample, t)
     return NoisedSource(x_0, tuple(timesteps), noise, eps, h)
@@ -169,12 +177,14 @@ class _Planes:
     Attributes:
         columns: Which of the attributes asked for have one here.
         edited: Their planes.
+        every: The E planes of the edited attributes and the H of held ones.
         normals: [E+H,D] of all.
         intercepts: [E+H] of all.
     """
 
     columns: list[int]
     edited: list[Boundary]
+    every: list[Boundary]
     normals: Tensor
     intercepts: Tensor
 
@@ -194,11 +204,15 @@ class _Planes:
         """
         lack = unedited - now
         num = len(self.edited)
+        side = torch.sign(unedited - torch.tensor([b.calibration.middle for b in self.every]).to(now))
+        lack = (lack * side).clamp(min=0) * side  # deeper into its own side is no loss
         sign = asked[:, self.columns] * (1.0 if strength > 0 else -1.0)
         middle = torch.tensor([b.calibration.middle for b in self.edited]).to(now)
         reach = torch.tensor([b.calibration.reach(log_odds) for b in self.edited]).to(now)
         way = ((middle + sign * reach - unedited[:, :num]) * sign).clamp(min=0) * abs(strength)
-        ahead = (lack[:, :num] * sign + way).clamp(min=0) * sign  # never back: it may have gone too far by itself
+        ahead = ((unedited - now)[:, :num] * sign + way).clamp(
+            min=0
+        ) * sign  # never back: it may have gone too far by itself
         return torch.cat([torch.where(sign == 0, lack[:, :num], ahead), lack[:, num:]], 1)
 
 
@@ -215,6 +229,7 @@ def _by_timestep(
         planes[t] = _Planes(
             [column for column, _ in edited],
             [boundary for _, boundary in edited],
+            every,
             torch.stack([b.normal for b in every]),
             torch.tensor([b.intercept for b in every]),
         )
@@ -235,28 +250,30 @@ def _change(
     log_odds = torch.logit(torch.tensor(guidance.certainty)).item()
     change = torch.zeros_like(source.x_0)
     begun = False
-    for position in reversed(range(len(source.timesteps))):
-        t, t_next = source.timesteps[position], source.timesteps[position - 1] if position else CLEAN
-        begun = begun or t in planes
-        if not begun:  # the two are one as yet
-            continue
-        alpha_bar = model.schedule.alpha_bar(t)
-        fall = _sigma(alpha_bar) - _sigma(model.schedule.alpha_bar(t_next))
-        turns: list[Tensor] = []
-        for draw in range(guidance.num_draws):
-            x_t = noised(source.x_0 + change, source.noise(t, draw), alpha_bar)
-            if t in planes:
-                eps, step = _guided_step(
-                    model, x_t, t, source.h[t, draw], planes[t], asked, strength, log_odds, guidance, where
-                )
-                turns.append(step / alpha_bar**0.5 - fall * (eps - source.eps[t, draw]))
-            else:
-                turns.append(-fall * (model.eps(x_t, t) - source.eps[t, draw]))
-        change = change + torch.stack(turns).mean(0)
-        if guidance.sparsity > 0:
-            change = change * _fading(_smoothed(change, _FADE_WIDTH), guidance.sparsity)
-        if where is not None:
-            change = change * where
+    for turn in range(guidance.num_passes):
+        draws = range(turn * guidance.num_draws, (turn + 1) * guidance.num_draws)
+        for position in reversed(range(len(source.timesteps))):
+            t, t_next = source.timesteps[position], source.timesteps[position - 1] if position else CLEAN
+            begun = begun or t in planes
+            if not begun:  # the two are one as yet
+                continue
+            alpha_bar = model.schedule.alpha_bar(t)
+            fall = _sigma(alpha_bar) - _sigma(model.schedule.alpha_bar(t_next))
+            parts: list[Tensor] = []
+            for draw in draws:
+                x_t = noised(source.x_0 + change, source.noise(t, draw), alpha_bar)
+                if t in planes:
+                    eps, step = _guided_step(
+                        model, x_t, t, source.h[t, draw], planes[t], asked, strength, log_odds, guidance, where
+                    )
+                    parts.append(step / alpha_bar**0.5 - fall * (eps - source.eps[t, draw]))
+                else:
+                    parts.append(-fall * (model.eps(x_t, t) - source.eps[t, draw]))
+            change = change + torch.stack(parts).mean(0)
+            if guidance.sparsity > 0:
+                change = change * _fading(_smoothed(change, _FADE_WIDTH), guidance.sparsity)
+            if where is not None:
+                change = change * where
     if guidance.region > 0:
         size = _smoothed(change, _REGION_WIDTH)
         largest = size.flatten(1).quantile(0.98, dim=1).clamp(min=1e-6)[:, None, None, None]

@@ -335,6 +335,7 @@ class GuidedParams(Section):
     sparsity: float = Field(ge=0)
     region: Share
     num_draws: int = Field(ge=1)
+    num_passes: int = Field(ge=1)
 
 
 class EditParams(Section):

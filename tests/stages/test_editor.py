@@ -26,7 +26,15 @@ SETTINGS = EditSettings(
     paper_mode=False,
     dtype="float32",
     method="single_step",
-    guided={"certainty": 0.9, "look_ahead": True, "hold": 1.0, "sparsity": 0.0, "region": 0.0, "num_draws": 1},
+    guided={
+        "certainty": 0.9,
+        "look_ahead": True,
+        "hold": 1.0,
+        "sparsity": 0.0,
+        "region": 0.0,
+        "num_draws": 1,
+        "num_passes": 2,
+    },
     timesteps=(0, 60, 200),
 )
 GUIDED = dataclasses.replace(SETTINGS, method="guided")

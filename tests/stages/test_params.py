@@ -365,7 +365,9 @@ def test_limits_of_the_fit_are_checked(tmp_path: Path) -> None:
 def test_paper_mode_wants_both_spaces_and_one_attribute_an_edit(tmp_path: Path) -> None:
     two = {"both": {"hat": "flip", "dark_skin": "add"}}
     assert lines_of(tmp_path, edit__edits=two, boundary__spaces=["eps"]) == []
-    space, edit = lines_of(tmp_path, paper_mode=True, edit__method="single_step", edit__edits=two, boundary__spaces=["eps"])
+    space, edit = lines_of(
+        tmp_path, paper_mode=True, edit__method="single_step", edit__edits=two, boundary__spaces=["eps"]
+    )
     assert space.startswith("boundary.spaces: has no h; paper_mode moves in both spaces")
     assert edit.startswith("edit.edits.both: has 2 attributes; paper_mode edits one at a time")
 

@@ -18,21 +18,21 @@ from boundaryflow.rng import item_noise
 from tests.unit.gaussian import GaussianModel
 
 PATH = (0, 30, 80, 150, 250)
-PLAIN = Guidance(certainty=0.5, look_ahead=False, hold=0.0, sparsity=0.0, region=0.0, num_draws=1)
+PLAIN = Guidance(certainty=0.5, look_ahead=False, hold=0.0, sparsity=0.0, region=0.0, num_draws=1, num_passes=1)
 
 
 def images(num: int = 3) -> Tensor:
     return 0.5 * torch.randn(num, 3, 4, 4, generator=torch.Generator().manual_seed(0))
 
 
-def source(num: int = 3, num_draws: int = 1) -> NoisedSource:
+def source(num: int = 3, num_noises: int = 1) -> NoisedSource:
     ids = [str(index) for index in range(num)]
     return observe_noised(
         GaussianModel(),
         images(num),
         PATH,
         lambda t, draw: item_noise(0, ids, f"{t} {draw}", (3, 4, 4)),
-        num_draws=num_draws,
+        num_noises=num_noises,
     )
 
 
@@ -117,8 +117,8 @@ def test_small_changes_fade_out() -> None:
 
 
 def test_draws_are_averaged_and_the_same_for_every_strength() -> None:
-    guidance = replace(PLAIN, num_draws=2, look_ahead=True)
-    twice = source(num_draws=2)
+    guidance = replace(PLAIN, num_draws=2, num_passes=2, look_ahead=True)
+    twice = source(num_noises=4)
     edited = guided_edit(GaussianModel(), twice, [planes()], torch.ones(3, 1), [0.7, 0.7], guidance)
     assert torch.equal(edited[:, 0], edited[:, 1])
     alone = guided_edit(GaussianModel(), twice.take([1]), [planes()], torch.ones(1, 1), [0.7], guidance)
