@@ -101,8 +101,9 @@ def _one_dataset(name: str | None) -> str:
     epilog="""\b
 Examples:
   boundaryflow run
-  boundaryflow edit photo.png --attribute eyeglasses --strength 4
-  boundaryflow sweep photo.png --attribute smiling --from -2 --to 2
+  boundaryflow edit photo.png --attribute eyeglasses
+  boundaryflow sweep photo.png --attribute smiling --from 0 --to 2
+  boundaryflow text "a face with a beard" --from "a face" photo.png
   boundaryflow sample -n 16 --attribute smiling --attribute beard=off
   boundaryflow status
   boundaryflow doctor""",
@@ -228,13 +229,13 @@ def _activate(root: Path, new: Sequence[str], datasets: Sequence[str], stages: S
     epilog="""\b
 Examples:
   boundaryflow edit photo.png --attribute smiling
-  boundaryflow edit *.png --attribute eyeglasses --strength -4 --strength 4 --out edited"""
+  boundaryflow edit *.png --attribute eyeglasses --strength 0.5 --strength 1 --out edited"""
 )
 @click.argument("photos", metavar="PHOTO...", nargs=-1, required=True, type=_IMAGE)
 @click.option("--dataset", metavar="NAME", help="Whose model and boundaries [default: the one in params.yaml].")
 @click.option("--attribute", required=True, metavar="NAME", help="What to change.")
 @click.option(
-    "--strength", "strengths", multiple=True, type=float, default=(4.0,), show_default="4.0", help="May be repeated."
+    "--strength", "strengths", multiple=True, type=float, default=(1.0,), show_default="1.0", help="May be repeated."
 )
 @click.option("--out", type=_PATH, default=_OUT / "edit", show_default=True, help="Folder for the pictures.")
 def edit(
@@ -250,12 +251,12 @@ def edit(
         click.echo(path)
 
 
-@cli.command(epilog="\b\nExample:\n  boundaryflow sweep photo.png --attribute smiling --from -2 --to 2 --num 9")
+@cli.command(epilog="\b\nExample:\n  boundaryflow sweep photo.png --attribute smiling --from 0 --to 2 --num 9")
 @click.argument("photo", metavar="PHOTO", type=_IMAGE)
 @click.option("--dataset", metavar="NAME", help="Whose model and boundaries [default: the one in params.yaml].")
 @click.option("--attribute", required=True, metavar="NAME", help="What to change.")
-@click.option("--from", "start", type=float, default=-8.0, show_default=True, help="First strength.")
-@click.option("--to", "stop", type=float, default=8.0, show_default=True, help="Last strength.")
+@click.option("--from", "start", type=float, default=0.0, show_default=True, help="First strength.")
+@click.option("--to", "stop", type=float, default=2.0, show_default=True, help="Last strength.")
 @click.option("--num", type=click.IntRange(2, 101), default=9, show_default=True, help="How many strengths.")
 @click.option("--out", type=_PATH, default=_OUT / "sweep", show_default=True, help="Folder for the strip.")
 def sweep(photo: Path, dataset: str | None, attribute: str, start: float, stop: float, num: int, out: Path) -> None:
@@ -272,14 +273,14 @@ def sweep(photo: Path, dataset: str | None, attribute: str, start: float, stop: 
     epilog="""\b
 Examples:
   boundaryflow sample -n 16 --attribute smiling
-  boundaryflow sample -n 16 --attribute smiling --attribute hat=off --strength 4 --seed 7"""
+  boundaryflow sample -n 16 --attribute smiling --attribute hat=off --strength 1.2 --seed 7"""
 )
 @click.option("-n", "--num", type=click.IntRange(1, 10_000), default=16, show_default=True, help="How many images.")
 @click.option("--dataset", metavar="NAME", help="Whose model and boundaries [default: the one in params.yaml].")
 @click.option(
     "--attribute", "attributes", multiple=True, metavar="NAME[=on|off]", help="With or without it; may be repeated."
 )
-@click.option("--strength", type=click.FloatRange(min=0), default=4.0, show_default=True, help="How far, as in `edit`.")
+@click.option("--strength", type=click.FloatRange(min=0), default=1.0, show_default=True, help="How far, as in `edit`.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Which noise to start from.")
 @click.option("--out", type=_PATH, default=_OUT / "sample", show_default=True, help="Folder for the pictures.")
 def sample(num: int, dataset: str | None, attributes: tuple[str, ...], strength: float, seed: int, out: Path) -> None:
@@ -293,6 +294,68 @@ def sample(num: int, dataset: str | None, attributes: tuple[str, ...], strength:
     click.echo(sample_images(name, num, wanted, seed, out, strength))
 
 
+@cli.command(
+    epilog="""\b
+Examples:
+  boundaryflow text "a face with a beard" --from "a clean-shaven face"
+  boundaryflow text "a person wearing a hat" --from "a person" photo.png --strength 1 --on images
+  boundaryflow text "a red brick church" --from "a church" photo.png --positives generated/"""
+)
+@click.argument("words")
+@click.argument("photos", metavar="[PHOTO]...", nargs=-1, type=_IMAGE)
+@click.option("--from", "start", required=True, metavar="WORDS", help="What describes images as they are.")
+@click.option("--dataset", metavar="NAME", help="Whose model [default: the one in params.yaml].")
+@click.option("--name", metavar="NAME", help="Of the boundary [default: made of the words].")
+@click.option(
+    "--on",
+    type=click.Choice(["samples", "images"]),
+    default="samples",
+    show_default=True,
+    help="Look at images that the model draws, or at the data set's own.",
+)
+@click.option("--positives", type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="DIR",
+              help="Images that show it, made elsewhere; instead of asking CLIP.")  # fmt: skip
+@click.option("--num", type=click.IntRange(30), default=400, show_default=True, help="How many images to look at.")
+@click.option(
+    "--strength", "strengths", multiple=True, type=float, default=(1.0,), show_default="1.0", help="May be repeated."
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of what the model draws.")
+@click.option("--out", type=_PATH, default=_OUT / "text", show_default=True, help="Folder for the pictures.")
+def text(
+    words: str,
+    photos: tuple[Path, ...],
+    start: str,
+    dataset: str | None,
+    name: str | None,
+    on: Any,
+    positives: Path | None,
+    num: int,
+    strengths: tuple[float, ...],
+    seed: int,
+    out: Path,
+) -> None:
+    """Fit a boundary from WORDS, and edit photos with it.
+
+    CLIP says which images fit WORDS better than the words of --from. The boundary is kept: `edit`, `sweep` and `sample`
+    know it by its name.
+    """
+    photos, out = tuple(path.resolve() for path in photos), out.resolve()
+    positives = positives.resolve() if positives else None
+    _enter_root()
+    of = _one_dataset(dataset)
+    from stages.adhoc import edit_photos
+    from stages.text import boundary_from_words, name_of
+
+    name = name or name_of(words)
+    path, found = boundary_from_words(of, words, start, name, on=on, num=num, seed=seed, positives=positives)
+    best = max(found.noised, key=lambda plane: plane.calibration.auc)
+    click.echo(
+        f"{path}: {len(found.noised)} noise levels up to {found.noised[-1].t}, held-out AUC {best.calibration.auc:.2f}"
+    )
+    for written in edit_photos(list(photos), of, name, list(strengths), out) if photos else []:
+        click.echo(written)
+
+
 def _parse_attribute(text: str) -> tuple[str, bool]:
     name, _, state = text.partition("=")
     if not name or state not in ("", "on", "off"):
@@ -301,7 +364,7 @@ def _parse_attribute(text: str) -> tuple[str, bool]:
 
 
 @cli.command(
-    epilog="\b\nExample:\n  boundaryflow export --dataset avatars --to balanced --edit eyeglasses --strength 4"
+    epilog="\b\nExample:\n  boundaryflow export --dataset avatars --to balanced --edit eyeglasses --strength 1"
 )
 @click.option("--dataset", metavar="NAME", help="Which data set [default: the one in params.yaml].")
 @click.option("--to", type=_PATH, required=True, metavar="DIR", help="Folder to write.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from jaxtyping import Float
@@ -64,9 +65,12 @@ class EpsModel(Protocol):
         ...
 
     def pullback(
-        self, x_t: Float[Tensor, "b c h w"], t: int | Tensor, normals: Float[Tensor, "a d"]
-    ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b ch hh wh"], Float[Tensor, "b a c h w"]]:
-        """Predicted noise, the bottleneck, and each direction of h-space pulled back to the sample.
+        self,
+        x_t: Float[Tensor, "b c h w"],
+        t: int | Tensor,
+        normals: Callable[[Float[Tensor, "b d"]], Float[Tensor, "b a d"]],
+    ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b a c h w"]]:
+        """Predicted noise, and directions of h-space pulled back to the sample.
 
         The pullback of a direction n is J^T n, with J the Jacobian of the bottleneck with respect
         to x_t: how each value of this very image should change for the bottleneck to go along n
@@ -76,6 +80,7 @@ class EpsModel(Protocol):
         Args:
             x_t: Samples.
             t: One timestep or one per image.
-            normals: [A,D] directions in the flattened bottleneck.
+            normals: Called once with the flattened bottlenecks [B,D]; gives A directions for each
+                image.
         """
         ...

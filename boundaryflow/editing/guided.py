@@ -40,9 +40,9 @@ class Guidance:
             what it would denoise away: one more network call a timestep. By Tweedie's formula
             this multiplies the step by the covariance of the images that fit the noisy sample.
         hold: How strictly the attributes that nothing is asked of are kept from going towards
-            their other side; 0 is not at all. A step minimises |step|^2 + hold * sum over them of
-            (what they lack - their part of the step)^2, in units of their normals' mean
-            pulled-back length.
+            their other side; 0 is not at all. What they have lost together is one direction in
+            h-space, g_h its pullback: a step minimises
+            |step|^2 + hold (g_h step - loss)^2 / |g_h|^2.
         sparsity: Changes smaller than this fade out at every timestep, in model range; 0 keeps all.
         region: The edit is kept where the smoothed change is above this share of its largest
             value, fading to nothing at half of that; 0 keeps it everywhere.
@@ -156,7 +156,8 @@ def guided_edit(
     Raises:
         ValueError: A plane holds at a timestep that is not on the path.
     """
-    planes = _by_timestep(boundaries, held, source.timesteps)
+    log_odds = torch.logit(torch.tensor(guidance.certainty)).item()
+    steps = _by_timestep(boundaries, held if guidance.hold > 0 else (), source, log_odds)
     result = source.x_0[:, None].repeat(1, len(strengths), 1, 1, 1)
     active = directions.ne(0).any(1).nonzero().flatten().tolist()
     if not active:
@@ -165,96 +166,127 @@ def guided_edit(
     where = None if mask is None else mask[active][:, None].to(source.x_0)
     for column, strength in enumerate(strengths):
         if strength != 0:
-            change = _change(model, part, planes, asked, strength, guidance, where)
+            change = _change(model, part, steps, asked, strength, guidance, where)
             result[active, column] = part.x_0 + change
     return result
 
 
 @dataclass(frozen=True)
 class _Planes:
-    """The planes of one timestep: those of the edited attributes first, then the held ones.
+    """Planes of one timestep.
 
     Attributes:
-        columns: Which of the attributes asked for have one here.
+        normals: [P,D].
+        intercepts: [P].
+        middles: [P] half-way between the classes.
+        reaches: [P] how far from there an image is typical and certain of its class.
+    """
+
+    normals: Tensor
+    intercepts: Tensor
+    middles: Tensor
+    reaches: Tensor
+
+    @classmethod
+    def of(cls, boundaries: Sequence[Boundary], log_odds: float, like: Tensor) -> _Planes:
+        def vector(values: list[float]) -> Tensor:
+            return torch.tensor(values).to(like)
+
+        normals = torch.stack([b.normal for b in boundaries]) if boundaries else torch.empty(0, 0)
+        return cls(
+            normals.to(like),
+            vector([b.intercept for b in boundaries]),
+            vector([b.calibration.middle for b in boundaries]),
+            vector([b.calibration.reach(log_odds) for b in boundaries]),
+        )
+
+    def from_middle(self, h: Tensor) -> Tensor:
+        """[B,P] signed distances from half-way between the classes."""
+        return h @ self.normals.T + self.intercepts - self.middles
+
+    def lost(self, unedited: Tensor, now: Tensor) -> Tensor:
+        """[B,P] how much farther on its side the unedited image lies; deeper into its own side is no loss."""
+        side = torch.sign(unedited)
+        return ((unedited - now) * side).clamp(min=0) * side
+
+
+@dataclass(frozen=True)
+class _Step:
+    """What is asked for at one timestep.
+
+    Attributes:
+        columns: Which of the attributes asked for have a plane here.
         edited: Their planes.
-        every: The E planes of the edited attributes and the H of held ones.
-        normals: [E+H,D] of all.
-        intercepts: [E+H] of all.
+        held: Planes of the attributes to be kept.
     """
 
     columns: list[int]
-    edited: list[Boundary]
-    every: list[Boundary]
-    normals: Tensor
-    intercepts: Tensor
+    edited: _Planes
+    held: _Planes
 
-    def distances(self, h: Tensor) -> Tensor:
-        """[B,E+H] signed distances."""
-        return h.flatten(1) @ self.normals.to(h).T + self.intercepts.to(h)
-
-    def missing(self, unedited: Tensor, now: Tensor, asked: Tensor, strength: float, log_odds: float) -> Tensor:
-        """[B,E+H] how far each distance is from where it shall be.
+    def missing(self, unedited: Tensor, now: Tensor, asked: Tensor, strength: float) -> Tensor:
+        """[B,E] how far the edited attributes are from where they shall be.
 
         Args:
-            unedited: [B,E+H] distances of the unedited image.
-            now: [B,E+H] distances of the edited image.
+            unedited: [B,D] bottleneck of the unedited image.
+            now: [B,D] bottleneck of the edited image.
             asked: [B,A] directions.
             strength: Not 0.
-            log_odds: See `Calibration.reach`.
         """
-        lack = unedited - now
-        num = len(self.edited)
-        side = torch.sign(unedited - torch.tensor([b.calibration.middle for b in self.every]).to(now))
-        lack = (lack * side).clamp(min=0) * side  # deeper into its own side is no loss
+        before, after = self.edited.from_middle(unedited), self.edited.from_middle(now)
         sign = asked[:, self.columns] * (1.0 if strength > 0 else -1.0)
-        middle = torch.tensor([b.calibration.middle for b in self.edited]).to(now)
-        reach = torch.tensor([b.calibration.reach(log_odds) for b in self.edited]).to(now)
-        way = ((middle + sign * reach - unedited[:, :num]) * sign).clamp(min=0) * abs(strength)
-        ahead = ((unedited - now)[:, :num] * sign + way).clamp(
-            min=0
-        ) * sign  # never back: it may have gone too far by itself
-        return torch.cat([torch.where(sign == 0, lack[:, :num], ahead), lack[:, num:]], 1)
+        way = ((sign * self.edited.reaches - before) * sign).clamp(min=0) * abs(strength)
+        ahead = ((before - after) * sign + way).clamp(min=0) * sign  # never back: it may have gone too far by itself
+        return torch.where(sign == 0, self.edited.lost(before, after), ahead)
+
+    def lost(self, unedited: Tensor, now: Tensor) -> Tensor:
+        """[B,D] where in h-space the held attributes are to be led back, all in one."""
+        if not len(self.held.normals):
+            return torch.zeros_like(now)
+        lost = self.held.lost(self.held.from_middle(unedited), self.held.from_middle(now))
+        return lost @ self.held.normals
 
 
 def _by_timestep(
-    boundaries: Sequence[Sequence[Boundary]], held: Sequence[Sequence[Boundary]], path: Sequence[int]
-) -> dict[int, _Planes]:
+    boundaries: Sequence[Sequence[Boundary]],
+    held: Sequence[Sequence[Boundary]],
+    source: NoisedSource,
+    log_odds: float,
+) -> dict[int, _Step]:
     at = {boundary.t for of_attribute in boundaries for boundary in of_attribute}
+    path = source.timesteps
     if not at <= set(path):
         raise ValueError(f"planes at timesteps {sorted(at - set(path))}, which are not on the path {list(path)}")
-    planes: dict[int, _Planes] = {}
+    steps: dict[int, _Step] = {}
     for t in at:
         edited = [(c, b) for c, of_attribute in enumerate(boundaries) for b in of_attribute if b.t == t]
-        every = [b for _, b in edited] + [b for of_attribute in held for b in of_attribute if b.t == t]
-        planes[t] = _Planes(
+        kept = [b for of_attribute in held for b in of_attribute if b.t == t]
+        steps[t] = _Step(
             [column for column, _ in edited],
-            [boundary for _, boundary in edited],
-            every,
-            torch.stack([b.normal for b in every]),
-            torch.tensor([b.intercept for b in every]),
+            _Planes.of([boundary for _, boundary in edited], log_odds, source.x_0),
+            _Planes.of(kept, log_odds, source.x_0),
         )
-    return planes
+    return steps
 
 
 @torch.inference_mode()
 def _change(
     model: EpsModel,
     source: NoisedSource,
-    planes: Mapping[int, _Planes],
+    steps: Mapping[int, _Step],
     asked: Tensor,
     strength: float,
     guidance: Guidance,
     where: Tensor | None,
 ) -> Tensor:
     """[B,C,H,W] what one strength adds to each image."""
-    log_odds = torch.logit(torch.tensor(guidance.certainty)).item()
     change = torch.zeros_like(source.x_0)
     begun = False
     for turn in range(guidance.num_passes):
         draws = range(turn * guidance.num_draws, (turn + 1) * guidance.num_draws)
         for position in reversed(range(len(source.timesteps))):
             t, t_next = source.timesteps[position], source.timesteps[position - 1] if position else CLEAN
-            begun = begun or t in planes
+            begun = begun or t in steps
             if not begun:  # the two are one as yet
                 continue
             alpha_bar = model.schedule.alpha_bar(t)
@@ -262,9 +294,9 @@ def _change(
             parts: list[Tensor] = []
             for draw in draws:
                 x_t = noised(source.x_0 + change, source.noise(t, draw), alpha_bar)
-                if t in planes:
+                if t in steps:
                     eps, step = _guided_step(
-                        model, x_t, t, source.h[t, draw], planes[t], asked, strength, log_odds, guidance, where
+                        model, x_t, t, source.h[t, draw], steps[t], asked, strength, guidance, where
                     )
                     parts.append(step / alpha_bar**0.5 - fall * (eps - source.eps[t, draw]))
                 else:
@@ -286,21 +318,29 @@ def _guided_step(
     x_t: Tensor,
     t: int,
     h_unedited: Tensor,
-    planes: _Planes,
+    wanted: _Step,
     asked: Tensor,
     strength: float,
-    log_odds: float,
     guidance: Guidance,
     where: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """The noise predicted at x_t, and the step to take there."""
-    num = len(planes.edited)
-    normals = planes.normals if guidance.hold > 0 else planes.normals[:num]
-    eps, h, gradients = model.pullback(x_t, t, normals)
-    missing = planes.missing(planes.distances(h_unedited.to(h)), planes.distances(h), asked, strength, log_odds)
+    missing = torch.empty(0)
+
+    def directions(h: Tensor) -> Tensor:
+        """[B,E+1,D] the edited attributes' normals, and where the held ones are to be led back."""
+        nonlocal missing
+        unedited = h_unedited.to(h).flatten(1)
+        lost = wanted.lost(unedited, h)
+        length = lost.norm(dim=1, keepdim=True)
+        missing = torch.cat([wanted.missing(unedited, h, asked, strength), length], 1)
+        back = lost / length.clamp(min=1e-12)
+        return torch.cat([wanted.edited.normals.expand(len(h), -1, -1), back[:, None]], 1)
+
+    eps, gradients = model.pullback(x_t, t, directions)
     if where is not None:
         gradients = gradients * where[:, None]
-    step = _smallest_step(gradients, missing[:, : len(normals)], num, guidance.hold)
+    step = _smallest_step(gradients, missing, len(wanted.columns), guidance.hold)
     if guidance.look_ahead:
         step = step - (1 - model.schedule.alpha_bar(t)) ** 0.5 * (model.eps(x_t + step, t) - eps)
     return eps, step
@@ -312,26 +352,26 @@ def _sigma(alpha_bar: float) -> float:
 
 
 def _smallest_step(gradients: Tensor, missing: Tensor, num_edited: int, hold: float) -> Tensor:
-    """The step with G_e step = missing_e that minimises |step|^2 + hold |G_h step - missing_h|^2 / mean |g_h|^2.
+    """The step with G_e step = missing_e that minimises |step|^2 + hold (g_h step - missing_h)^2 / |g_h|^2.
 
     In its dual form the system is as small as there are attributes: step = G^T (G G^T + R)^-1 missing,
-    R diagonal, 0 for edited attributes and mean |g_h|^2 / hold for held ones.
+    R diagonal, 0 for edited attributes and |g_h|^2 / hold for what is held.
 
     Args:
-        gradients: [B,E+H,C,H,W] of the edited attributes, then of the held ones.
-        missing: [B,E+H] what they lack.
+        gradients: [B,E+1,C,H,W] of the edited attributes, then of what is held.
+        missing: [B,E+1] what they lack.
         num_edited: E.
-        hold: See `Guidance`.
+        hold: See `Guidance`; 0 leaves the last one out.
     """
-    flat = gradients.flatten(2).double()
+    num = num_edited + (1 if hold > 0 else 0)
+    flat = gradients[:, :num].flatten(2).double()
     products = flat @ flat.mT
     squares = products.diagonal(dim1=1, dim2=2)
-    slack = torch.empty_like(squares)
     # two attributes that are all but one have no step of their own: a little slack
-    slack[:, :num_edited] = 1e-6 * squares[:, :num_edited].mean(1, keepdim=True) + 1e-30
-    if squares.shape[1] > num_edited:
-        slack[:, num_edited:] = squares[:, num_edited:].mean(1, keepdim=True) / hold + 1e-30
-    shares = torch.linalg.solve(products + torch.diag_embed(slack), missing.double()[..., None])
+    slack = (1e-6 * squares[:, :num_edited].mean(1, keepdim=True) + 1e-30).expand(-1, num).clone()
+    if hold > 0:
+        slack[:, num_edited] += squares[:, num_edited] / hold
+    shares = torch.linalg.solve(products + torch.diag_embed(slack), missing[:, :num].double()[..., None])
     return (flat * shares).sum(1).float().reshape(gradients[:, 0].shape)
 
 

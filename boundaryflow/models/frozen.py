@@ -87,27 +87,30 @@ class FrozenModel:
         return self._call(x_t, t, lambda seen: seen + shift.to(seen))[0]
 
     def pullback(
-        self, x_t: Float[Tensor, "b c h w"], t: int | Tensor, normals: Float[Tensor, "a d"]
-    ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b ch hh wh"], Float[Tensor, "b a c h w"]]:
-        """Predicted noise, the bottleneck, and directions of h-space pulled back to the sample.
+        self,
+        x_t: Float[Tensor, "b c h w"],
+        t: int | Tensor,
+        normals: Callable[[Float[Tensor, "b d"]], Float[Tensor, "b a d"]],
+    ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b a c h w"]]:
+        """Predicted noise, and directions of h-space pulled back to the sample.
 
         See `EpsModel.pullback`. Only the part of the network before the bottleneck keeps what a
         gradient needs, so that the memory is about that of one training step of half the network.
         """
-        with torch.inference_mode(False), torch.enable_grad():
-            sample = (
-                x_t.detach().to(self._device).clone().requires_grad_(True)
-            )  # a clone: it may be an inference tensor
-            eps, h = self._forward(sample, t, None)
-        with torch.inference_mode(False), torch.enable_grad():  # the pass has switched gradients off half-way
-            products = h.flatten(1) @ normals.to(h).clone().T
-            last = products.shape[1] - 1
-            pulled = [
-                torch.autograd.grad(products[:, index].sum(), sample, retain_graph=index < last)[0]
-                for index in range(products.shape[1])
-            ]
         home = x_t.device
-        return eps.to(home), h.detach().to(home), torch.stack(pulled, 1).to(home)
+        with torch.inference_mode(False), torch.enable_grad():
+            # A clone: it may be an inference tensor, which autograd does not take.
+            sample = x_t.detach().to(self._device).clone().requires_grad_(True)
+            eps, h = self._forward(sample, t, None)
+        directions = normals(h.detach().flatten(1).to(home)).to(h)
+        with torch.inference_mode(False), torch.enable_grad():  # the pass has switched gradients off half-way
+            products = (h.flatten(1)[:, None] * directions.clone()).sum((0, 2))
+            last = len(products) - 1
+            pulled = [
+                torch.autograd.grad(product, sample, retain_graph=index < last)[0]
+                for index, product in enumerate(products)
+            ]
+        return eps.to(home), torch.stack(pulled, 1).to(home)
 
     @torch.inference_mode()
     def _call(self, x_t: Tensor, t: int | Tensor, change_h: Callable[[Tensor], Tensor] | None) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -44,7 +46,7 @@ class GaussianModel:
     def eps_with_h_shift(self, x_t: Tensor, t: int | Tensor, shift: Tensor) -> Tensor:
         return self._exact(x_t, t) + shift
 
-    def pullback(self, x_t: Tensor, t: int | Tensor, normals: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def pullback(self, x_t: Tensor, t: int | Tensor, normals: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         eps, h = self.eps_and_h(x_t, t)
-        spread = normals[None, :, :, None, None] / (self.image_size * self.image_size)
-        return eps, h, spread.expand(len(x_t), -1, -1, self.image_size, self.image_size)
+        spread = normals(h.flatten(1))[..., None, None] / (self.image_size * self.image_size)
+        return eps, spread.expand(-1, -1, -1, self.image_size, self.image_size)

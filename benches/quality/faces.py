@@ -1,0 +1,153 @@
+"""Faces to fit on and faces to edit, with what the frozen model sees of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from boundaryflow.avatars import ATTRIBUTES, Avatar, render, sample_avatars, segment
+from boundaryflow.boundary import Boundaries, Boundary, Estimator, Gram, fit_boundary
+from boundaryflow.boundary.hyperplane import Space
+from boundaryflow.diffusion import EpsModel, noised, walk_up
+from boundaryflow.rng import item_noise
+
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class Faces:
+    """Rendered faces.
+
+    Attributes:
+        avatars: What they are.
+        ids: Names, which decide their noise.
+    """
+
+    avatars: Sequence[Avatar]
+    ids: Sequence[str]
+
+    @classmethod
+    def draw(cls, purpose: int, num: int, seed: int = 0) -> Faces:
+        """The first `num` faces of a stream: more of them never change the first."""
+        drawn = [sample_avatars(1, np.random.default_rng([20231125, purpose, seed, index]))[0] for index in range(num)]
+        return cls(drawn, [f"quality-{purpose}-{seed}-{index}" for index in range(num)])
+
+    @cached_property
+    def x_0(self) -> Tensor:
+        """[N,3,64,64] in model range."""
+        return torch.stack([_pixels(avatar) for avatar in self.avatars]) * 2 - 1
+
+    @cached_property
+    def has(self) -> dict[str, NDArray[np.bool_]]:
+        """Attribute to [N]."""
+        return {name: np.array([avatar.attributes[name] for avatar in self.avatars]) for name in ATTRIBUTES}
+
+    def directions(self, attributes: Sequence[str]) -> Tensor:
+        """[N,A] each attribute flipped the way it is not."""
+        return torch.from_numpy(np.stack([1.0 - 2.0 * self.has[name] for name in attributes], 1)).float()
+
+    def counterfactuals(self, attributes: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """[N,3,64,64] in [0, 1] with the attributes flipped, and [N,64,64] where they differ in what they show."""
+        pictures, regions = [], []
+        for avatar, before in zip(self.avatars, (self.x_0 + 1) / 2, strict=True):
+            changed = avatar
+            for name in attributes:
+                changed = changed.with_attribute(name, not avatar.attributes[name])
+            pictures.append(_pixels(changed))
+            differs = torch.from_numpy(segment(changed) != segment(avatar))
+            regions.append(differs | ((pictures[-1] - before).abs().amax(0) > 1e-6))
+        return torch.stack(pictures), torch.stack(regions)
+
+
+def _pixels(avatar: Avatar) -> Tensor:
+    return torch.from_numpy(np.asarray(render(avatar), np.float32).transpose(2, 0, 1) / 255)
+
+
+class Latents:
+    """What the model sees of the faces to fit on and of those to calibrate on, computed when first asked for.
+
+    Args:
+        model: The frozen model.
+        train: Faces to fit on, the most that any row wants.
+        held_out: Faces to calibrate on.
+    """
+
+    def __init__(self, model: EpsModel, train: Faces, held_out: Faces) -> None:
+        self._model, self.train, self.held_out = model, train, held_out
+        self._kept: dict[tuple[str, int], Tensor] = {}
+
+    def boundary(
+        self, kind: str, path: Sequence[int], attribute: str, num_train: int, estimator: Estimator
+    ) -> Boundary:
+        """The plane of one attribute.
+
+        Args:
+            kind: `eps` or `h` of inverted faces at the end of the path, `paper_h` that of the step
+                before, or `noised`: h of noised faces at the end of the path.
+            path: Rising timesteps.
+            attribute: Which.
+            num_train: Fit on so many faces.
+            estimator: See `fit_boundary`.
+        """
+        every = self._latents(kind, tuple(path))
+        num = len(self.train.ids)
+        rows = [*range(num_train), *range(num, len(every))]
+        key = f"{kind} {path[-1]} {len(path)} {num_train}"
+        if self._gram[0] != key:
+            self._gram = key, Gram.of(every[rows])
+        has = np.concatenate([self.train.has[attribute][:num_train], self.held_out.has[attribute]])
+        space: Space = "eps" if kind == "eps" else "h"
+        return fit_boundary(
+            self._gram[1], has, np.arange(num_train), np.arange(num_train, len(rows)), space=space, t=path[-1],
+            attribute=attribute, model_sha256=self._model.sha256, estimator=estimator,
+        )[0]  # fmt: skip
+
+    _gram: tuple[str, Gram] = ("", Gram(torch.empty(0, 0), np.empty((0, 0))))
+
+    def along_path(
+        self, timesteps: Sequence[int], attributes: Sequence[str], num_train: int, min_auc: float
+    ) -> dict[str, Boundaries]:
+        """The planes of noised faces that tell them apart well enough."""
+        found: dict[str, list[Boundary]] = {name: [] for name in attributes}
+        for t in timesteps:
+            for name in attributes:
+                plane = self.boundary("noised", (t,), name, num_train, "ridge")
+                if plane.calibration.auc >= min_auc and plane.calibration.gap > 0:
+                    found[name].append(plane)
+        return {name: Boundaries(name, {}, tuple(planes)) for name, planes in found.items()}
+
+    def _latents(self, kind: str, path: tuple[int, ...]) -> Tensor:
+        """[N + M, D] float16 of the faces to fit on, then of those to calibrate on."""
+        key = (kind, path[-1])
+        if key not in self._kept:
+            parts: dict[str, list[Tensor]] = {}
+            for faces in (self.train, self.held_out):
+                for start in range(0, len(faces.ids), BATCH):
+                    x_0, ids = faces.x_0[start : start + BATCH], faces.ids[start : start + BATCH]
+                    for name, latents in self._see(kind, path, x_0, ids).items():
+                        parts.setdefault(name, []).append(latents.flatten(1).half())
+            self._kept.update({(name, path[-1]): torch.cat(chunks) for name, chunks in parts.items()})
+        return self._kept[key]
+
+    def _see(self, kind: str, path: tuple[int, ...], x_0: Tensor, ids: Sequence[str]) -> dict[str, Tensor]:
+        if kind == "noised":
+            noise = item_noise(0, ids, f"observe {path[-1]}", x_0.shape[1:])
+            x_t = noised(x_0, noise, self._model.schedule.alpha_bar(path[-1]))
+            return {kind: self._model.eps_and_h(x_t, path[-1])[1]}
+        walk = [(x_t, h) for _t, x_t, _eps, h in walk_up(self._model, x_0, path)]
+        return {"eps": walk[-1][0], "h": walk[-1][1], "paper_h": walk[-2][1]}
+
+
+def in_batches(faces: Faces, edit: Callable[[Faces], Tensor]) -> Tensor:
+    """Apply an edit to a few faces at a time."""
+    parts = [
+        edit(Faces(faces.avatars[start : start + BATCH], faces.ids[start : start + BATCH]))
+        for start in range(0, len(faces.ids), BATCH)
+    ]
+    return torch.cat(parts)
