@@ -24,6 +24,9 @@ from boundaryflow.editing import (
 from boundaryflow.errors import BoundaryError
 from boundaryflow.rng import item_noise
 
+ALIKE = 0.25
+"""An attribute whose planes lie along an edited one's by more than this cosine is the same one, and not held."""
+
 
 @dataclass(frozen=True)
 class EditSettings:
@@ -203,8 +206,11 @@ class Editor:
     ) -> Tensor:
         sha256, settings = self._model.sha256, self._settings
         followed = [b.along_path(settings.timesteps, sha256) for b in boundaries]
-        asked = {b.attribute for b in boundaries}
-        others = [b.along_path(settings.timesteps, sha256, may_be_empty=True) for b in held if b.attribute not in asked]
+        others = [
+            other.along_path(settings.timesteps, sha256, may_be_empty=True)
+            for other in held
+            if not any(asked.attribute == other.attribute or asked.likeness(other) > ALIKE for asked in boundaries)
+        ]
         guidance = Guidance(**settings.guided)
         return guided_edit(self._model, noised, followed, directions, settings.strengths, guidance, held=others)
 

@@ -149,17 +149,21 @@ class Guided:
         model: The frozen model.
         latents: What it sees of the faces to fit on.
         num_train: How many of them.
-        settings: See `all_rows`; `guidance` overrides some of `edit.guided`.
+        settings: See `all_rows`.
+        highest: Follow no plane above this timestep; None follows all.
     """
 
     strengths = (0.5, 0.7, 1.0, 1.4)
 
-    def __init__(self, model: EpsModel, latents: Latents, num_train: int, settings: dict[str, Any]) -> None:
+    def __init__(
+        self, model: EpsModel, latents: Latents, num_train: int, settings: dict[str, Any], highest: int | None = None
+    ) -> None:
         self._model = model
         self._guidance = Guidance(**settings["guided"])
         self._path = timestep_path(settings["t_max"], settings["num_steps"], 1.5)
         self.calls = len(self._path) * self._guidance.num_noises * (3 if self._guidance.look_ahead else 2)
-        self._planes = latents.along_path(self._path, ATTRIBUTES, num_train, settings["min_auc"])
+        path = [t for t in self._path if highest is None or t <= highest]
+        self._planes = latents.along_path(path, ATTRIBUTES, num_train, settings["min_auc"])
 
     def edit(self, faces: Faces, attributes: Sequence[str], strengths: Sequence[float] | None = None) -> Tensor:
         """[N,K,3,64,64] in model range."""

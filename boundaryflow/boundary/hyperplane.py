@@ -145,6 +145,12 @@ class Boundaries:
         boundary.check_fits(model_sha256, t)
         return boundary
 
+    def likeness(self, other: Boundaries) -> float:
+        """Mean cosine, its sign aside, of the two attributes' normals at the noise levels that both have; else 0."""
+        theirs = {plane.t: plane.normal for plane in other.noised}
+        cosines = [abs(float(plane.normal @ theirs[plane.t])) for plane in self.noised if plane.t in theirs]
+        return sum(cosines) / len(cosines) if cosines else 0.0
+
     def along_path(
         self, timesteps: Sequence[int], model_sha256: str, *, may_be_empty: bool = False
     ) -> tuple[Boundary, ...]:

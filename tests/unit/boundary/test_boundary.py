@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -139,6 +140,14 @@ def test_plane_of_another_path_or_none_is_refused() -> None:
     with pytest.raises(BoundaryError, match="told apart at any noise level .*boundary.min_auc"):
         Boundaries("smiling", {}).along_path([5, 40], "a" * 64)
     assert Boundaries("smiling", {}).along_path([5, 40], "a" * 64, may_be_empty=True) == ()
+
+
+def test_likeness_is_the_mean_cosine_where_both_have_planes() -> None:
+    east, north = (replace(boundary("h", dim=2), normal=torch.tensor(v)) for v in ([1.0, 0.0], [0.0, 1.0]))
+    first = Boundaries("a", {}, (replace(east, t=5), replace(east, t=40), replace(east, t=90)))
+    second = Boundaries("b", {}, (replace(east, t=5, normal=-east.normal), replace(north, t=40)))
+    assert first.likeness(second) == pytest.approx(0.5)
+    assert first.likeness(Boundaries("c", {})) == 0
 
 
 def ridge_fit(ridge: float | None, weights: np.ndarray | None = None) -> tuple[Boundary, Gram]:

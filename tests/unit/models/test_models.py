@@ -51,6 +51,25 @@ def test_attributes_follow_the_config(tmp_path: Path) -> None:
     assert h.shape == (2, 16, 4, 4)
 
 
+@pytest.mark.parametrize("fold", [1, 2])
+def test_pullback_is_the_gradient_that_finite_differences_find(tmp_path: Path, fold: int) -> None:
+    model = load_model(write_tiny(tmp_path, fold=fold))
+    with torch.inference_mode():  # as edits call it
+        x_t, way = torch.randn(2, 3, 8 * fold, 8 * fold), torch.randn(2, 3, 8 * fold, 8 * fold)
+        dim = model.eps_and_h(x_t, 300)[1][0].numel()
+        normals = torch.randn(2, 3, dim)
+        seen: list[torch.Tensor] = []
+        eps, pulled = model.pullback(x_t, 300, lambda h: (seen.append(h), normals)[1])
+        plain, h = model.eps_and_h(x_t, 300)
+        torch.testing.assert_close(eps, plain)
+        torch.testing.assert_close(seen[0], h.flatten(1))
+        step = 1e-2
+        ahead, behind = (model.eps_and_h(x_t + s * way, 300)[1].flatten(1) for s in (step, -step))
+        slope = ((ahead - behind)[:, None] * normals).sum(2) / (2 * step)
+    torch.testing.assert_close((pulled * way[:, None]).flatten(2).sum(2), slope, atol=0.02, rtol=0.02)
+    assert not torch.is_grad_enabled() or not pulled.requires_grad
+
+
 def test_bottleneck_observed_is_the_bottleneck_injected(tmp_path: Path) -> None:
     model = load_model(write_tiny(tmp_path))
     x_t = torch.randn(2, 3, 8, 8)

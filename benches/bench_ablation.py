@@ -1,0 +1,95 @@
+"""What each part of the guided edit is worth: the default, and the default with one part changed.
+
+    make bench NAME=ablation
+
+Writes benches/results/ablation.json and the table in docs/quality.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benches import machine
+from benches.bench_quality import PAGE, ROOT, settings_of
+from benches.quality.faces import Faces, Latents
+from benches.quality.measure import Eyes, judge
+from benches.quality.rows import Guided
+from boundaryflow.avatars import ATTRIBUTES
+from boundaryflow.evaluation import load_judges
+from boundaryflow.labelling import load_clip
+from boundaryflow.models import load_model
+from stages.frozen_model import device, resolve_dtype
+
+RESULT = ROOT / "benches/results/ablation.json"
+BEGIN, END = "<!-- ablation -->", "<!-- /ablation -->"
+CHANGES: dict[str, dict[str, Any]] = {
+    "default": {},
+    "one pass": {"num_passes": 1},
+    "no look-ahead": {"look_ahead": False},
+    "nothing held": {"hold": 0.0},
+    "small changes kept": {"sparsity": 0.0},
+    "certainty 0.5": {"certainty": 0.5},
+}
+HIGHEST = (160, 280, 400)  # timesteps above which no plane is followed
+MEASURES = ("success", "drift", "identity", "rmse_inside", "rmse_outside")
+
+
+def measure(num_images: int, num_train: int) -> dict[str, Any]:
+    """Every change at a strength of 1."""
+    weights = ROOT / "data/pretrained"
+    model = load_model(str(weights / "avatars64"), device=device(), dtype=resolve_dtype("auto"))
+    clip = load_clip(str(weights / "avatars64_clip/clip.pt"), device())
+    eyes = Eyes(load_judges(weights / "avatars64_judges", device()), clip)
+    latents = Latents(model, Faces.draw(0, num_train), Faces.draw(1, 200))
+    test, settings = Faces.draw(2, num_images), settings_of(ROOT / "params.yaml")
+    rows: dict[str, Any] = {}
+    variants = [(name, change, None) for name, change in CHANGES.items()]
+    variants += [(f"from timestep {t} down", {}, t) for t in HIGHEST]
+    for name, change, highest in variants:
+        changed = {**settings, "guided": {**settings["guided"], **change}}
+        guided = Guided(model, latents, num_train, changed, highest)
+        started = time.monotonic()
+        found = {a: judge(eyes, test, [a], guided.edit(test, [a], [1.0])) for a in ATTRIBUTES}
+        seconds = time.monotonic() - started
+        each = seconds / num_images / len(ATTRIBUTES)
+        rows[name] = {"change": change, "highest": highest, "seconds_per_edit": each, "attributes": found}
+        print(f"{name}: {seconds:.0f} s", flush=True)
+    facts = {"images": num_images, "num_train": num_train, **settings}
+    return {"machine": machine.facts(), "settings": facts, "rows": rows}
+
+
+def table(found: dict[str, Any]) -> str:
+    """One line per change: means over attributes, and the median over attributes of the median recovery."""
+    header = ["", "median recovery", *MEASURES, "seconds, relative"]
+    lines = [f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
+    unit = found["rows"]["default"]["seconds_per_edit"]
+    for name, row in found["rows"].items():
+        every = row["attributes"].values()
+        recovery = np.median([np.nanmedian(of["recovery"][0]) for of in every])
+        means = [f"{np.mean([np.nanmean(of[measure][0]) for of in every]):.3f}" for measure in MEASURES]
+        lines.append(f"| {name} | {recovery:.2f} | {' | '.join(means)} | {row['seconds_per_edit'] / unit:.2f} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure, write, and say where."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--images", type=int, default=16, help="faces to edit")
+    parser.add_argument("--num-train", type=int, default=1000, help="faces to fit on")
+    asked = parser.parse_args()
+    found = measure(asked.images, asked.num_train)
+    RESULT.write_text(json.dumps(found) + "\n")
+    text, page = PAGE.read_text(), Path(PAGE)
+    start, stop = text.index(BEGIN) + len(BEGIN), text.index(END)
+    page.write_text(text[:start] + "\n" + table(found) + "\n" + text[stop:])
+    print(f"written: {RESULT.relative_to(ROOT)}, and the table in {PAGE.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()
