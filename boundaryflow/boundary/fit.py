@@ -152,7 +152,7 @@ def _check_classes(
 class _Solver:
     estimator: Estimator
     c: float
-    ridge: float
+    ridge: float | None
 
     def solve(
         self,
