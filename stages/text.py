@@ -30,7 +30,7 @@ from stages.process import Progress
 LOG = logging.getLogger(__name__)
 On = Literal["samples", "images"]
 EXTREMES = 1 / 3  # share of the images on each side that counts: those of which CLIP is surest
-MIN_IMAGES = 30
+MIN_IMAGES = 24
 PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import shlex
 import subprocess
 import sys
 import types
@@ -16,7 +17,19 @@ from flows import cli as room
 from flows.cli import cli
 from flows.locks import FlowBusyError, flow_lock
 
-_COMMANDS = ["doctor", "edit", "export", "import-checkpoint", "inspect", "report", "run", "sample", "status", "sweep"]
+_COMMANDS = [
+    "doctor",
+    "edit",
+    "export",
+    "import-checkpoint",
+    "inspect",
+    "report",
+    "run",
+    "sample",
+    "status",
+    "sweep",
+    "text",
+]
 _HEAVY = ("torch", "prefect", "dvc", "pandas", "numpy", "pydantic", "yaml", "rich")
 
 
@@ -54,9 +67,12 @@ def test_every_command_is_there_with_help_and_a_runnable_example() -> None:
 def test_examples_in_the_help_are_accepted_by_the_parser() -> None:
     for name in _COMMANDS:
         for line in (cli.commands[name].epilog or "").splitlines():
-            words = line.split()
+            words = shlex.split(line)
             if "boundaryflow" in words:
-                arguments = [word for word in words[words.index("boundaryflow") + 2 :] if not word.endswith(".png")]
+                arguments = [
+                    word for word in words[words.index("boundaryflow") + 2 :] if not word.endswith((".png", "/"))
+                ]
+                arguments = [word for word in arguments if word != "--positives"]
                 photos = [__file__] if name in ("edit", "sweep") else []
                 assert cli.commands[name].make_context(name, [*photos, *arguments])
 

@@ -65,7 +65,7 @@ def test_pictures_made_elsewhere_are_the_positives(words_project: Path) -> None:
 
 def test_too_few_pictures_or_no_clip_is_one_line(words_project: Path) -> None:
     (words_project / "few").mkdir()
-    with pytest.raises(ManifestError, match="text --positives few: 0 pictures, must be at least 10"):
+    with pytest.raises(ManifestError, match="text --positives few: 0 pictures, must be at least 8"):
         boundary_from_words("avatars", *WORDS, "x", on="images", num=40, seed=0, positives=Path("few"))
     params = yaml.safe_load((words_project / "params.yaml").read_text())
     params["data"]["avatars"]["evaluate"]["clip"] = None
