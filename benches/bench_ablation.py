@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -85,9 +84,9 @@ def main() -> None:
     asked = parser.parse_args()
     found = measure(asked.images, asked.num_train)
     RESULT.write_text(json.dumps(found) + "\n")
-    text, page = PAGE.read_text(), Path(PAGE)
+    text = PAGE.read_text()
     start, stop = text.index(BEGIN) + len(BEGIN), text.index(END)
-    page.write_text(text[:start] + "\n" + table(found) + "\n" + text[stop:])
+    PAGE.write_text(text[:start] + "\n" + table(found) + "\n" + text[stop:])
     print(f"written: {RESULT.relative_to(ROOT)}, and the table in {PAGE.relative_to(ROOT)}")
 
 

@@ -17,6 +17,8 @@ from boundaryflow.diffusion import EpsModel, denoise, invert, noised, timestep_p
 from boundaryflow.editing import Guidance, edit_at_strengths, guided_edit, observe_noised, paper_edit, paper_invert
 from boundaryflow.rng import item_noise
 
+PAPER_DISTANCES = (9.4, 18.8, 37.5, 75.0)  # the release's 150 at 256 x 256 is 37.5 here: sqrt(d) is a quarter
+SDEDIT_TIMESTEPS = (100, 200, 300, 400)
 Edit = Callable[[Faces, Sequence[str]], Tensor]
 
 
@@ -53,12 +55,11 @@ def all_rows(model: EpsModel, latents: Latents, num_train: int, t_mix: int, sett
     """
     single = _SingleStep(model, latents, num_train, timestep_path(t_mix, 40))
     guided = Guided(model, latents, num_train, settings)
-    paper = (9.4, 18.8, 37.5, 75.0)  # the release's 150 at 256 x 256 is 37.5 here: sqrt(d) is a quarter
     gaps = (1.0, 2.0, 4.0, 8.0)
     return [
-        Row("SDEdit", "noise added, then denoised: knows no attribute, the floor", (100, 200, 300, 400), single.sdedit,
+        Row("SDEdit", "noise added, then denoised: knows no attribute, the floor", SDEDIT_TIMESTEPS, single.sdedit,
             True, 12),
-        Row("paper, as released", "`paper_mode` with eta 1", paper, single.paper, False, 40),
+        Row("paper, as released", "`paper_mode` with eta 1", PAPER_DISTANCES, single.paper, False, 40),
         Row("paper, cleaned", "h at the same t, intercepts, unit normals, strengths in gaps between classes, eta 1",
             gaps, single.of("svm", {"eps": 1.0, "h": 1.0}, gaps, eta=1.0, correction=False), True, 40),
         Row("class means", "the line between the class means in ε-space, with the correction, eta 0", gaps,
@@ -112,11 +113,12 @@ class _SingleStep:
 
         def of_batch(some: Faces) -> Tensor:
             x_lat, h_lat = paper_invert(self.model, some.x_0, self.path)
-            signs, edited = some.directions(attributes)[:, 0], torch.empty(len(x_lat), 4, *x_lat.shape[1:])
+            signs = some.directions(attributes)[:, 0]
+            edited = torch.empty(len(x_lat), len(PAPER_DISTANCES), *x_lat.shape[1:])
             for sign in (-1.0, 1.0):
                 rows = (signs == sign).nonzero().flatten().tolist()
                 part = Faces([some.avatars[row] for row in rows], [some.ids[row] for row in rows])
-                for column, distance in enumerate((9.4, 18.8, 37.5, 75.0) if rows else ()):
+                for column, distance in enumerate(PAPER_DISTANCES if rows else ()):
                     edited[rows, column] = paper_edit(
                         self.model, x_lat[rows], h_lat[rows], self.path, normal_eps=eps, normal_h=h,
                         distance=sign * distance, eta=1.0, noise=lambda t, d=distance, p=part: _noise(p, t, f"{d}"),
@@ -130,7 +132,7 @@ class _SingleStep:
 
         def of_batch(some: Faces) -> Tensor:
             drawn = []
-            for t in (100, 200, 300, 400):
+            for t in SDEDIT_TIMESTEPS:
                 x_t = noised(some.x_0, _noise(some, t, "sdedit"), self.model.schedule.alpha_bar(t))
                 drawn.append(denoise(self.model, x_t, timestep_path(t, 12)))
             return torch.stack(drawn, 1)
