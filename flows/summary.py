@@ -8,8 +8,7 @@ from pathlib import Path
 
 from flows.dvc_graph import Step
 from flows.progress import Outcome, duration
-
-_Strengths = Mapping[str, Mapping[str, float | None]]
+from stages.best_strength import Means, best_strengths
 
 # Columns of the small table, in this order, of those that metrics.json has.
 _COLUMNS = (
@@ -21,8 +20,6 @@ _COLUMNS = (
     "counterfactual_recovery",
     "fid",
 )
-# The strength an edit is shown at has the largest of the first of these that is known, as in the report.
-_BEST_BY = ("clean_success", "counterfactual_recovery", "target_success")
 
 
 def report_path(dataset: str) -> Path:
@@ -44,25 +41,15 @@ def metrics_table(path: Path) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Header and rows of the small table, an edit a row; both empty where there are no metrics."""
     if not path.is_file():
         return (), []
-    edits: dict[str, _Strengths] = json.loads(path.read_text(encoding="utf-8")).get("edits", {})
-    chosen = {name: (best, by_strength[best]) for name, by_strength in edits.items() if (best := _best(by_strength))}
+    edits: dict[str, Mapping[str, Means]] = json.loads(path.read_text(encoding="utf-8")).get("edits", {})
+    tables = {name: {float(s): row for s, row in of.items()} for name, of in edits.items() if of}
+    best, _rule = best_strengths(tables)
+    chosen = {name: (f"{best[name]:g}", of[best[name]]) for name, of in tables.items()}
     columns = [column for column in _COLUMNS if any(row.get(column) is not None for _, row in chosen.values())]
     rows = [
         (name, strength, *(_number(row.get(column)) for column in columns)) for name, (strength, row) in chosen.items()
     ]
     return ("edit", "strength", *(column.replace("_", " ") for column in columns)), rows
-
-
-def _best(by_strength: _Strengths) -> str:
-    """The strength to show; not 0, which asks for no change, while there is another; the smaller of equals."""
-    ranked = sorted((text for text in by_strength if float(text)), key=lambda text: (abs(float(text)), float(text)))
-    ranked = ranked or list(by_strength)
-    for column in _BEST_BY:
-        known = {text: by_strength[text].get(column) for text in ranked}
-        values = {text: value for text, value in known.items() if value is not None}
-        if values:
-            return max(values, key=lambda text: values[text])
-    return ranked[-1] if ranked else ""
 
 
 def text(root: Path, steps: Sequence[Step], outcomes: Mapping[str, Outcome]) -> str:

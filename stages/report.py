@@ -13,7 +13,7 @@ from stages.params import load_params
 from stages.process import entry
 from stages.report_pages.grids import readme_picture
 from stages.report_pages.inputs import read_inputs
-from stages.report_pages.numbers import best_strengths
+from stages.report_pages.numbers import shown_strengths
 from stages.report_pages.page import write_page
 
 LOG = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ def draw_readme(dataset: str, path: Path, *, seed: int, root: Path = Path()) -> 
     if path.suffix.lower() != ".png":
         raise ParamsError(f"report --readme: {path}: the picture is a PNG, so the name must end in .png")
     inputs = read_inputs(root / "data", dataset)
-    best, _ = best_strengths(inputs.per_image, inputs.edit_names, inputs.strengths)
+    best, _ = shown_strengths(inputs.per_image, inputs.edit_names, inputs.strengths)
     path.parent.mkdir(parents=True, exist_ok=True)
     readme_picture(inputs, best, seed=seed).save(path, "PNG", optimize=True)
     LOG.info("report: %s", path)

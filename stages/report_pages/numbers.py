@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
+
+from stages.best_strength import RULES, best_strengths
 
 Z_95 = 1.959964
 
@@ -189,25 +190,17 @@ def with_distances(found: Estimates, facts: Mapping[str, Any]) -> tuple[Estimate
     return joined, present
 
 
-def best_strengths(
+def shown_strengths(
     per_image: pd.DataFrame | None, edits: list[str], strengths: list[float]
 ) -> tuple[dict[str, float], str]:
-    """The strength each edit is shown at, and the rule in words.
-
-    The rule is the largest clean success; without a judge, the largest counterfactual recovery;
-    without either, the largest strength. Strength 0 asks for no change and is never chosen while
-    there is another. The smaller strength wins a tie.
-    """
-    candidates = sorted((s for s in strengths if s != 0), key=lambda s: (abs(s), s)) or strengths
-    rules = (("clean_success", "the largest clean success"), ("counterfactual_recovery", "the largest recovery R"))
-    for column, words in rules:
-        if per_image is not None and column in per_image and per_image[column].notna().any():
-            mean = per_image.groupby(["edit", "strength"])[column].mean()
-            return {edit: _argmax(mean, edit, candidates) for edit in edits}, f"the strength with {words}"
-    return {edit: candidates[-1] for edit in edits}, "the largest strength"
-
-
-def _argmax(mean: pd.Series, edit: str, candidates: list[float]) -> float:
-    values = [float(mean.get((edit, s), np.nan)) for s in candidates]
-    ranked = [-math.inf if math.isnan(v) else round(v, 9) for v in values]
-    return candidates[ranked.index(max(ranked))]
+    """The strength each edit is shown at, and the rule in words (`stages.best_strength`)."""
+    table: dict[str, dict[float, dict[str, float | None]]] = {edit: {s: {} for s in strengths} for edit in edits}
+    for metric, _words in RULES:
+        if per_image is None or metric not in per_image:
+            continue
+        means = per_image.groupby(["edit", "strength"])[metric].mean()
+        for edit, by_strength in table.items():
+            for strength, row in by_strength.items():
+                mean = float(means.get((edit, strength), math.nan))
+                row[metric] = None if math.isnan(mean) else mean
+    return best_strengths(table)

@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from stages.report_pages import cards, pipeline, sections
 from stages.report_pages.grids import Pictures
 from stages.report_pages.inputs import Inputs
-from stages.report_pages.numbers import best_strengths, estimates, shown_metrics, with_distances
+from stages.report_pages.numbers import shown_strengths, estimates, shown_metrics, with_distances
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -49,7 +49,7 @@ def write_page(
     metrics = [] if inputs.per_image is None else shown_metrics(inputs.per_image)
     found = {} if inputs.per_image is None else estimates(inputs.per_image, metrics)
     found, distances = with_distances(found, inputs.facts["evaluate"])
-    best, rule = best_strengths(inputs.per_image, inputs.edit_names, inputs.strengths)
+    best, rule = shown_strengths(inputs.per_image, inputs.edit_names, inputs.strengths)
     asked: Mapping[str, Mapping[str, str]] = inputs.facts["edit"].get("edits", {})
     context = {
         "dataset": inputs.dataset,

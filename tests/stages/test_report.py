@@ -21,7 +21,7 @@ from stages.report import draw_readme, run
 from stages.report_pages.figures import Line, line_chart, ticks
 from stages.report_pages.grids import counterfactual, drawn
 from stages.report_pages.inputs import read_inputs
-from stages.report_pages.numbers import best_strengths, estimate, estimates, shown_metrics, wilson, with_clean_success
+from stages.report_pages.numbers import shown_strengths, estimate, estimates, shown_metrics, wilson, with_clean_success
 from stages.report_pages.pipeline import graph, provenance
 from tests.stages.report_data import DVC_YAML, PARAMETERS, write_inputs
 
@@ -158,19 +158,19 @@ def _per_image() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["edit", "strength", "target_success", "num_others_flipped"])
 
 
-def test_best_strength_is_largest_clean_success_and_smaller_wins_tie() -> None:
+def test_best_strength_is_largest_clean_success_and_nearest_to_1_wins_tie() -> None:
     table = with_clean_success(_per_image())
-    best, rule = best_strengths(table, ["hat"], [0.0, 1.0, 2.0, 3.0])
+    best, rule = shown_strengths(table, ["hat"], [0.0, 1.0, 2.0, 3.0])
     assert best == {"hat": 1.0}
     assert "clean success" in rule
-    assert best_strengths(None, ["hat"], [0.0, 1.0, 3.0])[0] == {"hat": 3.0}
+    assert shown_strengths(None, ["hat"], [0.0, 1.0, 3.0])[0] == {"hat": 3.0}
     found = estimates(table, shown_metrics(table))
     assert found["hat", 2.0]["clean_success"].mean == 0.0
 
 
 def test_without_judge_recovery_chooses() -> None:
     table = pd.DataFrame({"edit": "hat", "strength": [0.0, 1.0, 2.0], "counterfactual_recovery": [0.0, -0.1, -0.5]})
-    assert best_strengths(with_clean_success(table), ["hat"], [0.0, 1.0, 2.0])[0] == {"hat": 1.0}
+    assert shown_strengths(with_clean_success(table), ["hat"], [0.0, 1.0, 2.0])[0] == {"hat": 1.0}
 
 
 @pytest.mark.parametrize(
