@@ -16,8 +16,8 @@ import numpy as np
 
 from benches import machine
 from benches.bench_quality import PAGE, ROOT, settings_of
-from benches.quality.faces import Faces, Latents
 from benches.quality.measure import Eyes, judge
+from benches.quality.pictures import Faces, Latents
 from benches.quality.rows import Guided
 from boundaryflow.avatars import ATTRIBUTES
 from boundaryflow.evaluation import load_judges

@@ -22,8 +22,8 @@ from PIL import Image
 from torch import Tensor
 
 from benches import machine
-from benches.quality.faces import Faces, Latents
 from benches.quality.measure import PER_IMAGE, Eyes, at_success, best_recovery, curve, judge
+from benches.quality.pictures import Faces, Latents
 from benches.quality.rows import Guided, Row, all_rows
 from boundaryflow.avatars import ATTRIBUTES
 from boundaryflow.evaluation import bootstrap_interval, load_judges

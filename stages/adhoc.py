@@ -263,6 +263,7 @@ def open_editor(dataset: str, params: DatasetParams) -> tuple[EpsModel, EditSett
         t_mix=facts["t_mix"],
         num_steps=facts["num_steps"],
         noise_until=facts["noise_until"],
+        order=facts["order"],
         dtype=dtype,
         paper_mode=params.paper_mode,
         timesteps=path["timesteps"],

@@ -104,8 +104,9 @@ def run(
     if facts["model_sha256"] != net.sha256:
         raise BoundaryError(f"edit {dataset}: the model changed since the images were inverted; run `boundaryflow run`")
     resolved = str(resolve_dtype(dtype)).removeprefix("torch.")
-    settings = {**settings, "dtype": resolved, "t_mix": facts["t_mix"], "noise_until": facts["noise_until"]}
-    settings["num_steps"] = facts["num_steps"]  # the path on which the boundaries' latents lie
+    # The path on which the boundaries' latents lie.
+    of_path = {name: facts[name] for name in ("t_mix", "num_steps", "noise_until", "order")}
+    settings = {**settings, "dtype": resolved, **of_path}
     settings["h_window"] = list(settings["h_window"])
     settings["timesteps"] = read_json(Path("data/observe") / dataset / "observe.json")["timesteps"]
     guided = settings["method"] == "guided" and not settings["paper_mode"]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from boundaryflow.boundary import Boundaries, Boundary
 from boundaryflow.boundary.hyperplane import SPACES, Space
-from boundaryflow.diffusion import EpsModel, Inversion, denoise, invert, timestep_path
+from boundaryflow.diffusion import EpsModel, Inversion, Order, denoise, invert, timestep_path
 from boundaryflow.editing import (
     Guidance,
     NoisedSource,
@@ -36,6 +36,7 @@ class EditSettings:
         t_mix: The mixing step.
         num_steps: Timesteps of the path, both ends included; those of the inversion that the boundaries saw.
         noise_until: Timestep up to which inversion adds noise; see `boundaryflow.diffusion.walk_up`.
+        order: Of the inversion, see there.
         eta: 0 is deterministic, 1 has the variance of DDPM.
         correction: Follow the image's own path, so that strength 0 returns it.
         eps_scale: Move in ε-space per unit of strength, in distances between class means; 0 is none.
@@ -52,6 +53,7 @@ class EditSettings:
     t_mix: int
     num_steps: int
     noise_until: int
+    order: Order
     eta: float
     correction: bool
     eps_scale: float
@@ -124,6 +126,7 @@ class Editor:
             eta=settings.eta,
             start_noise=item_noise(self._run_seed, item_ids, "inversion", x_0.shape[1:]),
             noise_until=settings.noise_until,
+            order=settings.order,
         )
         source = Source(item_ids, None, inversion)
         if 0 not in settings.strengths:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from boundaryflow.diffusion import invert, timestep_path
+from boundaryflow.diffusion import Order, invert, timestep_path
 from boundaryflow.editing import paper_invert
 from boundaryflow.rng import item_noise
 from boundaryflow.storage.images import to_model_range
@@ -33,6 +33,7 @@ def run_shard(
     t_mix: int,
     num_steps: int,
     noise_until: int,
+    order: Order,
     run_seed: int,
     store_dtype: str,
     paper_mode: bool,
@@ -49,7 +50,7 @@ def run_shard(
             x_mix, h_mix = paper_invert(net, x_0, path)
         else:
             noise = item_noise(run_seed, job.missing[start : start + len(chunk)], "inversion", x_0.shape[1:])
-            inversion = invert(net, x_0, path, start_noise=noise, noise_until=noise_until)
+            inversion = invert(net, x_0, path, start_noise=noise, noise_until=noise_until, order=order)
             x_mix, h_mix = inversion.x_mix, inversion.h_mix
         kept["x_mix"].append(x_mix)
         kept["h_mix"].append(h_mix)
@@ -64,6 +65,7 @@ def run(
     run_seed: int,
     num_steps: int,
     noise_until: int,
+    order: Order,
     store_dtype: str,
     shard_size: int,
     paper_mode: bool,
@@ -77,6 +79,7 @@ def run(
         "dtype": resolved,
         "noise_until": noise_until,
         "num_steps": num_steps,
+        "order": order,
         "paper_mode": paper_mode,
         "run_seed": run_seed if noise_until else 0,
         "store_dtype": store_dtype,

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from boundaryflow.diffusion import timestep_path
+from boundaryflow.diffusion import Order, timestep_path
 from boundaryflow.editing import Curves, choose_mixing_step, measure_curves
 from boundaryflow.editing.mixing_step import Rule
 from boundaryflow.files import write_bytes
@@ -35,6 +35,7 @@ def run(
     num_sampled: int,
     num_steps: int,
     noise_until: int,
+    order: Order,
     rule: Rule,
     fixed_t: int | None,
     tolerance: float,
@@ -61,6 +62,7 @@ def run(
             {str(name): column.to_numpy(np.float64) for name, column in labels.loc[items].items()},
             start_noise=item_noise(run_seed, items, "inversion", shape),
             noise_until=noise_until,
+            order=order,
             batch_size=batch_size(),
             seed=run_seed,
             on_progress=progress.advance,
@@ -116,6 +118,7 @@ def main() -> None:
         dtype=dataset.dtype,
         run_seed=params.run_seed,
         noise_until=dataset.invert.noise_until,
+        order=dataset.invert.order,
         **dataset.mixing.model_dump(),
     )
 

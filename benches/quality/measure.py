@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from benches.quality.faces import Faces
+from benches.quality.pictures import Faces
 from boundaryflow import evaluation as ev
 from boundaryflow.labelling import ClipLabeller
 

@@ -21,6 +21,11 @@ def noised(
     return alpha_bar**0.5 * x_0.float() + (1 - alpha_bar) ** 0.5 * noise.to(x_0.device)
 
 
+def noise_to_signal(alpha_bar: float) -> float:
+    """The factor of the noise where the image has factor 1, as in x_t / sqrt(alpha_bar) = x_0 + factor noise."""
+    return ((1 - alpha_bar) / alpha_bar) ** 0.5
+
+
 def ddim_sigma(alpha_bar_t: float, alpha_bar_next: float, eta: float) -> float:
     """Standard deviation of the noise that one step adds (DDIM eq. 16).
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from boundaryflow.diffusion.ddim import ddim_mean, ddim_sigma, ddim_step, noised
+from boundaryflow.diffusion.ddim import ddim_mean, ddim_sigma, ddim_step, noise_to_signal, noised
 from boundaryflow.diffusion.protocol import EpsModel
 from boundaryflow.diffusion.schedule import CLEAN
+
+Order = Literal[1, 2]
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ def walk_up(
     *,
     start_noise: Float[Tensor, "b c h w"] | None = None,
     noise_until: int = 0,
+    order: Order = 1,
 ) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
     """Follow the path of DDIM from images towards noise.
 
@@ -76,6 +80,9 @@ def walk_up(
         timesteps: Rising path.
         start_noise: Standard normal noise of the first steps.
         noise_until: Timesteps up to this one are reached by adding `start_noise`; 0 is plain DDIM.
+        order: 1 is DDIM; 2 extrapolates the noise from the last two timesteps (the second-order
+            multistep of Adams and Bashforth on dy/dsigma = eps, Song et al. 2021, eq. 14), at the
+            same number of network calls.
 
     Yields:
         (t, x_t, eps, h) at each timestep of the path: one network call each.
@@ -87,7 +94,7 @@ def walk_up(
         raise ValueError(f"noise_until is {noise_until} but no start_noise was given")
     if any(b <= a for a, b in zip(timesteps, timesteps[1:], strict=False)):
         raise ValueError(f"the path must rise strictly, got {list(timesteps)}")
-    x_t = x_0.float()
+    x_t, before = x_0.float(), None
     for position, t in enumerate(timesteps):
         eps, h = model.eps_and_h(x_t, t)
         yield t, x_t, eps, h
@@ -96,8 +103,12 @@ def walk_up(
             alpha_bar_next = model.schedule.alpha_bar(t_next)
             if start_noise is not None and t_next <= noise_until:
                 x_t = noised(x_0, start_noise, alpha_bar_next)
-            else:
-                x_t = ddim_step(x_t, eps, model.schedule.alpha_bar(t), alpha_bar_next)
+                continue
+            alpha_bar = model.schedule.alpha_bar(t)
+            step = noise_to_signal(alpha_bar_next) - noise_to_signal(alpha_bar)
+            ahead = eps if before is None else eps + step / (2 * before[1]) * (eps - before[0])
+            x_t = ddim_step(x_t, ahead, alpha_bar, alpha_bar_next)
+            before = (eps, step) if order == 2 else None
 
 
 def invert(
@@ -109,6 +120,7 @@ def invert(
     eta: float = 0.0,
     start_noise: Float[Tensor, "b c h w"] | None = None,
     noise_until: int = 0,
+    order: Order = 1,
 ) -> Inversion:
     """Carry images to the last timestep of a path.
 
@@ -123,11 +135,13 @@ def invert(
         eta: eta of the way back, which the corrections are for. The path up has none.
         start_noise: See `walk_up`.
         noise_until: See `walk_up`.
+        order: See `walk_up`.
     """
     corrections: list[Tensor] = []
     lower, lower_t = x_0.float(), CLEAN
     x_mix, h_mix = x_0, x_0
-    for t, x_t, eps, h in walk_up(model, x_0, timesteps, start_noise=start_noise, noise_until=noise_until):
+    walk = walk_up(model, x_0, timesteps, start_noise=start_noise, noise_until=noise_until, order=order)
+    for t, x_t, eps, h in walk:
         if keep_corrections:
             alpha_bars = model.schedule.alpha_bar(t), model.schedule.alpha_bar(lower_t)
             corrections.append(lower - ddim_mean(x_t, eps, *alpha_bars, eta=eta))

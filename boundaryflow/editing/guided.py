@@ -22,7 +22,7 @@ from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
 from boundaryflow.boundary import Boundary
-from boundaryflow.diffusion import EpsModel, noised
+from boundaryflow.diffusion import EpsModel, noise_to_signal, noised
 from boundaryflow.diffusion.schedule import CLEAN
 
 _FADE_WIDTH = 1.0  # how far a change is smoothed before it is judged too small, in 64ths of the image
@@ -290,7 +290,7 @@ def _change(
             if not begun:  # the two are one as yet
                 continue
             alpha_bar = model.schedule.alpha_bar(t)
-            fall = _sigma(alpha_bar) - _sigma(model.schedule.alpha_bar(t_next))
+            fall = noise_to_signal(alpha_bar) - noise_to_signal(model.schedule.alpha_bar(t_next))
             parts: list[Tensor] = []
             for draw in draws:
                 x_t = noised(source.x_0 + change, source.noise(t, draw), alpha_bar)
@@ -344,11 +344,6 @@ def _guided_step(
     if guidance.look_ahead:
         step = step - (1 - model.schedule.alpha_bar(t)) ** 0.5 * (model.eps(x_t + step, t) - eps)
     return eps, step
-
-
-def _sigma(alpha_bar: float) -> float:
-    """Noise beside a signal of unit size: x_t / sqrt(alpha_bar) = x_0 + sigma noise."""
-    return ((1 - alpha_bar) / alpha_bar) ** 0.5
 
 
 def _smallest_step(gradients: Tensor, missing: Tensor, num_edited: int, hold: float) -> Tensor:

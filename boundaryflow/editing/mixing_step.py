@@ -21,7 +21,7 @@ from sklearn.svm import SVC
 from torch import Tensor
 
 from boundaryflow.boundary import Gram
-from boundaryflow.diffusion import EpsModel, NoiseSchedule, ddim_step, walk_up
+from boundaryflow.diffusion import EpsModel, NoiseSchedule, Order, ddim_step, walk_up
 from boundaryflow.errors import BoundaryError
 
 Rule = Literal["radius", "separability", "fixed"]
@@ -63,6 +63,7 @@ def measure_curves(
     *,
     start_noise: Float[Tensor, "n c h w"] | None = None,
     noise_until: int = 0,
+    order: Order = 1,
     batch_size: int,
     seed: int,
     on_progress: Callable[[int], None] = lambda _: None,
@@ -77,6 +78,7 @@ def measure_curves(
         labels: Attribute to [n] probability that each image has it; NaN where unknown.
         start_noise: See `walk_up`.
         noise_until: See `walk_up`.
+        order: See `walk_up`.
         batch_size: Images in one network call.
         seed: Seed of the folds.
         on_progress: Called after each network call with the number of images in it.
@@ -86,7 +88,7 @@ def measure_curves(
     h_chunks: list[list[Tensor]] = [[] for _ in path]
     starts = [None] * len(x_0) if start_noise is None else start_noise.split(batch_size)
     for chunk, start in zip(x_0.split(batch_size), starts, strict=False):
-        walk = walk_up(model, chunk, path, start_noise=start, noise_until=noise_until)
+        walk = walk_up(model, chunk, path, start_noise=start, noise_until=noise_until, order=order)
         for position, (_t, x_t, _eps, h) in enumerate(walk):
             x_chunks[position].append(x_t)
             h_chunks[position].append(h)

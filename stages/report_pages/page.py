@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from stages.report_pages import cards, pipeline, sections
 from stages.report_pages.grids import Pictures
 from stages.report_pages.inputs import Inputs
-from stages.report_pages.numbers import shown_strengths, estimates, shown_metrics, with_distances
+from stages.report_pages.numbers import estimates, shown_metrics, shown_strengths, with_distances
 
 TEMPLATES = Path(__file__).parent / "templates"
 

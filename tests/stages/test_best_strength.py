@@ -25,6 +25,8 @@ def test_best_strength(by_strength: dict[float, Means], expected: float) -> None
 
 
 def test_edit_without_value_of_the_deciding_metric_is_shown_at_its_largest() -> None:
-    best, rule = best_strengths({"hat": {1.0: {"clean_success": 0.5}}, "beard": {1.0: {}, 2.0: {"target_success": 0.1}}})
+    best, rule = best_strengths(
+        {"hat": {1.0: {"clean_success": 0.5}}, "beard": {1.0: {}, 2.0: {"target_success": 0.1}}}
+    )
     assert best == {"hat": 1.0, "beard": 2.0}
     assert "clean success" in rule

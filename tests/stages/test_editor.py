@@ -17,6 +17,7 @@ SETTINGS = EditSettings(
     t_mix=400,
     num_steps=8,
     noise_until=0,
+    order=1,
     eta=0.0,
     correction=True,
     eps_scale=1.0,

@@ -21,7 +21,7 @@ from stages.report import draw_readme, run
 from stages.report_pages.figures import Line, line_chart, ticks
 from stages.report_pages.grids import counterfactual, drawn
 from stages.report_pages.inputs import read_inputs
-from stages.report_pages.numbers import shown_strengths, estimate, estimates, shown_metrics, wilson, with_clean_success
+from stages.report_pages.numbers import estimate, estimates, shown_metrics, shown_strengths, wilson, with_clean_success
 from stages.report_pages.pipeline import graph, provenance
 from tests.stages.report_data import DVC_YAML, PARAMETERS, write_inputs
 

@@ -88,6 +88,16 @@ def test_first_steps_can_be_those_of_the_forward_process() -> None:
         invert(model, images(), path, noise_until=100)
 
 
+def test_second_order_is_nearer_to_the_exact_path_and_returns_the_input_with_corrections() -> None:
+    model, path = GaussianModel(), timestep_path(500, 12)
+    exact = invert(model, images(), timestep_path(500, 501)).x_mix
+    first, second = (invert(model, images(), path, order=order).x_mix for order in (1, 2))
+    assert (second - exact).norm() < 0.3 * (first - exact).norm()
+    inversion = invert(model, images(), path, order=2, keep_corrections=True)
+    returned = denoise(model, inversion.x_mix, path, corrections=inversion.corrections)
+    torch.testing.assert_close(returned, images(), atol=1e-5, rtol=1e-5)
+
+
 def test_falling_path_is_refused() -> None:
     with pytest.raises(ValueError, match="must rise strictly"):
         invert(GaussianModel(), images(), (0, 10, 10))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -21,36 +20,50 @@ BATCH = 32
 
 
 @dataclass(frozen=True)
-class Faces:
+class Pictures:
+    """Pictures with what is known of them.
+
+    Attributes:
+        x_0: [N,C,H,W] in model range.
+        has: Attribute to [N].
+        ids: Names, which decide their noise.
+    """
+
+    x_0: Tensor
+    has: Mapping[str, NDArray[np.bool_]]
+    ids: Sequence[str]
+
+    def take(self, rows: Sequence[int]) -> Pictures:
+        """Some of them."""
+        index = list(rows)
+        has = {name: values[index] for name, values in self.has.items()}
+        return Pictures(self.x_0[index], has, [self.ids[row] for row in index])
+
+    def directions(self, attributes: Sequence[str]) -> Tensor:
+        """[N,A] each attribute flipped the way it is not."""
+        return torch.from_numpy(np.stack([1.0 - 2.0 * self.has[name] for name in attributes], 1)).float()
+
+
+@dataclass(frozen=True)
+class Faces(Pictures):
     """Rendered faces.
 
     Attributes:
         avatars: What they are.
-        ids: Names, which decide their noise.
     """
 
     avatars: Sequence[Avatar]
-    ids: Sequence[str]
 
     @classmethod
     def draw(cls, purpose: int, num: int, seed: int = 0) -> Faces:
         """The first `num` faces of a stream: more of them never change the first."""
         drawn = [sample_avatars(1, np.random.default_rng([20231125, purpose, seed, index]))[0] for index in range(num)]
-        return cls(drawn, [f"quality-{purpose}-{seed}-{index}" for index in range(num)])
-
-    @cached_property
-    def x_0(self) -> Tensor:
-        """[N,3,64,64] in model range."""
-        return torch.stack([_pixels(avatar) for avatar in self.avatars]) * 2 - 1
-
-    @cached_property
-    def has(self) -> dict[str, NDArray[np.bool_]]:
-        """Attribute to [N]."""
-        return {name: np.array([avatar.attributes[name] for avatar in self.avatars]) for name in ATTRIBUTES}
-
-    def directions(self, attributes: Sequence[str]) -> Tensor:
-        """[N,A] each attribute flipped the way it is not."""
-        return torch.from_numpy(np.stack([1.0 - 2.0 * self.has[name] for name in attributes], 1)).float()
+        return cls(
+            torch.stack([_pixels(avatar) for avatar in drawn]) * 2 - 1,
+            {name: np.array([avatar.attributes[name] for avatar in drawn]) for name in ATTRIBUTES},
+            [f"quality-{purpose}-{seed}-{index}" for index in range(num)],
+            drawn,
+        )
 
     def counterfactuals(self, attributes: Sequence[str]) -> tuple[Tensor, Tensor]:
         """[N,3,64,64] in [0, 1] with the attributes flipped, and [N,64,64] where they differ in what they show."""
@@ -78,7 +91,7 @@ class Latents:
         held_out: Faces to calibrate on.
     """
 
-    def __init__(self, model: EpsModel, train: Faces, held_out: Faces) -> None:
+    def __init__(self, model: EpsModel, train: Pictures, held_out: Pictures) -> None:
         self._model, self.train, self.held_out = model, train, held_out
         self._kept: dict[tuple[str, int], Tensor] = {}
 
@@ -144,10 +157,7 @@ class Latents:
         return {"eps": walk[-1][0], "h": walk[-1][1], "paper_h": walk[-2][1]}
 
 
-def in_batches(faces: Faces, edit: Callable[[Faces], Tensor]) -> Tensor:
-    """Apply an edit to a few faces at a time."""
-    parts = [
-        edit(Faces(faces.avatars[start : start + BATCH], faces.ids[start : start + BATCH]))
-        for start in range(0, len(faces.ids), BATCH)
-    ]
-    return torch.cat(parts)
+def in_batches(pictures: Pictures, edit: Callable[[Pictures], Tensor]) -> Tensor:
+    """Apply an edit to a few pictures at a time."""
+    num = len(pictures.ids)
+    return torch.cat([edit(pictures.take(range(start, min(start + BATCH, num)))) for start in range(0, num, BATCH)])
