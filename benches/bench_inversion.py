@@ -175,7 +175,13 @@ def measure(num_images: int, t_mix: int, budgets: Sequence[int]) -> dict[str, An
             print(rows[-1], flush=True)
     return {
         "machine": machine.facts(),
-        "settings": {"images": num_images, "t_mix": t_mix, "budgets": list(budgets), "fine_steps": FINE_STEPS},
+        "settings": {
+            "images": num_images,
+            "t_mix": t_mix,
+            "budgets": list(budgets),
+            "fine_steps": FINE_STEPS,
+            "dtype": "float32",
+        },
         "radius_fine": round(float(flow.radius(fine, t_mix).mean()), 4),
         "radius_noised": round(float(flow.radius(x_0 + flow.sigma(t_mix) * noise, t_mix).mean()), 4),
         "rows": rows,

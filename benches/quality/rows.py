@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from benches.quality.pictures import Latents, Pictures, in_batches
-from boundaryflow.boundary import Estimator
+from boundaryflow.boundary import Boundary, Estimator
 from boundaryflow.boundary.hyperplane import Space
 from boundaryflow.diffusion import EpsModel, denoise, invert, noised, timestep_path
 from boundaryflow.editing import Guidance, edit_at_strengths, guided_edit, observe_noised, paper_edit, paper_invert
@@ -88,7 +88,7 @@ class _SingleStep:
         """One move at the mixing step."""
 
         def edit(pictures: Pictures, attributes: Sequence[str]) -> Tensor:
-            planes = {
+            planes: dict[Space, list[Boundary]] = {
                 space: [self.latents.boundary(space, self.path, name, self.num_train, estimator) for name in attributes]
                 for space in scales
             }
