@@ -2,7 +2,7 @@
 # make test    the tests
 # make check   linter, types, import contracts
 # make faults  the fault suite: kills and corrupts, over and over
-# make bench NAME=subject    runs benches/bench_subject.py
+# make bench NAME=subject    runs benches/bench_subject.py, with ARGS="..." if given
 # make venv    only the virtual environment
 # make clean   removes caches; keeps results, downloads and the virtual environment
 
@@ -36,7 +36,7 @@ check: $(STAMP)
 bench: $(STAMP)
 	@test -f benches/bench_$(NAME).py || { echo "bench: no benches/bench_$(NAME).py; say make bench NAME=..., one of:" \
 	  $$(ls benches 2>/dev/null | sed -n 's/^bench_\(.*\)\.py$$/\1/p'); exit 2; } >&2
-	@$(BIN)/python -m benches.bench_$(NAME)
+	@$(BIN)/python -m benches.bench_$(NAME) $(ARGS)
 
 venv: $(STAMP)
 

@@ -1,6 +1,6 @@
 """The methods on real handwriting, where no truth is known: fours and nines swapped, strokes thicker and thinner.
 
-    python -m benches.bench_digits FOLDER        FOLDER as for recipes.digits.unpack
+    make bench NAME=digits ARGS=FOLDER           FOLDER as for recipes.digits.unpack
 
 The shipped judge knows fours and nines only, and is content with a seven. So two judges that no
 method was tuned on look at the edits: a classifier of all ten digits (a support vector machine on
