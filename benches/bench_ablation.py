@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from benches import machine
+from benches import machine, page
 from benches.bench_quality import PAGE, ROOT, settings_of
 from benches.quality.measure import Eyes, judge
 from benches.quality.pictures import Faces, Latents
@@ -26,7 +26,6 @@ from boundaryflow.models import load_model
 from stages.frozen_model import device, resolve_dtype
 
 RESULT = ROOT / "benches/results/ablation.json"
-BEGIN, END = "<!-- ablation -->", "<!-- /ablation -->"
 CHANGES: dict[str, dict[str, Any]] = {
     "default": {},
     "one pass": {"num_passes": 1},
@@ -46,7 +45,7 @@ def measure(num_images: int, num_train: int) -> dict[str, Any]:
     clip = load_clip(str(weights / "avatars64_clip/clip.pt"), device())
     eyes = Eyes(load_judges(weights / "avatars64_judges", device()), clip)
     latents = Latents(model, Faces.draw(0, num_train), Faces.draw(1, 200))
-    test, settings = Faces.draw(2, num_images), settings_of(ROOT / "params.yaml")
+    test, settings = Faces.draw(2, num_images), settings_of("avatars")
     rows: dict[str, Any] = {}
     variants = [(name, change, None) for name, change in CHANGES.items()]
     variants += [(f"from timestep {t} down", {}, t) for t in HIGHEST]
@@ -66,14 +65,14 @@ def measure(num_images: int, num_train: int) -> dict[str, Any]:
 def table(found: dict[str, Any]) -> str:
     """One line per change: means over attributes, and the median over attributes of the median recovery."""
     header = ["", "median recovery", *MEASURES, "seconds, relative"]
-    lines = [f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
+    lines: list[list[str]] = []
     unit = found["rows"]["default"]["seconds_per_edit"]
     for name, row in found["rows"].items():
         every = row["attributes"].values()
         recovery = np.median([np.nanmedian(of["recovery"][0]) for of in every])
         means = [f"{np.mean([np.nanmean(of[measure][0]) for of in every]):.3f}" for measure in MEASURES]
-        lines.append(f"| {name} | {recovery:.2f} | {' | '.join(means)} | {row['seconds_per_edit'] / unit:.2f} |")
-    return "\n".join(lines)
+        lines.append([name, f"{recovery:.2f}", *means, f"{row['seconds_per_edit'] / unit:.2f}"])
+    return page.markdown_table(header, lines)
 
 
 def main() -> None:
@@ -84,9 +83,7 @@ def main() -> None:
     asked = parser.parse_args()
     found = measure(asked.images, asked.num_train)
     RESULT.write_text(json.dumps(found) + "\n")
-    text = PAGE.read_text()
-    start, stop = text.index(BEGIN) + len(BEGIN), text.index(END)
-    PAGE.write_text(text[:start] + "\n" + table(found) + "\n" + text[stop:])
+    page.fill(PAGE, "ablation", table(found))
     print(f"written: {RESULT.relative_to(ROOT)}, and the table in {PAGE.relative_to(ROOT)}")
 
 

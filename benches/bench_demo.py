@@ -18,13 +18,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benches import machine
+from benches import machine, page
 from flows import summary
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "benches/results/demo.json"
 README = ROOT / "README.md"
-BEGIN, END = "<!-- metrics -->", "<!-- /metrics -->"
 
 
 def _checkout(folder: Path) -> Path:
@@ -60,21 +59,13 @@ def measure(folder: Path) -> dict[str, Any]:
     }
 
 
-def _write_readme(table: dict[str, Any]) -> None:
-    text = README.read_text()
-    lines = [f"| {' | '.join(table['header'])} |", f"|{'---|' * len(table['header'])}"]
-    lines += [f"| {' | '.join(row)} |" for row in table["rows"]]
-    start, stop = text.index(BEGIN) + len(BEGIN), text.index(END)
-    README.write_text(text[:start] + "\n" + "\n".join(lines) + "\n" + text[stop:])
-
-
 def main() -> None:
     """Measure, write, and say where."""
     with tempfile.TemporaryDirectory(prefix="boundaryflow-bench-") as folder:
         found = measure(_checkout(Path(folder)))
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps(found, indent=2) + "\n")
-    _write_readme(found["table"])
+    page.fill(README, "metrics", page.markdown_table(found["table"]["header"], found["table"]["rows"]))
     print(json.dumps(found["seconds"], indent=2))
     print(f"written: {RESULT.relative_to(ROOT)}, and the table in README.md")
 

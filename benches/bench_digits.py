@@ -19,14 +19,13 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from numpy.typing import NDArray
 from PIL import Image
 from sklearn.svm import SVC
 from torch import Tensor
 
-from benches import machine
-from benches.bench_quality import PAGE, ROOT
+from benches import machine, page
+from benches.bench_quality import PAGE, ROOT, settings_of
 from benches.quality.pictures import Latents, Pictures
 from benches.quality.rows import all_rows
 from boundaryflow.models import load_model
@@ -34,7 +33,6 @@ from recipes.digits.unpack import digits_in, stroke_width, with_margin
 from stages.frozen_model import device, resolve_dtype
 
 RESULT, PICTURE = ROOT / "benches/results/digits.json", ROOT / "docs/images/quality_digits.png"
-BEGIN, END = "<!-- digits -->", "<!-- /digits -->"
 FOUR, NINE = 4, 9
 THIN, THICK = 2.9, 3.0  # pixels, as in params.yaml
 HELD_OUT = 200  # digits to calibrate on
@@ -94,9 +92,7 @@ def flat(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 def measure(folder: Path, num_images: int, num_train: int, t_mix: int) -> dict[str, Any]:
     """Every row on both edits."""
-    digits = yaml.safe_load((ROOT / "params.yaml").read_text())["data"]["digits"]
-    settings = {"guided": digits["edit"]["guided"], "min_auc": digits["boundary"]["min_auc"],
-                **{key: digits["observe"][key] for key in ("t_max", "num_steps")}}  # fmt: skip
+    settings = settings_of("digits")
     known, known_digit = drawn(folder / "train.tar.gz", list(range(10)), 800)
     ten = SVC(gamma="scale", C=10.0).fit(flat(known[:6000]), known_digit[:6000])
     accuracy = float((ten.predict(flat(known[6000:])) == known_digit[6000:]).mean())
@@ -145,11 +141,11 @@ def table(found: dict[str, Any]) -> str:
     """The page's table."""
     names = list(next(iter(found["rows"].values()))["edits"])
     header = ["row", *(f"{name}: {what}" for name in names for what in ("success", "digit kept", "RMSE to the input"))]
-    lines = [f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
-    for name, row in found["rows"].items():
-        cells = [f"{of[what][best(of)]:.2f}" for of in row["edits"].values() for what in ("success", "kept", "rmse")]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    rows = [
+        [name, *(f"{of[what][best(of)]:.2f}" for of in row["edits"].values() for what in ("success", "kept", "rmse"))]
+        for name, row in found["rows"].items()
+    ]
+    return page.markdown_table(header, rows)
 
 
 def main() -> None:
@@ -164,9 +160,7 @@ def main() -> None:
     shown = Image.fromarray(found.pop("picture"))
     shown.resize((shown.width * 2, shown.height * 2), Image.Resampling.NEAREST).save(PICTURE, optimize=True)
     RESULT.write_text(json.dumps(found) + "\n")
-    text = PAGE.read_text()
-    start, stop = text.index(BEGIN) + len(BEGIN), text.index(END)
-    PAGE.write_text(text[:start] + "\n" + table(found) + "\n" + text[stop:])
+    page.fill(PAGE, "digits", table(found))
     print(f"written: {RESULT.relative_to(ROOT)}, {PAGE.relative_to(ROOT)}, {PICTURE.relative_to(ROOT)}")
 
 

@@ -19,16 +19,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benches import machine
+from benches import machine, page
 from benches.bench_quality import ROOT
 from benches.quality.pictures import Faces
-from boundaryflow.diffusion import EpsModel, timestep_path
+from boundaryflow.diffusion import EpsModel, noise_to_signal, timestep_path
 from boundaryflow.diffusion.schedule import CLEAN
 from boundaryflow.models import load_model
 from stages.frozen_model import device
 
 RESULT, PAGE = ROOT / "benches/results/inversion.json", ROOT / "docs/method.md"
-BEGIN, END = "<!-- inversion -->", "<!-- /inversion -->"
 FINE_STEPS = 150
 
 
@@ -44,7 +43,7 @@ class Flow:
 
     def sigma(self, t: int) -> float:
         """Noise beside a signal of unit size; 0 at the clean end."""
-        return (1 / self._model.schedule.alpha_bar(t) - 1) ** 0.5
+        return noise_to_signal(self._model.schedule.alpha_bar(t))
 
     def eps(self, y: Tensor, t: int) -> Tensor:
         """The noise predicted in y, one network call."""
@@ -191,13 +190,12 @@ def measure(num_images: int, t_mix: int, budgets: Sequence[int]) -> dict[str, An
 def table(found: dict[str, Any]) -> str:
     """The page's table."""
     header = ["way", "steps", "calls, up and down", "PSNR of what returns, dB", "radius", "off the fine path"]
-    lines = [f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
-    lines += [
-        f"| {r['way']} | {r['steps']} | {r['calls']} | {r['psnr_db']:.1f} | {r['radius']:.2f} "
-        f"| {r['off_the_fine_path']:.2f} |"
+    rows = [
+        [r["way"], str(r["steps"]), str(r["calls"]), f"{r['psnr_db']:.1f}", f"{r['radius']:.2f}",
+         f"{r['off_the_fine_path']:.2f}"]
         for r in found["rows"]
-    ]
-    return "\n".join(lines)
+    ]  # fmt: skip
+    return page.markdown_table(header, rows)
 
 
 def main() -> None:
@@ -209,9 +207,7 @@ def main() -> None:
     asked = parser.parse_args()
     found = measure(asked.images, asked.t_mix, asked.budgets)
     RESULT.write_text(json.dumps(found) + "\n")
-    text = PAGE.read_text()
-    start, stop = text.index(BEGIN) + len(BEGIN), text.index(END)
-    PAGE.write_text(text[:start] + "\n" + table(found) + "\n" + text[stop:])
+    page.fill(PAGE, "inversion", table(found))
     print(f"written: {RESULT.relative_to(ROOT)}, {PAGE.relative_to(ROOT)}")
 
 

@@ -21,7 +21,7 @@ import yaml
 from PIL import Image
 from torch import Tensor
 
-from benches import machine
+from benches import machine, page
 from benches.quality.measure import PER_IMAGE, Eyes, at_success, best_recovery, curve, judge
 from benches.quality.pictures import Faces, Latents
 from benches.quality.rows import Guided, Row, all_rows
@@ -34,17 +34,16 @@ from stages.frozen_model import device, resolve_dtype
 ROOT = Path(__file__).parents[1]
 RESULT, PAGE = ROOT / "benches/results/quality.json", ROOT / "docs/quality.md"
 PICTURE = ROOT / "docs/images/quality.png"
-BEGIN, END = "<!-- table -->", "<!-- /table -->"
 PAIRS = (("hat", "eyeglasses"), ("dark_skin", "eyeglasses"), ("long_hair", "hat"), ("beard", "eyeglasses"))
 OURS, CLEANED = "guided (default)", "paper, cleaned"
 LEVEL = 0.95
 
 
-def settings_of(params: Path) -> dict[str, Any]:
-    """What params.yaml says of the default method on the avatars."""
-    avatars = yaml.safe_load(params.read_text())["data"]["avatars"]
-    observe = {key: avatars["observe"][key] for key in ("t_max", "num_steps")}
-    return {"guided": avatars["edit"]["guided"], "min_auc": avatars["boundary"]["min_auc"], **observe}
+def settings_of(dataset: str) -> dict[str, Any]:
+    """What params.yaml says of the default method on a data set."""
+    params = yaml.safe_load((ROOT / "params.yaml").read_text())["data"][dataset]
+    observe = {key: params["observe"][key] for key in ("t_max", "num_steps")}
+    return {"guided": params["edit"]["guided"], "min_auc": params["boundary"]["min_auc"], **observe}
 
 
 def measure(num_images: int, sizes: list[int], ours_only: list[int], t_mix: int, seed: int) -> dict[str, Any]:
@@ -54,7 +53,7 @@ def measure(num_images: int, sizes: list[int], ours_only: list[int], t_mix: int,
         load_judges(ROOT / "data/pretrained/avatars64_judges", device()),
         load_clip(str(ROOT / "data/pretrained/avatars64_clip/clip.pt"), device()),
     )
-    test, settings = Faces.draw(2, num_images), settings_of(ROOT / "params.yaml")
+    test, settings = Faces.draw(2, num_images), settings_of("avatars")
     latents = Latents(model, Faces.draw(0, max(sizes + ours_only), seed), Faces.draw(1, 200, seed))
     rows: dict[str, dict[str, Any]] = {}
     pictures: dict[str, dict[str, Tensor]] = {}
@@ -133,26 +132,14 @@ def tables(found: dict[str, Any]) -> str:
     """The page's tables."""
     size = max(found["settings"]["sizes"])
     level = matched_level(found["rows"], size)
-    lines = [
-        f"At a mean target success of {level:.2f} (n/r: not reached; in brackets the row's strongest):",
-        "",
-    ]
-    header = ["row", "success", "RMSE to the truth", "inside", "outside", "recovery", "drift", "identity", "SSIM"]
-    lines += [f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
+    matched_rows: list[list[str]] = []
     for key, row in found["rows"].items():
         matched = at_success(row["attributes"], level)
         at = matched or {name: curve(row["attributes"], name)[-1] for name in PER_IMAGE}
         names = ("success", "rmse", "rmse_inside", "rmse_outside", "recovery", "drift", "identity", "ssim")
         cells = [f"{at[name]:.3f}" for name in names]
-        if matched is None:
-            cells = ["n/r", *(f"({cell})" for cell in cells[1:])]
-        lines.append(f"| {key} | {' | '.join(cells)} |")
-    lines += [
-        "",
-        "By attribute, at the strength of the largest median recovery (median [95 % of the mean]; success):",
-        "",
-    ]
-    lines += [f"| row | {' | '.join(ATTRIBUTES)} | median |", f"|{'---|' * (len(ATTRIBUTES) + 2)}"]
+        matched_rows.append([key, *(cells if matched else ["n/r", *(f"({cell})" for cell in cells[1:])])])
+    attribute_rows: list[list[str]] = []
     for key, row in found["rows"].items():
         cells, medians = [], []
         for of in row["attributes"].values():
@@ -160,11 +147,20 @@ def tables(found: dict[str, Any]) -> str:
             low, high = bootstrap_interval(np.array(of["recovery"][best]), 1000, 0)
             cells.append(f"{median:.2f} [{low:.2f}, {high:.2f}]; {np.mean(of['success'][best]):.2f}")
             medians.append(median)
-        lines.append(f"| {key} | {' | '.join(cells)} | {np.median(medians):.2f} |")
-    lines += ["", "| bar | measured | limit | met |", "|---|---|---|---|"]
-    for b in found["bars"]:
-        lines.append(f"| {b['name']} | {b['value']} | {b['direction']} {b['limit']} | {'yes' if b['met'] else 'no'} |")
-    return "\n".join(lines)
+        attribute_rows.append([key, *cells, f"{np.median(medians):.2f}"])
+    bar_rows = [
+        [b["name"], str(b["value"]), f"{b['direction']} {b['limit']}", "yes" if b["met"] else "no"]
+        for b in found["bars"]
+    ]
+    header = ["row", "success", "RMSE to the truth", "inside", "outside", "recovery", "drift", "identity", "SSIM"]
+    parts = [
+        f"At a mean target success of {level:.2f} (n/r: not reached; in brackets the row's strongest):",
+        page.markdown_table(header, matched_rows),
+        "By attribute, at the strength of the largest median recovery (median [95 % of the mean]; success):",
+        page.markdown_table(["row", *ATTRIBUTES, "median"], attribute_rows),
+        page.markdown_table(["bar", "measured", "limit", "met"], bar_rows),
+    ]
+    return "\n\n".join(parts)
 
 
 def draw_picture(test: Faces, rows: dict[str, Any], pictures: dict[str, dict[str, Tensor]], size: int) -> Tensor:
@@ -193,9 +189,7 @@ def write(found: dict[str, Any]) -> None:
     RESULT.write_text(json.dumps(found) + "\n")
     pixels = (picture * 255).round().byte().permute(1, 2, 0).numpy()
     Image.fromarray(pixels).save(PICTURE)
-    text = PAGE.read_text()
-    start, stop = text.index(BEGIN) + len(BEGIN), text.index(END)
-    PAGE.write_text(text[:start] + "\n" + tables(found) + "\n" + text[stop:])
+    page.fill(PAGE, "table", tables(found))
 
 
 def main() -> None:
