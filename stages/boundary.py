@@ -13,16 +13,20 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
+from torch import Tensor
 
 from boundaryflow.boundary import (
     Boundaries,
     Boundary,
     Estimator,
+    FitReport,
     Gram,
+    average_neighbours,
     balancing_weights,
     fit_boundary,
     most_certain,
     save_boundaries,
+    told_apart,
 )
 from boundaryflow.boundary.hyperplane import Space
 from boundaryflow.storage.shards import load_items, shard_index
@@ -32,6 +36,8 @@ from stages.params import load_params
 from stages.process import Progress, entry, own_folder
 
 LOG = logging.getLogger(__name__)
+PATH_COLUMNS = ["attribute", "t", "num_positive", "num_negative", "auc_val", "mean_positive", "mean_negative", "sd",
+                "followed"]  # fmt: skip
 LATENT = {"eps": "x_mix", "h": "h_mix"}
 
 
@@ -95,6 +101,7 @@ def run(
     ridge: float | None,
     num_bootstraps: int,
     min_auc: float,
+    neighbours: int,
     **choice: Any,  # of `Choice`, which names each
 ) -> pd.DataFrame:
     """Fit and write all boundaries of a data set; returns one row per boundary."""
@@ -106,35 +113,50 @@ def run(
     noise_levels = observed["timesteps"] if observed["num_items"] else []
     table = Table()
     at_mixing_step: dict[str, dict[Space, Boundary]] = {attribute: {} for attribute in attributes}
-    along_path: dict[str, list[Boundary]] = {attribute: [] for attribute in attributes}
+    along_path: dict[str, list[tuple[Boundary, FitReport]]] = {attribute: [] for attribute in attributes}
     with Progress("boundary", (len(spaces) + len(noise_levels)) * len(attributes), "boundaries") as progress:
         images = _labelled(dataset, "invert", labels, Choice(**choice))
         for space in spaces:
             gram = Gram.of(load_items(Path("data/invert") / dataset, images.items, [LATENT[space]])[LATENT[space]])
             for attribute in attributes:
-                at_mixing_step[attribute][space] = _fit(
-                    gram, images, attribute, table, keep_scores=True,
+                boundary, report = _fit(
+                    gram, images, attribute,
                     space=space, t=inverted["t_mix"], model_sha256=inverted["model_sha256"],
                     estimator=estimator, c=c, ridge=ridge, num_bootstraps=num_bootstraps, seed=run_seed,
                 )  # fmt: skip
+                at_mixing_step[attribute][space] = boundary
+                table.add_at_mixing_step(boundary, report, images, boundary.signed_distance(gram.latents).numpy())
                 progress.advance(1)
         images = _labelled(dataset, "observe", labels, Choice(**choice))
+        val = np.flatnonzero(images.split == "val")
+        val_latents: list[Tensor] = []
         for t in noise_levels:
             name = tensor_name(t)
             gram = Gram.of(load_items(Path("data/observe") / dataset, images.items, [name])[name])
+            val_latents.append(gram.latents[val].half())
             for attribute in attributes:
-                boundary = _fit(
-                    gram, images, attribute, table,
+                fitted = _fit(
+                    gram, images, attribute,
                     space="h", t=t, model_sha256=observed["model_sha256"], estimator="ridge", ridge=ridge,
                 )  # fmt: skip
-                if boundary.calibration.auc >= min_auc and boundary.calibration.gap > 0:
-                    along_path[attribute].append(boundary)
+                along_path[attribute].append(fitted)
                 progress.advance(1)
     for attribute in attributes:
-        kept = along_path[attribute]
+        probability, _train, held_out = images.of(attribute)
+        rows = np.searchsorted(val, held_out)
+        planes = average_neighbours(
+            [boundary for boundary, _report in along_path[attribute]],
+            [latents[rows] for latents in val_latents],
+            probability[held_out] > 0.5,
+            neighbours=neighbours,
+        )
+        followed = told_apart(planes, min_auc)
+        followed_at = {plane.t for plane in followed}
+        for plane, (_boundary, report) in zip(planes, along_path[attribute], strict=True):
+            table.add_along_path(plane, report, is_followed=plane.t in followed_at)
         if noise_levels:
-            LOG.info("boundary %s: followed from timestep %s", attribute, kept[-1].t if kept else "none")
-        found = Boundaries(attribute, at_mixing_step[attribute], tuple(kept))
+            LOG.info("boundary %s: followed from timestep %s", attribute, followed[-1].t if followed else "none")
+        found = Boundaries(attribute, at_mixing_step[attribute], followed)
         save_boundaries(out / f"{attribute}.safetensors", found)
     return table.write(dataset, out)
 
@@ -151,81 +173,85 @@ def _fit(
     gram: Gram,
     images: Labelled,
     attribute: str,
-    table: Table,
-    *,
-    keep_scores: bool = False,
     **where: Any,  # passed through to fit_boundary, which names and checks each
-) -> Boundary:
+) -> tuple[Boundary, FitReport]:
     probability, train, held_out = images.of(attribute)
-    boundary, report = fit_boundary(
-        gram,
-        probability > 0.5,
-        train,
-        held_out,
-        attribute=attribute,
-        weights=images.weights(attribute, train),
-        **where,
-    )
-    distance = boundary.signed_distance(gram.latents).numpy()
-    test = (images.split == "test") & ~np.isnan(probability)
-    held = boundary.calibration
-    table.rows.append(
-        {
-            "attribute": attribute,
-            "space": boundary.space,
-            "noised": not keep_scores,
-            "t": boundary.t,
-            "num_positive": report.num_positive,
-            "num_negative": report.num_negative,
-            "train_accuracy": report.train_accuracy,
-            "auc_val": held.auc,
-            "mean_positive": held.mean_positive,
-            "mean_negative": held.mean_negative,
-            "sd": held.sd,
-            "bootstrap_cosine": report.bootstrap_cosine,
-            "auc_test": _auc(probability[test] > 0.5, distance[test]),
-        }
-    )
-    if keep_scores:
-        LOG.info("boundary %s in %s-space: test AUC %.3f", attribute, boundary.space, table.rows[-1]["auc_test"])
-        table.scores.append(
-            pd.DataFrame(
-                {
-                    "item_id": images.items,
-                    "split": images.split,
-                    "attribute": attribute,
-                    "space": boundary.space,
-                    "signed_distance": distance.astype(np.float32),
-                    "label": probability.astype(np.float32),
-                }
-            )
-        )
-    return boundary
+    weights = images.weights(attribute, train)
+    return fit_boundary(gram, probability > 0.5, train, held_out, attribute=attribute, weights=weights, **where)
 
 
 class Table:
     """What is known of each boundary, and of each image at the mixing step."""
 
     def __init__(self) -> None:
-        self.rows: list[dict[str, Any]] = []
-        self.scores: list[pd.DataFrame] = []
+        self._at_mixing_step: list[dict[str, Any]] = []
+        self._along_path: list[dict[str, Any]] = []
+        self._scores: list[pd.DataFrame] = []
+
+    def add_at_mixing_step(
+        self, boundary: Boundary, report: FitReport, images: Labelled, distance: NDArray[np.float32]
+    ) -> None:
+        """Note a boundary, and the signed distances [n] of the images."""
+        probability, _train, _held_out = images.of(boundary.attribute)
+        test = (images.split == "test") & ~np.isnan(probability)
+        auc_test = _auc(probability[test] > 0.5, distance[test])
+        LOG.info("boundary %s in %s-space: test AUC %.3f", boundary.attribute, boundary.space, auc_test)
+        self._at_mixing_step.append(
+            {
+                "attribute": boundary.attribute,
+                "space": boundary.space,
+                **_facts(boundary, report),
+                "train_accuracy": report.train_accuracy,
+                "bootstrap_cosine": report.bootstrap_cosine,
+                "auc_test": auc_test,
+            }
+        )
+        self._scores.append(
+            pd.DataFrame(
+                {
+                    "item_id": images.items,
+                    "split": images.split,
+                    "attribute": boundary.attribute,
+                    "space": boundary.space,
+                    "signed_distance": distance.astype(np.float32),
+                    "label": probability.astype(np.float32),
+                }
+            )
+        )
+
+    def add_along_path(self, boundary: Boundary, report: FitReport, *, is_followed: bool) -> None:
+        """Note the boundary of a noise level."""
+        row = {"attribute": boundary.attribute, "t": boundary.t, **_facts(boundary, report), "followed": is_followed}
+        self._along_path.append(row)
 
     def write(self, dataset: str, out: Path) -> pd.DataFrame:
         """Write the tables and the metrics; returns one row per boundary at the mixing step."""
-        every = pd.DataFrame(self.rows).sort_values(["attribute", "noised", "space", "t"], ignore_index=True)
-        table = every[~every["noised"]].drop(columns=["noised", "t"]).reset_index(drop=True)
+        table = pd.DataFrame(self._at_mixing_step).sort_values(["attribute", "space"], ignore_index=True)
         units = {"mean_positive": "latent units", "mean_negative": "latent units", "sd": "latent units"}
         write_table(out / "boundaries.parquet", table, schema="boundaries/1", units=units)
-        path = every[every["noised"]].drop(columns=["noised", "auc_test", "bootstrap_cosine"]).reset_index(drop=True)
-        write_table(out / "path.parquet", path, schema="path/1", units=units)
+        path = pd.DataFrame(self._along_path, columns=PATH_COLUMNS).sort_values(["attribute", "t"], ignore_index=True)
+        write_table(out / "path.parquet", path, schema="path/2", units=units)
         write_table(
             out / "scores.parquet",
-            pd.concat(self.scores).sort_values(["attribute", "space", "item_id"], ignore_index=True),
+            pd.concat(self._scores).sort_values(["attribute", "space", "item_id"], ignore_index=True),
             schema="scores/1",
             units={"signed_distance": "latent units", "label": "probability"},
         )
         write_json(Path("data/boundary_metrics") / f"{dataset}.json", _metrics(table))
         return table
+
+
+def _facts(boundary: Boundary, report: FitReport) -> dict[str, float]:
+    """What is noted of every boundary."""
+    held_out = boundary.calibration
+    return {
+        "num_positive": report.num_positive,
+        "num_negative": report.num_negative,
+        "auc_val": held_out.auc,
+        "mean_positive": held_out.mean_positive,
+        "mean_negative": held_out.mean_negative,
+        "sd": held_out.sd,
+    }
 
 
 def _auc(has_attribute: NDArray[np.bool_], distance: NDArray[np.float32]) -> float:

@@ -14,7 +14,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from boundaryflow.boundary import Boundaries, Boundary, Gram, fit_boundary, save_boundaries
+from boundaryflow.boundary import (
+    Boundaries,
+    Boundary,
+    Gram,
+    average_neighbours,
+    fit_boundary,
+    save_boundaries,
+    told_apart,
+)
 from boundaryflow.diffusion import EpsModel, noised
 from boundaryflow.errors import BoundaryError, ManifestError
 from boundaryflow.labelling import load_clip
@@ -89,7 +97,7 @@ def boundary_from_words(
             f"text: the model does not tell {positive!r} from {negative!r} at any noise level "
             f"(no held-out AUC of boundary.min_auc, {params.boundary.min_auc}); use other words, or raise --num"
         )
-    found, path = Boundaries(name, {}, tuple(planes)), Path("data/text") / dataset / f"{name}.safetensors"
+    found, path = Boundaries(name, {}, planes), Path("data/text") / dataset / f"{name}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     save_boundaries(path, found)
     return path, found
@@ -154,11 +162,14 @@ def _by_words(
     return Sides(x_0[rows], [ids[row] for row in rows], odds[rows] > middle)
 
 
-def _fit(model: EpsModel, sides: Sides, timesteps: Sequence[int], name: str, params: DatasetParams) -> list[Boundary]:
+def _fit(
+    model: EpsModel, sides: Sides, timesteps: Sequence[int], name: str, params: DatasetParams
+) -> tuple[Boundary, ...]:
     """A plane at each timestep where a held-out quarter is told apart."""
     lots = np.array([item_seed(0, item, "held out") % 4 for item in sides.ids])
     train, held_out = np.flatnonzero(lots > 0), np.flatnonzero(lots == 0)
     planes: list[Boundary] = []
+    held_out_latents: list[Tensor] = []
     with Progress("boundary", len(timesteps), "noise levels") as progress:
         for t in timesteps:
             parts: list[Tensor] = []
@@ -166,11 +177,13 @@ def _fit(model: EpsModel, sides: Sides, timesteps: Sequence[int], name: str, par
                 chunk = sides.x_0[start : start + batch_size()]
                 noise = item_noise(0, sides.ids[start : start + len(chunk)], f"observe {t}", chunk.shape[1:])
                 parts.append(model.eps_and_h(noised(chunk, noise, model.schedule.alpha_bar(t)), t)[1])
+            gram = Gram.of(torch.cat(parts))
             plane, _report = fit_boundary(
-                Gram.of(torch.cat(parts)), sides.has, train, held_out, space="h", t=t, attribute=name,
+                gram, sides.has, train, held_out, space="h", t=t, attribute=name,
                 model_sha256=model.sha256, estimator="ridge", ridge=params.boundary.ridge,
             )  # fmt: skip
-            if plane.calibration.auc >= params.boundary.min_auc and plane.calibration.gap > 0:
-                planes.append(plane)
+            planes.append(plane)
+            held_out_latents.append(gram.latents[held_out])
             progress.advance(1)
-    return planes
+    averaged = average_neighbours(planes, held_out_latents, sides.has[held_out], neighbours=params.boundary.neighbours)
+    return told_apart(averaged, params.boundary.min_auc)

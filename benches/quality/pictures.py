@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from boundaryflow.avatars import ATTRIBUTES, Avatar, render, sample_avatars, segment
-from boundaryflow.boundary import Boundaries, Boundary, Estimator, Gram, fit_boundary
+from boundaryflow.boundary import Boundaries, Boundary, Estimator, Gram, average_neighbours, fit_boundary, told_apart
 from boundaryflow.boundary.hyperplane import Space
 from boundaryflow.diffusion import EpsModel, noised, walk_up
 from boundaryflow.rng import item_noise
@@ -65,6 +65,11 @@ class Faces(Pictures):
             drawn,
         )
 
+    def take(self, rows: Sequence[int]) -> Faces:
+        """Some of them."""
+        some = super().take(rows)
+        return Faces(some.x_0, some.has, some.ids, [self.avatars[row] for row in rows])
+
     def counterfactuals(self, attributes: Sequence[str]) -> tuple[Tensor, Tensor]:
         """[N,3,64,64] in [0, 1] with the attributes flipped, and [N,64,64] where they differ in what they show."""
         pictures, regions = [], []
@@ -82,6 +87,9 @@ def _pixels(avatar: Avatar) -> Tensor:
     return torch.from_numpy(np.asarray(render(avatar), np.float32).transpose(2, 0, 1) / 255)
 
 
+Edit = Callable[[Pictures, Sequence[str]], Tensor]
+
+
 class Latents:
     """What the model sees of the faces to fit on and of those to calibrate on, computed when first asked for.
 
@@ -93,7 +101,7 @@ class Latents:
 
     def __init__(self, model: EpsModel, train: Pictures, held_out: Pictures) -> None:
         self._model, self.train, self.held_out = model, train, held_out
-        self._kept: dict[tuple[str, int], Tensor] = {}
+        self._kept: dict[tuple[str, str, int], list[Tensor]] = {}
 
     def boundary(
         self, kind: str, path: Sequence[int], attribute: str, num_train: int, estimator: Estimator
@@ -108,45 +116,51 @@ class Latents:
             num_train: Fit on so many faces.
             estimator: See `fit_boundary`.
         """
-        every = self._latents(kind, tuple(path))
-        num = len(self.train.ids)
-        rows = [*range(num_train), *range(num, len(every))]
+        every = self._latents(kind, tuple(path), num_train)
         key = f"{kind} {path[-1]} {len(path)} {num_train}"
         if self._gram[0] != key:
-            self._gram = key, Gram.of(every[rows])
+            self._gram = key, Gram.of(every)
         has = np.concatenate([self.train.has[attribute][:num_train], self.held_out.has[attribute]])
         space: Space = "eps" if kind == "eps" else "h"
         return fit_boundary(
-            self._gram[1], has, np.arange(num_train), np.arange(num_train, len(rows)), space=space, t=path[-1],
+            self._gram[1], has, np.arange(num_train), np.arange(num_train, len(every)), space=space, t=path[-1],
             attribute=attribute, model_sha256=self._model.sha256, estimator=estimator,
         )[0]  # fmt: skip
 
     _gram: tuple[str, Gram] = ("", Gram(torch.empty(0, 0), np.empty((0, 0))))
 
     def along_path(
-        self, timesteps: Sequence[int], attributes: Sequence[str], num_train: int, min_auc: float
+        self, timesteps: Sequence[int], attributes: Sequence[str], num_train: int, min_auc: float, neighbours: int
     ) -> dict[str, Boundaries]:
-        """The planes of noised faces that tell them apart well enough."""
-        found: dict[str, list[Boundary]] = {name: [] for name in attributes}
+        """The planes of noised pictures that tell them apart well enough."""
+        planes: dict[str, list[Boundary]] = {name: [] for name in attributes}
+        held_out: list[Tensor] = []
         for t in timesteps:
             for name in attributes:
-                plane = self.boundary("noised", (t,), name, num_train, "ridge")
-                if plane.calibration.auc >= min_auc and plane.calibration.gap > 0:
-                    found[name].append(plane)
-        return {name: Boundaries(name, {}, tuple(planes)) for name, planes in found.items()}
+                planes[name].append(self.boundary("noised", (t,), name, num_train, "ridge"))
+            held_out.append(self._latents("noised", (t,), num_train)[num_train:])
+        found: dict[str, Boundaries] = {}
+        for name, of_attribute in planes.items():
+            has = self.held_out.has[name]
+            averaged = average_neighbours(of_attribute, held_out, has, neighbours=neighbours)
+            found[name] = Boundaries(name, {}, told_apart(averaged, min_auc))
+        return found
 
-    def _latents(self, kind: str, path: tuple[int, ...]) -> Tensor:
+    def _latents(self, kind: str, path: tuple[int, ...], num_train: int) -> Tensor:
         """[N + M, D] float16 of the faces to fit on, then of those to calibrate on."""
-        key = (kind, path[-1])
-        if key not in self._kept:
-            parts: dict[str, list[Tensor]] = {}
-            for faces in (self.train, self.held_out):
-                for start in range(0, len(faces.ids), BATCH):
-                    x_0, ids = faces.x_0[start : start + BATCH], faces.ids[start : start + BATCH]
-                    for name, latents in self._see(kind, path, x_0, ids).items():
-                        parts.setdefault(name, []).append(latents.flatten(1).half())
-            self._kept.update({(name, path[-1]): torch.cat(chunks) for name, chunks in parts.items()})
-        return self._kept[key]
+        parts = []
+        for which, pictures, num in (("train", self.train, num_train), ("held out", self.held_out, None)):
+            for start in self._batches(len(pictures.ids) if num is None else num, which, kind, path[-1]):
+                rows = range(start, min(start + BATCH, len(pictures.ids)))
+                some = pictures.take(rows)
+                for name, latents in self._see(kind, path, some.x_0, some.ids).items():
+                    self._kept.setdefault((which, name, path[-1]), []).append(latents.flatten(1).half())
+            parts.append(torch.cat(self._kept[which, kind, path[-1]])[:num])
+        return torch.cat(parts)
+
+    def _batches(self, num: int, which: str, kind: str, t: int) -> range:
+        """Where the batches start that are still to be seen."""
+        return range(BATCH * len(self._kept.get((which, kind, t), [])), num, BATCH)
 
     def _see(self, kind: str, path: tuple[int, ...], x_0: Tensor, ids: Sequence[str]) -> dict[str, Tensor]:
         if kind == "noised":
@@ -155,6 +169,11 @@ class Latents:
             return {kind: self._model.eps_and_h(x_t, path[-1])[1]}
         walk = [(x_t, h) for _t, x_t, _eps, h in walk_up(self._model, x_0, path)]
         return {"eps": walk[-1][0], "h": walk[-1][1], "paper_h": walk[-2][1]}
+
+
+def noise_of(pictures: Pictures, t: int, purpose: str = "denoise") -> Tensor:
+    """[N,C,H,W] what is drawn for the pictures at a timestep."""
+    return item_noise(0, pictures.ids, f"{purpose} {t}", pictures.x_0.shape[1:])
 
 
 def in_batches(pictures: Pictures, edit: Callable[[Pictures], Tensor]) -> Tensor:

@@ -2,6 +2,7 @@
 
 from boundaryflow.boundary.fit import Estimator, FitReport, Gram, fit_boundary
 from boundaryflow.boundary.hyperplane import Boundaries, Boundary, Calibration, load_boundaries, save_boundaries
+from boundaryflow.boundary.noise_levels import average_neighbours, told_apart
 from boundaryflow.boundary.selection import balancing_weights, most_certain
 
 __all__ = [
@@ -11,9 +12,11 @@ __all__ = [
     "Estimator",
     "FitReport",
     "Gram",
+    "average_neighbours",
     "balancing_weights",
     "fit_boundary",
     "load_boundaries",
     "most_certain",
     "save_boundaries",
+    "told_apart",
 ]

@@ -124,7 +124,7 @@ def fit_boundary(
         t=t,
         attribute=attribute,
         model_sha256=model_sha256,
-        calibration=_calibrate(distances[held_out], has_attribute[held_out]),
+        calibration=calibrate(distances[held_out], has_attribute[held_out]),
     )
     report = FitReport(
         num_positive=int(has_attribute[train].sum()),
@@ -229,7 +229,8 @@ class _Spectrum:
         return float(((residuals / leverage.clip(min=1e-12)) ** 2).sum())
 
 
-def _calibrate(distances: NDArray[np.float64], has_attribute: NDArray[np.bool_]) -> Calibration:
+def calibrate(distances: NDArray[np.float64], has_attribute: NDArray[np.bool_]) -> Calibration:
+    """What the signed distances [m] of held-out latents say, of which [m] have the attribute."""
     positive, negative = distances[has_attribute], distances[~has_attribute]
     within = np.concatenate([positive - positive.mean(), negative - negative.mean()])
     return Calibration(

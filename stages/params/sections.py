@@ -320,6 +320,7 @@ class BoundaryParams(Section):
     c: float = Field(gt=0)
     ridge: float | None = Field(gt=0)
     min_auc: float = Field(ge=0.5, lt=1)
+    neighbours: int = Field(ge=0, le=100)
     num_bootstraps: int = Field(ge=0, le=1000)
     min_confidence: float = Field(ge=0.5, lt=1)
     balance: bool

@@ -1,0 +1,129 @@
+"""The edits of the rows, each made once and kept."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, tensor
+
+from benches.quality.pictures import Faces, Latents
+from benches.quality.rows import CLEANED, OURS, Row, all_rows
+from boundaryflow.avatars import ATTRIBUTES
+from boundaryflow.diffusion import EpsModel
+from boundaryflow.tensor_files import read_tensors, write_tensors
+from stages.sharding import code_hash
+
+PAIRS = (("hat", "eyeglasses"), ("dark_skin", "eyeglasses"), ("long_hair", "hat"), ("beard", "eyeglasses"))
+CODE = ("benches/quality/pictures.py", "boundaryflow/avatars", "boundaryflow/boundary", "boundaryflow/diffusion",
+        "boundaryflow/models")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured.
+
+    Attributes:
+        images: Faces to edit, each on one attribute; the attributes and the seeds take turns.
+        sizes: Faces to fit on, for every row.
+        ours_only: The same, for the default row only.
+        seeds: Of the faces to fit on.
+        t_mix: Mixing step of the rows that have one.
+    """
+
+    images: int
+    sizes: tuple[int, ...]
+    ours_only: tuple[int, ...]
+    seeds: tuple[int, ...]
+    t_mix: int
+
+    def edited_on(self, attribute: str, seed: int) -> list[int]:
+        """The faces that are edited on an attribute by what was fitted on the faces of a seed."""
+        first = ATTRIBUTES.index(attribute) + len(ATTRIBUTES) * self.seeds.index(seed)
+        return list(range(first, self.images, len(ATTRIBUTES) * len(self.seeds)))
+
+
+@dataclass(frozen=True)
+class Made:
+    """Some edits of a row.
+
+    Attributes:
+        row: Which.
+        size: How many faces it was fitted on; None if on none.
+        attributes: What is flipped.
+        faces: Numbers of the edited faces.
+        edited: [N,K,3,64,64] uint8, by rising strength.
+        seconds: What making them took.
+    """
+
+    row: Row
+    size: int | None
+    attributes: tuple[str, ...]
+    faces: list[int]
+    edited: Tensor
+    seconds: float
+
+    @property
+    def key(self) -> str:
+        """What the row is called in the table."""
+        return self.row.name if self.size is None else f"{self.row.name}, n={self.size}"
+
+
+def every_edit(
+    plan: Plan, model: EpsModel, test: Faces, settings: dict[str, Any], keep: Path, only: Sequence[str] | None
+) -> Iterator[Made]:
+    """Make the edits, or find those that were made before by the same code with the same settings.
+
+    Args:
+        plan: Which.
+        model: The frozen model.
+        test: The faces to edit.
+        settings: See `all_rows`.
+        keep: Folder of what was made.
+        only: Names of rows; None is all.
+    """
+    for seed in plan.seeds:
+        most = max(plan.sizes + plan.ours_only)
+        latents = Latents(model, Faces.draw(0, most, seed), Faces.draw(1, 200, seed))
+        for size in sorted({*plan.sizes, *plan.ours_only}):
+            for row in all_rows(model, latents, size, plan.t_mix, settings):
+                is_wanted = row.name == OURS or (size in plan.sizes and (row.is_fitted or size == min(plan.sizes)))
+                if not is_wanted or (only is not None and row.name not in only):
+                    continue
+                edits = [((name,), plan.edited_on(name, seed)) for name in ATTRIBUTES]
+                if row.name in (OURS, CLEANED) and size == max(plan.sizes):
+                    edits += [(pair, plan.edited_on(pair[0], seed)) for pair in PAIRS]
+                started = time.monotonic()
+                for attributes, faces in edits:
+                    pixels, seconds = _kept(row, model, seed, size, test, faces, attributes, keep)
+                    yield Made(row, size if row.is_fitted else None, attributes, faces, pixels, seconds)
+                print(f"seed {seed}, n={size}: {row.name}, {time.monotonic() - started:.0f} s", flush=True)
+
+
+def _kept(
+    row: Row,
+    model: EpsModel,
+    seed: int,
+    size: int,
+    test: Faces,
+    faces: list[int],
+    attributes: tuple[str, ...],
+    keep: Path,
+) -> tuple[Tensor, float]:
+    """Pixels and seconds."""
+    recipe = [row.name, row.what, row.strengths, row.settings, code_hash(*row.code, *CODE), model.sha256,
+              [test.ids[face] for face in faces], attributes, *([seed, size] if row.is_fitted else [])]  # fmt: skip
+    file = keep / f"{sha256(json.dumps(recipe).encode()).hexdigest()[:24]}.safetensors"
+    if not file.exists():
+        started = time.monotonic()
+        edited = row.edit(test.take(faces), attributes)
+        pixels = (((edited + 1) / 2).clamp(0, 1) * 255).round().byte()
+        keep.mkdir(parents=True, exist_ok=True)
+        write_tensors(file, {"edited": pixels, "seconds": tensor(time.monotonic() - started)}, {"row": row.name})
+    found, _ = read_tensors(file)
+    return found["edited"], float(found["seconds"])

@@ -1,0 +1,59 @@
+"""The default method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from torch import Tensor
+
+from benches.quality.pictures import Latents, Pictures, in_batches, noise_of
+from boundaryflow.boundary import Boundaries
+from boundaryflow.diffusion import EpsModel, timestep_path
+from boundaryflow.editing import Guidance, guided_edit, observe_noised
+
+
+class Guided:
+    """The default method.
+
+    Args:
+        model: The frozen model.
+        latents: What it sees of the pictures to fit on.
+        num_train: How many of them.
+        settings: See `all_rows`.
+        highest: Follow no plane above this timestep; None follows all.
+    """
+
+    strengths = (0.5, 0.75, 1.0, 1.5)
+
+    def __init__(
+        self, model: EpsModel, latents: Latents, num_train: int, settings: dict[str, Any], highest: int | None = None
+    ) -> None:
+        self._model, self._latents, self._num_train = model, latents, num_train
+        self._guidance, self._boundary = Guidance(**settings["guided"]), settings["boundary"]
+        self._path = timestep_path(settings["t_max"], settings["num_steps"], 1.5)
+        self.calls = len(self._path) * self._guidance.num_noises * (3 if self._guidance.look_ahead else 2)
+        self._followed = [t for t in self._path if highest is None or t <= highest]
+
+    @cached_property
+    def _planes(self) -> Mapping[str, Boundaries]:
+        names = list(self._latents.train.has)
+        return self._latents.along_path(self._followed, names, self._num_train, **self._boundary)
+
+    def edit(self, pictures: Pictures, attributes: Sequence[str], strengths: Sequence[float] | None = None) -> Tensor:
+        """[N,K,C,H,W] in model range."""
+        held = [b.noised for name, b in self._planes.items() if name not in attributes]
+        followed = [self._planes[name].noised for name in attributes]
+
+        def of_batch(some: Pictures) -> Tensor:
+            source = observe_noised(
+                self._model, some.x_0, self._path, lambda t, draw: noise_of(some, t, f"guided {draw}"),
+                num_noises=self._guidance.num_noises,
+            )  # fmt: skip
+            return guided_edit(
+                self._model, source, followed, some.directions(attributes), strengths or self.strengths, self._guidance,
+                held=held,
+            )  # fmt: skip
+
+        return in_batches(pictures, of_batch)
