@@ -364,21 +364,33 @@ def _parse_attribute(text: str) -> tuple[str, bool]:
 
 
 @cli.command(
-    epilog="\b\nExample:\n  boundaryflow export --dataset avatars --to balanced --edit eyeglasses --strength 1"
+    epilog="""\b
+Examples:
+  boundaryflow export --dataset avatars --to balanced --edit eyeglasses --strength 1
+  boundaryflow export --dataset avatars --to smiling --edit smiling --weakest 0.9"""
 )
 @click.option("--dataset", metavar="NAME", help="Which data set [default: the one in params.yaml].")
 @click.option("--to", type=_PATH, required=True, metavar="DIR", help="Folder to write.")
 @click.option("--edit", "edits", multiple=True, metavar="NAME", help="Only this edit; may be repeated.")
 @click.option("--strength", "strengths", multiple=True, type=float, help="Only this strength; may be repeated.")
-def export(dataset: str | None, to: Path, edits: tuple[str, ...], strengths: tuple[float, ...]) -> None:
+@click.option(
+    "--weakest",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    metavar="P",
+    help="Of each image only the weakest strength at which the judge gives the edit probability P.",
+)
+def export(
+    dataset: str | None, to: Path, edits: tuple[str, ...], strengths: tuple[float, ...], weakest: float | None
+) -> None:
     """Write the edited pictures as PNG files: DIR/EDIT/STRENGTH/ITEM.png and DIR/metadata.parquet."""
     to = to.resolve()
     _enter_root()
     name = _one_dataset(dataset)
     from stages.export import export_images
 
-    num = export_images(name, to, edits=edits, strengths=strengths)
-    click.echo(f"{num} pictures: {to}")
+    num, num_left_out = export_images(name, to, edits=edits, strengths=strengths, weakest=weakest)
+    left_out = f" ({num_left_out} left out: no strength did)" if num_left_out else ""
+    click.echo(f"{num} pictures: {to}{left_out}")
 
 
 @cli.command(

@@ -16,8 +16,14 @@ from boundaryflow.storage.tables import read_table, write_table
 
 
 def export_images(
-    dataset: str, to: Path, *, edits: Sequence[str] = (), strengths: Sequence[float] = (), root: Path = Path()
-) -> int:
+    dataset: str,
+    to: Path,
+    *,
+    edits: Sequence[str] = (),
+    strengths: Sequence[float] = (),
+    weakest: float | None = None,
+    root: Path = Path(),
+) -> tuple[int, int]:
     """Write `to/<edit>/<strength>/<item_id>.png` and `to/metadata.parquet`, an ImageFolder with its labels.
 
     Every file says in a PNG text chunk that it is synthetic, and which edit of which item it is.
@@ -27,13 +33,16 @@ def export_images(
         to: Folder to write; other files in it stay.
         edits: Only these edits; empty is all.
         strengths: Only these strengths; empty is all.
+        weakest: Of each image and edit only the weakest strength at which the judge gives what was asked for this
+            probability, in (0, 1); nothing where it does so at none. None is every strength.
         root: The project's root.
 
     Returns:
-        Number of pictures written.
+        Number of pictures written, and of images of an edit that were left out because of `weakest`.
 
     Raises:
-        ManifestError: Nothing was edited yet, or not with that name or strength.
+        ManifestError: Nothing was edited yet, or not with that name or strength, or `weakest` was asked for and
+            nothing was judged.
     """
     folder = root / "data" / "edit" / dataset
     path = folder / "manifest.parquet"
@@ -42,6 +51,13 @@ def export_images(
     manifest = read_table(path, schema="edits/1")
     chosen = _choose(manifest, "edit", edits, path)
     chosen = _choose(chosen, "strength", strengths, path)
+    num_left_out = 0
+    if weakest is not None:
+        num_asked = len(chosen[["item_id", "edit"]].drop_duplicates())
+        chosen = _weakest(
+            chosen, weakest, root / "data" / "evaluate" / dataset / "tables" / "per_image.parquet", dataset
+        )
+        num_left_out = num_asked - len(chosen)
     sources = _sources(root / "data" / "ingest" / dataset / "manifest.parquet")
     records: list[dict[str, object]] = []
     for shard_name, rows in chosen.groupby("shard", sort=True):
@@ -59,6 +75,11 @@ def export_images(
             }
             write_bytes(to / name, encode_png(edited[row["row"], row["strength_index"]], facts))
             records.append({"file_name": name, **_record(facts, row["strength"])})
+    if not records:
+        raise ManifestError(
+            f"{path}: at none of the strengths does the judge give any image's edit a probability of {weakest:g}; ask "
+            "for less, or edit with greater edit.strengths"
+        )
     table = pd.DataFrame(records).sort_values("file_name", ignore_index=True)
     names = [str(name) for name in table.columns]
     asked = sorted(name for name in names if name.startswith("target_"))
@@ -68,7 +89,25 @@ def export_images(
         **dict.fromkeys(asked, "+1 on, -1 off, empty: not asked for"),
     }
     write_table(to / "metadata.parquet", table, schema="export/1", units=units)
-    return len(records)
+    return len(records), num_left_out
+
+
+def _weakest(chosen: pd.DataFrame, probability: float, path: Path, dataset: str) -> pd.DataFrame:
+    """Of each image and edit the picture of the smallest strength of which the judge is so sure; 0 changes nothing."""
+    again = f"run `boundaryflow run --dataset {dataset}` first"
+    if not path.is_file():
+        raise ManifestError(f"{path}: no edit was judged yet; {again}")
+    judged = read_table(path, schema="per_image/1")
+    if "target_probability" not in judged:
+        raise ManifestError(
+            f"{path}: nobody judged whether edits succeeded; name judges in evaluate.judges, and {again}"
+        )
+    keys = ["item_id", "edit", "strength"]
+    known = chosen[chosen["strength"] != 0].merge(judged[[*keys, "target_probability"]], on=keys, how="left")
+    if known["target_probability"].isna().any():
+        raise ManifestError(f"{path}: is not about these edits, which are newer; {again}")
+    sure = known[known["target_probability"] >= probability].drop(columns="target_probability")
+    return sure.sort_values("strength", key=abs, kind="stable").drop_duplicates(["item_id", "edit"])
 
 
 def _choose(manifest: pd.DataFrame, column: str, wanted: Sequence[str] | Sequence[float], path: Path) -> pd.DataFrame:

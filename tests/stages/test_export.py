@@ -38,7 +38,7 @@ def root(tmp_path: Path) -> Path:
 
 def test_export_images_writes_an_image_folder_that_says_it_is_synthetic(root: Path) -> None:
     out = root / "out"
-    assert export_images("toy", out, root=root) == 8
+    assert export_images("toy", out, root=root) == (8, 0)
     with Image.open(out / "hat/1.5/bbbb.png") as picture:
         assert picture.getpixel((0, 0)) == (200, 200, 200)
         facts = picture.text
@@ -64,7 +64,7 @@ def test_export_images_twice_gives_the_same_bytes(root: Path) -> None:
 
 
 def test_export_images_chosen_edit_and_strength_only(root: Path) -> None:
-    assert export_images("toy", root / "out", edits=["smile"], strengths=[1.5], root=root) == 2
+    assert export_images("toy", root / "out", edits=["smile"], strengths=[1.5], root=root) == (2, 0)
     assert sorted(path.name for path in (root / "out/smile/1.5").iterdir()) == ["aaaa.png", "bbbb.png"]
     with pytest.raises(ManifestError, match=r"there is no strength 2\.0; there are 0\.0, 1\.5"):
         export_images("toy", root / "out", strengths=[2.0], root=root)
@@ -73,3 +73,39 @@ def test_export_images_chosen_edit_and_strength_only(root: Path) -> None:
 def test_export_images_before_any_edit_says_what_to_run(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="boundaryflow run --dataset toy"):
         export_images("toy", tmp_path / "out", root=tmp_path)
+
+
+def judge_edits(root: Path, probabilities: dict[tuple[str, str, float], float]) -> None:
+    """What the stage evaluate says of the pictures."""
+    rows = [(*key, value) for key, value in probabilities.items()]
+    table = pd.DataFrame(rows, columns=["item_id", "edit", "strength", "target_probability"])
+    write_table(root / "data/evaluate/toy/tables/per_image.parquet", table, schema="per_image/1")
+
+
+def test_weakest_is_the_smallest_strength_that_the_judge_accepts(root: Path) -> None:
+    manifest = read_table(root / "data/edit/toy/manifest.parquet", schema="edits/1")
+    negative = manifest[manifest["strength"] == 1.5].assign(strength=-1.0, strength_index=0)
+    write_table(root / "data/edit/toy/manifest.parquet", pd.concat([manifest, negative]), schema="edits/1")
+    judge_edits(
+        root,
+        {(item, edit, s): 0.7 for item in _IDS for edit in ("hat", "smile") for s in (0.0, -1.0, 1.5)}
+        | {("aaaa", "hat", -1.0): 0.5, ("aaaa", "smile", -1.0): 0.5, ("aaaa", "smile", 1.5): 0.2},
+    )
+    assert export_images("toy", root / "out", weakest=0.6, root=root) == (3, 1)
+    written = sorted(path.relative_to(root / "out").as_posix() for path in (root / "out").rglob("*.png"))
+    assert written == ["hat/-1/bbbb.png", "hat/1.5/aaaa.png", "smile/-1/bbbb.png"]
+    with pytest.raises(ManifestError, match="none of the strengths.*probability of 0.9"):
+        export_images("toy", root / "none", weakest=0.9, root=root)
+    assert not (root / "none").exists()
+
+
+def test_weakest_without_a_judge_says_what_to_run(root: Path) -> None:
+    with pytest.raises(ManifestError, match="no edit was judged yet; run `boundaryflow run --dataset toy` first"):
+        export_images("toy", root / "out", weakest=0.6, root=root)
+    judge_edits(root, {("aaaa", "hat", 1.5): 0.9})
+    with pytest.raises(ManifestError, match="not about these edits"):
+        export_images("toy", root / "out", weakest=0.6, root=root)
+    table = pd.DataFrame({"item_id": ["aaaa"], "edit": ["hat"], "strength": [1.5], "ssim": [1.0]})
+    write_table(root / "data/evaluate/toy/tables/per_image.parquet", table, schema="per_image/1")
+    with pytest.raises(ManifestError, match=r"name judges in evaluate\.judges"):
+        export_images("toy", root / "out", weakest=0.6, root=root)
