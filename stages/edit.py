@@ -16,6 +16,7 @@ from torch import Tensor
 
 from boundaryflow.boundary import Boundaries, load_boundaries
 from boundaryflow.errors import BoundaryError
+from boundaryflow.models.weights import sha256_of
 from boundaryflow.storage.images import to_model_range, to_u8
 from boundaryflow.storage.shards import ShardJob, fingerprint, load_items, shard_index
 from boundaryflow.storage.tables import read_json, read_table, write_json, write_table
@@ -127,6 +128,7 @@ def run(
             code=code_hash(*CODE),
             upstream=facts["recipe"],
             run_seed=run_seed if guided or settings["eta"] > 0 or settings["noise_until"] > 0 else None,
+            segmenter=sha256_of(Path(settings["mask"]["segmenter"])) if settings["mask"] else None,
             boundaries=[_describe(open_boundaries(dataset, attribute), guided) for attribute in [*targets, *held]],
             **settings,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,9 +21,12 @@ from boundaryflow.editing import (
     observe_noised,
     paper_edit,
     paper_invert,
+    parts_mask,
 )
 from boundaryflow.errors import BoundaryError
+from boundaryflow.evaluation import load_segmenter
 from boundaryflow.rng import item_noise
+from stages.frozen_model import device
 
 ALIKE = 0.25
 """An attribute whose planes lie along an edited one's by more than this cosine is the same one, and not held."""
@@ -47,6 +51,8 @@ class EditSettings:
         dtype: What the network computes in.
         method: `guided` follows the boundaries of many noise levels, `single_step` moves once at t_mix.
         guided: How, see `boundaryflow.editing.Guidance`.
+        mask: Where images may change: `segmenter` (file), `parts` (attribute to names), `grow` (pixels);
+            None is everywhere. For the guided edit.
         timesteps: The path of the guided edit, rising.
     """
 
@@ -64,6 +70,7 @@ class EditSettings:
     dtype: str
     method: str
     guided: Mapping[str, Any]
+    mask: Mapping[str, Any] | None
     timesteps: Sequence[int]
 
     @property
@@ -81,12 +88,14 @@ class Source:
         reconstruction: [B,C,H,W] what strength 0 gives, in model range.
         inversion: Their latents, for a single step.
         noised: What the network sees of them along the path, for the guided edit.
+        parts: [B,H,W] which part each pixel shows, where a mask asks for it.
     """
 
     item_ids: Sequence[str]
     reconstruction: Tensor | None
     inversion: Inversion | None = None
     noised: NoisedSource | None = None
+    parts: Tensor | None = None
 
 
 class Editor:
@@ -101,6 +110,7 @@ class Editor:
     def __init__(self, model: EpsModel, settings: EditSettings, run_seed: int) -> None:
         self._model, self._settings, self._run_seed = model, settings, run_seed
         self._path = timestep_path(settings.t_mix, settings.num_steps)
+        self._segmenter = load_segmenter(Path(settings.mask["segmenter"]), device()) if settings.mask else None
 
     def open(self, x_0: Tensor, item_ids: Sequence[str]) -> Source:
         """Do once what all edits of these images need, and what strength 0 gives."""
@@ -114,7 +124,9 @@ class Editor:
                 lambda t, draw: item_noise(self._run_seed, item_ids, f"guided {t} {draw}", shape),
                 num_noises=guidance.num_noises,
             )
-            return Source(item_ids, x_0.float(), noised=noised)
+            low, high = self._model.value_range
+            parts = self._segmenter((x_0.float() - low) / (high - low)) if self._segmenter else None
+            return Source(item_ids, x_0.float(), noised=noised, parts=parts)
         if settings.paper_mode:
             x_lat, h_lat = paper_invert(self._model, x_0, self._path)
             return Source(item_ids, None, Inversion(x_lat, h_lat, self._path, None))
@@ -166,7 +178,8 @@ class Editor:
         """
         settings = self._settings
         if source.noised is not None:
-            return self._guided_edit(source.noised.take(rows), boundaries, directions, held)
+            mask = self._mask([b.attribute for b in boundaries], source, rows)
+            return self._guided_edit(source.noised.take(rows), boundaries, directions, held, mask)
         if source.inversion is None:
             raise ValueError("the source was opened by an editor of another method")
         inversion = take(source.inversion, rows)
@@ -204,8 +217,21 @@ class Editor:
         best = max(planes, key=lambda plane: (plane.calibration.auc, -plane.t))
         return best.signed_distance(source.noised.h[best.t, 0]) > best.calibration.middle
 
+    def _mask(self, attributes: Sequence[str], source: Source, rows: Sequence[int]) -> Tensor | None:
+        """[len(rows),H,W] where the images may change: on the parts of any of the attributes."""
+        mask, segmenter = self._settings.mask, self._segmenter
+        if mask is None or segmenter is None or source.parts is None or not set(attributes) <= set(mask["parts"]):
+            return None
+        wanted = {segmenter.parts.index(part) for attribute in attributes for part in mask["parts"][attribute]}
+        return parts_mask(source.parts[list(rows)], wanted, grow=mask["grow"])
+
     def _guided_edit(
-        self, noised: NoisedSource, boundaries: Sequence[Boundaries], directions: Tensor, held: Sequence[Boundaries]
+        self,
+        noised: NoisedSource,
+        boundaries: Sequence[Boundaries],
+        directions: Tensor,
+        held: Sequence[Boundaries],
+        mask: Tensor | None,
     ) -> Tensor:
         sha256, settings = self._model.sha256, self._settings
         followed = [b.along_path(settings.timesteps, sha256) for b in boundaries]
@@ -215,7 +241,9 @@ class Editor:
             if not any(asked.attribute == other.attribute or asked.likeness(other) > ALIKE for asked in boundaries)
         ]
         guidance = Guidance(**settings.guided)
-        return guided_edit(self._model, noised, followed, directions, settings.strengths, guidance, held=others)
+        return guided_edit(
+            self._model, noised, followed, directions, settings.strengths, guidance, held=others, mask=mask
+        )
 
     def _paper_edit(
         self,

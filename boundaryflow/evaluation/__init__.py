@@ -5,11 +5,12 @@ from boundaryflow.evaluation.counterfactual import counterfactual_recovery, rmse
 from boundaryflow.evaluation.directional import directional_similarity
 from boundaryflow.evaluation.distribution import frechet_distance, kernel_distance
 from boundaryflow.evaluation.intervals import bootstrap_interval
-from boundaryflow.evaluation.judges import Judges, load_judges
+from boundaryflow.evaluation.judges import Judges, Segmenter, load_judges, load_segmenter
 from boundaryflow.evaluation.structure import psnr_db, segmentation_consistency, ssim
 
 __all__ = [
     "Judges",
+    "Segmenter",
     "attribute_drift",
     "bootstrap_interval",
     "counterfactual_recovery",
@@ -17,6 +18,7 @@ __all__ = [
     "frechet_distance",
     "kernel_distance",
     "load_judges",
+    "load_segmenter",
     "num_flipped",
     "psnr_db",
     "rmse",

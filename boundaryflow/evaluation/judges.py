@@ -133,6 +133,28 @@ class Judges:
         return None if self.segmenter is None else _in_batches(self.segmenter, images_01, lambda out: out.argmax(1))
 
 
+@dataclass(frozen=True)
+class Segmenter:
+    """A network that says which part each pixel shows.
+
+    Attributes:
+        parts: Names of the parts, by their numbers.
+        image_size: Side of the pictures in pixels.
+        channels: Channels of the pictures.
+        net: Network of part logits.
+    """
+
+    parts: tuple[str, ...]
+    image_size: int
+    channels: int
+    net: nn.Module
+
+    @torch.inference_mode()
+    def __call__(self, images_01: Float[Tensor, "b c h w"]) -> Int64[Tensor, "b h w"]:
+        """Number of the part that each pixel shows."""
+        return _in_batches(self.net, images_01, lambda out: out.argmax(1))
+
+
 def _in_batches(net: nn.Module, images_01: Tensor, reduce: Callable[[Tensor], Tensor] = lambda out: out) -> Tensor:
     """Run where the network lives, a few images at a time; the result lies where the images do."""
     home = next(net.parameters()).device
@@ -165,6 +187,16 @@ def load_judges(folder: Path, device: torch.device | str = "cpu") -> Judges:
     return Judges(
         tuple(names), config["image_size"], config["channels"], classifier, optional["embed"], optional["segment"]
     )
+
+
+def load_segmenter(path: Path, device: torch.device | str = "cpu") -> Segmenter:
+    """Read a segmenter, such as the one among the judges of a folder.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, or not a segmenter.
+    """
+    net, config, names = _load(path, "segment", device)
+    return Segmenter(tuple(names), config["image_size"], config["channels"], net)
 
 
 def _load(path: Path, kind: Kind, device: torch.device | str) -> tuple[nn.Module, dict[str, Any], list[str]]:

@@ -213,6 +213,13 @@ def _about_edits(dataset: DatasetParams) -> Iterator[str]:
     if twice:
         yield f"edit.strengths: {twice[0]:g} is there twice; keep one"
     known = list(dataset.label.attributes)
+    if edit.mask is not None and edit.method != "guided":
+        yield "edit.mask: is for edit.method guided only; set it to null, or edit.method to guided"
+    for attribute, parts in edit.mask.parts.items() if edit.mask is not None else ():
+        if attribute not in known:
+            yield f"edit.mask.parts: attribute {attribute!r} is labelled by nobody{nearest(attribute, known)}"
+        if not parts:
+            yield f"edit.mask.parts.{attribute}: names no part; name some, or remove it to change anything"
     for name, targets in edit.edits.items():
         if not targets:
             yield f"edit.edits.{name}: changes nothing; say which attribute, such as {{{known[0]}: flip}}, or remove it"

@@ -15,9 +15,11 @@ from stages.params.sections import (
     DatasetParams,
     FileSplit,
     LongSource,
+    MaskParams,
     ProbeSource,
     Section,
 )
+from stages.params.wording import nearest
 
 _JUDGES = ("attributes.safetensors", "identity.safetensors", "segmenter.safetensors")
 
@@ -26,7 +28,9 @@ def unfit_files(root: Path, name: str, dataset: DatasetParams) -> Iterator[str]:
     """Lines `key: what is wrong`, the key within the data set."""
     source, evaluate = dataset.label.source, dataset.evaluate
     folders = (("model", dataset.model), ("evaluate.judges", evaluate.judges))
+    mask = dataset.edit.mask
     files = (
+        ("edit.mask.segmenter", None if mask is None else mask.segmenter),
         ("label.source.weights", source.weights if isinstance(source, ClipSource | ProbeSource) else None),
         ("evaluate.clip", evaluate.clip),
     )
@@ -42,6 +46,8 @@ def unfit_files(root: Path, name: str, dataset: DatasetParams) -> Iterator[str]:
         yield from _about_model(root / dataset.model, dataset)
     if "model" not in absent and (root / dataset.model).is_file():
         yield from _about_checkpoint(root / dataset.model, dataset)
+    if mask is not None and "edit.mask.segmenter" not in absent:
+        yield from _about_segmenter(root / mask.segmenter, mask, dataset)
     if evaluate.judges is not None and "evaluate.judges" not in absent:
         yield from _about_judges(root / evaluate.judges, dataset)
 
@@ -74,6 +80,8 @@ def _missing(root: Path, name: str, key: str, value: str) -> str | None:
         hint = "or a hub id like owner/name" if key == "model" else "or null"
         what = "is not a folder" if (root / value).exists() else "does not exist"
         return f"{value} {what}; give an existing path, {hint}"
+    if key == "edit.mask.segmenter" and not (root / value).is_file():
+        return f"{value} is not a file; give a segmenter, or set edit.mask to null"
     if _looks_like_path(value) and not (root / value).exists():
         return f"{value} does not exist; give an existing path"
     return None
@@ -147,6 +155,25 @@ def _about_judges(folder: Path, dataset: DatasetParams) -> Iterator[str]:
         if wrong:
             return
     yield from _about_verdicts(known, dataset)
+
+
+def _about_segmenter(path: Path, mask: MaskParams, dataset: DatasetParams) -> Iterator[str]:
+    key = "edit.mask.segmenter"
+    try:
+        about = _header(path)
+        config, known = about["config"], [str(name) for name in about["names"]]
+        side, channels, kind = int(config["image_size"]), int(config["channels"]), str(about["kind"])
+    except (OSError, ValueError, TypeError, KeyError):
+        yield f"{key}: {mask.segmenter} is damaged, or not a segmenter; fetch it again, or set mask: null"
+        return
+    if kind != "segment":
+        yield f"{key}: {mask.segmenter} judges ({kind}), must be a segmenter; give {_JUDGES[-1]} of some judges"
+        return
+    yield from _about_geometry(key, mask.segmenter, side, channels, dataset)
+    for attribute, parts in mask.parts.items():
+        for part in parts:
+            if part not in known:
+                yield f"edit.mask.parts.{attribute}: {mask.segmenter} knows no part {part!r}{nearest(part, known)}"
 
 
 def _header(path: Path) -> dict[str, Any]:

@@ -340,6 +340,14 @@ class GuidedParams(Section):
     num_passes: int = Field(ge=1)
 
 
+class MaskParams(Section):
+    """Where images may change, by the parts that a segmenter sees in them."""
+
+    segmenter: str
+    parts: dict[Name, list[str]] = Field(min_length=1)
+    grow: int = Field(ge=0, le=256)
+
+
 class EditParams(Section):
     """What is edited, how far, and which way down."""
 
@@ -347,6 +355,7 @@ class EditParams(Section):
     max_images: int = Field(ge=1)
     method: Literal["guided", "single_step"]
     guided: GuidedParams
+    mask: MaskParams | None
     eta: Share
     correction: bool
     eps_scale: float = Field(ge=0)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
 
 from boundaryflow.boundary import Boundaries, Boundary, Calibration
 from boundaryflow.boundary.hyperplane import Space
-from boundaryflow.errors import BoundaryError
+from boundaryflow.errors import BoundaryError, CheckpointError
+from boundaryflow.evaluation.judges import SegmenterNet, save_judge
 from stages.editor import Editor, EditSettings
 from tests.unit.gaussian import GaussianModel
 
@@ -36,6 +38,7 @@ SETTINGS = EditSettings(
         "num_draws": 1,
         "num_passes": 2,
     },
+    mask=None,
     timesteps=(0, 60, 200),
 )
 GUIDED = dataclasses.replace(SETTINGS, method="guided")
@@ -149,3 +152,33 @@ def test_which_images_have_an_attribute_is_read_off_the_best_plane() -> None:
     assert source.noised is not None
     expected = plane.signed_distance(source.noised.h[60, 0]) > plane.calibration.middle
     assert torch.equal(editor.has(source, boundaries()), expected)
+
+
+def segmenter(folder: Path) -> Path:
+    """A file of the right format; what it sees is up to the test."""
+    net = SegmenterNet(3, (8,), 2)
+    save_judge(
+        folder, "segment", net, {"channels": 3, "widths": [8], "num_parts": 2, "image_size": 4}, ["rest", "mouth"]
+    )
+    return folder / "segmenter.safetensors"
+
+
+def test_masked_edit_changes_the_parts_of_its_attribute_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = torch.zeros(3, 4, 4, dtype=torch.long)
+    parts[:2, :, 3] = 1  # the third image has no mouth
+    file = segmenter(tmp_path)
+    monkeypatch.setattr("boundaryflow.evaluation.Segmenter.__call__", lambda _self, images: parts[: len(images)])
+    mask = {"segmenter": str(file), "parts": {"hat": ["mouth"]}, "grow": 0}
+    everywhere, masked = edited(GUIDED), edited(dataclasses.replace(GUIDED, mask=mask))
+    changed = (masked[:, 1] - images()).abs().amax(1)
+    assert (changed[:2, :, 3] > 1e-3).all()
+    assert (changed[:2, :, 0] == 0).all()
+    assert (changed[2] == 0).all()
+    other = dataclasses.replace(GUIDED, mask={**mask, "parts": {"beard": ["mouth"]}})
+    torch.testing.assert_close(edited(other), everywhere)
+
+
+def test_mask_without_its_segmenter_is_one_clear_line(tmp_path: Path) -> None:
+    mask = {"segmenter": str(tmp_path / "none.safetensors"), "parts": {"hat": ["mouth"]}, "grow": 0}
+    with pytest.raises(CheckpointError, match="none.safetensors: no such file"):
+        edited(dataclasses.replace(GUIDED, mask=mask))

@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from boundaryflow.errors import ParamsError
-from boundaryflow.evaluation.judges import JudgeNet, save_judge
+from boundaryflow.evaluation.judges import JudgeNet, SegmenterNet, save_judge
 from stages.params import activate_dataset, load_params
 from tests.layouts import ddpm_layout, random_state
 from tests.stages.small_project import ROOT, write_project
@@ -433,6 +433,29 @@ def test_folder_without_judges_or_with_a_damaged_one_is_refused(judges: Path) ->
     (judges / JUDGES / "attributes.safetensors").unlink()
     (line,) = lines_of(judges, evaluate__judges=JUDGES)
     assert line.startswith(f"evaluate.judges: {JUDGES} has no attributes.safetensors")
+
+
+def test_mask_asks_for_a_segmenter_that_knows_the_parts(judges: Path) -> None:
+    file = f"{JUDGES}/segmenter.safetensors"
+    mask = {"segmenter": file, "parts": {"hat": ["hair", "hat"]}, "grow": 2}
+    (line,) = lines_of(judges, edit__mask=mask)
+    assert line == f"edit.mask.segmenter: {file} is not a file; give a segmenter, or set edit.mask to null"
+    config = {"channels": 3, "widths": [8], "image_size": 16, "num_parts": 2}
+    save_judge(judges / JUDGES, "segment", SegmenterNet(3, [8], 2), config, ["rest", "hair"])
+    (line,) = lines_of(judges, edit__mask=mask)
+    assert line.startswith(f"edit.mask.parts.hat: {file} knows no part 'hat'")
+    assert lines_of(judges, edit__mask={**mask, "parts": {"hat": ["hair"]}}) == []
+    (line,) = lines_of(judges, edit__mask={**mask, "parts": {"wig": ["hair"]}})
+    assert line.startswith("edit.mask.parts: attribute 'wig' is labelled by nobody")
+    (line,) = lines_of(judges, edit__mask={**mask, "parts": {"hat": []}})
+    assert line == "edit.mask.parts.hat: names no part; name some, or remove it to change anything"
+    (line,) = lines_of(judges, edit__mask={**mask, "parts": {"hat": ["hair"]}}, edit__method="single_step")
+    assert line.startswith("edit.mask: is for edit.method guided only")
+    wrong = {**mask, "parts": {"hat": ["hair"]}, "segmenter": f"{JUDGES}/attributes.safetensors"}
+    (line,) = lines_of(judges, edit__mask=wrong)
+    assert line.startswith(
+        f"edit.mask.segmenter: {JUDGES}/attributes.safetensors judges (classify), must be a segmenter"
+    )
 
 
 def test_checking_the_shipped_files_does_not_load_torch() -> None:

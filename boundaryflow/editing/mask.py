@@ -1,0 +1,26 @@
+"""Where an image may change, from the parts that a segmenter sees in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def parts_mask(parts: Int64[Tensor, "b h w"], wanted: Iterable[int], *, grow: int) -> Float[Tensor, "b h w"]:
+    """1 on the wanted parts and up to `grow` pixels beyond them, falling to 0 over two more pixels.
+
+    Args:
+        parts: Which part each pixel shows.
+        wanted: Numbers of the parts that may change; a part that an image lacks adds nothing to it.
+        grow: Pixels, at least 0; what an edit adds often lies beside what is there.
+    """
+    inside = torch.isin(parts, torch.tensor(sorted(wanted), device=parts.device)).float()[:, None]
+
+    def reached(distance: int) -> Tensor:
+        return F.max_pool2d(inside, 2 * distance + 1, stride=1, padding=distance)
+
+    return torch.stack([reached(grow + k) for k in range(3)]).mean(0)[:, 0]
