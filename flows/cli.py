@@ -273,18 +273,23 @@ def sweep(photo: Path, dataset: str | None, attribute: str, start: float, stop: 
     epilog="""\b
 Examples:
   boundaryflow sample -n 16 --attribute smiling
-  boundaryflow sample -n 16 --attribute smiling --attribute hat=off --strength 1.2 --seed 7"""
+  boundaryflow sample -n 16 --attribute smiling --attribute hat=off --strength 1.2 --seed 7
+  boundaryflow sample -n 64 --attribute hat=0.5 --attribute eyeglasses=0.25"""
 )
 @click.option("-n", "--num", type=click.IntRange(1, 10_000), default=16, show_default=True, help="How many images.")
 @click.option("--dataset", metavar="NAME", help="Whose model and boundaries [default: the one in params.yaml].")
 @click.option(
-    "--attribute", "attributes", multiple=True, metavar="NAME[=on|off]", help="With or without it; may be repeated."
+    "--attribute",
+    "attributes",
+    multiple=True,
+    metavar="NAME[=on|off|SHARE]",
+    help="With it, without it, or that share of the images with it (0 to 1); may be repeated.",
 )
 @click.option("--strength", type=click.FloatRange(min=0), default=1.0, show_default=True, help="How far, as in `edit`.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Which noise to start from.")
 @click.option("--out", type=_PATH, default=_OUT / "sample", show_default=True, help="Folder for the pictures.")
 def sample(num: int, dataset: str | None, attributes: tuple[str, ...], strength: float, seed: int, out: Path) -> None:
-    """Draw images from noise, with attributes on or off."""
+    """Draw images from noise, with attributes on, off, or at a given rate."""
     wanted = dict(_parse_attribute(text) for text in attributes)
     out = out.resolve()
     _enter_root()
@@ -356,11 +361,16 @@ def text(
         click.echo(written)
 
 
-def _parse_attribute(text: str) -> tuple[str, bool]:
+def _parse_attribute(text: str) -> tuple[str, float]:
     name, _, state = text.partition("=")
-    if not name or state not in ("", "on", "off"):
-        raise click.BadParameter(f"{text!r} is not NAME, NAME=on or NAME=off", param_hint="--attribute")
-    return name, state != "off"
+    try:
+        share = {"": 1.0, "on": 1.0, "off": 0.0}[state] if state in ("", "on", "off") else float(state)
+    except ValueError:
+        share = -1.0
+    if not name or not 0 <= share <= 1:
+        wanted = "NAME, NAME=on, NAME=off, or NAME=SHARE with a share from 0 to 1"
+        raise click.BadParameter(f"{text!r} is not {wanted}", param_hint="--attribute")
+    return name, share
 
 
 @cli.command(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import chain, count, pairwise
 from pathlib import Path
 
@@ -14,15 +14,15 @@ from torch import Tensor
 
 from boundaryflow.boundary import Boundaries, Boundary, load_boundaries
 from boundaryflow.boundary.hyperplane import SPACES, Space
-from boundaryflow.diffusion import EpsModel, Inversion, ddim_step, denoise, timestep_path
+from boundaryflow.diffusion import EpsModel, Inversion, ddim_step, denoise, noised, timestep_path
 from boundaryflow.editing import edit_at_strengths
 from boundaryflow.errors import BoundaryError, ManifestError
 from boundaryflow.files import write_bytes
-from boundaryflow.rng import item_noise
+from boundaryflow.rng import item_noise, item_seed
 from boundaryflow.storage.images import encode_png, read_image, to_model_range, to_u8
 from boundaryflow.storage.tables import read_json
 from stages.editor import Editor, EditSettings
-from stages.frozen_model import open_model, resolve_dtype
+from stages.frozen_model import batch_size, open_model, resolve_dtype
 from stages.params import DatasetParams, load_params
 
 SAMPLING_STEPS = 50  # from noise to an image
@@ -77,19 +77,19 @@ def sweep_photo(path: Path, dataset: str, attribute: str, start: float, stop: fl
 
 
 def sample_images(
-    dataset: str, num: int, attributes: Mapping[str, bool], seed: int, out: Path, strength: float = 1.0
+    dataset: str, num: int, attributes: Mapping[str, float], seed: int, out: Path, strength: float = 1.0
 ) -> Path:
-    """Draw images from noise, with attributes on, off or free.
+    """Draw images from noise, with attributes at given rates or free.
 
-    Images are drawn first, whatever they show. Those that lie on the side that is not asked for, seen
-    from the middle between the classes, are then edited; the others stay, so that what is left
-    free is as varied as the model draws it. With `edit.method: single_step` the latents are moved at
+    Images are drawn first, whatever they show. Where more or fewer of them have an attribute than asked for, seen
+    from the middle between the classes, just as many as it takes are edited, chosen by lot; the others stay, so that
+    what is left free is as varied as the model draws it. With `edit.method: single_step` the latents are moved at
     the mixing step, on their way down.
 
     Args:
         dataset: Data set whose model and boundaries to use.
         num: How many images.
-        attributes: Attribute to wanted; the rest is left to chance.
+        attributes: Attribute to the share of images that shall have it, in [0, 1]; the rest is left to chance.
         seed: Seed of the noise.
         out: Folder for the pictures.
         strength: How far, as in `edit_photos`.
@@ -106,28 +106,54 @@ def sample_images(
             f"sample {dataset}: paper_mode edits given images only; set paper_mode: false and run again"
         )
     model, settings = open_editor(dataset, params)
-    shape = (model.channels, model.image_size, model.image_size)
-    noise = item_noise(seed, [f"sample-{index:05d}" for index in range(num)], "sample", shape)
     boundaries = [open_boundary(dataset, attribute) for attribute in attributes]
-    editor = Editor(model, replace(settings, strengths=[strength]), seed)
-    pictures: list[Tensor] = []
-    for start in range(0, num, 32):
-        x_T, wanted = noise[start : start + 32], list(attributes.values())
-        if settings.is_guided:
-            ids = [f"sample-{seed}-{index:05d}" for index in range(start, start + len(x_T))]
-            drawn = _draw_guided(model, editor, x_T, ids, dataset, boundaries, wanted)
-        else:
-            x_mix = _walk_down(model, x_T, settings.t_mix, settings.num_steps)
-            drawn = _denoise_with(model, x_mix, settings, boundaries, wanted, strength)
-        pictures.append(to_u8(drawn, model.value_range))
+    made_by = _GuidedSampler if settings.is_guided else _SingleStepSampler
+    sampler = made_by(model, replace(settings, strengths=[strength]), seed, boundaries, held_boundaries(dataset))
+    ids = [f"sample-{seed}-{index:05d}" for index in range(num)]
+    noise = item_noise(seed, [f"sample-{index:05d}" for index in range(num)], "sample", _shape(model))
+    drawn = [sampler.draw(some) for some in noise.split(batch_size())]
+    has = torch.cat([sampler.has(x_t, some) for x_t, some in zip(drawn, _split(ids), strict=True)])
+    signs = directions_to_shares(has, list(attributes.values()), ids)
+    pictures = [
+        to_u8(sampler.finish(x_t, some, towards), model.value_range)
+        for x_t, some, towards in zip(drawn, _split(ids), signs.split(batch_size()), strict=True)
+    ]
     u8 = torch.cat(pictures)
     out.mkdir(parents=True, exist_ok=True)
     facts = {"synthetic": "true", "seed": str(seed), "attributes": json.dumps(dict(attributes)), "model": model.sha256}
-    for index, picture in enumerate(u8):
-        write_bytes(out / f"sample-{seed}-{index:05d}.png", encode_png(picture, facts))
+    for item, picture in zip(ids, u8, strict=True):
+        write_bytes(out / f"{item}.png", encode_png(picture, facts))
     grid = out / f"samples-{seed}.png"
     write_bytes(grid, encode_png(_tile(u8, num_columns=8), facts))
     return grid
+
+
+def directions_to_shares(has: Tensor, shares: Sequence[float], ids: list[str]) -> Tensor:
+    """Which images to change, so that attributes are as frequent as asked for: as few as it takes, by lot.
+
+    Args:
+        has: [N,A] which images have which attribute.
+        shares: [A] how many shall have it, in [0, 1]; rounded to whole images.
+        ids: [N] names that decide the lots.
+
+    Returns:
+        [N,A] +1 to get it, -1 to lose it, 0 to stay.
+    """
+    signs = torch.zeros(has.shape)
+    for column, share in enumerate(shares):
+        surplus = int(has[:, column].sum()) - int(share * len(ids) + 0.5)
+        from_side = has[:, column] if surplus > 0 else ~has[:, column]
+        lots = sorted(from_side.nonzero().flatten().tolist(), key=lambda row: item_seed(column, ids[row], "share"))
+        signs[lots[: abs(surplus)], column] = -1.0 if surplus > 0 else 1.0
+    return signs
+
+
+def _split(ids: list[str]) -> list[list[str]]:
+    return [ids[start : start + batch_size()] for start in range(0, len(ids), batch_size())]
+
+
+def _shape(model: EpsModel) -> tuple[int, int, int]:
+    return model.channels, model.image_size, model.image_size
 
 
 def _edited(paths: Sequence[Path], dataset: str, attribute: str, strengths: Sequence[float]) -> list[Tensor]:
@@ -154,24 +180,80 @@ def _edited(paths: Sequence[Path], dataset: str, attribute: str, strengths: Sequ
     return results
 
 
-def _draw_guided(
-    model: EpsModel,
-    editor: Editor,
-    x_T: Tensor,
-    item_ids: Sequence[str],
-    dataset: str,
-    boundaries: Sequence[Boundaries],
-    wanted: Sequence[bool],
-) -> Tensor:
-    x_0 = draw_images(model, x_T)
-    if not boundaries:
-        return x_0
-    low, high = model.value_range
-    source = editor.open(x_0.clamp(low, high), item_ids)
-    signs = torch.tensor([[1.0 if want else -1.0 for want in wanted]]).repeat(len(x_0), 1)
-    for column, (of_attribute, want) in enumerate(zip(boundaries, wanted, strict=True)):
-        signs[editor.has(source, of_attribute) == want, column] = 0
-    return editor.edit(source, range(len(x_0)), boundaries, signs, held_boundaries(dataset))[:, 0]
+@dataclass(frozen=True)
+class _GuidedSampler:
+    """Draws images, then edits those that have to change."""
+
+    model: EpsModel
+    settings: EditSettings
+    seed: int
+    boundaries: Sequence[Boundaries]
+    held: Sequence[Boundaries]
+
+    def draw(self, noise: Tensor) -> Tensor:
+        """[B,C,H,W] images in model range."""
+        return draw_images(self.model, noise).clamp(*self.model.value_range)
+
+    def has(self, x_0: Tensor, ids: list[str]) -> Tensor:
+        """[B,A] which images have which attribute, by the plane that tells it best."""
+        columns: list[Tensor] = []
+        for of_attribute in self.boundaries:
+            planes = of_attribute.along_path(self.settings.timesteps, self.model.sha256)
+            best = max(planes, key=lambda plane: (plane.calibration.auc, -plane.t))
+            noise = item_noise(self.seed, ids, f"has {best.t}", _shape(self.model))
+            _eps, h = self.model.eps_and_h(noised(x_0, noise, self.model.schedule.alpha_bar(best.t)), best.t)
+            columns.append(best.signed_distance(h) > best.calibration.middle)
+        return torch.stack(columns, 1) if columns else torch.zeros(len(x_0), 0, dtype=torch.bool)
+
+    def finish(self, x_0: Tensor, ids: list[str], signs: Tensor) -> Tensor:
+        """[B,C,H,W] images in model range, changed where a sign is not 0."""
+        rows = signs.ne(0).any(1).nonzero().flatten().tolist()
+        if not rows:
+            return x_0
+        editor = Editor(self.model, self.settings, self.seed)
+        source = editor.open(x_0[rows], [ids[row] for row in rows])
+        result = x_0.clone()
+        result[rows] = editor.edit(source, range(len(rows)), self.boundaries, signs[rows], self.held)[:, 0]
+        return result
+
+
+@dataclass(frozen=True)
+class _SingleStepSampler:
+    """Walks noise down to the mixing step, and moves what has to change there."""
+
+    model: EpsModel
+    settings: EditSettings
+    seed: int
+    boundaries: Sequence[Boundaries]
+    held: Sequence[Boundaries]
+
+    def draw(self, noise: Tensor) -> Tensor:
+        """[B,C,H,W] latents at the mixing step."""
+        return _walk_down(self.model, noise, self.settings.t_mix, self.settings.num_steps)
+
+    def has(self, x_mix: Tensor, _ids: list[str]) -> Tensor:
+        """[B,A] on which side of the planes the latents lie."""
+        space: Space = "h" if all("h" in b.at_mixing_step for b in self.boundaries) else "eps"
+        latents = self.model.eps_and_h(x_mix, self.settings.t_mix)[1] if space == "h" else x_mix
+        planes = [b.in_space(space, self.model.sha256, self.settings.t_mix) for b in self.boundaries]
+        columns = [plane.signed_distance(latents) > plane.calibration.middle for plane in planes]
+        return torch.stack(columns, 1) if columns else torch.zeros(len(x_mix), 0, dtype=torch.bool)
+
+    def finish(self, x_mix: Tensor, _ids: list[str], signs: Tensor) -> Tensor:
+        """[B,C,H,W] images in model range."""
+        settings, path = self.settings, timestep_path(self.settings.t_mix, self.settings.num_steps)
+        if not self.boundaries:
+            return denoise(self.model, x_mix, path)
+        scales: dict[Space, float] = {"eps": settings.eps_scale, "h": settings.h_scale}
+        used: list[Space] = [space for space in SPACES if scales[space] != 0]
+        by_space: dict[Space, list[Boundary]] = {
+            space: [b.in_space(space, self.model.sha256, settings.t_mix) for b in self.boundaries] for space in used
+        }
+        _eps, h_mix = self.model.eps_and_h(x_mix, settings.t_mix)
+        inversion, window = Inversion(x_mix, h_mix, path, None), (settings.h_window[0], settings.h_window[1])
+        return edit_at_strengths(
+            self.model, inversion, by_space, signs, settings.strengths, scales=scales, h_window=window
+        )[:, 0]
 
 
 def draw_images(model: EpsModel, x_T: Tensor) -> Tensor:
@@ -188,35 +270,6 @@ def _walk_down(model: EpsModel, x_T: Tensor, t_mix: int, num_steps: int) -> Tens
     for t, t_next in pairwise(steps):
         x_t = ddim_step(x_t, model.eps(x_t, t), model.schedule.alpha_bar(t), model.schedule.alpha_bar(t_next))
     return x_t
-
-
-def _denoise_with(
-    model: EpsModel,
-    x_mix: Tensor,
-    settings: EditSettings,
-    boundaries: Sequence[Boundaries],
-    wanted: Sequence[bool],
-    strength: float,
-) -> Tensor:
-    path = timestep_path(settings.t_mix, settings.num_steps)
-    if not boundaries:
-        return denoise(model, x_mix, path)
-    _eps, h_mix = model.eps_and_h(x_mix, settings.t_mix)
-    scales: dict[Space, float] = {"eps": settings.eps_scale, "h": settings.h_scale}
-    used: list[Space] = [space for space in SPACES if scales[space] != 0]
-    by_space: dict[Space, list[Boundary]] = {
-        space: [b.in_space(space, model.sha256, settings.t_mix) for b in boundaries] for space in used
-    }
-    signs = torch.tensor([[1.0 if want else -1.0 for want in wanted]]).repeat(len(x_mix), 1)
-    space: Space = "h" if all("h" in b.at_mixing_step for b in boundaries) else "eps"
-    latents = h_mix if space == "h" else x_mix
-    for column, of_attribute in enumerate(boundaries):
-        plane = of_attribute.at_mixing_step[space]
-        has = plane.signed_distance(latents) > plane.calibration.middle
-        signs[has == wanted[column], column] = 0  # already on the side that is asked for
-    inversion = Inversion(x_mix, h_mix, path, None)
-    window = (settings.h_window[0], settings.h_window[1])
-    return edit_at_strengths(model, inversion, by_space, signs, [strength], scales=scales, h_window=window)[:, 0]
 
 
 def _names(paths: Sequence[Path]) -> list[str]:

@@ -209,14 +209,6 @@ class Editor:
         chosen = [back[list(rows)] if back is not None and s == 0 else next(at) for s in settings.strengths]
         return torch.stack(chosen, 1)
 
-    def has(self, source: Source, boundaries: Boundaries) -> Tensor:
-        """[B] which images of a source for guided edits have an attribute, by the plane that tells it best."""
-        if source.noised is None:
-            raise ValueError("the source was opened by an editor of another method")
-        planes = boundaries.along_path(self._settings.timesteps, self._model.sha256)
-        best = max(planes, key=lambda plane: (plane.calibration.auc, -plane.t))
-        return best.signed_distance(source.noised.h[best.t, 0]) > best.calibration.middle
-
     def _mask(self, attributes: Sequence[str], source: Source, rows: Sequence[int]) -> Tensor | None:
         """[len(rows),H,W] where the images may change: on the parts of any of the attributes."""
         mask, segmenter = self._settings.mask, self._segmenter

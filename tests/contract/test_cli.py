@@ -269,13 +269,27 @@ def test_sample_reads_on_and_off(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[object] = []
     _stage(monkeypatch, "adhoc", sample_images=lambda *arguments: seen.extend(arguments) or Path("grid.png"))
     result = CliRunner().invoke(
-        cli, ["sample", "-n", "4", "--attribute", "hat=off", "--attribute", "smiling", "--seed", "7"]
+        cli,
+        [
+            "sample",
+            "-n",
+            "4",
+            "--attribute",
+            "hat=off",
+            "--attribute",
+            "smiling",
+            "--attribute",
+            "beard=0.25",
+            "--seed",
+            "7",
+        ],
     )
     assert result.output == "grid.png\n"
-    assert seen[:4] == ["avatars", 4, {"hat": False, "smiling": True}, 7]
-    refused = CliRunner().invoke(cli, ["sample", "--attribute", "hat=maybe"])
-    assert refused.exit_code == 2
-    assert "'hat=maybe' is not NAME, NAME=on or NAME=off" in refused.stderr
+    assert seen[:4] == ["avatars", 4, {"hat": 0.0, "smiling": 1.0, "beard": 0.25}, 7]
+    for text in ("hat=maybe", "hat=1.5", "hat=nan", "=on"):
+        refused = CliRunner().invoke(cli, ["sample", "--attribute", text])
+        assert refused.exit_code == 2
+        assert f"{text!r} is not NAME, NAME=on" in refused.stderr
 
 
 @pytest.mark.usefixtures("_params")

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from boundaryflow.errors import BoundaryError, ManifestError, ParamsError
 from boundaryflow.storage.shards import load_items
 from boundaryflow.storage.tables import read_table
 from stages import adhoc
-from stages.adhoc import edit_photos, sample_images, sweep_photo
+from stages.adhoc import directions_to_shares, edit_photos, sample_images, sweep_photo
 from stages.params import CropBox
 
 
@@ -50,10 +51,10 @@ def test_sweep_is_one_strip_whose_middle_is_the_photo(photo: Path, tmp_path: Pat
 
 
 def test_samples_are_the_same_for_a_seed_and_more_do_not_change_the_first(photo: Path, tmp_path: Path) -> None:
-    grid = sample_images("avatars", 3, {"hat": True}, 7, tmp_path / "a")
+    grid = sample_images("avatars", 3, {"hat": 1.0}, 7, tmp_path / "a")
     assert pixels_of(grid).shape == (16, 3 * 16, 3)
-    sample_images("avatars", 5, {"hat": True}, 7, tmp_path / "b")
-    sample_images("avatars", 3, {"hat": False}, 7, tmp_path / "c")
+    sample_images("avatars", 5, {"hat": 1.0}, 7, tmp_path / "b")
+    sample_images("avatars", 3, {"hat": 0.0}, 7, tmp_path / "c")
     first, same, other = (pixels_of(tmp_path / part / "sample-7-00001.png") for part in "abc")
     np.testing.assert_array_equal(first, same)
     assert (first != other).any()
@@ -98,3 +99,33 @@ def test_photo_is_cropped_as_the_data_set_is(photo: Path, tmp_path: Path, monkey
     np.testing.assert_array_equal(pixels_of(written[0]), pixels_of(photo))
     with pytest.raises(ManifestError, match=r"^image .*: 16 x 16 is smaller than the crop box, 16 x 16 from 4, 2$"):
         edit_photos([photo], "avatars", "hat", [0.0], tmp_path / "out")
+
+
+def test_shares_are_met_with_as_few_edits_as_it_takes() -> None:
+    has = torch.zeros(40, 3, dtype=torch.bool)
+    has[:30, 0] = has[:5, 1] = has[:20, 2] = True
+    ids = [f"sample-{i}" for i in range(40)]
+    signs = directions_to_shares(has, [0.5, 0.25, 0.5], ids)
+    assert (signs != 0).sum(0).tolist() == [10, 5, 0]
+    after = torch.where(signs == 0, has.float(), (signs > 0).float())
+    assert after.sum(0).tolist() == [20, 10, 20]
+    assert (signs[30:, 0] == 0).all()
+    assert (signs[:5, 1] == 0).all()
+    assert signs[:30, 0].nonzero().flatten().tolist() != list(range(10))  # by lot, not the first
+    assert torch.equal(signs, directions_to_shares(has, [0.5, 0.25, 0.5], ids))
+    assert (directions_to_shares(has, [1.0, 0.0, 0.0], ids) != 0).sum(0).tolist() == [10, 5, 20]
+
+
+def test_sample_at_a_rate_edits_some_and_leaves_the_others(photo: Path, tmp_path: Path) -> None:
+    sample_images("avatars", 8, {}, 3, tmp_path / "free")
+    sample_images("avatars", 8, {"hat": 1.0}, 3, tmp_path / "on")
+    sample_images("avatars", 8, {"hat": 0.0}, 3, tmp_path / "off")
+    sample_images("avatars", 8, {"hat": 0.5}, 3, tmp_path / "half")
+    same = 0
+    for index in range(8):
+        name = f"sample-3-{index:05d}.png"
+        free, on, off, half = (pixels_of(tmp_path / part / name) for part in ("free", "on", "off", "half"))
+        assert (half == free).all() or (half == on).all() or (half == off).all()
+        assert (on == free).all() != (off == free).all()  # it has a hat, or it has none
+        same += bool((half == free).all())
+    assert same >= 4

@@ -145,15 +145,6 @@ def test_attributes_that_are_edited_are_not_held() -> None:
     torch.testing.assert_close(editor.edit(source, [0], [boundaries()], torch.ones(1, 1), [boundaries()]), alone)
 
 
-def test_which_images_have_an_attribute_is_read_off_the_best_plane() -> None:
-    editor = Editor(GaussianModel(), GUIDED, 0)
-    source = editor.open(images(), IDS)
-    plane = boundaries().noised[0]
-    assert source.noised is not None
-    expected = plane.signed_distance(source.noised.h[60, 0]) > plane.calibration.middle
-    assert torch.equal(editor.has(source, boundaries()), expected)
-
-
 def segmenter(folder: Path) -> Path:
     """A file of the right format; what it sees is up to the test."""
     net = SegmenterNet(3, (8,), 2)
