@@ -14,7 +14,7 @@ from torch import Tensor
 
 from boundaryflow.boundary import Boundaries, Boundary, load_boundaries
 from boundaryflow.boundary.hyperplane import SPACES, Space
-from boundaryflow.diffusion import EpsModel, Inversion, ddim_step, denoise, noised, timestep_path
+from boundaryflow.diffusion import EpsModel, Inversion, ddim_step, denoise, timestep_path
 from boundaryflow.editing import edit_at_strengths
 from boundaryflow.errors import BoundaryError, ManifestError
 from boundaryflow.files import write_bytes
@@ -23,6 +23,7 @@ from boundaryflow.storage.images import encode_png, read_image, to_model_range, 
 from boundaryflow.storage.tables import read_json
 from stages.editor import Editor, EditSettings
 from stages.frozen_model import batch_size, open_model, resolve_dtype
+from stages.observe import bottlenecks
 from stages.params import DatasetParams, load_params
 
 SAMPLING_STEPS = 50  # from noise to an image
@@ -148,6 +149,12 @@ def directions_to_shares(has: Tensor, shares: Sequence[float], ids: list[str]) -
     return signs
 
 
+def _sides(seen: Sequence[tuple[Boundary, Tensor]], num: int) -> Tensor:
+    """[num,A] on which side of each plane its latents lie, from the middle between the classes."""
+    columns = [plane.signed_distance(latents) > plane.calibration.middle for plane, latents in seen]
+    return torch.stack(columns, 1) if columns else torch.zeros(num, 0, dtype=torch.bool)
+
+
 def _split(ids: list[str]) -> list[list[str]]:
     return [ids[start : start + batch_size()] for start in range(0, len(ids), batch_size())]
 
@@ -196,14 +203,12 @@ class _GuidedSampler:
 
     def has(self, x_0: Tensor, ids: list[str]) -> Tensor:
         """[B,A] which images have which attribute, by the plane that tells it best."""
-        columns: list[Tensor] = []
+        seen: list[tuple[Boundary, Tensor]] = []
         for of_attribute in self.boundaries:
             planes = of_attribute.along_path(self.settings.timesteps, self.model.sha256)
             best = max(planes, key=lambda plane: (plane.calibration.auc, -plane.t))
-            noise = item_noise(self.seed, ids, f"has {best.t}", _shape(self.model))
-            _eps, h = self.model.eps_and_h(noised(x_0, noise, self.model.schedule.alpha_bar(best.t)), best.t)
-            columns.append(best.signed_distance(h) > best.calibration.middle)
-        return torch.stack(columns, 1) if columns else torch.zeros(len(x_0), 0, dtype=torch.bool)
+            seen.append((best, bottlenecks(self.model, x_0, ids, best.t, self.seed)))
+        return _sides(seen, len(x_0))
 
     def finish(self, x_0: Tensor, ids: list[str], signs: Tensor) -> Tensor:
         """[B,C,H,W] images in model range, changed where a sign is not 0."""
@@ -236,8 +241,7 @@ class _SingleStepSampler:
         space: Space = "h" if all("h" in b.at_mixing_step for b in self.boundaries) else "eps"
         latents = self.model.eps_and_h(x_mix, self.settings.t_mix)[1] if space == "h" else x_mix
         planes = [b.in_space(space, self.model.sha256, self.settings.t_mix) for b in self.boundaries]
-        columns = [plane.signed_distance(latents) > plane.calibration.middle for plane in planes]
-        return torch.stack(columns, 1) if columns else torch.zeros(len(x_mix), 0, dtype=torch.bool)
+        return _sides([(plane, latents) for plane in planes], len(x_mix))
 
     def finish(self, x_mix: Tensor, _ids: list[str], signs: Tensor) -> Tensor:
         """[B,C,H,W] images in model range."""

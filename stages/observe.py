@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 import torch
 from torch import Tensor
 
-from boundaryflow.diffusion import noised, timestep_path
+from boundaryflow.diffusion import EpsModel, noised, timestep_path
 from boundaryflow.rng import item_noise
 from boundaryflow.storage.images import to_model_range
 from boundaryflow.storage.shards import ShardJob, fingerprint, load_items, shard_index
@@ -40,9 +41,14 @@ def run_shard(
         chunk = pixels[start : start + batch_size()]
         x_0, ids = to_model_range(chunk, net.value_range), job.missing[start : start + len(chunk)]
         for t in timesteps:
-            noise = item_noise(run_seed, ids, f"observe {t}", x_0.shape[1:])
-            kept[tensor_name(t)].append(net.eps_and_h(noised(x_0, noise, net.schedule.alpha_bar(t)), t)[1])
+            kept[tensor_name(t)].append(bottlenecks(net, x_0, ids, t, run_seed))
     return {name: torch.cat(parts).to(getattr(torch, store_dtype)).cpu() for name, parts in kept.items()}
+
+
+def bottlenecks(net: EpsModel, x_0: Tensor, ids: Sequence[str], t: int, run_seed: int) -> Tensor:
+    """[B,Ch,Hh,Wh] what the network's bottleneck is of images [B,C,H,W] with the noise of a timestep added."""
+    noise = item_noise(run_seed, ids, f"observe {t}", x_0.shape[1:])
+    return net.eps_and_h(noised(x_0, noise, net.schedule.alpha_bar(t)), t)[1]
 
 
 def run(

@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from boundaryflow.boundary import (
@@ -23,7 +24,7 @@ from boundaryflow.boundary import (
     save_boundaries,
     told_apart,
 )
-from boundaryflow.diffusion import EpsModel, noised
+from boundaryflow.diffusion import EpsModel
 from boundaryflow.errors import BoundaryError, ManifestError
 from boundaryflow.labelling import load_clip
 from boundaryflow.rng import item_noise, item_seed
@@ -32,6 +33,7 @@ from boundaryflow.storage.shards import load_items
 from boundaryflow.storage.tables import read_json, read_table
 from stages.adhoc import draw_images
 from stages.frozen_model import batch_size, device, open_model
+from stages.observe import bottlenecks
 from stages.params import ClipSource, DatasetParams, load_params
 from stages.process import Progress
 
@@ -39,7 +41,6 @@ LOG = logging.getLogger(__name__)
 On = Literal["samples", "images"]
 EXTREMES = 1 / 3  # share of the images on each side that counts: those of which CLIP is surest
 MIN_IMAGES = 24
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,8 @@ def _of_dataset(dataset: str, model: EpsModel, num: int) -> tuple[Tensor, list[s
 
 
 def _of_folder(folder: Path, params: DatasetParams, model: EpsModel) -> Tensor:
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in PICTURES)
+    readable = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in readable)
     if len(paths) < MIN_IMAGES // 3:
         raise ManifestError(f"text --positives {folder}: {len(paths)} pictures, must be at least {MIN_IMAGES // 3}")
     ingest = params.ingest
@@ -172,11 +174,11 @@ def _fit(
     held_out_latents: list[Tensor] = []
     with Progress("boundary", len(timesteps), "noise levels") as progress:
         for t in timesteps:
-            parts: list[Tensor] = []
-            for start in range(0, len(sides.ids), batch_size()):
-                chunk = sides.x_0[start : start + batch_size()]
-                noise = item_noise(0, sides.ids[start : start + len(chunk)], f"observe {t}", chunk.shape[1:])
-                parts.append(model.eps_and_h(noised(chunk, noise, model.schedule.alpha_bar(t)), t)[1])
+            size = batch_size()
+            parts = [
+                bottlenecks(model, sides.x_0[start : start + size], sides.ids[start : start + size], t, 0)
+                for start in range(0, len(sides.ids), size)
+            ]
             gram = Gram.of(torch.cat(parts))
             plane, _report = fit_boundary(
                 gram, sides.has, train, held_out, space="h", t=t, attribute=name,
