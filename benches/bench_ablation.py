@@ -23,11 +23,15 @@ from boundaryflow.avatars import ATTRIBUTES
 from boundaryflow.evaluation import load_judges
 from boundaryflow.labelling import load_clip
 from boundaryflow.models import load_model
+from boundaryflow.storage.images import to_u8
 from stages.frozen_model import device, resolve_dtype
 
 RESULT = ROOT / "benches/results/ablation.json"
 CHANGES: dict[str, dict[str, Any]] = {
     "default": {},
+    "planes not averaged": {"neighbours": 0},
+    "planes of AUC 0.8 and more": {"min_auc": 0.8},
+    "planes of AUC 0.6 and more": {"min_auc": 0.6},
     "one pass": {"num_passes": 1},
     "no look-ahead": {"look_ahead": False},
     "nothing held": {"hold": 0.0},
@@ -50,16 +54,20 @@ def measure(num_images: int, num_train: int) -> dict[str, Any]:
     variants = [(name, change, None) for name, change in CHANGES.items()]
     variants += [(f"from timestep {t} down", {}, t) for t in HIGHEST]
     for name, change, highest in variants:
-        changed = {**settings, "guided": {**settings["guided"], **change}}
+        changed = {**settings, **{part: _changed(settings[part], change) for part in ("guided", "boundary")}}
         guided = Guided(model, latents, num_train, changed, highest)
         started = time.monotonic()
-        found = {a: judge(eyes, test, [a], guided.edit(test, [a], [1.0])) for a in ATTRIBUTES}
+        found = {a: judge(eyes, test, [a], to_u8(guided.edit(test, [a], [1.0]))) for a in ATTRIBUTES}
         seconds = time.monotonic() - started
         each = seconds / num_images / len(ATTRIBUTES)
         rows[name] = {"change": change, "highest": highest, "seconds_per_edit": each, "attributes": found}
         print(f"{name}: {seconds:.0f} s", flush=True)
     facts = {"images": num_images, "num_train": num_train, **settings}
     return {"machine": machine.facts(), "settings": facts, "rows": rows}
+
+
+def _changed(section: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    return {**section, **{key: value for key, value in change.items() if key in section}}
 
 
 def table(found: dict[str, Any]) -> str:

@@ -147,7 +147,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--images", type=int, default=192, help="faces to edit, each on one attribute")
     parser.add_argument("--sizes", type=int, nargs="+", default=[200, 1000], help="faces to fit on, every row")
-    parser.add_argument("--ours-only", type=int, nargs="*", default=[50, 4000], help="the same, the default row only")
+    parser.add_argument(
+        "--ours-only", type=int, nargs="*", default=[50, 4000], help="the same, the default row and the first seed only"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the faces to fit on, in turns")
     parser.add_argument("--t-mix", type=int, default=299, help="mixing step of the single-step rows")
     parser.add_argument("--only", nargs="+", metavar="ROW", help="make the edits of these rows, and measure nothing")

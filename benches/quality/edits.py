@@ -16,6 +16,7 @@ from benches.quality.pictures import Faces, Latents
 from benches.quality.rows import CLEANED, OURS, Row, all_rows
 from boundaryflow.avatars import ATTRIBUTES
 from boundaryflow.diffusion import EpsModel
+from boundaryflow.storage.images import to_u8
 from boundaryflow.tensor_files import read_tensors, write_tensors
 from stages.sharding import code_hash
 
@@ -31,7 +32,7 @@ class Plan:
     Attributes:
         images: Faces to edit, each on one attribute; the attributes and the seeds take turns.
         sizes: Faces to fit on, for every row.
-        ours_only: The same, for the default row only.
+        ours_only: The same, for the default row and the first seed only.
         seeds: Of the faces to fit on.
         t_mix: Mixing step of the rows that have one.
     """
@@ -88,9 +89,9 @@ def every_edit(
         only: Names of rows; None is all.
     """
     for seed in plan.seeds:
-        most = max(plan.sizes + plan.ours_only)
-        latents = Latents(model, Faces.draw(0, most, seed), Faces.draw(1, 200, seed))
-        for size in sorted({*plan.sizes, *plan.ours_only}):
+        sizes = sorted({*plan.sizes, *(plan.ours_only if seed == plan.seeds[0] else ())})
+        latents = Latents(model, Faces.draw(0, max(sizes), seed), Faces.draw(1, 200, seed))
+        for size in sizes:
             for row in all_rows(model, latents, size, plan.t_mix, settings):
                 is_wanted = row.name == OURS or (size in plan.sizes and (row.is_fitted or size == min(plan.sizes)))
                 if not is_wanted or (only is not None and row.name not in only):
@@ -122,8 +123,7 @@ def _kept(
     if not file.exists():
         started = time.monotonic()
         edited = row.edit(test.take(faces), attributes)
-        pixels = (((edited + 1) / 2).clamp(0, 1) * 255).round().byte()
         keep.mkdir(parents=True, exist_ok=True)
-        write_tensors(file, {"edited": pixels, "seconds": tensor(time.monotonic() - started)}, {"row": row.name})
+        write_tensors(file, {"edited": to_u8(edited), "seconds": tensor(time.monotonic() - started)}, {"row": row.name})
     found, _ = read_tensors(file)
     return found["edited"], float(found["seconds"])
