@@ -27,6 +27,8 @@ from stages.process import entry, own_folder
 from stages.sharding import code_hash, run_sharded_together
 
 CODE = ("stages/edit.py", "stages/editor.py", *(f"boundaryflow/{room}" for room in ("diffusion", "models", "editing")))
+OF_SINGLE_STEP = {"t_mix", "num_steps", "noise_until", "order", "eta", "correction", "eps_scale", "h_scale", "h_window"}
+OF_GUIDED = {"guided", "mask", "timesteps"}
 TARGET_SIGNS = {"add": (1, 0), "remove": (0, -1), "flip": (1, -1)}
 """What a target asks of an image without the attribute, and of one with it."""
 
@@ -116,6 +118,9 @@ def run(
     manifest = read_table(ingested / "manifest.parquet", schema="manifest/1")
     usable = manifest[(manifest["status"] == "ok") & (manifest["split"] == split)]
     items = sorted(usable["item_id"])[:max_images]
+    # What the other method goes by decides nothing here, the inversion of the images included.
+    idle = OF_SINGLE_STEP if guided else OF_GUIDED
+    upstream = read_json(ingested / "ingest.json")["recipe"] if guided else facts["recipe"]
     planned: dict[str, dict[str, Any]] = {}
     recipes: dict[str, str] = {}
     variants: dict[str, dict[str, str]] = {}
@@ -126,11 +131,12 @@ def run(
         recipes[edit] = fingerprint(
             stage="edit",
             code=code_hash(*CODE),
-            upstream=facts["recipe"],
+            model=net.sha256,
+            upstream=upstream,
             run_seed=run_seed if guided or settings["eta"] > 0 or settings["noise_until"] > 0 else None,
-            segmenter=sha256_of(Path(settings["mask"]["segmenter"])) if settings["mask"] else None,
+            segmenter=sha256_of(Path(settings["mask"]["segmenter"])) if guided and settings["mask"] else None,
             boundaries=[_describe(open_boundaries(dataset, attribute), guided) for attribute in [*targets, *held]],
-            **settings,
+            **{name: value for name, value in settings.items() if name not in idle},
         )
     context = {"dataset": dataset, "model": model, "run_seed": run_seed, "settings": settings}
     context |= {"edits": planned, "held": held}

@@ -101,6 +101,24 @@ def test_one_more_edit_leaves_the_others_as_they_are(
     assert "10 images to compute" in caplog.text
 
 
+def test_settings_of_the_other_method_edit_nothing_anew(
+    project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def shards() -> dict[str, bytes]:
+        return {p.name: p.read_bytes() for p in (project / "data/edit/avatars").rglob("*.safetensors")}
+
+    before = shards()
+    change(project, "edit", eps_scale=3.0, h_window=[0.9, 0.2])
+    change(project, "mixing", rule="fixed", fixed_t=350)
+    with caplog.at_level("INFO"):
+        run_here(project, monkeypatch, "mixing", "invert", "boundary")
+        assert ", 40 images to compute" in caplog.text  # the latents lie elsewhere now
+        caplog.clear()
+        run_here(project, monkeypatch, "edit")
+    assert ", 0 images to compute" in caplog.text
+    assert shards() == before
+
+
 def test_label_that_changes_edits_its_own_image_only(
     project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
