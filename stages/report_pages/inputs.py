@@ -30,6 +30,7 @@ class Inputs:
         labels: Probability of each attribute, indexed by item.
         curves: Mixing curves, long.
         boundaries: One row per boundary.
+        noise_levels: One row per attribute and noise level that guided edits may follow.
         scores: Signed distance of each image, per boundary.
         per_image: Metrics of each edited picture, with `clean_success` where a judge was there.
         facts: Stage to its JSON facts; empty where there are none.
@@ -43,6 +44,7 @@ class Inputs:
     labels: pd.DataFrame | None
     curves: pd.DataFrame | None
     boundaries: pd.DataFrame | None
+    noise_levels: pd.DataFrame | None
     scores: pd.DataFrame | None
     per_image: pd.DataFrame | None
     facts: dict[str, dict[str, Any]]
@@ -51,6 +53,11 @@ class Inputs:
     def edit_names(self) -> list[str]:
         """Edits in order of name."""
         return sorted(self.edits["edit"].unique())
+
+    @property
+    def is_guided(self) -> bool:
+        """Are the edits guided along noise levels? Else they are single steps."""
+        return self.facts["edit"].get("method") == "guided" and not self.facts["edit"].get("paper_mode")
 
     @property
     def strengths(self) -> list[float]:
@@ -109,6 +116,7 @@ def read_inputs(data: Path, dataset: str) -> Inputs:
         labels=_indexed(labels),
         curves=_optional(data / "mixing" / dataset / "curves.parquet", "curves/1"),
         boundaries=_optional(data / "boundary" / dataset / "boundaries.parquet", "boundaries/1"),
+        noise_levels=_optional(data / "boundary" / dataset / "path.parquet", "path/2"),
         scores=_optional(data / "boundary" / dataset / "scores.parquet", "scores/1"),
         per_image=None if per_image is None else with_clean_success(per_image),
         facts=facts,

@@ -57,6 +57,7 @@ def write_page(
         "seed": seed,
         "rule": rule,
         "cards": cards.edit_cards(inputs, pictures, best, found, asked, num_grid=num_grid, seed=seed),
+        "guided": inputs.is_guided,
         "strengths": inputs.strengths,
         "strips": cards.strips(inputs, pictures, best, num_strips=num_strips, seed=seed),
         "metrics": [*metrics, *distances],
@@ -100,6 +101,6 @@ def _facts(inputs: Inputs) -> list[tuple[str, str]]:
         ("size", "" if first is None else f"{first.shape[-1]} px, {'grey' if first.shape[0] == 1 else 'RGB'}"),
         ("edits", f"{len(inputs.edit_names)}"),
         (f"edited images{split}", f"{edited}"),
-        ("t_mix", str(inputs.facts["mixing"].get("t_mix", ""))),
+        ("t_mix", "" if inputs.is_guided else str(inputs.facts["mixing"].get("t_mix", ""))),
     ]
     return [fact for fact in facts if fact[1]]

@@ -94,9 +94,24 @@ def boundaries(inputs: Inputs) -> dict[str, Any] | None:
     for attribute, rows in table.groupby("attribute", sort=True):
         of_space = {str(space): plane.iloc[0] for space, plane in rows.groupby("space")}
         planes = [_plane(str(attribute), of_space[s], scores) for s in spaces if s in of_space]
-        attributes.append({"title": str(attribute).replace("_", " "), "planes": planes})
+        followed = _followed(str(attribute), inputs.noise_levels) if inputs.is_guided else None
+        attributes.append({"title": str(attribute).replace("_", " "), "planes": planes, "followed": followed})
     held_out = "test" if "auc_test" in table and table["auc_test"].notna().any() else "validation"
     return {"attributes": attributes, "held_out": held_out, "spaces": [SPACE_NAMES[s] for s in spaces]}
+
+
+def _followed(attribute: str, noise_levels: pd.DataFrame | None) -> str | None:
+    """From which noise level down guided edits follow the attribute's planes."""
+    if noise_levels is None:
+        return None
+    rows = noise_levels[(noise_levels["attribute"] == attribute) & noise_levels["followed"]].sort_values("t")
+    if rows.empty:
+        return "Followed at no noise level."
+    first, cleanest = rows.iloc[-1], rows.iloc[0]
+    return (
+        f"Followed from timestep {first['t']} down, where noised images have an AUC of {first['auc_val']:.2f}, "
+        f"to {cleanest['t']} with {cleanest['auc_val']:.2f}."
+    )
 
 
 def _plane(attribute: str, row: pd.Series, scores: pd.DataFrame | None) -> dict[str, Any]:

@@ -176,6 +176,12 @@ def _boundaries(
                 scores.append([item, split, attribute, space, distance, float(has)])
     _table(folder / "boundaries.parquet", pd.DataFrame(rows), "boundaries/1")
     columns = ["item_id", "split", "attribute", "space", "signed_distance", "label"]
+    levels = [
+        {"attribute": a, "t": t, "auc_val": auc, "followed": auc >= 0.7}
+        for a in attributes
+        for t, auc in ((0, 0.95), (300, 0.74), (500, 0.61))
+    ]
+    _table(folder / "path.parquet", pd.DataFrame(levels), "path/2")
     _table(folder / "scores.parquet", pd.DataFrame(scores, columns=columns), "scores/1")
 
 

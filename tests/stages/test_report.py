@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import shutil
 from collections.abc import Mapping
@@ -69,6 +70,18 @@ def test_page_has_every_section(page: str) -> None:
     assert "cut&lt;off&gt;.jpg" in page
     assert "abc.dir" in page
     assert "self.dir" not in page
+
+
+def test_page_speaks_of_the_method_that_made_the_edits(page: str, project: Path) -> None:
+    assert "edit.eps_scale" in page
+    assert "Followed from" not in page
+    path = project / "data/edit/avatars/edit.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "method": "guided", "paper_mode": False}))
+    guided = run("avatars", root=project, **SETTINGS).read_text(encoding="utf-8")
+    assert "edit.eps_scale" not in re.sub(r"(?s)<section id=\"(pipeline|provenance)\".*", "", guided)
+    assert "1 a typical member of the other side" in guided
+    assert "Where a single step would edit: t_mix = 500" in guided
+    assert "Followed from timestep 300 down, where noised images have an AUC of 0.74, to 0 with 0.95." in guided
 
 
 def test_page_opens_offline(page: str, made: Path) -> None:
