@@ -62,7 +62,7 @@ def measure(plan: Plan, keep: Path, only: Sequence[str] | None) -> dict[str, Any
     weights = ROOT / "data/pretrained"
     model = load_model(str(weights / "avatars64"), device=device(), dtype=resolve_dtype("auto"))
     test, settings = Faces.draw(2, plan.images), settings_of("avatars")
-    made = list(every_edit(plan, model, test, settings, keep, only))
+    made = sorted(every_edit(plan, model, test, settings, keep, only), key=lambda part: part.size in plan.ours_only)
     if only is not None:
         return None
     eyes = Eyes(
