@@ -74,11 +74,9 @@ def measure(plan: Plan, keep: Path, only: Sequence[str] | None) -> dict[str, Any
         parts = [part for part in made if part.key == key]
         singles = {names: of for names, of in edits.items() if len(names) == 1}
         found = {names: judge(eyes, test.take(faces), names, edited) for names, (faces, edited) in edits.items()}
-        num_edits = sum(part.edited.shape[0] * part.edited.shape[1] for part in parts)
         rows[key] = {
             "what": parts[0].row.what, "strengths": parts[0].row.strengths, "num_train": parts[0].size,
             "calls": parts[0].row.calls,
-            "seconds_per_edit": sum(part.seconds for part in parts) / num_edits,
             "attributes": {names[0]: of for names, of in found.items() if len(names) == 1},
             "pairs": {" and ".join(names): of for names, of in found.items() if len(names) > 1},
             **set_distances(eyes, [(test.take(faces), names, edited) for names, (faces, edited) in singles.items()]),

@@ -132,8 +132,9 @@ def run(
         val_latents: list[Tensor] = []
         for t in noise_levels:
             name = tensor_name(t)
-            gram = Gram.of(load_items(Path("data/observe") / dataset, images.items, [name])[name])
-            val_latents.append(gram.latents[val].half())
+            latents = load_items(Path("data/observe") / dataset, images.items, [name])[name]
+            gram = Gram.of(latents)
+            val_latents.append(latents[val])
             for attribute in attributes:
                 fitted = _fit(
                     gram, images, attribute,
@@ -146,7 +147,7 @@ def run(
         rows = np.searchsorted(val, held_out)
         planes = average_neighbours(
             [boundary for boundary, _report in along_path[attribute]],
-            [latents[rows] for latents in val_latents],
+            [of_level[rows] for of_level in val_latents],
             probability[held_out] > 0.5,
             neighbours=neighbours,
         )

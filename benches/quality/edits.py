@@ -10,7 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, tensor
+from torch import Tensor
 
 from benches.quality.pictures import Faces, Latents
 from benches.quality.rows import CLEANED, OURS, Row, all_rows
@@ -59,7 +59,6 @@ class Made:
         attributes: What is flipped.
         faces: Numbers of the edited faces.
         edited: [N,K,3,64,64] uint8, by rising strength.
-        seconds: What making them took.
     """
 
     row: Row
@@ -67,7 +66,6 @@ class Made:
     attributes: tuple[str, ...]
     faces: list[int]
     edited: Tensor
-    seconds: float
 
     @property
     def key(self) -> str:
@@ -101,8 +99,8 @@ def every_edit(
                     edits += [(pair, plan.edited_on(pair[0], seed)) for pair in PAIRS]
                 started = time.monotonic()
                 for attributes, faces in edits:
-                    pixels, seconds = _kept(row, model, seed, size, test, faces, attributes, keep)
-                    yield Made(row, size if row.is_fitted else None, attributes, faces, pixels, seconds)
+                    edited = _kept(row, model, seed, size, test, faces, attributes, keep)
+                    yield Made(row, size if row.is_fitted else None, attributes, faces, edited)
                 print(f"seed {seed}, n={size}: {row.name}, {time.monotonic() - started:.0f} s", flush=True)
 
 
@@ -115,15 +113,14 @@ def _kept(
     faces: list[int],
     attributes: tuple[str, ...],
     keep: Path,
-) -> tuple[Tensor, float]:
-    """Pixels and seconds."""
+) -> Tensor:
+    """[N,K,3,64,64] uint8."""
     recipe = [row.name, row.what, row.strengths, row.settings, code_hash(*row.code, *CODE), model.sha256,
               [test.ids[face] for face in faces], attributes, *([seed, size] if row.is_fitted else [])]  # fmt: skip
     file = keep / f"{sha256(json.dumps(recipe).encode()).hexdigest()[:24]}.safetensors"
     if not file.exists():
-        started = time.monotonic()
         edited = row.edit(test.take(faces), attributes)
         keep.mkdir(parents=True, exist_ok=True)
-        write_tensors(file, {"edited": to_u8(edited), "seconds": tensor(time.monotonic() - started)}, {"row": row.name})
+        write_tensors(file, {"edited": to_u8(edited)}, {"row": row.name})
     found, _ = read_tensors(file)
-    return found["edited"], float(found["seconds"])
+    return found["edited"]

@@ -37,14 +37,15 @@ class Guided:
         self._followed = [t for t in self._path if highest is None or t <= highest]
 
     @cached_property
-    def _planes(self) -> Mapping[str, Boundaries]:
+    def planes(self) -> Mapping[str, Boundaries]:
+        """What is followed; fitted when first asked for."""
         names = list(self._latents.train.has)
         return self._latents.along_path(self._followed, names, self._num_train, **self._boundary)
 
     def edit(self, pictures: Pictures, attributes: Sequence[str], strengths: Sequence[float] | None = None) -> Tensor:
         """[N,K,C,H,W] in model range."""
-        held = [b.noised for name, b in self._planes.items() if name not in attributes]
-        followed = [self._planes[name].noised for name in attributes]
+        held = [b.noised for name, b in self.planes.items() if name not in attributes]
+        followed = [self.planes[name].noised for name in attributes]
 
         def of_batch(some: Pictures) -> Tensor:
             source = observe_noised(

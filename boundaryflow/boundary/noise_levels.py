@@ -17,7 +17,7 @@ from boundaryflow.boundary.hyperplane import Boundary
 
 def average_neighbours(
     planes: Sequence[Boundary],
-    held_out: Sequence[Float[Tensor, "m d"]],
+    held_out: Sequence[Float[Tensor, "m ..."]],
     has_attribute: NDArray[np.bool_],
     *,
     neighbours: int,
@@ -32,7 +32,7 @@ def average_neighbours(
 
     Args:
         planes: One attribute's, by timestep.
-        held_out: For each plane the latents [m,d] to calibrate on, at its timestep.
+        held_out: For each plane the latents [m,...] to calibrate on, at its timestep.
         has_attribute: [m] their labels.
         neighbours: How many timesteps on either side; 0 leaves the planes as they are.
 
