@@ -103,10 +103,15 @@ def _weakest(chosen: pd.DataFrame, probability: float, path: Path, dataset: str)
             f"{path}: nobody judged whether edits succeeded; name judges in evaluate.judges, and {again}"
         )
     keys = ["item_id", "edit", "strength"]
-    known = chosen[chosen["strength"] != 0].merge(judged[[*keys, "target_probability"]], on=keys, how="left")
-    if known["target_probability"].isna().any():
+    known = chosen[chosen["strength"] != 0].merge(
+        judged[[*keys, "target_probability"]], on=keys, how="left", indicator="found"
+    )
+    if (known["found"] != "both").any():
         raise ManifestError(f"{path}: is not about these edits, which are newer; {again}")
-    sure = known[known["target_probability"] >= probability].drop(columns="target_probability")
+    unjudged = sorted(set(known.loc[known["target_probability"].isna(), "edit"]))
+    if unjudged:
+        raise ManifestError(f"{path}: the judge knows nothing of edit {unjudged[0]}; choose others with --edit")
+    sure = known[known["target_probability"] >= probability].drop(columns=["target_probability", "found"])
     return sure.sort_values("strength", key=abs, kind="stable").drop_duplicates(["item_id", "edit"])
 
 

@@ -105,6 +105,10 @@ def test_weakest_without_a_judge_says_what_to_run(root: Path) -> None:
     judge_edits(root, {("aaaa", "hat", 1.5): 0.9})
     with pytest.raises(ManifestError, match="not about these edits"):
         export_images("toy", root / "out", weakest=0.6, root=root)
+    judge_edits(root, {(i, e, 1.5): 0.9 if e == "hat" else float("nan") for i in _IDS for e in ("hat", "smile")})
+    with pytest.raises(ManifestError, match="knows nothing of edit smile; choose others with --edit"):
+        export_images("toy", root / "out", weakest=0.6, root=root)
+    assert export_images("toy", root / "out", edits=["hat"], weakest=0.6, root=root) == (2, 0)
     table = pd.DataFrame({"item_id": ["aaaa"], "edit": ["hat"], "strength": [1.5], "ssim": [1.0]})
     write_table(root / "data/evaluate/toy/tables/per_image.parquet", table, schema="per_image/1")
     with pytest.raises(ManifestError, match=r"name judges in evaluate\.judges"):
