@@ -23,7 +23,7 @@ from boundaryflow.storage.tables import read_json, read_table, write_json, write
 from stages.editor import Editor, EditSettings
 from stages.frozen_model import batch_size, open_model, resolve_dtype
 from stages.params import load_params
-from stages.process import entry, own_folder
+from stages.process import entry, own_folder, tick
 from stages.sharding import code_hash, run_sharded_together
 
 CODE = ("stages/edit.py", "stages/editor.py", *(f"boundaryflow/{room}" for room in ("diffusion", "models", "editing")))
@@ -65,6 +65,7 @@ def run_shards(
             boundaries = [planes[attribute] for attribute in edits[edit]["attributes"]]
             signs = torch.tensor([edits[edit]["directions"][chunk[row]] for row in rows], dtype=torch.float32)
             edited = editor.edit(source, rows, boundaries, signs.reshape(len(rows), -1), [planes[a] for a in held])
+            tick(len(rows))
             done[edit].update(
                 {chunk[row]: to_u8(picture, net.value_range) for row, picture in zip(rows, edited, strict=True)}
             )

@@ -17,7 +17,7 @@ from boundaryflow.storage.shards import ShardJob, fingerprint, load_items, shard
 from boundaryflow.storage.tables import read_json, read_table, write_json, write_table
 from stages.frozen_model import batch_size, open_model, resolve_dtype
 from stages.params import load_params
-from stages.process import entry, own_folder
+from stages.process import entry, own_folder, tick
 from stages.sharding import code_hash, run_sharded
 
 CODE = ("stages/observe.py", "boundaryflow/diffusion", "boundaryflow/models")
@@ -42,6 +42,7 @@ def run_shard(
         x_0, ids = to_model_range(chunk, net.value_range), job.missing[start : start + len(chunk)]
         for t in timesteps:
             kept[tensor_name(t)].append(bottlenecks(net, x_0, ids, t, run_seed))
+        tick(len(chunk))
     return {name: torch.cat(parts).to(getattr(torch, store_dtype)).cpu() for name, parts in kept.items()}
 
 

@@ -24,6 +24,7 @@ EXIT_OK, EXIT_FAILED, EXIT_MENDABLE, EXIT_INTERRUPTED = 0, 1, 2, 130
 _PR_SET_PDEATHSIG = 1
 _MIN_INTERVAL_S = {"json": 0.2, "log": 10.0, "bar": 0.1}
 _held: list[Any] = []
+_told_of: list[Progress] = []
 
 
 def entry(main: Callable[[], None]) -> Callable[[], None]:
@@ -70,6 +71,12 @@ def own_folder(stage: str, dataset: str) -> Path:
     return folder
 
 
+def tick(num: int) -> None:
+    """Say that `num` more of what a shard holds are done, in the midst of it; heard in the stage's own process only."""
+    if _told_of:
+        _told_of[-1].ahead(num)
+
+
 class Progress:
     """How far a stage is, told the way BOUNDARYFLOW_PROGRESS asks for.
 
@@ -85,7 +92,7 @@ class Progress:
 
     def __init__(self, stage: str, total: int, unit: str) -> None:
         self._stage, self._total, self._unit = stage, total, unit
-        self._done, self._started, self._told = 0, time.monotonic(), 0.0
+        self._done, self._ahead, self._started, self._told = 0, 0, time.monotonic(), 0.0
         self._style = os.environ.get("BOUNDARYFLOW_PROGRESS") or ("bar" if sys.stderr.isatty() else "log")
         self._bar: Any = None
 
@@ -99,19 +106,26 @@ class Progress:
             self._bar = Bar(*columns, console=Console(stderr=True), transient=True)
             self._bar.start()
             self._bar.add_task(f"{self._stage} [{self._unit}]", total=self._total)
+        _told_of.append(self)
         self._tell(force=True)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        _told_of.remove(self)
         self._tell(force=True)
         if self._bar is not None:
             self._bar.stop()
 
     def advance(self, num: int = 1) -> None:
-        """Say that `num` more are done."""
-        self._done += num
+        """Say that `num` more are done, those included that ran ahead."""
+        self._done, self._ahead = self._done + num, 0
+        self._tell(force=False)
+
+    def ahead(self, num: int) -> None:
+        """Say that `num` more are done but not kept yet."""
+        self._ahead += num
         self._tell(force=False)
 
     def _tell(self, *, force: bool) -> None:
@@ -119,10 +133,11 @@ class Progress:
         if self._style == "off" or (not force and now - self._told < _MIN_INTERVAL_S.get(self._style, 10.0)):
             return
         self._told = now
-        rate = self._done / max(now - self._started, 1e-9)
+        done = self._done + self._ahead
+        rate = done / max(now - self._started, 1e-9)
         if self._style == "json":
             facts = {
-                "done": self._done,
+                "done": done,
                 "rate": round(rate, 2),
                 "stage": self._stage,
                 "total": self._total,
@@ -131,6 +146,6 @@ class Progress:
             sys.stdout.write(f"PROGRESS {json.dumps(facts, sort_keys=True)}\n")
             sys.stdout.flush()
         elif self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], completed=self._done)
-        elif self._done:
-            LOG.info("%s: %d of %d %s, %.1f/s", self._stage, self._done, self._total, self._unit, rate)
+            self._bar.update(self._bar.task_ids[0], completed=done)
+        elif done:
+            LOG.info("%s: %d of %d %s, %.1f/s", self._stage, done, self._total, self._unit, rate)
