@@ -24,6 +24,7 @@ from boundaryflow.boundary import (
     average_neighbours,
     balancing_weights,
     fit_boundary,
+    low_passed,
     most_certain,
     save_boundaries,
     told_apart,
@@ -100,6 +101,7 @@ def run(
     c: float,
     ridge: float | None,
     num_bootstraps: int,
+    low_pass: float,
     min_auc: float,
     neighbours: int,
     **choice: Any,  # of `Choice`, which names each
@@ -117,13 +119,18 @@ def run(
     with Progress("boundary", (len(spaces) + len(noise_levels)) * len(attributes), "boundaries") as progress:
         images = _labelled(dataset, "invert", labels, Choice(**choice))
         for space in spaces:
-            gram = Gram.of(load_items(Path("data/invert") / dataset, images.items, [LATENT[space]])[LATENT[space]])
+            latents = load_items(Path("data/invert") / dataset, images.items, [LATENT[space]])[LATENT[space]]
+            gram = Gram.of(latents)
             for attribute in attributes:
                 boundary, report = _fit(
                     gram, images, attribute,
                     space=space, t=inverted["t_mix"], model_sha256=inverted["model_sha256"],
                     estimator=estimator, c=c, ridge=ridge, num_bootstraps=num_bootstraps, seed=run_seed,
                 )  # fmt: skip
+                if space == "eps":
+                    probability, _train, held_out = images.of(attribute)
+                    has = probability[held_out] > 0.5
+                    boundary = low_passed(boundary, latents.shape[1:], low_pass, gram.latents[held_out], has)
                 at_mixing_step[attribute][space] = boundary
                 table.add_at_mixing_step(boundary, report, images, boundary.signed_distance(gram.latents).numpy())
                 progress.advance(1)

@@ -2,6 +2,7 @@
 
 from boundaryflow.boundary.fit import Estimator, FitReport, Gram, fit_boundary
 from boundaryflow.boundary.hyperplane import Boundaries, Boundary, Calibration, load_boundaries, save_boundaries
+from boundaryflow.boundary.low_pass import low_passed
 from boundaryflow.boundary.noise_levels import average_neighbours, told_apart
 from boundaryflow.boundary.selection import balancing_weights, most_certain
 
@@ -16,6 +17,7 @@ __all__ = [
     "balancing_weights",
     "fit_boundary",
     "load_boundaries",
+    "low_passed",
     "most_certain",
     "save_boundaries",
     "told_apart",

@@ -319,6 +319,7 @@ class BoundaryParams(Section):
     estimator: Literal["svm", "ridge", "mean"]
     c: float = Field(gt=0)
     ridge: float | None = Field(gt=0)
+    low_pass: float = Field(ge=0, le=64)
     min_auc: float = Field(ge=0.5, lt=1)
     neighbours: int = Field(ge=0, le=100)
     num_bootstraps: int = Field(ge=0, le=1000)

@@ -15,6 +15,7 @@ import torch
 import yaml
 from distributed import LocalCluster
 
+from boundaryflow.boundary import load_boundaries
 from boundaryflow.storage.shards import load_items
 from boundaryflow.storage.tables import read_table, write_table
 from tests.stages.small_project import (
@@ -117,6 +118,17 @@ def test_settings_of_the_other_method_edit_nothing_anew(
         run_here(project, monkeypatch, "edit")
     assert ", 0 images to compute" in caplog.text
     assert shards() == before
+
+
+def test_low_pass_smooths_normals_in_eps_space_only(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = project / "data/boundary/avatars/hat.safetensors"
+    before = load_boundaries(path)
+    change(project, "boundary", low_pass=1.0)
+    run_here(project, monkeypatch, "boundary")
+    after = load_boundaries(path)
+    assert float(before.at_mixing_step["eps"].normal @ after.at_mixing_step["eps"].normal) < 0.99
+    assert before.at_mixing_step["eps"].calibration != after.at_mixing_step["eps"].calibration
+    assert torch.equal(before.at_mixing_step["h"].normal, after.at_mixing_step["h"].normal)
 
 
 def test_label_that_changes_edits_its_own_image_only(

@@ -20,6 +20,7 @@ from boundaryflow.boundary import (
     balancing_weights,
     fit_boundary,
     load_boundaries,
+    low_passed,
     save_boundaries,
 )
 from boundaryflow.boundary.fit import RIDGES
@@ -217,3 +218,23 @@ def test_balancing_weights_make_the_other_attributes_as_frequent_on_both_sides()
 def test_reach_is_half_the_gap_or_where_the_class_is_sure() -> None:
     assert Calibration(2.0, -1.0, 0.1, 0.9, 10).reach(3.0) == pytest.approx(1.5)
     assert Calibration(2.0, -1.0, 3.0, 0.9, 10).reach(3.0) == pytest.approx(9.0)
+
+
+def test_low_passed_normal_finds_a_smooth_difference_that_noise_hides() -> None:
+    generator = torch.Generator().manual_seed(3)
+    has = np.arange(400) % 2 == 0
+    bump = torch.zeros(3, 16, 16)
+    bump[:, 4:11, 5:12] = 1
+    latents = torch.randn(400, 3, 16, 16, generator=generator)
+    latents += 0.12 * torch.from_numpy(np.where(has, 1.0, -1.0)).float()[:, None, None, None] * bump
+    held_out = np.arange(80, 400)
+    plane, _ = fit_boundary(
+        Gram.of(latents), has, np.arange(80), held_out, space="eps", t=300, attribute="hat", model_sha256="m"
+    )
+    smooth = low_passed(plane, (3, 16, 16), 1.5, latents[held_out], has[held_out])
+    assert smooth.calibration.auc > plane.calibration.auc + 0.03
+    assert float(smooth.normal.norm()) == pytest.approx(1, abs=1e-5)
+    assert smooth.calibration.middle == pytest.approx(0, abs=1e-6)
+    distances = smooth.signed_distance(latents[held_out]).numpy()
+    assert distances[has[held_out]].mean() == pytest.approx(smooth.calibration.mean_positive, abs=1e-4)
+    assert low_passed(plane, (3, 16, 16), 0.0, latents[held_out], has[held_out]) is plane

@@ -1,0 +1,45 @@
+"""Normals in ε-space without their fine grain, which is mostly what single training images left there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+from torchvision.transforms.functional import gaussian_blur
+
+from boundaryflow.boundary.fit import calibrate
+from boundaryflow.boundary.hyperplane import Boundary
+
+
+def low_passed(
+    boundary: Boundary,
+    shape: Sequence[int],
+    width: float,
+    held_out: Float[Tensor, "m ..."],
+    has_attribute: NDArray[np.bool_],
+) -> Boundary:
+    """Smooth the normal of a plane in ε-space as if it were an image, and calibrate the plane anew.
+
+    Args:
+        boundary: In ε-space.
+        shape: (C, H, W) of a latent.
+        width: Standard deviation of the Gaussian in pixels; 0 leaves the boundary as it is.
+        held_out: [m,...] latents to calibrate on.
+        has_attribute: [m] their labels.
+
+    Returns:
+        The plane with a unit normal, halfway between the held-out class means.
+    """
+    if width == 0:
+        return boundary
+    size = 2 * min(round(3 * width), (min(shape[1:]) - 1) // 2) + 1
+    image = boundary.normal.reshape(1, *shape)
+    smooth = gaussian_blur(image, [size, size], [width, width]).flatten()
+    turned = replace(boundary, normal=smooth / smooth.norm(), intercept=0.0)
+    distances = turned.signed_distance(held_out).double().cpu().numpy()
+    middle = calibrate(distances, has_attribute).middle
+    return replace(turned, intercept=-middle, calibration=calibrate(distances - middle, has_attribute))
