@@ -27,7 +27,8 @@ from stages.process import entry, own_folder, tick
 from stages.sharding import code_hash, run_sharded_together
 
 CODE = ("stages/edit.py", "stages/editor.py", *(f"boundaryflow/{room}" for room in ("diffusion", "models", "editing")))
-OF_SINGLE_STEP = {"t_mix", "num_steps", "noise_until", "order", "eta", "correction", "eps_scale", "h_scale", "h_window"}
+OF_SINGLE_STEP = {"t_mix", "num_steps", "noise_until", "order", "eta", "correction", "eps_scale", "h_scale", "h_window",
+                  "conditional"}  # fmt: skip
 OF_GUIDED = {"guided", "mask", "timesteps"}
 TARGET_SIGNS = {"add": (1, 0), "remove": (0, -1), "flip": (1, -1)}
 """What a target asks of an image without the attribute, and of one with it."""
@@ -115,7 +116,8 @@ def run(
     settings["timesteps"] = read_json(Path("data/observe") / dataset / "observe.json")["timesteps"]
     guided = settings["method"] == "guided" and not settings["paper_mode"]
     labels = read_table(Path("data/label") / dataset / "labels.parquet", schema="labels/1").set_index("item_id")
-    held = [str(name) for name in labels.columns] if guided and settings["guided"]["hold"] > 0 else []
+    keeps = settings["guided"]["hold"] > 0 if guided else settings["conditional"] and not settings["paper_mode"]
+    held = [str(name) for name in labels.columns] if keeps else []
     manifest = read_table(ingested / "manifest.parquet", schema="manifest/1")
     usable = manifest[(manifest["status"] == "ok") & (manifest["split"] == split)]
     items = sorted(usable["item_id"])[:max_images]

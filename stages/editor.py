@@ -53,6 +53,8 @@ class EditSettings:
         guided: How, see `boundaryflow.editing.Guidance`.
         mask: Where images may change: `segmenter` (file), `parts` (attribute to names), `grow` (pixels);
             None is everywhere. For the guided edit.
+        conditional: Move orthogonally to the normals of the attributes that nothing is asked of. For the
+            single step.
         timesteps: The path of the guided edit, rising.
     """
 
@@ -71,6 +73,7 @@ class EditSettings:
     method: str
     guided: Mapping[str, Any]
     mask: Mapping[str, Any] | None
+    conditional: bool
     timesteps: Sequence[int]
 
     @property
@@ -168,7 +171,7 @@ class Editor:
             rows: Which images of the source.
             boundaries: Boundaries of the A attributes.
             directions: [len(rows), A] +1, -1 or 0.
-            held: Boundaries of attributes that a guided edit leaves as they are.
+            held: Boundaries of attributes that a guided edit, or a conditional single step, leaves as they are.
 
         Returns:
             [len(rows), K, C, H, W] in model range, not clipped.
@@ -185,6 +188,10 @@ class Editor:
         inversion = take(source.inversion, rows)
         scales: dict[Space, float] = {"eps": settings.eps_scale, "h": settings.h_scale}
         spaces: list[Space] = [s for s in SPACES if scales[s] != 0 or settings.paper_mode]
+        if settings.conditional and not settings.paper_mode:
+            others = _others(boundaries, held, spaces)
+            boundaries = [*boundaries, *others]
+            directions = torch.cat([directions, torch.zeros(len(directions), len(others))], 1)
         by_space: dict[Space, list[Boundary]] = {
             space: [b.in_space(space, self._model.sha256, settings.t_mix) for b in boundaries] for space in spaces
         }
@@ -275,6 +282,17 @@ class Editor:
         return item_noise(
             self._run_seed, [source.item_ids[row] for row in rows], f"denoise {t} {extra}".rstrip(), shape
         )
+
+
+def _others(asked: Sequence[Boundaries], held: Sequence[Boundaries], spaces: Sequence[Space]) -> list[Boundaries]:
+    """Of the attributes that nothing is asked of those that can be told apart in all of the spaces."""
+    names = {boundaries.attribute for boundaries in asked}
+    return [
+        other
+        for other in held
+        if other.attribute not in names
+        and all(s in other.at_mixing_step and other.at_mixing_step[s].calibration.gap > 0 for s in spaces)
+    ]
 
 
 def take(inversion: Inversion, rows: Sequence[int]) -> Inversion:

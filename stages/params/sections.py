@@ -357,6 +357,7 @@ class EditParams(Section):
     method: Literal["guided", "single_step"]
     guided: GuidedParams
     mask: MaskParams | None
+    conditional: bool
     eta: Share
     correction: bool
     eps_scale: float = Field(ge=0)

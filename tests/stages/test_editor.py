@@ -10,6 +10,7 @@ import torch
 
 from boundaryflow.boundary import Boundaries, Boundary, Calibration
 from boundaryflow.boundary.hyperplane import Space
+from boundaryflow.editing import Move
 from boundaryflow.errors import BoundaryError, CheckpointError
 from boundaryflow.evaluation.judges import SegmenterNet, save_judge
 from stages.editor import Editor, EditSettings
@@ -39,6 +40,7 @@ SETTINGS = EditSettings(
         "num_passes": 2,
     },
     mask=None,
+    conditional=False,
     timesteps=(0, 60, 200),
 )
 GUIDED = dataclasses.replace(SETTINGS, method="guided")
@@ -173,3 +175,35 @@ def test_mask_without_its_segmenter_is_one_clear_line(tmp_path: Path) -> None:
     mask = {"segmenter": str(tmp_path / "none.safetensors"), "parts": {"hat": ["mouth"]}, "grow": 0}
     with pytest.raises(CheckpointError, match="none.safetensors: no such file"):
         edited(dataclasses.replace(GUIDED, mask=mask))
+
+
+def test_conditional_step_moves_along_none_of_the_other_attributes() -> None:
+    settings = dataclasses.replace(SETTINGS, h_scale=0.0, strengths=(1.0,), conditional=True)
+    hat, beard = boundaries("hat"), boundaries("beards")
+    weak = boundaries("no")
+    plane = weak.at_mixing_step["eps"]
+    useless = dataclasses.replace(plane, calibration=Calibration(-1.0, 1.0, 1.0, 0.4, 10))
+    weak = dataclasses.replace(weak, at_mixing_step={**weak.at_mixing_step, "eps": useless})
+    asked = torch.ones(3, 1)
+
+    def offset(conditional: bool) -> torch.Tensor:
+        editor = Editor(GaussianModel(), dataclasses.replace(settings, conditional=conditional), 0)
+        source = editor.open(images(), IDS)
+        moved: list[torch.Tensor] = []
+
+        def keep(_model: object, inversion: object, planes: dict[str, list[Boundary]], signs: torch.Tensor, *_: object,
+                 **__: object) -> torch.Tensor:  # fmt: skip
+            shifts = signs * torch.tensor([b.calibration.gap for b in planes["eps"]])
+            moved.append(Move(planes["eps"], shifts).offset((3, 4, 4)))
+            return torch.zeros(3, 1, 3, 4, 4)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("stages.editor.edit_at_strengths", keep)
+            editor.edit(source, (0, 1, 2), [hat], asked, [hat, beard, weak])
+        return moved[0].flatten(1)
+
+    normals = {b.attribute: b.at_mixing_step["eps"].normal for b in (hat, beard)}
+    free, held = offset(False), offset(True)
+    assert (free @ normals["beards"]).abs().min() > 0.05
+    torch.testing.assert_close(held @ normals["beards"], torch.zeros(3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(held @ normals["hat"], free @ normals["hat"], atol=1e-5, rtol=0)
