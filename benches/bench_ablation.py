@@ -15,12 +15,11 @@ import numpy as np
 
 from benches import machine, page
 from benches.bench_quality import PAGE, ROOT, settings_of
-from benches.quality.measure import Eyes, judge
+from benches.quality.measure import judge
 from benches.quality.pictures import Faces, Latents
 from benches.quality.rows import Guided
 from boundaryflow.avatars import ATTRIBUTES
 from boundaryflow.evaluation import load_judges
-from boundaryflow.labelling import load_clip
 from boundaryflow.models import load_model
 from boundaryflow.storage.images import to_u8
 from stages.frozen_model import device, resolve_dtype
@@ -45,8 +44,7 @@ def measure(num_images: int, num_train: int) -> dict[str, Any]:
     """Every change at a strength of 1."""
     weights = ROOT / "data/pretrained"
     model = load_model(str(weights / "avatars64"), device=device(), dtype=resolve_dtype("auto"))
-    clip = load_clip(str(weights / "avatars64_clip/clip.pt"), device())
-    eyes = Eyes(load_judges(weights / "avatars64_judges", device()), clip)
+    judges = load_judges(weights / "avatars64_judges", device())
     latents = Latents(model, Faces.draw(0, num_train), Faces.draw(1, 200))
     test, settings = Faces.draw(2, num_images), settings_of("avatars")
     rows: dict[str, Any] = {}
@@ -55,7 +53,7 @@ def measure(num_images: int, num_train: int) -> dict[str, Any]:
     for name, change, highest in variants:
         changed = {**settings, **{part: _changed(settings[part], change) for part in ("guided", "boundary")}}
         guided = Guided(model, latents, num_train, changed, highest)
-        found = {a: judge(eyes, test, [a], to_u8(guided.edit(test, [a], [1.0]))) for a in ATTRIBUTES}
+        found = {a: judge(judges, test, [a], to_u8(guided.edit(test, [a], [1.0]))) for a in ATTRIBUTES}
         rows[name] = {"change": change, "highest": highest, "attributes": found}
         print(name, flush=True)
     facts = {"images": num_images, "num_train": num_train, **settings}

@@ -26,7 +26,7 @@ from torch import Tensor
 from benches import machine, page
 from benches.quality.edits import Made, Plan, every_edit
 from benches.quality.guided import Guided
-from benches.quality.measure import Eyes, judge, set_distances
+from benches.quality.measure import judge, set_distances
 from benches.quality.pictures import Faces, Latents
 from benches.quality.rows import OURS
 from benches.quality.summary import bars, curve, matched_level, tables
@@ -65,21 +65,19 @@ def measure(plan: Plan, keep: Path, only: Sequence[str] | None) -> dict[str, Any
     made = sorted(every_edit(plan, model, test, settings, keep, only), key=lambda part: part.size in plan.ours_only)
     if only is not None:
         return None
-    eyes = Eyes(
-        load_judges(weights / "avatars64_judges", device()),
-        load_clip(str(weights / "avatars64_clip/clip.pt"), device()),
-    )
+    judges = load_judges(weights / "avatars64_judges", device())
+    clip = load_clip(str(weights / "avatars64_clip/clip.pt"), device())
     rows: dict[str, Any] = {}
     for key, edits in merged(made).items():
         parts = [part for part in made if part.key == key]
         singles = {names: of for names, of in edits.items() if len(names) == 1}
-        found = {names: judge(eyes, test.take(faces), names, edited) for names, (faces, edited) in edits.items()}
+        found = {names: judge(judges, test.take(faces), names, edited) for names, (faces, edited) in edits.items()}
         rows[key] = {
             "what": parts[0].row.what, "strengths": parts[0].row.strengths, "num_train": parts[0].size,
             "calls": parts[0].row.calls,
             "attributes": {names[0]: of for names, of in found.items() if len(names) == 1},
             "pairs": {" and ".join(names): of for names, of in found.items() if len(names) > 1},
-            **set_distances(eyes, [(test.take(faces), names, edited) for names, (faces, edited) in singles.items()]),
+            **set_distances(clip, [(test.take(faces), names, edited) for names, (faces, edited) in singles.items()]),
         }  # fmt: skip
         print(f"{key}: success {curve(rows[key]['attributes'], 'success')}", flush=True)
     return {

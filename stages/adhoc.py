@@ -13,15 +13,14 @@ import torch
 from torch import Tensor
 
 from boundaryflow.boundary import Boundaries, Boundary, load_boundaries
-from boundaryflow.boundary.hyperplane import SPACES, Space
+from boundaryflow.boundary.hyperplane import Space
 from boundaryflow.diffusion import EpsModel, Inversion, ddim_step, denoise, timestep_path
-from boundaryflow.editing import edit_at_strengths
 from boundaryflow.errors import BoundaryError, ManifestError
 from boundaryflow.files import write_bytes
 from boundaryflow.rng import item_noise, item_seed
 from boundaryflow.storage.images import encode_png, read_image, to_model_range, to_u8
 from boundaryflow.storage.tables import read_json
-from stages.editor import Editor, EditSettings
+from stages.editor import Editor, EditSettings, Source
 from stages.frozen_model import batch_size, open_model, resolve_dtype
 from stages.observe import bottlenecks
 from stages.params import DatasetParams, load_params
@@ -109,7 +108,8 @@ def sample_images(
     model, settings = open_editor(dataset, params)
     boundaries = [open_boundary(dataset, attribute) for attribute in attributes]
     made_by = _GuidedSampler if settings.is_guided else _SingleStepSampler
-    sampler = made_by(model, replace(settings, strengths=[strength]), seed, boundaries, held_boundaries(dataset))
+    settings = replace(settings, strengths=[strength], eta=0.0)  # the way down is deterministic, as the way to it was
+    sampler = made_by(model, settings, Editor(model, settings, seed), seed, boundaries, held_boundaries(dataset))
     ids = [f"sample-{seed}-{index:05d}" for index in range(num)]
     noise = item_noise(seed, [f"sample-{index:05d}" for index in range(num)], "sample", _shape(model))
     drawn = [sampler.draw(some) for some in noise.split(batch_size())]
@@ -188,14 +188,19 @@ def _edited(paths: Sequence[Path], dataset: str, attribute: str, strengths: Sequ
 
 
 @dataclass(frozen=True)
-class _GuidedSampler:
-    """Draws images, then edits those that have to change."""
+class _Sampler:
+    """What both ways of drawing go by."""
 
     model: EpsModel
     settings: EditSettings
+    editor: Editor
     seed: int
     boundaries: Sequence[Boundaries]
     held: Sequence[Boundaries]
+
+
+class _GuidedSampler(_Sampler):
+    """Draws images, then edits those that have to change."""
 
     def draw(self, noise: Tensor) -> Tensor:
         """[B,C,H,W] images in model range."""
@@ -215,22 +220,14 @@ class _GuidedSampler:
         rows = signs.ne(0).any(1).nonzero().flatten().tolist()
         if not rows:
             return x_0
-        editor = Editor(self.model, self.settings, self.seed)
-        source = editor.open(x_0[rows], [ids[row] for row in rows])
+        source = self.editor.open(x_0[rows], [ids[row] for row in rows])
         result = x_0.clone()
-        result[rows] = editor.edit(source, range(len(rows)), self.boundaries, signs[rows], self.held)[:, 0]
+        result[rows] = self.editor.edit(source, range(len(rows)), self.boundaries, signs[rows], self.held)[:, 0]
         return result
 
 
-@dataclass(frozen=True)
-class _SingleStepSampler:
+class _SingleStepSampler(_Sampler):
     """Walks noise down to the mixing step, and moves what has to change there."""
-
-    model: EpsModel
-    settings: EditSettings
-    seed: int
-    boundaries: Sequence[Boundaries]
-    held: Sequence[Boundaries]
 
     def draw(self, noise: Tensor) -> Tensor:
         """[B,C,H,W] latents at the mixing step."""
@@ -243,21 +240,14 @@ class _SingleStepSampler:
         planes = [b.in_space(space, self.model.sha256, self.settings.t_mix) for b in self.boundaries]
         return _sides([(plane, latents) for plane in planes], len(x_mix))
 
-    def finish(self, x_mix: Tensor, _ids: list[str], signs: Tensor) -> Tensor:
+    def finish(self, x_mix: Tensor, ids: list[str], signs: Tensor) -> Tensor:
         """[B,C,H,W] images in model range."""
-        settings, path = self.settings, timestep_path(self.settings.t_mix, self.settings.num_steps)
+        path = timestep_path(self.settings.t_mix, self.settings.num_steps)
         if not self.boundaries:
             return denoise(self.model, x_mix, path)
-        scales: dict[Space, float] = {"eps": settings.eps_scale, "h": settings.h_scale}
-        used: list[Space] = [space for space in SPACES if scales[space] != 0]
-        by_space: dict[Space, list[Boundary]] = {
-            space: [b.in_space(space, self.model.sha256, settings.t_mix) for b in self.boundaries] for space in used
-        }
-        _eps, h_mix = self.model.eps_and_h(x_mix, settings.t_mix)
-        inversion, window = Inversion(x_mix, h_mix, path, None), (settings.h_window[0], settings.h_window[1])
-        return edit_at_strengths(
-            self.model, inversion, by_space, signs, settings.strengths, scales=scales, h_window=window
-        )[:, 0]
+        _eps, h_mix = self.model.eps_and_h(x_mix, self.settings.t_mix)
+        source = Source(ids, None, Inversion(x_mix, h_mix, path, None))
+        return self.editor.edit(source, range(len(ids)), self.boundaries, signs, self.held)[:, 0]
 
 
 def draw_images(model: EpsModel, x_T: Tensor) -> Tensor:

@@ -127,7 +127,7 @@ def run(
                     space=space, t=inverted["t_mix"], model_sha256=inverted["model_sha256"],
                     estimator=estimator, c=c, ridge=ridge, num_bootstraps=num_bootstraps, seed=run_seed,
                 )  # fmt: skip
-                if space == "eps":
+                if space == "eps" and low_pass > 0:
                     probability, _train, held_out = images.of(attribute)
                     has = probability[held_out] > 0.5
                     boundary = low_passed(boundary, latents.shape[1:], low_pass, gram.latents[held_out], has)

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,12 @@ def every_edit(
                 print(f"seed {seed}, n={size}: {row.name}, {time.monotonic() - started:.0f} s", flush=True)
 
 
+@cache
+def _code_hash(code: tuple[str, ...]) -> str:
+    """Of the files as they were when they were first asked for."""
+    return code_hash(*code, *CODE)
+
+
 def _kept(
     row: Row,
     model: EpsModel,
@@ -115,7 +122,7 @@ def _kept(
     keep: Path,
 ) -> Tensor:
     """[N,K,3,64,64] uint8."""
-    recipe = [row.name, row.what, row.strengths, row.settings, code_hash(*row.code, *CODE), model.sha256,
+    recipe = [row.name, row.what, row.strengths, row.settings, _code_hash(row.code), model.sha256,
               [test.ids[face] for face in faces], attributes, *([seed, size] if row.is_fitted else [])]  # fmt: skip
     file = keep / f"{sha256(json.dumps(recipe).encode()).hexdigest()[:24]}.safetensors"
     if not file.exists():

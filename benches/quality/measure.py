@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,24 +18,11 @@ from boundaryflow.labelling import ClipLabeller
 PER_IMAGE = ("success", "drift", "identity", "ssim", "rmse", "rmse_inside", "rmse_outside", "recovery")
 
 
-@dataclass(frozen=True)
-class Eyes:
-    """What pictures are judged with.
-
-    Attributes:
-        judges: Networks that were trained on other faces.
-        clip: For features of the Fréchet and kernel distances.
-    """
-
-    judges: ev.Judges
-    clip: ClipLabeller
-
-
-def judge(eyes: Eyes, faces: Faces, attributes: Sequence[str], edited: Tensor) -> dict[str, Any]:
+def judge(judges: ev.Judges, faces: Faces, attributes: Sequence[str], edited: Tensor) -> dict[str, Any]:
     """Measure one edit at every strength.
 
     Args:
-        eyes: Who judges.
+        judges: Networks that were trained on other faces.
         faces: The N inputs.
         attributes: What was to be flipped.
         edited: [N,K,3,64,64] uint8, by rising strength.
@@ -46,15 +32,15 @@ def judge(eyes: Eyes, faces: Faces, attributes: Sequence[str], edited: Tensor) -
         0, with the logit that the judge gives.
     """
     before, (truth, region) = (faces.x_0 + 1) / 2, faces.counterfactuals(attributes)
-    signs = torch.zeros(len(faces.ids), len(eyes.judges.attributes))
+    signs = torch.zeros(len(faces.ids), len(judges.attributes))
     for column, name in enumerate(attributes):
-        signs[:, eyes.judges.attributes.index(name)] = faces.directions(attributes)[:, column]
-    known, identity = eyes.judges.probabilities(before), eyes.judges.identity(before)
+        signs[:, judges.attributes.index(name)] = faces.directions(attributes)[:, column]
+    known, identity = judges.probabilities(before), judges.identity(before)
     found: dict[str, list[Any]] = {name: [] for name in PER_IMAGE}
     wanted = [_wanted(known, signs)]
     for pictures in edited.unbind(1):
         after = pictures.float() / 255
-        now, who = eyes.judges.probabilities(after), eyes.judges.identity(after)
+        now, who = judges.probabilities(after), judges.identity(after)
         wanted.append(_wanted(now, signs))
         columns = {
             "success": ev.target_reached(now, signs),
@@ -84,11 +70,11 @@ def _rank_correlation(logits: NDArray[np.float64]) -> float:
     return float(np.corrcoef(np.arange(len(logits)), rankdata(logits))[0, 1])
 
 
-def set_distances(eyes: Eyes, edits: Iterable[tuple[Faces, Sequence[str], Tensor]]) -> dict[str, list[float]]:
+def set_distances(clip: ClipLabeller, edits: Iterable[tuple[Faces, Sequence[str], Tensor]]) -> dict[str, list[float]]:
     """How far the edits are as a set from the truths, features of CLIP.
 
     Args:
-        eyes: Who looks.
+        clip: For the features.
         edits: Faces, what was flipped, and [N,K,3,64,64] uint8.
 
     Returns:
@@ -97,8 +83,8 @@ def set_distances(eyes: Eyes, edits: Iterable[tuple[Faces, Sequence[str], Tensor
     real: list[Tensor] = []
     fake: list[Tensor] = []
     for faces, attributes, edited in edits:
-        real.append(eyes.clip.image_features(faces.counterfactuals(attributes)[0]).cpu())
-        features = [eyes.clip.image_features(pictures.float() / 255).cpu() for pictures in edited.unbind(1)]
+        real.append(clip.image_features(faces.counterfactuals(attributes)[0]).cpu())
+        features = [clip.image_features(pictures.float() / 255).cpu() for pictures in edited.unbind(1)]
         fake.append(torch.stack(features))
     truths, by_strength = torch.cat(real), torch.cat(fake, 1)
     return {

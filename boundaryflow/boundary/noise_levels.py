@@ -39,6 +39,8 @@ def average_neighbours(
     Returns:
         As many planes, each calibrated at its own timestep.
     """
+    if neighbours == 0:
+        return list(planes)
     slopes = [max(plane.calibration.gap, 0.0) / max(plane.calibration.sd, 1e-12) ** 2 for plane in planes]
     found: list[Boundary] = []
     for own, (plane, latents) in enumerate(zip(planes, held_out, strict=True)):
@@ -46,7 +48,7 @@ def average_neighbours(
         weights = {k: slopes[k] * (1 - abs(k - own) / (neighbours + 1)) for k in near}
         normal = torch.stack([planes[k].normal * weight for k, weight in weights.items()]).sum(0)
         length = float(normal.norm())
-        if neighbours == 0 or length == 0:
+        if length == 0:
             found.append(plane)
             continue
         intercept = sum(planes[k].intercept * weight for k, weight in weights.items()) / length

@@ -98,6 +98,24 @@ class SegmenterNet(nn.Module):
 
 
 @dataclass(frozen=True)
+class Segmenter:
+    """A network that says which part each pixel shows.
+
+    Attributes:
+        parts: Names of the parts, by their numbers.
+        net: Network of part logits.
+    """
+
+    parts: tuple[str, ...]
+    net: nn.Module
+
+    @torch.inference_mode()
+    def __call__(self, images_01: Float[Tensor, "b c h w"]) -> Int64[Tensor, "b h w"]:
+        """Number of the part that each pixel shows."""
+        return _in_batches(self.net, images_01, lambda out: out.argmax(1))
+
+
+@dataclass(frozen=True)
 class Judges:
     """What there is to judge with.
 
@@ -107,7 +125,7 @@ class Judges:
         channels: Channels of the pictures.
         classifier: Network of attribute logits.
         embedder: Network of identity vectors, or None.
-        segmenter: Network of part logits, or None.
+        segmenter: Says which part each pixel shows, or None.
     """
 
     attributes: tuple[str, ...]
@@ -115,7 +133,7 @@ class Judges:
     channels: int
     classifier: nn.Module
     embedder: nn.Module | None
-    segmenter: nn.Module | None
+    segmenter: Segmenter | None
 
     @torch.inference_mode()
     def probabilities(self, images_01: Float[Tensor, "b c h w"]) -> Float[Tensor, "b a"]:
@@ -127,32 +145,9 @@ class Judges:
         """Unit vector that stands for who it is, or None without an embedder."""
         return None if self.embedder is None else _in_batches(self.embedder, images_01)
 
-    @torch.inference_mode()
     def parts(self, images_01: Float[Tensor, "b c h w"]) -> Int64[Tensor, "b h w"] | None:
         """Which part each pixel shows, or None without a segmenter."""
-        return None if self.segmenter is None else _in_batches(self.segmenter, images_01, lambda out: out.argmax(1))
-
-
-@dataclass(frozen=True)
-class Segmenter:
-    """A network that says which part each pixel shows.
-
-    Attributes:
-        parts: Names of the parts, by their numbers.
-        image_size: Side of the pictures in pixels.
-        channels: Channels of the pictures.
-        net: Network of part logits.
-    """
-
-    parts: tuple[str, ...]
-    image_size: int
-    channels: int
-    net: nn.Module
-
-    @torch.inference_mode()
-    def __call__(self, images_01: Float[Tensor, "b c h w"]) -> Int64[Tensor, "b h w"]:
-        """Number of the part that each pixel shows."""
-        return _in_batches(self.net, images_01, lambda out: out.argmax(1))
+        return None if self.segmenter is None else self.segmenter(images_01)
 
 
 def _in_batches(net: nn.Module, images_01: Tensor, reduce: Callable[[Tensor], Tensor] = lambda out: out) -> Tensor:
@@ -182,10 +177,14 @@ def load_judges(folder: Path, device: torch.device | str = "cpu") -> Judges:
         CheckpointError: A file is missing, damaged, or not a judge.
     """
     classifier, config, names = _load(folder / FILES["classify"], "classify", device)
-    optional = {kind: _load(folder / FILES[kind], kind, device)[0] if (folder / FILES[kind]).exists() else None
-                for kind in ("embed", "segment")}  # fmt: skip
+    embed, segment = folder / FILES["embed"], folder / FILES["segment"]
     return Judges(
-        tuple(names), config["image_size"], config["channels"], classifier, optional["embed"], optional["segment"]
+        tuple(names),
+        config["image_size"],
+        config["channels"],
+        classifier,
+        _load(embed, "embed", device)[0] if embed.exists() else None,
+        load_segmenter(segment, device) if segment.exists() else None,
     )
 
 
@@ -195,8 +194,8 @@ def load_segmenter(path: Path, device: torch.device | str = "cpu") -> Segmenter:
     Raises:
         CheckpointError: The file is missing, damaged, or not a segmenter.
     """
-    net, config, names = _load(path, "segment", device)
-    return Segmenter(tuple(names), config["image_size"], config["channels"], net)
+    net, _config, names = _load(path, "segment", device)
+    return Segmenter(tuple(names), net)
 
 
 def _load(path: Path, kind: Kind, device: torch.device | str) -> tuple[nn.Module, dict[str, Any], list[str]]:
