@@ -125,7 +125,7 @@ def sample_images(
     for item, picture in zip(ids, u8, strict=True):
         write_bytes(out / f"{item}.png", encode_png(picture, facts))
     grid = out / f"samples-{seed}.png"
-    write_bytes(grid, encode_png(_tile(u8, num_columns=8), facts))
+    write_bytes(grid, encode_png(tile(u8, num_columns=8), facts))
     return grid
 
 
@@ -317,8 +317,8 @@ def open_editor(dataset: str, params: DatasetParams) -> tuple[EpsModel, EditSett
     )
 
 
-def _tile(pictures: Tensor, num_columns: int) -> Tensor:
-    """One [C,H,W] picture of all, row by row; missing places stay black."""
+def tile(pictures: Tensor, num_columns: int) -> Tensor:
+    """One [C,H,W] picture of [N,C,H,W] ones, row by row; missing places stay black."""
     columns = min(num_columns, len(pictures))
     missing = -len(pictures) % columns
     padded = torch.cat([pictures, pictures.new_zeros((missing, *pictures.shape[1:]))])

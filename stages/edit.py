@@ -138,7 +138,7 @@ def run(
             upstream=upstream,
             run_seed=run_seed if guided or settings["eta"] > 0 or settings["noise_until"] > 0 else None,
             segmenter=sha256_of(Path(settings["mask"]["segmenter"])) if guided and settings["mask"] else None,
-            boundaries=[_describe(open_boundaries(dataset, attribute), guided) for attribute in [*targets, *held]],
+            boundaries=[describe(open_boundaries(dataset, attribute), guided=guided) for attribute in [*targets, *held]],
             **{name: value for name, value in settings.items() if name not in idle},
         )
     context = {"dataset": dataset, "model": model, "run_seed": run_seed, "settings": settings}
@@ -149,7 +149,7 @@ def run(
     return num_computed
 
 
-def _describe(boundaries: Boundaries, guided: bool) -> list[str]:
+def describe(boundaries: Boundaries, *, guided: bool) -> list[str]:
     """What of an attribute's boundaries decides an edit."""
     used = boundaries.noised if guided else tuple(b for _, b in sorted(boundaries.at_mixing_step.items()))
     return [

@@ -88,6 +88,15 @@ class Boundary:
         """Distance of each latent from the plane, positive on the attribute's side, in latent units."""
         return latents.flatten(1).float() @ self.normal.to(latents.device) + self.intercept
 
+    def probability(self, latents: Float[Tensor, "n ..."]) -> Float[Tensor, " n"]:
+        """Probability that each latent is of an image with the attribute, both classes taken as equally frequent.
+
+        For two normal distributions of one variance the log-odds at distance s from the middle are
+        s gap / sd^2 (linear discriminant analysis).
+        """
+        known = self.calibration
+        return ((self.signed_distance(latents) - known.middle) * known.gap / max(known.sd, 1e-12) ** 2).sigmoid()
+
     def check_fits(self, model_sha256: str, t: int) -> None:
         """Refuse to be used with another model or at another timestep.
 

@@ -109,7 +109,7 @@ class RawFolder:
     def _containers(self) -> Iterator[tuple[str, _Container]]:
         """What holds pictures, and the name of the folder it stands for."""
         loose: list[str] = []
-        for path in _files(self.folder):
+        for path in picture_files(self.folder):
             name = path.relative_to(self.folder).as_posix()
             if path.name == "data.mdb":
                 yield os.path.dirname(name), LmdbPictures(path.parent, self._image_size)
@@ -164,7 +164,7 @@ class _LooseFiles:
             raise UnusableError(f"cannot be read ({error.strerror})") from None
 
 
-def _files(folder: Path) -> Iterator[Path]:
+def picture_files(folder: Path) -> Iterator[Path]:
     """Every file that is neither hidden nor outside the folder, sorted by folder and name."""
     home = folder.resolve()
 

@@ -22,10 +22,14 @@ LISTING = "listing/1"
 _VERSIONS = ("ETag", "etag", "md5Hash", "checksum", "content_md5", "mtime", "LastModified", "last_modified", "created")
 
 
-def list_remote(url: str) -> pd.DataFrame:
+def list_remote(url: str, *, may_be_empty: bool = False) -> pd.DataFrame:
     """What a remote folder holds that may be a picture.
 
     Archives and LMDBs in it are passed over, as are hidden files, tables and texts.
+
+    Args:
+        url: Its address.
+        may_be_empty: No picture, or no such folder in a bucket that is there, is fine.
 
     Returns:
         Sorted by name: url, name within the folder, size in bytes, version (of the content: the
@@ -34,11 +38,11 @@ def list_remote(url: str) -> pd.DataFrame:
     Raises:
         ManifestError: The folder cannot be reached or holds no picture.
     """
-    files, root = _open(url)
+    files, root = open_remote(url)
     try:
         found: Any = files.find(root, detail=True)
     except Exception as error:  # every driver has exceptions of its own
-        _refuse(url, error)
+        refuse(f"ingest {url}", error)
     prefix = f"{root.rstrip('/')}/"
     rows = [
         {
@@ -52,10 +56,10 @@ def list_remote(url: str) -> pd.DataFrame:
         and about.get("type", "file") == "file"
         and _may_be_picture(path.removeprefix(prefix))
     ]
-    if not rows:
+    if not rows and not may_be_empty:
         what = f"; {len(found)} other files are there" if found else ""
         raise ManifestError(f"ingest {url}: holds no images{what}; check the address (archives are not opened there)")
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=["url", "name", "size", "version"])
 
 
 class RemoteFolder:
@@ -70,7 +74,7 @@ class RemoteFolder:
 
     def __init__(self, url: str, listing: pd.DataFrame) -> None:
         self.url = url
-        self._files, self._root = _open(url)
+        self._files, self._root = open_remote(url)
         self._listed = {
             str(name): (int(size), str(version))
             for name, size, version in zip(listing["name"], listing["size"], listing["version"], strict=True)
@@ -102,14 +106,20 @@ class RemoteFolder:
         except FileNotFoundError:
             raise UnusableError("no longer there; it was removed after it was listed") from None
         except Exception as error:
-            _refuse(f"{self.url}: {name}", error)
+            refuse(f"ingest {self.url}: {name}", error)
         if len(data) != size or not _is_version(version, now):
             raise UnusableError("changed after it was listed")
         return data
 
 
-def _open(url: str) -> tuple[Any, str]:
-    """The driver, anew: one from fsspec's cache may have the credentials of an earlier environment."""
+def open_remote(url: str) -> tuple[Any, str]:
+    """The driver of a remote folder and its path there.
+
+    The driver is made anew: one from fsspec's cache may have the credentials of an earlier environment.
+
+    Raises:
+        ManifestError: It is no such address, or cannot be reached.
+    """
     if "://" not in url:
         raise ManifestError(f"ingest {url}: is no address of a remote folder, such as s3://bucket/folder")
     try:
@@ -117,7 +127,7 @@ def _open(url: str) -> tuple[Any, str]:
     except (ValueError, ImportError) as error:
         raise ManifestError(f"ingest {url}: {_line(error)}; see fsspec's list of protocols") from None
     except Exception as error:
-        _refuse(url, error)
+        refuse(f"ingest {url}", error)
 
 
 def _may_be_picture(name: str) -> bool:
@@ -154,15 +164,16 @@ def _line(error: BaseException) -> str:
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 
 
-def _refuse(where: str, error: BaseException) -> NoReturn:
+def refuse(where: str, error: BaseException) -> NoReturn:
+    """Say in one line what a driver's error is about: `where`, such as `ingest s3://bucket/folder`, and why."""
     if isinstance(error, FileNotFoundError):
-        raise ManifestError(f"ingest {where}: no such bucket or folder; check the address") from None
+        raise ManifestError(f"{where}: no such bucket or folder; check the address") from None
     if isinstance(error, PermissionError) or type(error).__name__ == "NoCredentialsError":
         raise ManifestError(
-            f"ingest {where}: access is denied ({_line(error)}); set the credentials in the environment, for S3 "
+            f"{where}: access is denied ({_line(error)}); set the credentials in the environment, for S3 "
             "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         ) from None
     raise ManifestError(
-        f"ingest {where}: cannot be reached ({_line(error)}); check the network and the address (of another S3 than "
+        f"{where}: cannot be reached ({_line(error)}); check the network and the address (of another S3 than "
         "Amazon's: AWS_ENDPOINT_URL), and run again"
     ) from None

@@ -6,7 +6,7 @@ import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pandas as pd
 import pyarrow as pa
@@ -42,6 +42,17 @@ def write_table(path: Path, table: pd.DataFrame, *, schema: str, units: Mapping[
 
     Args:
         path: Parquet file.
+        table: See `table_bytes`.
+        schema: See there.
+        units: See there.
+    """
+    write_bytes(path, table_bytes(table, schema=schema, units=units))
+
+
+def table_bytes(table: pd.DataFrame, *, schema: str, units: Mapping[str, str] | None = None) -> bytes:
+    """A table as a Parquet file, the same bytes for the same content.
+
+    Args:
         table: Rows in the order they are to have; its index is not written.
         schema: Name and version of the columns, such as `manifest/1`.
         units: Column to unit, kept in the file's metadata.
@@ -50,7 +61,7 @@ def write_table(path: Path, table: pd.DataFrame, *, schema: str, units: Mapping[
     about = {_SCHEMA: schema.encode(), _UNITS: json.dumps(dict(units or {}), sort_keys=True).encode()}
     buffer = io.BytesIO()
     pq.write_table(arrow.replace_schema_metadata(about), buffer, compression="zstd")
-    write_bytes(path, buffer.getvalue())
+    return buffer.getvalue()
 
 
 def table_schema(path: Path) -> tuple[str | None, dict[str, str]]:
@@ -70,16 +81,30 @@ def read_table(path: Path, *, schema: str) -> pd.DataFrame:
     Raises:
         ManifestError: The file is missing, damaged, or of another schema.
     """
+    return parse_table(path, str(path), schema=schema)
+
+
+def parse_table(source: Path | BinaryIO, name: str, *, schema: str) -> pd.DataFrame:
+    """Read a table of `table_bytes`, from a file or from memory.
+
+    Args:
+        source: The file, or its bytes.
+        name: What messages call it.
+        schema: What it must be.
+
+    Raises:
+        ManifestError: It is missing, damaged, or of another schema.
+    """
     try:
-        arrow = pq.read_table(path)
+        arrow = pq.read_table(source)
     except FileNotFoundError:
-        raise ManifestError(f"table {path}: no such file; run `boundaryflow run` to make it") from None
+        raise ManifestError(f"table {name}: no such file; run `boundaryflow run` to make it") from None
     except (pa.ArrowInvalid, OSError) as error:
         reason = str(error).splitlines()[0]
-        raise ManifestError(f"table {path}: damaged ({reason}); delete it and run `boundaryflow run`") from None
+        raise ManifestError(f"table {name}: damaged ({reason}); delete it and run `boundaryflow run`") from None
     found = (arrow.schema.metadata or {}).get(_SCHEMA, b"none").decode()
     if found != schema:
         raise ManifestError(
-            f"table {path}: schema is {found!r}, must be {schema!r}; run `boundaryflow run` to make it anew"
+            f"table {name}: schema is {found!r}, must be {schema!r}; run `boundaryflow run` to make it anew"
         )
     return arrow.to_pandas()

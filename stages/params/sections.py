@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
@@ -402,11 +402,59 @@ class DatasetParams(Section):
     report: ReportParams
 
 
+class BulkEditParams(Section):
+    """A recipe of the flow `bulk_edit`: what is done with pictures that arrive."""
+
+    dataset: Name
+    inbox: str = Field(min_length=1)
+    outbox: str = Field(min_length=1)
+    edits: dict[Name, dict[Name, Literal["add", "remove", "flip"]]] = Field(min_length=1)
+    strengths: list[float] = Field(min_length=1)
+    min_probability: float | None = Field(gt=0, lt=1)
+
+
+class EqualTarget(Section):
+    """As many images with an attribute as without."""
+
+    equal: Name
+
+
+class IndependentTarget(Section):
+    """Two attributes that say nothing of one another."""
+
+    independent: tuple[Name, Name]
+
+
+def _target_tag(target: Any) -> str:
+    if isinstance(target, Section):
+        return type(target).__name__
+    return "IndependentTarget" if isinstance(target, dict) and "independent" in target else "EqualTarget"
+
+
+class AugmentParams(Section):
+    """A recipe of the flow `augment`: which balance a data set shall have, and what counts as a good edit."""
+
+    dataset: Name
+    target: Annotated[
+        Annotated[EqualTarget, Tag("EqualTarget")] | Annotated[IndependentTarget, Tag("IndependentTarget")],
+        Discriminator(_target_tag),
+    ]
+    split: Literal["train", "val", "test"]
+    strengths: list[float] = Field(min_length=1)
+    min_probability: float = Field(gt=0, lt=1)
+    out: str = Field(min_length=1)
+
+
 class Params(Section):
-    """The whole of params.yaml."""
+    """The whole of params.yaml.
+
+    `bulk_edit` and `augment` are of flows of their own, and may be left out.
+    """
 
     datasets: list[Name] = Field(min_length=1)
     run_seed: int = Field(ge=0)
+    bulk_edit: dict[Name, BulkEditParams] = Field(default_factory=dict[Name, BulkEditParams])
+    augment: dict[Name, AugmentParams] = Field(default_factory=dict[Name, AugmentParams])
     data: dict[Name, DatasetParams] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -414,6 +462,14 @@ class Params(Section):
         for name in self.datasets:
             if name not in self.data:
                 raise ValueError(f"datasets|{name!r} has no entry under data{nearest(name, list(self.data))}")
+        for section, recipes in (("bulk_edit", self.bulk_edit), ("augment", self.augment)):
+            for recipe, value in recipes.items():
+                if value.dataset not in self.data:
+                    hint = nearest(value.dataset, list(self.data))
+                    raise ValueError(f"{section}.{recipe}.dataset|{value.dataset!r} has no entry under data{hint}")
+        for recipe, value in self.augment.items():
+            if isinstance(value.target, IndependentTarget) and len(set(value.target.independent)) == 1:
+                raise ValueError(f"augment.{recipe}.target.independent|names one attribute twice, must be two")
         return self
 
     @cached_property
@@ -432,3 +488,29 @@ class Params(Section):
                 f"params.yaml: data has no entry {name!r}{nearest(name, self.known)}; add one or choose another"
             )
         return self.data[name]
+
+    def bulk_edit_recipe(self, name: str) -> BulkEditParams:
+        """A recipe of the flow `bulk_edit`.
+
+        Raises:
+            ParamsError: There is no such recipe.
+        """
+        return _recipe("bulk_edit", self.bulk_edit, name)
+
+    def augment_recipe(self, name: str) -> AugmentParams:
+        """A recipe of the flow `augment`.
+
+        Raises:
+            ParamsError: There is no such recipe.
+        """
+        return _recipe("augment", self.augment, name)
+
+
+_Recipe = TypeVar("_Recipe", BulkEditParams, AugmentParams)
+
+
+def _recipe(section: str, recipes: Mapping[str, _Recipe], name: str) -> _Recipe:
+    if name not in recipes:
+        hint = nearest(name, list(recipes))
+        raise ParamsError(f"params.yaml: {section} has no recipe {name!r}{hint}; add one or choose another")
+    return recipes[name]

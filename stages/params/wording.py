@@ -52,7 +52,7 @@ def _line(error: Any, model: type[BaseModel]) -> str:
 def _is_tag(before: str | int, part: str | int) -> bool:
     """Is this part of an error's place the name of a choice, and not a key of the file?"""
     return (
-        before in ("source", "calibration", "annotations", "split")
+        before in ("source", "calibration", "annotations", "split", "target")
         or (before, part) in (("val", "share"), ("val", "folders"), ("test", "share"), ("test", "folders"))
         or str(part).endswith("Rule")
     )

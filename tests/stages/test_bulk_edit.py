@@ -1,0 +1,216 @@
+"""Bulk edits: what arrives is edited once, as the stage `edit` would, delivered whole, and accounted for."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from boundaryflow.avatars import render, sample_avatars
+from boundaryflow.errors import ManifestError, PipelineError
+from boundaryflow.storage.images import encode_png
+from boundaryflow.storage.outbox import open_outbox
+from boundaryflow.storage.shards import load_items
+from boundaryflow.storage.tables import read_table
+from stages import bulk_edit
+from tests.stages.small_project import content, environment
+
+
+def set_recipe(folder: Path, **values: Any) -> None:
+    path = folder / "params.yaml"
+    params = yaml.safe_load(path.read_text())
+    recipe = {
+        "dataset": "avatars",
+        "inbox": "data/inbox/some",
+        "outbox": "out/some",
+        "edits": {"hats": {"hat": "flip"}},
+        "strengths": [0.0, 1.0],
+        "min_probability": None,
+    }
+    path.write_text(yaml.safe_dump({**params, "bulk_edit": {"some": {**recipe, **values}}}))
+
+
+def arrive(folder: Path, num: int, seed: int = 0) -> Path:
+    inbox = folder / "data/inbox/some"
+    inbox.mkdir(parents=True, exist_ok=True)
+    for index, face in enumerate(sample_avatars(num, np.random.default_rng(seed))):
+        render(face, 16).save(inbox / f"face-{seed}-{index}.png")
+    return inbox
+
+
+def run(folder: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> dict[str, Any]:
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["bulk_edit", "some", *arguments])
+    bulk_edit.main.__wrapped__()
+    return json.loads((folder / "data/bulk_edit/some/last_run.json").read_text())
+
+
+def delivered(folder: Path, outbox: str = "out/some") -> dict[str, bytes]:
+    """All that was delivered; the record of runs tells the time."""
+    return {name: data for name, data in content(folder / outbox).items() if name != "runs.jsonl"}
+
+
+def ledger(folder: Path) -> dict[str, tuple[str, str]]:
+    table = read_table(folder / "out/some/inbox.parquet", schema="inbox/1")
+    return dict(zip(table["name"], zip(table["status"], table["reason"], strict=True), strict=True))
+
+
+@pytest.fixture
+def recipe(project: Path) -> Path:
+    set_recipe(project)
+    return project
+
+
+def test_new_pictures_are_edited_and_delivered_with_their_provenance(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inbox = arrive(recipe, 5)
+    shutil.copy(inbox / "face-0-0.png", inbox / "same.png")
+    (inbox / "broken.jpg").write_text("no picture")
+    told = run(recipe, monkeypatch)
+    assert told["counts"] == {"listed": 7, "new": 7, "bad": 1, "duplicate": 1, "delivered": 5}
+    assert told["state"] == "completed"
+    assert told["failures"] == [{"file": "broken.jpg", "status": "bad", "reason": "not an image that can be read"}]
+    table = read_table(recipe / "out/some/metadata.parquet", schema="delivery/1")
+    assert len(table) == told["pictures"]["hats"] == 10
+    for row in table.to_dict("records"):
+        with Image.open(recipe / "out/some" / row["file_name"]) as picture:
+            assert picture.size == (16, 16)
+            assert picture.text["synthetic"] == "true"  # type: ignore[attr-defined]
+            assert picture.text["source"] == row["source"]  # type: ignore[attr-defined]
+            assert json.loads(picture.text["targets"]) == {"hat": row["target_hat"]}  # type: ignore[attr-defined]
+    assert ledger(recipe)["same.png"] == ("duplicate", "of face-0-0.png")
+    assert ledger(recipe)["face-0-3.png"] == ("delivered", "")
+    assert json.loads((recipe / "out/some/runs.jsonl").read_text())["model_sha256"] == told["model_sha256"]
+    assert (recipe / "data/bulk_edit/some/grid.png").is_file()
+
+
+def test_edits_are_those_of_the_stage(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = read_table(recipe / "data/edit/avatars/manifest.parquet", schema="edits/1")
+    asked = manifest[(manifest["edit"] == "hat") & (manifest["strength"] == 1)]
+    signs = {row["item_id"]: json.loads(row["targets"])["hat"] for row in asked.to_dict("records")}
+    inbox = recipe / "data/inbox/some"
+    inbox.mkdir(parents=True)
+    pixels = load_items(recipe / "data/ingest/avatars", sorted(signs), ["pixels"])["pixels"]
+    for item, picture in zip(sorted(signs), pixels, strict=True):
+        (inbox / f"{item}.png").write_bytes(encode_png(picture))
+    run(recipe, monkeypatch)
+    table = read_table(recipe / "out/some/metadata.parquet", schema="delivery/1")
+    same_way = [
+        row for row in table[table["strength"] == 1].to_dict("records") if row["target_hat"] == signs[row["item_id"]]
+    ]
+    assert same_way, "the planes and the labels agree on no picture"
+    for row in same_way:
+        with Image.open(recipe / "out/some" / row["file_name"]) as picture:
+            ours = torch.from_numpy(np.array(picture).transpose(2, 0, 1))
+        theirs = load_items(recipe / "data/edit/avatars/hat", [row["item_id"]], ["edited"])["edited"][0, 1]
+        assert torch.equal(ours, theirs)
+
+
+def test_second_run_edits_what_came_since(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    arrive(recipe, 4)
+    run(recipe, monkeypatch)
+    before = delivered(recipe)
+    assert run(recipe, monkeypatch)["counts"] == {"listed": 4, "new": 0}
+    assert delivered(recipe) == before
+    arrive(recipe, 2, seed=1)
+    with caplog.at_level("INFO"):
+        assert run(recipe, monkeypatch)["counts"] == {"listed": 6, "new": 2, "delivered": 2}
+    assert ", 2 images to compute" in caplog.text
+    after = delivered(recipe)
+    assert {name: after[name] for name in before if name.endswith(".png")} == {
+        name: data for name, data in before.items() if name.endswith(".png")
+    }
+    assert len((recipe / "out/some/runs.jsonl").read_text().splitlines()) == 3
+
+
+def test_history_does_not_matter(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arrive(recipe, 3)
+    run(recipe, monkeypatch)
+    arrive(recipe, 3, seed=1)
+    run(recipe, monkeypatch)
+    run(recipe, monkeypatch, "--outbox", "out/at-once")
+    assert delivered(recipe) == delivered(recipe, "out/at-once")
+
+
+def test_replaced_file_is_edited_again_a_changed_recipe_only_when_asked(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inbox = arrive(recipe, 3)
+    run(recipe, monkeypatch)
+    arrive(recipe, 1, seed=1)
+    (inbox / "face-1-0.png").replace(inbox / "face-0-0.png")
+    assert run(recipe, monkeypatch)["counts"] == {"listed": 3, "new": 1, "delivered": 1}
+    set_recipe(recipe, strengths=[0.5])
+    assert run(recipe, monkeypatch)["counts"]["new"] == 0
+    assert run(recipe, monkeypatch, "--again")["counts"] == {"listed": 3, "new": 3, "delivered": 3}
+    assert run(recipe, monkeypatch, "--again")["counts"]["new"] == 0
+
+
+def test_weakest_strength_that_convinces_is_delivered(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arrive(recipe, 6)
+    set_recipe(recipe, strengths=[0.0, 2.0, 1.0], min_probability=0.5)
+    told = run(recipe, monkeypatch)
+    table = read_table(recipe / "out/some/metadata.parquet", schema="delivery/1")
+    assert sorted(table["item_id"]) == sorted(set(table["item_id"]))
+    assert (table["probability"] >= 0.5).all()
+    assert told["counts"].get("delivered", 0) + told["counts"].get("unsure", 0) == 6
+    set_recipe(recipe, strengths=[0.0, 0.1], min_probability=0.999999, outbox="out/none")
+    assert run(recipe, monkeypatch)["counts"] == {"listed": 6, "new": 6, "unsure": 6}
+    assert not list((recipe / "out/none").rglob("*.png"))
+
+
+def test_file_that_changes_while_it_is_read_waits_for_the_next_run(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inbox = arrive(recipe, 2)
+    listed = bulk_edit.list_inbox(str(inbox))
+    monkeypatch.setattr(bulk_edit, "list_inbox", lambda _address: listed)
+    os.utime(inbox / "face-0-0.png", (1, 1))
+    told = run(recipe, monkeypatch)
+    assert told["counts"] == {"listed": 2, "new": 2, "left": 1, "delivered": 1}
+    assert told["failures"][0]["reason"] == "changed after it was listed"
+    monkeypatch.undo()
+    assert run(recipe, monkeypatch)["counts"] == {"listed": 2, "new": 1, "delivered": 1}
+
+
+def test_what_cannot_be_used_is_one_line(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ManifestError, match="inbox data/inbox/some: no such folder; make it"):
+        run(recipe, monkeypatch)
+    assert "no such folder" in json.loads((recipe / "data/bulk_edit/some/last_run.json").read_text())["error"]
+    arrive(recipe, 1)
+    with open_outbox("out/some"), pytest.raises(ManifestError, match="another process delivers there"):
+        run(recipe, monkeypatch)
+    set_recipe(recipe, edits={"hats": {"hut": "flip"}})
+    with pytest.raises(PipelineError, match="boundary 'hut' of data set 'avatars' does not exist: there are"):
+        run(recipe, monkeypatch)
+    set_recipe(recipe, dataset="avatar")
+    with pytest.raises(PipelineError, match=r"bulk_edit.some.dataset: 'avatar' has no entry under data, did you mean"):
+        run(recipe, monkeypatch)
+
+
+def test_killed_run_ends_with_the_bytes_of_an_undisturbed_one(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arrive(recipe, 12)
+    run(recipe, monkeypatch, "--outbox", "out/undisturbed")
+    command = [sys.executable, "-m", "stages.bulk_edit", "some"]
+    process = subprocess.Popen(command, cwd=recipe, env=environment(), start_new_session=True)
+    while process.poll() is None and not list((recipe / "data/bulk_edit/some/shards").glob("shard-*.safetensors")):
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    run(recipe, monkeypatch)
+    assert delivered(recipe) == delivered(recipe, "out/undisturbed")
