@@ -10,7 +10,7 @@ import argparse
 import logging
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -314,8 +314,7 @@ def _forget(work: Path) -> None:
 
 def _about(recipe: Recipe, inbox: str, outbox: str, summary: Summary) -> dict[str, Any]:
     """What a run's record says beside how it ended."""
-    facts = asdict(replace(summary, shown=[]))
-    del facts["shown"]
+    facts = {key: value for key, value in vars(summary).items() if key != "shown"}
     return {
         "recipe": recipe.name,
         "recipe_hash": recipe.fingerprint,

@@ -27,6 +27,10 @@ class Outbox(Protocol):
         """The bytes of a file, None where there is none."""
         ...
 
+    def remove(self, name: str) -> None:
+        """Take a file away, if it is there."""
+        ...
+
 
 @contextmanager
 def open_outbox(address: str) -> Generator[Outbox]:
@@ -71,6 +75,9 @@ class _LocalOutbox:
         except FileNotFoundError:
             return None
 
+    def remove(self, name: str) -> None:
+        (self._folder / name).unlink(missing_ok=True)
+
 
 class _RemoteOutbox:
     """Objects of a store, each of which appears whole."""
@@ -91,5 +98,13 @@ class _RemoteOutbox:
             return bytes(self._files.cat_file(f"{self._root}/{name}"))
         except FileNotFoundError:
             return None
+        except Exception as error:
+            refuse(f"outbox {self._url}: {name}", error)
+
+    def remove(self, name: str) -> None:
+        try:
+            self._files.rm_file(f"{self._root}/{name}")
+        except FileNotFoundError:
+            return
         except Exception as error:
             refuse(f"outbox {self._url}: {name}", error)
