@@ -238,14 +238,16 @@ def _prefect(_root: Path) -> Iterator[Check]:
     if not url:
         yield Check("ok", "prefect", "no PREFECT_API_URL: a server is started for each run that has work")
         return
-    from flows.server import answers
+    from flows.server import refusal
 
-    if answers(url, timeout_s=5):
+    reason = refusal(url, timeout_s=5)
+    if not reason:
         yield Check("ok", "prefect", f"server answers at {url}")
+    elif reason in ("401", "403"):
+        yield Check("fail", "prefect", f"{url} refuses us ({reason})", "set PREFECT_API_AUTH_STRING to USER:PASSWORD")
     else:
-        yield Check(
-            "fail", "prefect", f"no answer at {url}", "start it (prefect server start) or unset PREFECT_API_URL"
-        )
+        way_out = "start it (prefect server start) or unset PREFECT_API_URL"
+        yield Check("fail", "prefect", f"no answer at {url} ({reason})", way_out)
 
 
 def _locks(root: Path) -> Iterator[Check]:

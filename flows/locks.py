@@ -5,16 +5,18 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Generator
+import time
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from boundaryflow.errors import PipelineError
 from flows.environment import STATE_FOLDER
 
 _RWLOCK = Path(".dvc/tmp/rwlock")
+_POLL_S = 0.5
 
 
 class FlowBusyError(PipelineError):
@@ -22,27 +24,45 @@ class FlowBusyError(PipelineError):
 
 
 @contextmanager
-def flow_lock(root: Path) -> Generator[None]:
+def flow_lock(root: Path, *, wait_s: float = 0, note: Callable[[str], None] | None = None) -> Generator[None]:
     """Hold the checkout's flow lock; the kernel lets it go when the process dies.
 
+    Args:
+        root: The checkout.
+        wait_s: Seconds to wait for whoever has it.
+        note: Told whom is waited for.
+
     Raises:
-        FlowBusyError: Another process holds it.
+        FlowBusyError: Another process holds it, and went on holding it.
     """
     path = root / STATE_FOLDER / "flow.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + wait_s
     with path.open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        while not _lock(file):
             file.seek(0)
-            raise FlowBusyError(
-                f"{root}: another boundaryflow run is at work here ({file.read().strip() or 'process unknown'}); "
-                "wait for it (`boundaryflow status`) or stop it with Ctrl-C where it runs"
-            ) from None
+            holder = file.read().strip() or "process unknown"
+            if time.monotonic() >= deadline:
+                raise FlowBusyError(
+                    f"{root}: another boundaryflow run is at work here ({holder}); wait for it (`boundaryflow status`) "
+                    "or stop it with Ctrl-C where it runs"
+                )
+            if note is not None:
+                note(f"waiting for another run to end ({holder})")
+                note = None
+            time.sleep(_POLL_S)
         file.truncate(0)
         file.write(f"process {os.getpid()}, since {datetime.now():%Y-%m-%d %H:%M:%S}\n")
         file.flush()
         yield
+
+
+def _lock(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def flow_holder(root: Path) -> str | None:

@@ -5,9 +5,10 @@ DVC decides what is stale, this decides when and where. No tensor passes through
 
 from __future__ import annotations
 
+import os
 import queue
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,14 +26,14 @@ from prefect.exceptions import CancelledRun, FailedRun, PrefectException, Termin
 from prefect.futures import PrefectFuture
 from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.tasks import exponential_backoff
 
-from flows import dvc_graph, locks, processes, progress, stage_process
+from flows import dvc_graph, environment, locks, processes, progress, stage_process
 from flows.dvc_graph import Step
 from flows.environment import num_parallel
 from flows.progress import Board, Outcome, Progress
 
 _MAX_STAGES_AT_ONCE = 64
-_MAX_ATTEMPTS = 3
 _ARTIFACT_EVERY_S = 5.0
 
 
@@ -43,39 +44,71 @@ def _is_worth_retrying(_task: Any, run: Any, state: State[Any]) -> bool:
     return isinstance(error, stage_process.StageFailedError) and run.run_count < error.attempts
 
 
-@task(
-    cache_policy=NO_CACHE,
-    persist_result=False,
-    retries=_MAX_ATTEMPTS - 1,
-    retry_delay_seconds=[1, 4],
-    retry_condition_fn=_is_worth_retrying,
-)
-def run_stage(name: str, root: str, is_dirty: bool, force: bool) -> State[Any]:
-    """One DVC stage: Cached when it is up to date, else reproduced by DVC in a process of its own."""
-    from prefect.context import TaskRunContext
+PROCESS_TASK: dict[str, Any] = {
+    "cache_policy": NO_CACHE,
+    "persist_result": False,
+    "retries": stage_process.MAX_ATTEMPTS - 1,
+    "retry_delay_seconds": exponential_backoff(float(os.environ.get("BOUNDARYFLOW_RETRY_DELAY_S", "2"))),
+    "retry_jitter_factor": 0.5,
+    "retry_condition_fn": _is_worth_retrying,
+}
+"""Options of a task that runs a process: DVC caches and not Prefect, and only what may pass is tried again."""
 
-    board = progress.current(Path(root))
+
+@task(**PROCESS_TASK)
+def run_stage(name: str, root: str, is_dirty: bool, force: bool, pull: bool = False) -> State[Any]:
+    """One DVC stage: Cached when it is up to date, else reproduced by DVC in a process of its own."""
+    folder = Path(root)
+    board = progress.current(folder)
     if not is_dirty and not force:
         board.finished(name, Outcome("up to date"))
         return Completed(name="Cached", message="DVC: inputs, code and parameters are unchanged")
+    outcome = attempt(
+        name,
+        board,
+        lambda told, halvings: stage_process.run(
+            name, folder, board, force=force, pull=pull, halvings=halvings, on_progress=told
+        ),
+    )
+    if outcome.state == "done":
+        return Completed(message=f"ran in {progress.duration(outcome.seconds)}")
+    return Completed(name="Cached" if outcome.state == "up to date" else "Restored", message="decided by DVC")
+
+
+def attempt(name: str, board: Board, work: Callable[[Callable[[Progress], None], int], Outcome]) -> Outcome:
+    """Within a task of `PROCESS_TASK`: run a process once, and tell the board how it goes.
+
+    Args:
+        name: Of the stage.
+        board: Told of it.
+        work: Runs the process; takes what is to be told of its progress, and how often the batch size is to be halved:
+            once for each time that the process was killed, for want of memory most likely.
+
+    Raises:
+        StageFailedError: It did not succeed; Prefect tries it again if that may help.
+    """
+    from prefect.context import TaskRunContext
+
     context = TaskRunContext.get()
-    attempt = context.task_run.run_count if context else 1
-    board.started(name, attempt)
+    count = context.task_run.run_count if context else 1
+    board.started(name, count)
+    halvings = board.kills.get(name, 0)
+    if halvings:
+        board.note(f"{name}: with 1/{2**halvings} of the batch size, as it was killed before")
     try:
-        outcome = stage_process.run(name, Path(root), board, force=force, on_progress=_ProgressArtifact(name))
+        outcome = work(_ProgressArtifact(name), halvings)
     except stage_process.StageFailedError as error:
         if processes.stopping():
             board.finished(name, Outcome("stopped", error.outcome.seconds))
-        elif attempt < error.attempts:
+        elif count < error.attempts:
+            board.kills[name] = halvings + error.was_killed
             board.retrying(name, error.outcome)
         else:
             board.finished(name, error.outcome)
             get_run_logger().error("%s", error)
         raise
     board.finished(name, outcome)
-    if outcome.state == "done":
-        return Completed(message=f"ran in {progress.duration(outcome.seconds)}")
-    return Completed(name="Cached" if outcome.state == "up to date" else "Restored", message="decided by DVC")
+    return outcome
 
 
 @flow(
@@ -85,32 +118,32 @@ def run_stage(name: str, root: str, is_dirty: bool, force: bool) -> State[Any]:
     persist_result=False,
 )
 def run_graph(
-    root: str, datasets: Sequence[str] = (), stages: Sequence[str] = (), force: bool = False, push: bool = False
+    root: str | None = None,
+    datasets: Sequence[str] = (),
+    stages: Sequence[str] = (),
+    force: bool = False,
+    pull: bool = False,
+    push: bool = False,
+    wait_s: float = 0,
 ) -> State[Any]:
     """Bring DVC's graph up to date.
 
     Args:
-        root: The checkout.
+        root: The checkout; None is the one that the current folder is in.
         datasets: Only these data sets; empty is all.
         stages: Only these stages and what they read from; empty is all.
         force: Run the chosen stages though they are up to date.
+        pull: Take from DVC's remote what it has instead of computing it.
         push: Send the outputs to DVC's remote at the end.
+        wait_s: Seconds to wait for another run in this checkout to end.
     """
-    folder = Path(root)
+    folder = environment.find_root(Path(root) if root else None)
+    environment.prepare(folder)
     board = progress.current(folder)
     processes.reset()
-    with locks.flow_lock(folder):
-        locks.clear_stale_rwlock(folder)
-        steps = dvc_graph.plan(folder, datasets, stages)
-        board.begin(steps)
-        forced = {step.name for step in steps if force and (not stages or {step.name, step.kind} & set(stages))}
-        try:
-            _run_steps(steps, forced, root, board)
-        except BaseException:
-            processes.stop_all()
-            raise
+    with locks.flow_lock(folder, wait_s=wait_s, note=board.note):
+        steps, bad = bring_up_to_date(folder, datasets, stages, force=force, pull=pull)
         _publish(steps, board)
-        bad = [name for name, outcome in board.outcomes.items() if not outcome.is_good]
         if bad:
             return Failed(message=f"{len(bad)} of {len(steps)} stages did not complete: {', '.join(bad)}")
         if push:
@@ -119,7 +152,43 @@ def run_graph(
     return Completed(message=f"{len(steps)} stages are up to date")
 
 
-def call(root: Path, datasets: Sequence[str], stages: Sequence[str], *, force: bool, push: bool) -> None:
+def bring_up_to_date(
+    root: Path, datasets: Sequence[str] = (), stages: Sequence[str] = (), *, force: bool = False, pull: bool = False
+) -> tuple[tuple[Step, ...], list[str]]:
+    """Run what is stale, within a flow that holds the checkout's lock.
+
+    Args:
+        root: The checkout.
+        datasets: Only these data sets; empty is all.
+        stages: Only these stages and what they read from; empty is all.
+        force: Run the chosen stages though they are up to date.
+        pull: Take from DVC's remote what it has instead of computing it.
+
+    Returns:
+        The plan, and the names of the stages that did not complete.
+    """
+    board = progress.current(root)
+    locks.clear_stale_rwlock(root)
+    steps = dvc_graph.plan(root, datasets, stages)
+    board.begin(steps)
+    forced = {step.name for step in steps if force and (not stages or {step.name, step.kind} & set(stages))}
+    try:
+        _run_steps(steps, forced, str(root), board, pull=pull)
+    except BaseException:
+        processes.stop_all()
+        raise
+    return steps, [name for name, outcome in board.outcomes.items() if not outcome.is_good]
+
+
+def call(
+    root: Path,
+    datasets: Sequence[str],
+    stages: Sequence[str],
+    *,
+    force: bool = False,
+    pull: bool = False,
+    push: bool = False,
+) -> None:
     """Run the flow in this process; the board in use has what became of each stage.
 
     Raises:
@@ -127,7 +196,7 @@ def call(root: Path, datasets: Sequence[str], stages: Sequence[str], *, force: b
         KeyboardInterrupt: It was interrupted, terminated or cancelled; no child is left.
     """
     try:
-        run_graph(str(root), list(datasets), list(stages), force, push)
+        run_graph(str(root), list(datasets), list(stages), force, pull, push)
     except (TerminationSignal, CancelledRun):
         raise KeyboardInterrupt from None
     except FailedRun:
@@ -137,7 +206,7 @@ def call(root: Path, datasets: Sequence[str], stages: Sequence[str], *, force: b
         processes.stop_all()
 
 
-def _run_steps(steps: Sequence[Step], forced: set[str], root: str, board: Board) -> None:
+def _run_steps(steps: Sequence[Step], forced: set[str], root: str, board: Board, *, pull: bool) -> None:
     """Submit each stage as soon as those it reads from are done, at most `num_parallel` that have work at once."""
     limit = num_parallel()
     waiting = list(steps)
@@ -157,7 +226,7 @@ def _run_steps(steps: Sequence[Step], forced: set[str], root: str, board: Board)
             # A blocked stage is submitted too: Prefect records it as not ready.
             named: Any = run_stage.with_options(task_run_name=step.name)
             upstream = [futures[name] for name in step.upstream]
-            future = named.submit(step.name, root, step.is_dirty, step.name in forced, wait_for=upstream)
+            future = named.submit(step.name, root, step.is_dirty, step.name in forced, pull, wait_for=upstream)
             futures[step.name] = future
             if blocker:
                 board.finished(step.name, Outcome("not run", error=f"needs {blocker}"))

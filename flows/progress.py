@@ -77,6 +77,7 @@ class Board:
         self.steps: tuple[Step, ...] = ()
         self.running: dict[str, float] = {}
         self.latest: dict[str, Progress] = {}
+        self.kills: dict[str, int] = {}
         self.lock = threading.RLock()
 
     def __enter__(self) -> Self:

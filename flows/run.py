@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from boundaryflow.errors import ParamsError
-from flows import environment, locks, processes, progress, summary
+from flows import environment, locks, processes, progress, record, summary
 from flows.dvc_graph import Step, has_remote, plan
 from flows.environment import log_path
 from flows.progress import Board, LogBoard, Outcome
+from flows.record import Kind
 
 EXIT_INTERRUPTED = 130
 
@@ -25,6 +27,7 @@ def execute(
     stages: Sequence[str] = (),
     *,
     force: bool = False,
+    pull: bool = False,
     push: bool = False,
     quiet: bool = False,
     verbose: bool = False,
@@ -36,6 +39,7 @@ def execute(
         datasets: Only these data sets; empty is all.
         stages: Only these stages and what they read from; empty is all.
         force: Run the chosen stages though they are up to date.
+        pull: Take from DVC's remote what it has instead of computing it.
         push: Send the outputs to DVC's remote at the end.
         quiet: Print errors only.
         verbose: Show what the stages print.
@@ -48,32 +52,89 @@ def execute(
     """
     environment.prepare(root)
     environment.num_parallel()
+    options = {"force": force, "pull": pull, "push": push}
+    return _until_interrupted(lambda: _execute(root, datasets, stages, options, quiet=quiet, verbose=verbose))
+
+
+def execute_recipe(
+    root: Path, kind: Kind, recipe: str, options: Mapping[str, Any], *, quiet: bool = False, verbose: bool = False
+) -> int:
+    """Run a recipe of the flow `bulk_edit` or `augment` and report on it.
+
+    Args:
+        root: The checkout.
+        kind: Which flow.
+        recipe: Name of the recipe.
+        options: Further arguments of the flow.
+        quiet: Print errors only.
+        verbose: Show what the stages print.
+
+    Returns:
+        The exit status, as of `execute`.
+
+    Raises:
+        PipelineError: The run cannot begin.
+    """
+    environment.prepare(root)
+
+    def work() -> int:
+        from stages.params import load_params
+
+        params = load_params(root)
+        _ = params.bulk_edit_recipe(recipe) if kind == "bulk_edit" else params.augment_recipe(recipe)
+        if not options.get("wait_s"):
+            with locks.flow_lock(root):
+                pass  # refused now, and not after the seconds that a server takes
+        board = _board_for_output(root, quiet=quiet, verbose=verbose)
+        progress.use(board)
+        with board:
+            _connect(root, board)
+            from flows import recipes
+
+            recipes.call(kind, recipe, root, **options)
+        return _conclude_recipe(root, kind, recipe, board.outcomes, quiet=quiet)
+
+    return _until_interrupted(work)
+
+
+def _until_interrupted(work: Callable[[], int]) -> int:
     with _sigterm_interrupts():
         try:
-            return _execute(root, datasets, stages, force=force, push=push, quiet=quiet, verbose=verbose)
+            return work()
         except KeyboardInterrupt:
             processes.stop_all()
-            sys.stderr.write("boundaryflow: stopped; finished shards are kept, `boundaryflow run` goes on from there\n")
+            sys.stderr.write("boundaryflow: stopped; finished shards are kept, the same command goes on from there\n")
             return EXIT_INTERRUPTED
 
 
 def _execute(
-    root: Path, datasets: Sequence[str], stages: Sequence[str], *, force: bool, push: bool, quiet: bool, verbose: bool
+    root: Path,
+    datasets: Sequence[str],
+    stages: Sequence[str],
+    options: Mapping[str, bool],
+    *,
+    quiet: bool,
+    verbose: bool,
 ) -> int:
     with locks.flow_lock(root):
         locks.clear_stale_rwlock(root)
         steps = plan(root, datasets, stages)
-    if push and not has_remote(root):
-        raise ParamsError(
-            "--push: DVC has no default remote in .dvc/config; add one: dvc remote add --default NAME FOLDER_OR_URL"
-        )
-    if not force and not os.environ.get("PREFECT_API_URL") and not any(step.is_dirty for step in steps):
-        return _nothing_to_do(root, steps, push=push, quiet=quiet)
+    for option in ("pull", "push"):
+        if options[option] and not has_remote(root):
+            raise ParamsError(
+                f"--{option}: DVC has no default remote in .dvc/config; add one: "
+                "dvc remote add --default NAME FOLDER_OR_URL"
+            )
+    if not options["force"] and not os.environ.get("PREFECT_API_URL") and not any(step.is_dirty for step in steps):
+        return _nothing_to_do(root, steps, push=options["push"], quiet=quiet)
     board = _board_for_output(root, quiet=quiet, verbose=verbose)
     progress.use(board)
     with board:
         board.begin(steps)
-        _run_flow(root, datasets, stages, board, force=force, push=push)
+        _connect(root, board)
+        from flows import pipeline
+
+        pipeline.call(root, datasets, stages, **options)
     return _conclude(root, steps, board.outcomes, quiet=quiet)
 
 
@@ -99,25 +160,34 @@ def _nothing_to_do(root: Path, steps: Sequence[Step], *, push: bool, quiet: bool
     return 0
 
 
-def _run_flow(
-    root: Path, datasets: Sequence[str], stages: Sequence[str], board: Board, *, force: bool, push: bool
-) -> None:
+def _connect(root: Path, board: Board) -> None:
     board.note("starting")
     from flows import server
 
     server.connect(root, board.note)
-    from flows import pipeline
-
-    pipeline.call(root, datasets, stages, force=force, push=push)
 
 
 def _conclude(root: Path, steps: Sequence[Step], outcomes: dict[str, Outcome], *, quiet: bool) -> int:
-    failed = {name: outcome for name, outcome in outcomes.items() if outcome.state == "failed"}
     if not quiet:
         sys.stdout.write(f"{summary.text(root, steps, outcomes)}\n")
         if all(outcome.state == "up to date" for outcome in outcomes.values()):
             sys.stdout.write(f"everything is up to date ({len(steps)} stages)\n")
     sys.stdout.flush()
+    return _tell_failures(root, outcomes)
+
+
+def _conclude_recipe(root: Path, kind: Kind, recipe: str, outcomes: dict[str, Outcome], *, quiet: bool) -> int:
+    told = record.last(root, kind, recipe)
+    name = f"{kind}@{recipe}"
+    if not quiet and told is not None and name in outcomes:
+        sys.stdout.write(f"{recipe}: {record.in_a_line(told)}\n{told['outbox']}\n")
+    sys.stdout.flush()
+    return _tell_failures(root, outcomes)
+
+
+def _tell_failures(root: Path, outcomes: dict[str, Outcome]) -> int:
+    """Say on standard error what failed; returns the exit status."""
+    failed = {name: outcome for name, outcome in outcomes.items() if outcome.state == "failed"}
     for name, outcome in failed.items():
         sys.stderr.write(f"boundaryflow: {name} failed: {outcome.error}\n")
         sys.stderr.write(f"  full log: {log_path(root, name)}\n")

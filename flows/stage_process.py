@@ -7,7 +7,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -17,6 +17,8 @@ from flows.environment import log_path
 from flows.progress import Board, Outcome, Progress, State
 
 _USER_EXIT = 2
+EXIT_AGAIN = 75  # of a stage that another attempt may help, see stages/process.py
+MAX_ATTEMPTS = 3
 _STAGE_EXIT = re.compile(r"exited with (-?\d+)")
 _ERROR_LINE = re.compile(r"^(?:[\w.]+: )?[\w.]*(?:Error|Exception|Interrupt|Exit)\b:? ?")
 _DVC_TALK = re.compile(
@@ -33,30 +35,85 @@ class StageFailedError(Exception):
     Attributes:
         outcome: What the user is told.
         attempts: How often it is worth trying altogether.
+        was_killed: Whether it was killed outright, as the kernel does where memory is short.
     """
 
-    def __init__(self, stage: str, outcome: Outcome, attempts: int) -> None:
+    def __init__(self, stage: str, outcome: Outcome, attempts: int, *, was_killed: bool = False) -> None:
         super().__init__(f"{stage}: {outcome.error}")
         self.outcome = outcome
         self.attempts = attempts
+        self.was_killed = was_killed
 
 
 def run(
-    stage: str, root: Path, board: Board, *, force: bool, on_progress: Callable[[Progress], None] | None = None
+    stage: str,
+    root: Path,
+    board: Board,
+    *,
+    force: bool = False,
+    pull: bool = False,
+    halvings: int = 0,
+    on_progress: Callable[[Progress], None] | None = None,
 ) -> Outcome:
     """Have DVC reproduce one stage in a process group of its own and wait for it.
+
+    Args:
+        stage: Address in DVC.
+        root: The checkout.
+        board: Told what it prints.
+        force: Run it though it is up to date.
+        pull: Take from DVC's remote what it has instead of computing it.
+        halvings: How often the batch size is halved.
+        on_progress: Told how far it is.
 
     Raises:
         StageFailedError: It did not succeed.
     """
-    since = time.monotonic()
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item"]
-    command += [*(["--force"] if force else []), stage]
+    command += [*(["--force"] if force else []), *(["--pull"] if pull else []), stage]
+    return _run(command, stage, root, board, halvings, on_progress)
+
+
+def run_module(
+    name: str,
+    arguments: Sequence[str],
+    root: Path,
+    board: Board,
+    *,
+    halvings: int = 0,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Outcome:
+    """Run a stage that is not in DVC's graph, `python -m stages.KIND`, in a process group of its own and wait for it.
+
+    Args:
+        name: What it is called in the display and the log, `KIND@RECIPE`.
+        arguments: Of its command line.
+        root: The checkout.
+        board: Told what it prints.
+        halvings: How often the batch size is halved.
+        on_progress: Told how far it is.
+
+    Raises:
+        StageFailedError: It did not succeed.
+    """
+    command = [sys.executable, "-m", f"stages.{name.partition('@')[0]}", *arguments]
+    return _run(command, name, root, board, halvings, on_progress)
+
+
+def _run(
+    command: Sequence[str],
+    stage: str,
+    root: Path,
+    board: Board,
+    halvings: int,
+    on_progress: Callable[[Progress], None] | None,
+) -> Outcome:
+    since = time.monotonic()
     path = log_path(root, stage)
     path.parent.mkdir(parents=True, exist_ok=True)
     lines: list[str] = []
     with path.open("w", encoding="utf-8") as log:
-        process = processes.start(command, cwd=root, env=_environment())
+        process = processes.start(command, cwd=root, env=_environment(halvings))
         try:
             if process.stdout is not None:
                 for line in process.stdout:
@@ -89,11 +146,12 @@ def push(root: Path) -> None:
         raise PipelineError(f"dvc push: {reason}; the run itself is done, `dvc push` sends it again")
 
 
-def _environment() -> dict[str, str]:
+def _environment(halvings: int = 0) -> dict[str, str]:
     """The stage's environment: `python` in a stage's command is this Python, whether or not its venv is activated."""
     folder = str(Path(sys.executable).parent)
     return {
         **os.environ,
+        **({"BOUNDARYFLOW_BATCH_HALVINGS": str(halvings)} if halvings else {}),
         "PATH": f"{folder}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         "PYTHONUNBUFFERED": "1",
         "BOUNDARYFLOW_PROGRESS": "json",
@@ -148,16 +206,17 @@ def _failure(stage: str, code: int, lines: list[str], seconds: float) -> StageFa
         code = int(found[1])
     own = [line.strip() for line in lines if not _DVC_TALK.match(line)]
     last = own[-1] if own else ""
-    # A stage ends a user's mistake with one line of its own; a traceback may be followed by other output.
-    said = last if code == _USER_EXIT else next((line for line in reversed(own) if _ERROR_LINE.match(line)), last)
+    # A stage ends what it can foresee with one line of its own; a traceback may be followed by other output.
+    errors = (line for line in reversed(own) if _ERROR_LINE.match(line))
+    said = last if code in (_USER_EXIT, EXIT_AGAIN) else next(errors, last)
     dvc_said = dvc_error.removeprefix("ERROR: ").removeprefix(f"failed to reproduce '{stage}': ")
     if any(word in dvc_error for word in _BUSY):
-        return StageFailedError(stage, Outcome("failed", seconds, dvc_said, 1), attempts=3)
+        return StageFailedError(stage, Outcome("failed", seconds, dvc_said, 1), MAX_ATTEMPTS)
     if not found and any(word in dvc_error for word in _MISSING):
         return StageFailedError(stage, Outcome("failed", seconds, dvc_said, _USER_EXIT), attempts=1)
     if code < 0 or code > 128:
         number = -code if code < 0 else code - 128
         text = f"ended by signal {number}" + (" (out of memory?)" if number == 9 else "")
-        return StageFailedError(stage, Outcome("failed", seconds, text, 1), attempts=3)
+        return StageFailedError(stage, Outcome("failed", seconds, text, 1), MAX_ATTEMPTS, was_killed=number == 9)
     outcome = Outcome("failed", seconds, said or dvc_said or f"exit status {code}", code)
-    return StageFailedError(stage, outcome, attempts=1 if code == _USER_EXIT else 2)
+    return StageFailedError(stage, outcome, MAX_ATTEMPTS if code == EXIT_AGAIN else 1)

@@ -81,11 +81,11 @@ def markdown(root: Path, steps: Sequence[Step], outcomes: Mapping[str, Outcome])
         (step.name, outcomes[step.name].state, duration(outcomes[step.name].seconds), outcomes[step.name].error)
         for step in steps
     ]
-    lines = ["# boundaryflow run", "", *_markdown_table(("stage", "state", "time", "error"), body)]
+    lines = ["# boundaryflow run", "", *markdown_table(("stage", "state", "time", "error"), body)]
     for dataset in datasets_of(steps):
         header, rows = metrics_table(root / metrics_path(dataset))
         if rows:
-            lines += ["", f"## {dataset}", "", *_markdown_table(header, rows)]
+            lines += ["", f"## {dataset}", "", *markdown_table(header, rows)]
         lines += ["", f"Report: `{report_path(dataset)}`"]
     return "\n".join(lines)
 
@@ -109,6 +109,7 @@ def _aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return [lines[0], "  " + "  ".join("-" * width for width in widths), *lines[1:]]
 
 
-def _markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table in Markdown."""
     lines = [f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
     return lines + [f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows]

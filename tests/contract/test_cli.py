@@ -18,6 +18,8 @@ from flows.cli import cli
 from flows.locks import FlowBusyError, flow_lock
 
 _COMMANDS = [
+    "augment",
+    "bulk-edit",
     "doctor",
     "edit",
     "export",
@@ -26,6 +28,7 @@ _COMMANDS = [
     "report",
     "run",
     "sample",
+    "serve",
     "status",
     "sweep",
     "text",

@@ -47,6 +47,7 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     before = dict(os.environ)
     environment.prepare(tmp_path_factory.mktemp("prefect"))
     os.environ.pop("PREFECT_API_URL", None)
+    os.environ["BOUNDARYFLOW_RETRY_DELAY_S"] = "0.1"
     from prefect.settings import PREFECT_API_URL
     from prefect.testing.utilities import prefect_test_harness
 

@@ -78,11 +78,21 @@ def test_users_mistake_fails_the_run_at_once_and_stops_what_needs_it(
     assert "second shard 2/2" in log.read_text()
 
 
-@pytest.mark.parametrize(("order", "exit_code"), [("exit 1", 1), ("once 1", 0)], ids=["for good", "once"])
-def test_other_failure_is_tried_once_more(toy: Path, order: str, exit_code: int) -> None:
+@pytest.mark.parametrize(
+    ("order", "exit_code", "num_attempts"),
+    [("exit 1", 1, 1), ("exit 75", 1, 3), ("once 75", 0, 2), ("kill 9", 1, 3)],
+    ids=["bug", "for good", "once", "killed"],
+)
+def test_only_what_may_pass_is_tried_again(toy: Path, order: str, exit_code: int, num_attempts: int) -> None:
     (toy / "control/first").write_text(order)
     assert execute(toy, stages=["first"], quiet=True) == exit_code
-    assert attempts(toy) == ["first", "first"]
+    assert attempts(toy) == ["first"] * num_attempts
+
+
+def test_stage_that_was_killed_gets_half_the_batch_size(toy: Path) -> None:
+    (toy / "control/first").write_text("kill 9")
+    assert execute(toy, stages=["first"], quiet=True) == 1
+    assert (toy / "halvings.txt").read_text().split() == ["0", "1", "2"]
 
 
 def test_independent_stages_run_side_by_side(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,14 @@ _DVC_ERROR = "ERROR: failed to reproduce 'a': failed to run: python -m stages.a,
     ("lines", "code", "error", "exit_code", "attempts"),
     [
         (["IOError: item bad", "params.yaml: x is 0", _DVC_ERROR.format(2)], 255, "params.yaml: x is 0", 2, 1),
-        (["Traceback (most recent call last):", "ValueError: bad", _DVC_ERROR.format(1)], 255, "ValueError: bad", 1, 2),
+        (["Traceback (most recent call last):", "ValueError: bad", _DVC_ERROR.format(1)], 255, "ValueError: bad", 1, 1),
+        (
+            ["TransientError: s3://a: cannot be reached", _DVC_ERROR.format(75)],
+            255,
+            "TransientError: s3://a: cannot be reached",
+            75,
+            3,
+        ),
         (["shard 1/2", _DVC_ERROR.format(-9)], 255, "ended by signal 9 (out of memory?)", 1, 3),
         (["shard 1/2"], 137, "ended by signal 9 (out of memory?)", 1, 3),
         (["ERROR: Unable to acquire lock."], 255, "Unable to acquire lock.", 1, 3),
@@ -23,9 +30,9 @@ _DVC_ERROR = "ERROR: failed to reproduce 'a': failed to run: python -m stages.a,
             2,
             1,
         ),
-        ([], 7, "exit status 7", 7, 2),
+        ([], 7, "exit status 7", 7, 1),
     ],
-    ids=["user", "bug", "killed", "dvc killed", "lock", "missing", "silent"],
+    ids=["user", "bug", "transient", "killed", "dvc killed", "lock", "missing", "silent"],
 )
 def test_failure_is_told_in_the_stages_own_words(
     lines: list[str], code: int, error: str, exit_code: int, attempts: int

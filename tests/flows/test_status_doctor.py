@@ -77,7 +77,7 @@ def test_doctor_finds_what_is_wrong_and_says_the_way_out(toy: Path, monkeypatch:
     assert "a Git LFS pointer, not the file; git lfs pull" in text
     assert "c.safetensors: cut off; restore it" in text
     assert "b.safetensors" not in text
-    assert "fail prefect: no answer at http://127.0.0.1:9/api; start it" in text
+    assert "fail prefect: no answer at http://127.0.0.1:9/api (" in text
     assert "ok   dvc: 4 stages, 4 with work" in lines
 
 

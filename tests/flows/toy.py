@@ -22,6 +22,8 @@ for done in range(1, 3):
     print(f"{name} shard {done}/2", flush=True)
 with open("attempts.txt", "a") as file:
     file.write(name + "\\n")
+with open("halvings.txt", "a") as file:
+    file.write(os.environ.get("BOUNDARYFLOW_BATCH_HALVINGS", "0") + "\\n")
 if control.exists():
     order = control.read_text().split()
     if order[0] == "sleep":
@@ -29,6 +31,8 @@ if control.exists():
         time.sleep(float(order[1]))
     if order[0] == "once":
         control.unlink()
+    if order[0] == "kill":
+        os.kill(os.getpid(), int(order[1]))
     if order[0] in ("exit", "once"):
         print(f"params.yaml: {name}.length is 0, must be at least 1", file=sys.stderr)
         sys.exit(int(order[1]))

@@ -1,0 +1,46 @@
+"""The commands of the command line, and what they have in common. Nothing heavy is imported until one is run."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from boundaryflow.errors import ParamsError, PipelineError
+from flows.environment import find_root
+
+
+def enter_root() -> Path:
+    """Change into the checkout that the current folder is in, and return it."""
+    root = find_root()
+    os.chdir(root)
+    return root
+
+
+def one_dataset(name: str | None) -> str:
+    """The data set meant: the one named, else the only one of params.yaml.
+
+    Raises:
+        PipelineError: There are several.
+    """
+    from stages.params import load_params
+
+    active = list(load_params().datasets)
+    if name is not None:
+        return name
+    if len(active) == 1:
+        return active[0]
+    raise PipelineError(f"params.yaml lists the data sets {', '.join(active)}: say which one with --dataset NAME")
+
+
+def use_dask(address: str | None) -> None:
+    """Have the stages of this run spread their shards over a cluster.
+
+    Raises:
+        ParamsError: It is no such address.
+    """
+    if address is None:
+        return
+    if not re.fullmatch(r"(tcp|tls|ucx|ws|wss)://[^/\s]+:\d+", address):
+        raise ParamsError(f"--dask {address}: is no address of a Dask scheduler, such as tcp://10.0.0.5:8786")
+    os.environ["BOUNDARYFLOW_DASK"] = address

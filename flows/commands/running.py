@@ -1,0 +1,176 @@
+"""Commands that run the graph and look at it: run, status, report, doctor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from boundaryflow.errors import PipelineError
+from boundaryflow.files import write_bytes
+from flows.commands import enter_root, use_dask
+from flows.environment import num_parallel, prepare
+
+if TYPE_CHECKING:
+    from stages.params import Params
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  boundaryflow run
+  boundaryflow run --dataset digits
+  boundaryflow run --stage edit --force
+  boundaryflow run --pull --push
+  boundaryflow run --dask tcp://10.0.0.5:8786
+  BOUNDARYFLOW_PARALLEL=2 boundaryflow run --verbose"""
+)
+@click.option("--dataset", "datasets", multiple=True, metavar="NAME", help="Only this data set; may be repeated.")
+@click.option("--stage", "stages", multiple=True, metavar="NAME", help="Up to this stage only (edit, edit@avatars).")
+@click.option("--force", is_flag=True, help="Run stages that are up to date, too; finished shards are kept.")
+@click.option("--pull", is_flag=True, help="Fetch what DVC's default remote has instead of computing it.")
+@click.option("--push", is_flag=True, help="Then send the outputs to DVC's default remote.")
+@click.option("--dask", metavar="ADDRESS", help="Spread shards over this Dask cluster, such as tcp://host:8786.")
+@click.option("--quiet", is_flag=True, help="Print errors only.")
+@click.option("--verbose", is_flag=True, help="Show what the stages print.")
+@click.pass_context
+def run(
+    ctx: click.Context,
+    datasets: tuple[str, ...],
+    stages: tuple[str, ...],
+    force: bool,
+    pull: bool,
+    push: bool,
+    dask: str | None,
+    quiet: bool,
+    verbose: bool,
+) -> None:
+    """Bring everything up to date: ingest to report, for the data sets in params.yaml.
+
+    Only what changed is computed. Ctrl-C stops it; the next run goes on where it was.
+    """
+    root = enter_root()
+    use_dask(dask)
+    _check_params(root, datasets, stages, push=push, quiet=quiet)
+    _refresh_listings(root, datasets)
+    from flows.run import execute
+
+    ctx.exit(execute(root, datasets, stages, force=force, pull=pull, push=push, quiet=quiet, verbose=verbose))
+
+
+def _check_params(root: Path, datasets: Sequence[str], stages: Sequence[str], *, push: bool, quiet: bool) -> None:
+    """Validate params.yaml as a whole, after adding known data sets that are not in its `datasets`."""
+    from stages.params import load_params, ready_entries
+
+    params = load_params()
+    known = sorted({*params.data, *ready_entries()})
+    for name in datasets:
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
+            raise PipelineError(
+                f"--dataset {name}: params.yaml has no data.{name}; {hint} docs/ says how to describe one"
+            )
+    new = [name for name in dict.fromkeys(datasets) if name not in params.datasets]
+    if new:
+        from flows.locks import flow_lock
+
+        with flow_lock(root):
+            _activate(root, new, datasets, stages, push=push)
+    for name in new if not quiet else ():
+        copied = "" if name in params.data else ", its entry copied from recipes/"
+        click.echo(f"params.yaml: {name} added to `datasets`{copied}")
+
+
+def _refresh_listings(root: Path, datasets: Sequence[str]) -> None:
+    """List remote folders anew, so that DVC sees what changed there; a run whose folder cannot be listed stops."""
+    from flows.locks import flow_lock
+    from stages.params import load_params
+
+    params = load_params()
+    with flow_lock(root):
+        _list_remote(params, datasets or params.datasets)
+
+
+def _list_remote(params: Params, datasets: Sequence[str]) -> None:
+    sources = {name: params.data[name].ingest.source for name in datasets}
+    for name, source in sources.items():
+        if source.kind == "remote":
+            from stages.listing import refresh
+
+            refresh(name, source.url)
+
+
+def _activate(root: Path, new: Sequence[str], datasets: Sequence[str], stages: Sequence[str], *, push: bool) -> None:
+    """Add data sets to params.yaml; none of them stays there unless the run that was asked for can begin."""
+    from boundaryflow.storage.raw import RawFolder
+    from flows.dvc_graph import has_remote, plan
+    from flows.locks import clear_stale_rwlock
+    from stages.params import activate_dataset, copy_entry, load_params, ready_entries
+
+    prepare(root)  # before DVC is imported
+    num_parallel()
+    clear_stale_rwlock(root)
+    if push and not has_remote(root):
+        raise PipelineError("--push: DVC has no default remote in .dvc/config; add one with `dvc remote add --default`")
+    path, described, ready = Path("params.yaml"), load_params().data, ready_entries()
+    before = path.read_bytes()
+    try:
+        for name in new:
+            if name not in described:
+                copy_entry(path, name, ready[name])
+            activate_dataset(path, name)
+        params = load_params()
+        for name, dataset in params.data.items():
+            if name in new and dataset.ingest.source.kind == "folder":
+                RawFolder(Path("data/raw") / name, dataset.ingest.image_size)
+        _list_remote(params, new)
+        plan(root, datasets, stages)
+    except BaseException:
+        write_bytes(path, before)
+        raise
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def status(as_json: bool) -> None:
+    """Show what is up to date, what is stale and why, and what to do next."""
+    root = enter_root()
+    from flows import status as room
+
+    found = room.collect(root)
+    click.echo(room.as_json(found) if as_json else room.as_text(found))
+
+
+@click.command()
+@click.option("--dataset", metavar="NAME", help="Only this data set.")
+@click.option("--open", "open_it", is_flag=True, help="Open it in a browser.")
+def report(dataset: str | None, open_it: bool) -> None:
+    """Print where the HTML report lies."""
+    root = enter_root()
+    from flows.summary import report_path
+    from stages.params import load_params
+
+    for name in [dataset] if dataset else load_params().datasets:
+        path = root / report_path(name)
+        if not path.is_file():
+            raise PipelineError(f"{path}: there is no report yet; run `boundaryflow run --dataset {name}` first")
+        click.echo(path)
+        if open_it:
+            click.launch(path.as_uri())
+
+
+@click.command()
+@click.pass_context
+def doctor(ctx: click.Context) -> None:
+    """Check this machine and this checkout; each line that is not ok says the way out."""
+    root = enter_root()
+    from flows.doctor import examine
+
+    checks = examine(root)
+    for check in checks:
+        click.echo(str(check))
+    ctx.exit(2 if any(check.level == "fail" for check in checks) else 0)

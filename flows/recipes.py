@@ -1,0 +1,147 @@
+"""The flows `bulk_edit` and `augment`: bring the boundaries up to date, run a recipe, publish what came of it.
+
+The work is done by the stages of the same names, which also run by hand: `python -m stages.bulk_edit NAME`.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, task
+from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
+from prefect.client.schemas.objects import State
+from prefect.exceptions import CancelledRun, FailedRun, TerminationSignal
+from prefect.states import Completed, Failed
+
+from boundaryflow.errors import PipelineError
+from flows import environment, locks, pipeline, processes, progress, record, stage_process
+from flows.record import Kind
+from stages.params import load_params
+
+
+@flow(name="bulk_edit", validate_parameters=False, persist_result=False)
+def bulk_edit(
+    recipe: str,
+    inbox: str | None = None,
+    outbox: str | None = None,
+    again: bool = False,
+    wait_s: float = 0,
+    root: str | None = None,
+) -> State[Any]:
+    """Edit what arrived in an inbox since the last run, and deliver it.
+
+    Args:
+        recipe: Name of an entry of `bulk_edit` in params.yaml.
+        inbox: Another inbox than the recipe's.
+        outbox: Another outbox than the recipe's.
+        again: Also do what another version of the recipe did before.
+        wait_s: Seconds to wait for another run in this checkout to end.
+        root: The checkout; None is the one that the current folder is in.
+    """
+    chosen = {"--inbox": inbox, "--outbox": outbox}
+    arguments = [word for option, value in chosen.items() if value is not None for word in (option, value)]
+    arguments += ["--again"] if again else []
+    return _run("bulk_edit", recipe, arguments, wait_s=wait_s, root=root)
+
+
+@flow(name="augment", validate_parameters=False, persist_result=False)
+def augment(recipe: str, out: str | None = None, wait_s: float = 0, root: str | None = None) -> State[Any]:
+    """Balance a data set with edits.
+
+    Args:
+        recipe: Name of an entry of `augment` in params.yaml.
+        out: Another folder than the recipe's.
+        wait_s: Seconds to wait for another run in this checkout to end.
+        root: The checkout; None is the one that the current folder is in.
+    """
+    return _run("augment", recipe, [] if out is None else ["--out", out], wait_s=wait_s, root=root)
+
+
+def _run(kind: Kind, recipe: str, arguments: Sequence[str], *, wait_s: float, root: str | None) -> State[Any]:
+    folder = environment.find_root(Path(root) if root else None)
+    os.chdir(folder)  # what a recipe names is relative to it
+    environment.prepare(folder)
+    board = progress.current(folder)
+    processes.reset()
+    name = f"{kind}@{recipe}"
+    dataset = dataset_of(folder, kind, recipe)
+    with locks.flow_lock(folder, wait_s=wait_s, note=board.note):
+        try:
+            steps, bad = pipeline.bring_up_to_date(folder, [dataset], ["boundary"])
+            if bad:
+                return Failed(message=f"{name} was not begun: {', '.join(bad)} of {len(steps)} stages did not complete")
+            before = record.last(folder, kind, recipe)
+            named: Any = run_recipe.with_options(task_run_name=name)
+            state: State[Any] = named(name, [recipe, *arguments], str(folder), return_state=True)
+        except BaseException:
+            processes.stop_all()
+            raise
+        told = record.last(folder, kind, recipe)
+        if told is not None and told != before:
+            _publish(folder, kind, recipe, told)
+    return Completed(message=record.in_a_line(told)) if state.is_completed() and told else Failed(message=state.message)
+
+
+def dataset_of(root: Path, kind: Kind, recipe: str) -> str:
+    """The data set that a recipe uses, which must be among those that `boundaryflow run` keeps up to date.
+
+    Raises:
+        ParamsError: There is no such recipe, or params.yaml is wrong.
+    """
+    params = load_params(root)
+    found = params.bulk_edit_recipe(recipe) if kind == "bulk_edit" else params.augment_recipe(recipe)
+    return found.dataset
+
+
+@task(**pipeline.PROCESS_TASK)
+def run_recipe(name: str, arguments: Sequence[str], root: str) -> State[Any]:
+    """The stage of a recipe, as a process of its own."""
+    folder = Path(root)
+    board = progress.current(folder)
+    outcome = pipeline.attempt(
+        name,
+        board,
+        lambda told, halvings: stage_process.run_module(
+            name, arguments, folder, board, halvings=halvings, on_progress=told
+        ),
+    )
+    return Completed(message=f"ran in {progress.duration(outcome.seconds)}")
+
+
+def call(kind: Kind, recipe: str, root: Path, **options: Any) -> None:
+    """Run a flow in this process; the board in use has what became of it.
+
+    Raises:
+        PipelineError: It could not begin.
+        KeyboardInterrupt: It was interrupted, terminated or cancelled; no child is left.
+    """
+    run: Any = bulk_edit if kind == "bulk_edit" else augment
+    try:
+        run(recipe, root=str(root), **options)
+    except (TerminationSignal, CancelledRun):
+        raise KeyboardInterrupt from None
+    except FailedRun as error:
+        if all(outcome.is_good for outcome in progress.current(root).outcomes.values()):
+            raise PipelineError(str(error)) from None
+    finally:
+        processes.stop_all()
+
+
+def _publish(root: Path, kind: Kind, recipe: str, told: dict[str, Any]) -> None:
+    """The run as artifacts: a summary, a table of counts, a grid of pictures."""
+    key = re.sub(r"[^a-z0-9]+", "-", f"{kind}-{recipe}".lower()).strip("-")
+    create_markdown_artifact(record.markdown(told), key=key, description=f"{kind} {recipe}")
+    create_table_artifact(table=record.rows(told), key=f"{key}-counts", description=f"Counts of {kind} {recipe}")
+    grid = record.folder(root, kind, recipe) / "grid.png"
+    if grid.is_file():
+        data = base64.b64encode(grid.read_bytes()).decode()
+        create_image_artifact(
+            image_url=f"data:image/png;base64,{data}",
+            key=f"{key}-pictures",
+            description="A few pictures before, and below them after",
+        )

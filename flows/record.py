@@ -1,0 +1,76 @@
+"""What a recipe's last run left on record, and how it is told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from flows.progress import duration
+from flows.summary import markdown_table
+
+Kind = Literal["bulk_edit", "augment"]
+"""The flows that run recipes."""
+_COUNTED = ("counts", "pictures", "wanted", "added", "tried", "kept")
+_MAX_FAILURES = 20
+
+
+def folder(root: Path, kind: str, recipe: str) -> Path:
+    """Where the stage of a recipe keeps its record."""
+    return root / "data" / kind / recipe
+
+
+def last(root: Path, kind: str, recipe: str) -> dict[str, Any] | None:
+    """The record of the last run, None where there is none."""
+    try:
+        return json.loads((folder(root, kind, recipe) / "last_run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def rows(told: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Every number of a record as a row of a table."""
+    return [
+        {"what": what, "of": of, "number": number} for what in _COUNTED for of, number in (told.get(what) or {}).items()
+    ]
+
+
+def in_a_line(told: Mapping[str, Any]) -> str:
+    """What a run did, such as `12 delivered, 1 bad, 0 left in 42 s`."""
+    if "counts" in told:
+        counts = told["counts"]
+        listed = f"{counts.get('listed', 0)} files, {counts.get('new', 0)} new"
+        done = [f"{num} {status}" for status, num in counts.items() if status not in ("listed", "new")]
+        pictures = sum(told.get("pictures", {}).values())
+        words = [listed, *done, *([f"{pictures} pictures"] if pictures else [])]
+    else:
+        wanted, added = sum(told.get("wanted", {}).values()), sum(told.get("added", {}).values())
+        words = [f"{added} of {wanted} edits added"]
+        if told.get("phi"):
+            words.append(f"correlation {told['phi']['before']:.2f} to {told['phi']['after']:.2f}")
+    return f"{', '.join(words)} in {duration(float(told['seconds']))}"
+
+
+def markdown(told: Mapping[str, Any]) -> str:
+    """A record for people."""
+    commit = told.get("commit") or "none"
+    facts = [
+        ("state", told["state"] + (f": {told['error']}" if told["error"] else "")),
+        ("recipe", f"{told['recipe']} ({told['recipe_hash']})"),
+        *([("inbox", str(told["inbox"]))] if "inbox" in told else []),
+        ("outbox", str(told["outbox"])),
+        ("started", str(told["started"])),
+        ("commit", commit[:12] + (" and changes that are not committed" if told.get("changed") else "")),
+        ("model", f"{told['model']} ({told['model_sha256'][:12]})"),
+    ]
+    lines = [f"# {in_a_line(told)}", "", *markdown_table(("", ""), facts)]
+    numbers = [(row["what"], str(row["of"]), str(row["number"])) for row in rows(told)]
+    lines += ["", *markdown_table(("", "of", "number"), numbers)] if numbers else []
+    failures = told.get("failures") or []
+    if failures:
+        body = [(entry["file"], entry["status"], entry["reason"]) for entry in failures[:_MAX_FAILURES]]
+        lines += ["", "## Files that were not edited", "", *markdown_table(("file", "status", "reason"), body)]
+        if len(failures) > _MAX_FAILURES:
+            lines += ["", f"and {len(failures) - _MAX_FAILURES} more, in runs.jsonl of the outbox"]
+    return "\n".join(lines)

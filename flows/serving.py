@@ -1,0 +1,162 @@
+"""`boundaryflow serve`: recipes of the flow `bulk_edit` on a schedule, and the server they report to."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
+
+from boundaryflow.errors import ParamsError, PipelineError
+from flows import environment, processes, server
+
+if TYPE_CHECKING:
+    from prefect.schedules import Schedule
+
+_WAIT_S = 7 * 24 * 3600.0
+
+
+def serve_recipes(
+    root: Path, recipes: Sequence[str], *, cron: str | None, timezone: str, every_s: float | None, port: int
+) -> int:
+    """Run recipes when they are due, until stopped.
+
+    Runs come one at a time: one that falls due while another is at work, a run by hand included, waits for it.
+
+    Args:
+        root: The checkout.
+        recipes: Entries of `bulk_edit` in params.yaml; empty is all.
+        cron: When, or None.
+        timezone: Of `cron`.
+        every_s: Seconds between runs, or None.
+        port: Of the server that is started where PREFECT_API_URL names none.
+
+    Returns:
+        The exit status: 130 when it was stopped, which is how it ends.
+
+    Raises:
+        PipelineError: A recipe or a time is wrong, the server does not start, or this checkout is served already.
+    """
+    environment.prepare(root)
+    chosen = _chosen(root, recipes)
+    with _serve_lock(root):
+        url = os.environ.get("PREFECT_API_URL")
+        if url:
+            server.check(url)
+        else:
+            _say("starting a Prefect server, which takes 5 to 15 s")
+            url = server.start(root, port)
+            os.environ["PREFECT_API_URL"] = url  # for the processes that runs are given
+        schedule = _schedule(cron, timezone, every_s)
+        when = f"every {every_s:g} s" if cron is None else f"{cron} ({timezone})"
+        _say(f"serving {', '.join(f'bulk_edit/{name}' for name in chosen)}: {when}; page: {url.removesuffix('/api')}")
+        try:
+            _serve(chosen, schedule)
+        except (KeyboardInterrupt, SystemExit):  # how Prefect's runner ends when it is told to
+            pass
+        finally:
+            processes.stop_all()
+    _say("stopped; the next start goes on from here")
+    return 130
+
+
+def _chosen(root: Path, recipes: Sequence[str]) -> list[str]:
+    from stages.params import load_params
+
+    params = load_params(root)
+    if not params.bulk_edit:
+        raise ParamsError("params.yaml: bulk_edit has no recipe; add one (docs/operations.md shows how)")
+    for name in recipes:
+        params.bulk_edit_recipe(name)
+    return list(recipes) or list(params.bulk_edit)
+
+
+def _schedule(cron: str | None, timezone: str, every_s: float | None) -> Schedule:
+    from prefect.schedules import Cron, Interval
+
+    if cron is None:
+        return Interval(timedelta(seconds=every_s or 0))
+    try:
+        ZoneInfo(timezone)
+    except (KeyError, ValueError, OSError):
+        raise ParamsError(f"--timezone {timezone}: no such time zone; give one such as UTC or Europe/Berlin") from None
+    try:
+        return Cron(cron, timezone=timezone)
+    except ValueError:
+        raise ParamsError(
+            f"--cron {cron!r}: must be five fields: minute, hour, day of the month, month, day of the week, such as "
+            '"0 2 * * *" for every night at two'
+        ) from None
+
+
+def _serve(recipes: Sequence[str], schedule: Schedule) -> None:
+    from prefect import serve
+    from prefect.types.entrypoint import EntrypointType
+
+    from flows.recipes import bulk_edit
+
+    make: Any = bulk_edit.to_deployment  # two signatures in one: with and without an event loop
+    deployments = [
+        make(
+            name=name,
+            schedule=schedule,
+            parameters={"recipe": name, "wait_s": _WAIT_S},
+            description=f"Edit what arrived for recipe {name}, and deliver it",
+            entrypoint_type=EntrypointType.MODULE_PATH,
+        )
+        for name in recipes
+    ]
+    _bury_dead_runs(recipes)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell started it with `&`
+    warnings.filterwarnings("ignore", message="coroutine 'Runner.astop' was never awaited", category=RuntimeWarning)
+    serve(*deployments, limit=1, pause_on_shutdown=True, print_starting_message=False)
+
+
+def _bury_dead_runs(recipes: Sequence[str]) -> None:
+    """Say of runs that a former process left as running that they crashed; nobody would ever say it otherwise."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import (
+        DeploymentFilter,
+        DeploymentFilterName,
+        FlowFilter,
+        FlowFilterName,
+        FlowRunFilter,
+        FlowRunFilterState,
+        FlowRunFilterStateType,
+    )
+    from prefect.client.schemas.objects import StateType
+    from prefect.states import Crashed
+
+    alive = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
+    with get_client(sync_client=True) as client:
+        runs = client.read_flow_runs(
+            flow_filter=FlowFilter(name=FlowFilterName(any_=["bulk_edit"])),
+            deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=list(recipes))),
+            flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=alive))),
+        )
+        for run in runs:
+            client.set_flow_run_state(run.id, Crashed(message="the process that served it ended"), force=True)
+
+
+@contextmanager
+def _serve_lock(root: Path) -> Generator[None]:
+    path = root / environment.STATE_FOLDER / "serve.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise PipelineError(f"{root}: is served already; stop that `boundaryflow serve` first") from None
+        yield
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"boundaryflow serve: {text}\n")
+    sys.stderr.flush()
