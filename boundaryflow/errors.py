@@ -7,6 +7,10 @@ class PipelineError(Exception):
     """Root of all errors that end a run with exit status 2 and one line."""
 
 
+class TransientError(PipelineError):
+    """Something outside failed that may work in a while: a store, a network, a worker."""
+
+
 class ParamsError(PipelineError):
     """A value in params.yaml or in the environment is wrong or missing."""
 

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from pathlib import Path
+
+_MAY_PASS = {
+    errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ECONNRESET, errno.ECONNREFUSED, errno.ECONNABORTED, errno.EPIPE,
+    errno.EBUSY, errno.EAGAIN, errno.ENETUNREACH, errno.EHOSTUNREACH,
+}  # fmt: skip
+
+
+def may_pass(error: OSError) -> bool:
+    """Whether another attempt may help: a disk or a network that failed, not a file that is not there."""
+    return error.errno in _MAY_PASS
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -17,8 +28,10 @@ def write_bytes(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # of a write that found no room, say where
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 

@@ -24,8 +24,9 @@ from stages.adhoc import held_boundaries, open_boundary, open_editor
 from stages.edit import CODE as EDIT_CODE
 from stages.edit import describe
 from stages.editor import Editor, EditSettings
-from stages.frozen_model import batch_size, open_model
+from stages.frozen_model import open_model
 from stages.labeller import Labeller, identity_of, spec_of
+from stages.memory import in_chunks
 from stages.params import DatasetParams
 from stages.process import tick
 from stages.sharding import code_hash
@@ -155,16 +156,17 @@ class BatchEditor:
             signs: Edit to [N,A] +1, -1 or 0 along each of its attributes; a picture of which an edit asks nothing
                 stays as it is.
         """
-        parts: dict[str, list[Edited]] = {edit: [] for edit in signs}
-        for start in range(0, len(ids), batch_size()):
-            chunk = slice(start, start + batch_size())
-            for edit, edited in self._edit_chunk(
-                pixels_u8[chunk], ids[chunk], {edit: of_edit[chunk] for edit, of_edit in signs.items()}
-            ).items():
-                parts[edit].append(edited)
+        parts = in_chunks(
+            len(ids),
+            lambda some: self._edit_chunk(
+                pixels_u8[some], ids[some], {edit: of_edit[some] for edit, of_edit in signs.items()}
+            ),
+        )
         return {
-            edit: Edited(torch.cat([part.pixels for part in of_edit]), torch.cat([part.seen for part in of_edit]))
-            for edit, of_edit in parts.items()
+            edit: Edited(
+                torch.cat([part[edit].pixels for part in parts]), torch.cat([part[edit].seen for part in parts])
+            )
+            for edit in signs
         }
 
     def _edit_chunk(self, pixels_u8: Tensor, ids: Sequence[str], signs: Mapping[str, Tensor]) -> dict[str, Edited]:

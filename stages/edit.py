@@ -21,7 +21,8 @@ from boundaryflow.storage.images import to_model_range, to_u8
 from boundaryflow.storage.shards import ShardJob, fingerprint, load_items, shard_index
 from boundaryflow.storage.tables import read_json, read_table, write_json, write_table
 from stages.editor import Editor, EditSettings
-from stages.frozen_model import batch_size, open_model, resolve_dtype
+from stages.frozen_model import open_model, resolve_dtype
+from stages.memory import in_chunks
 from stages.params import load_params
 from stages.process import entry, own_folder, tick
 from stages.sharding import code_hash, run_sharded_together
@@ -56,11 +57,12 @@ def run_shards(
     done: dict[str, dict[str, Tensor]] = {edit: {} for edit in jobs}
     needed = {attribute for edit in jobs for attribute in edits[edit]["attributes"]} | set(held)
     planes = {attribute: open_boundaries(dataset, attribute) for attribute in sorted(needed)}
-    for start in range(0, len(items), batch_size()):
-        chunk = items[start : start + batch_size()]
-        source = editor.open(to_model_range(pixels[start : start + len(chunk)], net.value_range), chunk)
+
+    def edit_some(some: slice) -> None:
+        chunk = items[some]
+        source = editor.open(to_model_range(pixels[some], net.value_range), chunk)
         for edit in jobs:
-            rows = [row for row, item in enumerate(chunk) if item in lacking[edit]]
+            rows = [row for row, item in enumerate(chunk) if item in lacking[edit] and item not in done[edit]]
             if not rows:
                 continue
             boundaries = [planes[attribute] for attribute in edits[edit]["attributes"]]
@@ -70,6 +72,8 @@ def run_shards(
             done[edit].update(
                 {chunk[row]: to_u8(picture, net.value_range) for row, picture in zip(rows, edited, strict=True)}
             )
+
+    in_chunks(len(items), edit_some)
     return {edit: {"edited": torch.stack([done[edit][item] for item in job.missing])} for edit, job in jobs.items()}
 
 
@@ -129,6 +133,7 @@ def run(
     variants: dict[str, dict[str, str]] = {}
     for edit, targets in edits.items():
         directions = directions_of(labels, items, targets)
+        planes = [open_boundaries(dataset, attribute) for attribute in [*targets, *held]]
         variants[edit] = {item: ",".join(map(str, signs)) for item, signs in directions.items()}
         planned[edit] = {"attributes": list(targets), "directions": directions}
         recipes[edit] = fingerprint(
@@ -138,7 +143,7 @@ def run(
             upstream=upstream,
             run_seed=run_seed if guided or settings["eta"] > 0 or settings["noise_until"] > 0 else None,
             segmenter=sha256_of(Path(settings["mask"]["segmenter"])) if guided and settings["mask"] else None,
-            boundaries=[describe(open_boundaries(dataset, attribute), guided=guided) for attribute in [*targets, *held]],
+            boundaries=[describe(boundaries, guided=guided) for boundaries in planes],
             **{name: value for name, value in settings.items() if name not in idle},
         )
     context = {"dataset": dataset, "model": model, "run_seed": run_seed, "settings": settings}

@@ -61,18 +61,24 @@ def _cpu_flag(*names: str) -> bool:
 def batch_size() -> int:
     """Images in one network call: BOUNDARYFLOW_BATCH_SIZE, or what suits the device.
 
+    Halved as often as BOUNDARYFLOW_BATCH_HALVINGS says, which the flow sets for a stage that was killed.
+
     Raises:
-        ParamsError: The variable is not a positive whole number.
+        ParamsError: A variable is not such a number.
     """
-    value = os.environ.get("BOUNDARYFLOW_BATCH_SIZE", "")
+    size = _whole_number("BOUNDARYFLOW_BATCH_SIZE", 256 if device().type == "cuda" else 32, least=1)
+    return max(1, size >> _whole_number("BOUNDARYFLOW_BATCH_HALVINGS", 0, least=0))
+
+
+def _whole_number(name: str, default: int, *, least: int) -> int:
+    value = os.environ.get(name, "")
     if not value:
-        return 256 if device().type == "cuda" else 32
-    if not value.isdecimal() or int(value) < 1:
-        raise ParamsError(f"BOUNDARYFLOW_BATCH_SIZE is {value!r}, must be a whole number of at least 1")
+        return default
+    if not value.isdecimal() or int(value) < least:
+        raise ParamsError(f"{name} is {value!r}, must be a whole number of at least {least}")
     return int(value)
 
 
-@lru_cache(maxsize=1)
 def open_model(source: str, dtype: str) -> EpsModel:
     """Load the frozen model once per process.
 
@@ -80,7 +86,11 @@ def open_model(source: str, dtype: str) -> EpsModel:
         source: See `boundaryflow.models.load_model`.
         dtype: `auto`, `float32` or `bfloat16`.
     """
-    resolved = resolve_dtype(dtype)
-    model = load_model(source, device=device(), dtype=resolved)
-    LOG.info("model %s (%s) on %s in %s", source, model.sha256[:12], device(), str(resolved).removeprefix("torch."))
+    return _open_model(source, resolve_dtype(dtype), device())
+
+
+@lru_cache(maxsize=1)
+def _open_model(source: str, resolved: torch.dtype, where: torch.device) -> EpsModel:
+    model = load_model(source, device=where, dtype=resolved)
+    LOG.info("model %s (%s) on %s in %s", source, model.sha256[:12], where, str(resolved).removeprefix("torch."))
     return model

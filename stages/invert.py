@@ -15,7 +15,8 @@ from boundaryflow.rng import item_noise
 from boundaryflow.storage.images import to_model_range
 from boundaryflow.storage.shards import ShardJob, fingerprint, load_items, shard_index
 from boundaryflow.storage.tables import read_json, read_table, write_json, write_table
-from stages.frozen_model import batch_size, open_model, resolve_dtype
+from stages.frozen_model import open_model, resolve_dtype
+from stages.memory import in_chunks
 from stages.params import load_params
 from stages.process import entry, own_folder
 from stages.sharding import code_hash, run_sharded
@@ -42,19 +43,18 @@ def run_shard(
     net = open_model(model, dtype)
     path = timestep_path(t_mix, num_steps)
     pixels = load_items(Path(ingested), job.missing, ["pixels"])["pixels"]
-    kept: dict[str, list[Tensor]] = {"x_mix": [], "h_mix": []}
-    for start in range(0, len(pixels), batch_size()):
-        chunk = pixels[start : start + batch_size()]
-        x_0 = to_model_range(chunk, net.value_range)
+
+    def invert_some(some: slice) -> tuple[Tensor, Tensor]:
+        x_0 = to_model_range(pixels[some], net.value_range)
         if paper_mode:  # the release pairs x_mix with the bottleneck of the timestep before
-            x_mix, h_mix = paper_invert(net, x_0, path)
-        else:
-            noise = item_noise(run_seed, job.missing[start : start + len(chunk)], "inversion", x_0.shape[1:])
-            inversion = invert(net, x_0, path, start_noise=noise, noise_until=noise_until, order=order)
-            x_mix, h_mix = inversion.x_mix, inversion.h_mix
-        kept["x_mix"].append(x_mix)
-        kept["h_mix"].append(h_mix)
-    return {name: torch.cat(parts).to(getattr(torch, store_dtype)).cpu() for name, parts in kept.items()}
+            return paper_invert(net, x_0, path)
+        noise = item_noise(run_seed, job.missing[some], "inversion", x_0.shape[1:])
+        inversion = invert(net, x_0, path, start_noise=noise, noise_until=noise_until, order=order)
+        return inversion.x_mix, inversion.h_mix
+
+    parts = zip(*in_chunks(len(pixels), invert_some), strict=True)
+    stored = getattr(torch, store_dtype)
+    return {name: torch.cat(part).to(stored).cpu() for name, part in zip(("x_mix", "h_mix"), parts, strict=True)}
 
 
 def run(

@@ -18,7 +18,8 @@ from boundaryflow.rng import item_noise
 from boundaryflow.storage.images import to_model_range
 from boundaryflow.storage.shards import load_items
 from boundaryflow.storage.tables import read_table, write_json, write_table
-from stages.frozen_model import batch_size, open_model
+from stages.frozen_model import open_model
+from stages.memory import with_less
 from stages.params import load_params
 from stages.process import Progress, entry, own_folder
 
@@ -53,19 +54,23 @@ def run(
     path = timestep_path(net.schedule.num_train_timesteps - 1, num_steps)
     shape = (net.channels, net.image_size, net.image_size)
     names = [f"sample-{index:04d}" for index in range(num_sampled)]
+    x_0, noise = to_model_range(pixels, net.value_range), item_noise(run_seed, items, "inversion", shape)
+    known = {str(name): column.to_numpy(np.float64) for name, column in labels.loc[items].items()}
     with Progress("mixing", (len(items) + num_sampled) * num_steps, "network calls") as progress:
-        curves = measure_curves(
-            net,
-            to_model_range(pixels, net.value_range),
-            item_noise(run_seed, names, "mixing", shape),
-            path,
-            {str(name): column.to_numpy(np.float64) for name, column in labels.loc[items].items()},
-            start_noise=item_noise(run_seed, items, "inversion", shape),
-            noise_until=noise_until,
-            order=order,
-            batch_size=batch_size(),
-            seed=run_seed,
-            on_progress=progress.advance,
+        curves = with_less(
+            lambda size: measure_curves(
+                net,
+                x_0,
+                item_noise(run_seed, names, "mixing", shape),
+                path,
+                known,
+                start_noise=noise,
+                noise_until=noise_until,
+                order=order,
+                batch_size=size,
+                seed=run_seed,
+                on_progress=progress.advance,
+            )
         )
     t_mix = choose_mixing_step(
         curves, net.schedule, rule, tolerance=tolerance, min_t=min_t, max_t=max_t, fixed_t=fixed_t

@@ -15,7 +15,8 @@ from boundaryflow.rng import item_noise
 from boundaryflow.storage.images import to_model_range
 from boundaryflow.storage.shards import ShardJob, fingerprint, load_items, shard_index
 from boundaryflow.storage.tables import read_json, read_table, write_json, write_table
-from stages.frozen_model import batch_size, open_model, resolve_dtype
+from stages.frozen_model import open_model, resolve_dtype
+from stages.memory import in_chunks
 from stages.params import load_params
 from stages.process import entry, own_folder, tick
 from stages.sharding import code_hash, run_sharded
@@ -36,14 +37,16 @@ def run_shard(
     """Bottlenecks of the images that one shard still lacks."""
     net = open_model(model, dtype)
     pixels = load_items(Path(ingested), job.missing, ["pixels"])["pixels"]
-    kept: dict[str, list[Tensor]] = {tensor_name(t): [] for t in timesteps}
-    for start in range(0, len(pixels), batch_size()):
-        chunk = pixels[start : start + batch_size()]
-        x_0, ids = to_model_range(chunk, net.value_range), job.missing[start : start + len(chunk)]
-        for t in timesteps:
-            kept[tensor_name(t)].append(bottlenecks(net, x_0, ids, t, run_seed))
-        tick(len(chunk))
-    return {name: torch.cat(parts).to(getattr(torch, store_dtype)).cpu() for name, parts in kept.items()}
+
+    def observe_some(some: slice) -> dict[str, Tensor]:
+        x_0, ids = to_model_range(pixels[some], net.value_range), job.missing[some]
+        seen = {tensor_name(t): bottlenecks(net, x_0, ids, t, run_seed) for t in timesteps}
+        tick(len(ids))
+        return seen
+
+    parts = in_chunks(len(pixels), observe_some)
+    stored = getattr(torch, store_dtype)
+    return {name: torch.cat([part[name] for part in parts]).to(stored).cpu() for name in parts[0]}
 
 
 def bottlenecks(net: EpsModel, x_0: Tensor, ids: Sequence[str], t: int, run_seed: int) -> Tensor:

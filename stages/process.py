@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import functools
 import json
@@ -14,13 +15,23 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
-from boundaryflow.errors import PipelineError
-from boundaryflow.files import remove_leftovers
+from boundaryflow.errors import PipelineError, TransientError
+from boundaryflow.files import may_pass, remove_leftovers
 
 LOG = logging.getLogger(__name__)
-EXIT_OK, EXIT_FAILED, EXIT_MENDABLE, EXIT_INTERRUPTED = 0, 1, 2, 130
+EXIT_OK, EXIT_FAILED, EXIT_MENDABLE, EXIT_AGAIN, EXIT_INTERRUPTED = 0, 1, 2, 75, 130
+"""Done; a bug; what the user can mend; what another attempt may mend (EX_TEMPFAIL of sysexits.h); stopped."""
+_MENDABLE = {
+    errno.ENOSPC: "free some space (`boundaryflow gc` shows what can go), or move the checkout to a larger disk",
+    errno.EDQUOT: "free some space (`boundaryflow gc` shows what can go), or raise the quota",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f)",
+    errno.EROFS: "mount it for writing, or move the checkout",
+    errno.EACCES: "change its owner or permissions",
+    errno.EPERM: "change its owner or permissions",
+    errno.EMFILE: "raise the limit on open files (ulimit -n)",
+}
 _PR_SET_PDEATHSIG = 1
 _MIN_INTERVAL_S = {"json": 0.2, "log": 10.0, "bar": 0.1}
 _held: list[Any] = []
@@ -28,7 +39,7 @@ _told_of: list[Progress] = []
 
 
 def entry(main: Callable[[], None]) -> Callable[[], None]:
-    """Make a stage's main: a user's mistake is one line and exit status 2, anything else unexpected is 1."""
+    """Make a stage's main: what is foreseen is one line and an exit status that says who can mend it; a bug is 1."""
 
     @functools.wraps(main)
     def wrapped() -> None:
@@ -38,13 +49,26 @@ def entry(main: Callable[[], None]) -> Callable[[], None]:
         guard()
         try:
             main()
+        except TransientError as error:
+            _end(str(error), EXIT_AGAIN)
         except PipelineError as error:
-            sys.stderr.write(f"{error}\n")
-            sys.exit(EXIT_MENDABLE)
+            _end(str(error), EXIT_MENDABLE)
+        except OSError as error:
+            if error.errno not in _MENDABLE and not may_pass(error):
+                raise
+            what = f"{main.__module__.rpartition('.')[2]} {error.filename or Path.cwd()}: {error.strerror}"
+            if may_pass(error):
+                _end(f"{what}; run it again, and look at the disk or the network if that stays", EXIT_AGAIN)
+            _end(f"{what}; {_MENDABLE[error.errno or 0]}", EXIT_MENDABLE)
         except KeyboardInterrupt:
             sys.exit(EXIT_INTERRUPTED)
 
     return wrapped
+
+
+def _end(line: str, status: int) -> NoReturn:
+    sys.stderr.write(f"{line}\n")
+    sys.exit(status)
 
 
 def guard() -> None:

@@ -21,6 +21,7 @@ from typing import IO, Any, NamedTuple, NoReturn
 import lmdb
 
 from boundaryflow.errors import ManifestError
+from boundaryflow.files import may_pass
 
 ARCHIVES = (".tar.gz", ".tar.bz2", ".tar.xz", ".tgz", ".tar", ".zip")
 MAX_BYTES = 2**30
@@ -35,12 +36,23 @@ _DAMAGED = (
     zipfile.BadZipFile, tarfile.TarError, OSError, EOFError, ValueError, NotImplementedError, RuntimeError,
     struct.error, zlib.error, lzma.LZMAError,
 )  # fmt: skip
+"""What reading a damaged archive ends in. gzip and bz2 raise OSErrors of their own, which have no errno."""
 _TAR_BLOCK = 512
 _OF_SIZE = re.compile(rb"(\d+)-(\d+)")
 
 
 class UnusableError(ManifestError):
     """One picture cannot be had; the message is the reason alone. The others are not affected."""
+
+
+def raise_if_disk(error: BaseException) -> None:
+    """Raise an error of the disk or the network again: it says nothing against a picture.
+
+    Raises:
+        OSError: It is one.
+    """
+    if isinstance(error, OSError) and may_pass(error):
+        raise error
 
 
 class Member(NamedTuple):
@@ -89,12 +101,14 @@ class ZipPictures:
             with lock:
                 return archive.read(str(key))
         except _DAMAGED as error:
+            raise_if_disk(error)
             raise UnusableError(f"damaged in its archive ({_line(error)})") from None
 
     def _open(self) -> tuple[zipfile.ZipFile, threading.Lock]:
         try:
             return _zip_file(self.path, *_version(self.path))
         except _DAMAGED as error:
+            raise_if_disk(error)
             _refuse(self.path, error)
 
 
@@ -109,6 +123,7 @@ class TarPictures:
         try:
             yield from self._members()
         except _DAMAGED as error:
+            raise_if_disk(error)
             _refuse(self.path, error)
 
     def _members(self) -> Iterator[Member]:
@@ -139,6 +154,7 @@ class TarPictures:
                 stream.seek(offset)
                 return stream.read(size)
         except _DAMAGED as error:
+            raise_if_disk(error)
             raise UnusableError(f"damaged in its archive ({_line(error)})") from None
 
 
@@ -169,6 +185,7 @@ class LmdbPictures:
                     if int(match[1]) == wanted:
                         yield Member(_original_name(match[2], view.get(match[2])), key)
         except (lmdb.Error, OSError) as error:
+            raise_if_disk(error)
             raise ManifestError(
                 f"ingest {self.path}: damaged or cut off, no LMDB that can be read ({_line(error)}); fetch it again"
             ) from None

@@ -37,7 +37,7 @@ def list_inbox(address: str) -> pd.DataFrame:
         ManifestError: There is no such folder, or it cannot be reached.
     """
     if is_remote(address):
-        return list_remote(address, may_be_empty=True)[list(COLUMNS)]
+        return list_remote(address, may_be_empty=True, what="inbox")[list(COLUMNS)]
     folder = Path(address)
     if not folder.is_dir():
         raise ManifestError(f"inbox {address}: no such folder; make it, or name another one")

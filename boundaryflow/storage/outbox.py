@@ -84,7 +84,7 @@ class _RemoteOutbox:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._files, root = open_remote(url)
+        self._files, root = open_remote(url, "outbox")
         self._root = root.rstrip("/")
 
     def write(self, name: str, data: bytes) -> None:

@@ -16,6 +16,7 @@ from boundaryflow.storage.archives import (
     ZipPictures,
     archive_suffix,
     is_beside,
+    raise_if_disk,
 )
 
 NOT_IMAGES = frozenset(
@@ -161,6 +162,7 @@ class _LooseFiles:
         try:
             return (self._folder / key).read_bytes()
         except OSError as error:
+            raise_if_disk(error)
             raise UnusableError(f"cannot be read ({error.strerror})") from None
 
 

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import fsspec
 import pandas as pd
 
-from boundaryflow.errors import ManifestError
+from boundaryflow.errors import ManifestError, TransientError
 from boundaryflow.storage.archives import UnusableError, archive_suffix, is_beside
 from boundaryflow.storage.raw import NOT_IMAGES
 
@@ -22,7 +22,7 @@ LISTING = "listing/1"
 _VERSIONS = ("ETag", "etag", "md5Hash", "checksum", "content_md5", "mtime", "LastModified", "last_modified", "created")
 
 
-def list_remote(url: str, *, may_be_empty: bool = False) -> pd.DataFrame:
+def list_remote(url: str, *, may_be_empty: bool = False, what: str = "ingest") -> pd.DataFrame:
     """What a remote folder holds that may be a picture.
 
     Archives and LMDBs in it are passed over, as are hidden files, tables and texts.
@@ -30,6 +30,7 @@ def list_remote(url: str, *, may_be_empty: bool = False) -> pd.DataFrame:
     Args:
         url: Its address.
         may_be_empty: No picture, or no such folder in a bucket that is there, is fine.
+        what: What messages call it.
 
     Returns:
         Sorted by name: url, name within the folder, size in bytes, version (of the content: the
@@ -38,11 +39,13 @@ def list_remote(url: str, *, may_be_empty: bool = False) -> pd.DataFrame:
     Raises:
         ManifestError: The folder cannot be reached or holds no picture.
     """
-    files, root = open_remote(url)
+    files, root = open_remote(url, what)
     try:
         found: Any = files.find(root, detail=True)
+        if not found:
+            files.ls(root.partition("/")[0])  # of a bucket that is not there some drivers find nothing
     except Exception as error:  # every driver has exceptions of its own
-        refuse(f"ingest {url}", error)
+        refuse(f"{what} {url}", error)
     prefix = f"{root.rstrip('/')}/"
     rows = [
         {
@@ -74,7 +77,7 @@ class RemoteFolder:
 
     def __init__(self, url: str, listing: pd.DataFrame) -> None:
         self.url = url
-        self._files, self._root = open_remote(url)
+        self._files, self._root = open_remote(url, "ingest")
         self._listed = {
             str(name): (int(size), str(version))
             for name, size, version in zip(listing["name"], listing["size"], listing["version"], strict=True)
@@ -112,22 +115,26 @@ class RemoteFolder:
         return data
 
 
-def open_remote(url: str) -> tuple[Any, str]:
+def open_remote(url: str, what: str) -> tuple[Any, str]:
     """The driver of a remote folder and its path there.
 
     The driver is made anew: one from fsspec's cache may have the credentials of an earlier environment.
+
+    Args:
+        url: Its address.
+        what: What messages call it.
 
     Raises:
         ManifestError: It is no such address, or cannot be reached.
     """
     if "://" not in url:
-        raise ManifestError(f"ingest {url}: is no address of a remote folder, such as s3://bucket/folder")
+        raise ManifestError(f"{what} {url}: is no address of a remote folder, such as s3://bucket/folder")
     try:
         return fsspec.core.url_to_fs(url, skip_instance_cache=True, use_listings_cache=False)
     except (ValueError, ImportError) as error:
-        raise ManifestError(f"ingest {url}: {_line(error)}; see fsspec's list of protocols") from None
+        raise ManifestError(f"{what} {url}: {_line(error)}; see fsspec's list of protocols") from None
     except Exception as error:
-        refuse(f"ingest {url}", error)
+        refuse(f"{what} {url}", error)
 
 
 def _may_be_picture(name: str) -> bool:
@@ -165,7 +172,16 @@ def _line(error: BaseException) -> str:
 
 
 def refuse(where: str, error: BaseException) -> NoReturn:
-    """Say in one line what a driver's error is about: `where`, such as `ingest s3://bucket/folder`, and why."""
+    """Say in one line what a driver's error is about.
+
+    Args:
+        where: What failed, such as `ingest s3://bucket/folder`.
+        error: Of the driver.
+
+    Raises:
+        ManifestError: There is no such place, or we may not enter.
+        TransientError: It cannot be reached.
+    """
     if isinstance(error, FileNotFoundError):
         raise ManifestError(f"{where}: no such bucket or folder; check the address") from None
     if isinstance(error, PermissionError) or type(error).__name__ == "NoCredentialsError":
@@ -173,7 +189,7 @@ def refuse(where: str, error: BaseException) -> NoReturn:
             f"{where}: access is denied ({_line(error)}); set the credentials in the environment, for S3 "
             "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         ) from None
-    raise ManifestError(
+    raise TransientError(
         f"{where}: cannot be reached ({_line(error)}); check the network and the address (of another S3 than "
         "Amazon's: AWS_ENDPOINT_URL), and run again"
     ) from None

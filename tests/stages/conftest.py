@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.stages.s3 import s3, s3_server  # noqa: F401 - fixtures
 from tests.stages.small_project import STAGES, copy_project, run_here, write_project
 
 

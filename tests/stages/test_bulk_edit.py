@@ -214,3 +214,22 @@ def test_killed_run_ends_with_the_bytes_of_an_undisturbed_one(recipe: Path, monk
     process.wait()
     run(recipe, monkeypatch)
     assert delivered(recipe) == delivered(recipe, "out/undisturbed")
+
+
+def test_store_as_inbox_and_outbox(recipe: Path, monkeypatch: pytest.MonkeyPatch, s3: Any) -> None:
+    folder = arrive(recipe, 3)
+    for path in folder.iterdir():
+        s3.upload_file(str(path), "pictures", f"new/{path.name}")
+    addresses = ("--inbox", "s3://pictures/new", "--outbox", "s3://pictures/edited")
+    assert run(recipe, monkeypatch, *addresses)["counts"] == {"listed": 3, "new": 3, "delivered": 3}
+    assert run(recipe, monkeypatch, *addresses)["counts"] == {"listed": 3, "new": 0}
+    run(recipe, monkeypatch)
+    there = {
+        each["Key"].removeprefix("edited/"): s3.get_object(Bucket="pictures", Key=each["Key"])["Body"].read()
+        for each in s3.list_objects_v2(Bucket="pictures", Prefix="edited/")["Contents"]
+    }
+    here = {name: data for name, data in delivered(recipe).items() if name.endswith(".png")}
+    assert {name: data for name, data in there.items() if name.endswith(".png")} == here
+    assert set(there) == {*here, "metadata.parquet", "inbox.parquet", "runs.jsonl"}
+    with pytest.raises(ManifestError, match="inbox s3://nowhere/new: no such bucket or folder"):
+        run(recipe, monkeypatch, "--inbox", "s3://nowhere/new")

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import boto3
 import numpy as np
 import pytest
 import yaml
-from moto.server import ThreadedMotoServer
 from PIL import Image
 
-from boundaryflow.errors import ManifestError, ParamsError
+from boundaryflow.errors import ManifestError, ParamsError, TransientError
 from boundaryflow.storage.remote import RemoteFolder
 from boundaryflow.storage.shards import load_items
 from boundaryflow.storage.tables import read_table
-from flows import cli
+from flows.commands import running
 from stages import listing
 from stages.judging import choose
 from tests.raw_data import celebahq, encoded, picture, write_lmdb, write_tar, write_zip
@@ -337,36 +334,6 @@ def test_picture_that_does_not_hold_the_crop_is_set_aside(raw: Path, ingest: Ing
 # Remote folders
 
 
-@pytest.fixture(scope="module")
-def s3_server() -> Iterator[str]:
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
-@pytest.fixture
-def s3(s3_server: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Iterator[Any]:
-    for name, value in {
-        "AWS_ENDPOINT_URL": s3_server,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_CONFIG_FILE": "/nonexistent",
-        "AWS_SHARED_CREDENTIALS_FILE": "/nonexistent",
-    }.items():
-        monkeypatch.setenv(name, value)
-    client = boto3.client("s3")
-    client.create_bucket(Bucket="pictures")
-    yield client
-    for each in client.list_objects_v2(Bucket="pictures").get("Contents", []):
-        client.delete_object(Bucket="pictures", Key=each["Key"])
-    client.delete_bucket(Bucket="pictures")
-    client.close()
-
-
 @pytest.fixture
 def downloads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of what is downloaded."""
@@ -482,7 +449,7 @@ def test_store_that_does_not_answer_is_one_line(project: Path, s3: Any, monkeypa
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     with pytest.raises(
-        ManifestError, match=r"^ingest s3://pictures/faces: cannot be reached \(.*\); check the network"
+        TransientError, match=r"^ingest s3://pictures/faces: cannot be reached \(.*\); check the network"
     ):
         listing.refresh("avatars", REMOTE["url"])
 
@@ -494,14 +461,14 @@ def test_run_lists_remote_folders_before_anything_else(project: Path, s3: Any, m
     (project / "params.yaml").write_text(yaml.safe_dump(params))
     put(s3, "a.png", encoded(1))
     for datasets in ((), ("avatars",)):
-        cli._refresh_listings(project, datasets)
+        running._refresh_listings(project, datasets)
         assert read_table(project / "data/raw/avatars/listing.parquet", schema="listing/1")["name"].tolist() == [
             "a.png"
         ]
         (project / "data/raw/avatars/listing.parquet").unlink()
     s3.delete_object(Bucket="pictures", Key="faces/a.png")
     with pytest.raises(ManifestError, match=r"s3://pictures/faces: holds no images; check the address"):
-        cli._refresh_listings(project, ())
+        running._refresh_listings(project, ())
 
 
 def test_listing_by_hand_is_for_remote_data_sets(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 
 import pytest
 
+from boundaryflow.errors import ManifestError, TransientError
+from boundaryflow.files import write_bytes
 from stages import process
 
 
@@ -31,3 +35,64 @@ def test_a_stage_that_fails_leaves_no_listener() -> None:
         raise ValueError("broken")
     process.tick(1)
     assert not process._told_of  # noqa: SLF001
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [
+        (ManifestError("a: is wrong; mend it"), 2, "a: is wrong; mend it"),
+        (TransientError("s3://a: cannot be reached"), 75, "s3://a: cannot be reached"),
+        (OSError(errno.ENOSPC, "No space left on device", "data/x"), 2, "data/x: No space left on device; free some"),
+        (OSError(errno.EROFS, "Read-only file system", "data/x"), 2, "data/x: Read-only file system; mount it"),
+        (PermissionError(errno.EACCES, "Permission denied", "data/x"), 2, "data/x: Permission denied; change its"),
+        (OSError(errno.EIO, "Input/output error", "data/x"), 75, "data/x: Input/output error; run it again"),
+        (ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"), 75, "Connection reset by peer; run it"),
+    ],
+    ids=["mistake", "transient", "full", "read-only", "denied", "disk", "network"],
+)
+def test_exit_status_says_who_can_mend_it(
+    error: Exception,
+    status: int,
+    line: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(process, "guard", lambda: None)
+
+    @process.entry
+    def main() -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == status
+    said = capsys.readouterr().err
+    assert line in said
+    assert len(said.splitlines()) == 1
+
+
+def test_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "guard", lambda: None)
+
+    @process.entry
+    def main() -> None:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", "x")
+
+    with pytest.raises(FileNotFoundError):
+        main()
+
+
+def test_write_that_finds_no_room_names_the_file_and_leaves_nothing(
+    tmp_path: os.PathLike[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pathlib import Path
+
+    def full(_file: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("boundaryflow.files.os.fsync", full)
+    path = Path(tmp_path) / "a.bin"
+    with pytest.raises(OSError, match="No space left") as caught:
+        write_bytes(path, b"x")
+    assert caught.value.filename == str(path)
+    assert not list(path.parent.iterdir())

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import pickle
 import stat
 import tarfile
@@ -298,3 +299,26 @@ def test_remote_picture_that_changed_after_it_was_listed_is_unusable(folder: Pat
         raw.read("a.png")
     with pytest.raises(UnusableError, match="^no longer there; it was removed after it was listed$"):
         raw.read("b.png")
+
+
+def test_disk_that_fails_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.png").write_bytes(b"x")
+    with zipfile.ZipFile(tmp_path / "more.zip", "w") as archive:
+        archive.writestr("b.png", b"y")
+    raw = RawFolder(tmp_path, 32)
+
+    def fails(*_: object, **__: object) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(Path, "read_bytes", fails)
+    monkeypatch.setattr(zipfile.ZipFile, "read", fails)
+    for name in raw.names:
+        with pytest.raises(OSError, match="Input/output error"):
+            raw.read(name)
+    monkeypatch.setattr(Path, "read_bytes", _denied)
+    with pytest.raises(UnusableError, match="cannot be read"):
+        raw.read("a.png")
+
+
+def _denied(*_: object) -> bytes:
+    raise PermissionError(errno.EACCES, "Permission denied")
