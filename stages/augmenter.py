@@ -18,8 +18,9 @@ from boundaryflow.editing.balance import Group
 from boundaryflow.rng import item_seed
 from boundaryflow.storage.shards import ShardJob, fingerprint, load_items
 from stages.batch import EditPlan, open_batch_editor, reached
+from stages.code import code_hash
 from stages.process import own_folder
-from stages.sharding import code_hash, items_there, run_sharded
+from stages.sharding import items_there, run_sharded
 
 CODE = ("stages/augmenter.py",)
 _SIDES = {1: "on", -1: "off"}

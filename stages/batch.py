@@ -21,6 +21,7 @@ from boundaryflow.models.weights import sha256_of
 from boundaryflow.storage.images import to_model_range, to_u8
 from boundaryflow.storage.shards import fingerprint
 from stages.adhoc import held_boundaries, open_boundary, open_editor
+from stages.code import code_hash
 from stages.edit import CODE as EDIT_CODE
 from stages.edit import describe
 from stages.editor import Editor, EditSettings
@@ -29,7 +30,6 @@ from stages.labeller import Labeller, identity_of, spec_of
 from stages.memory import in_chunks
 from stages.params import DatasetParams
 from stages.process import tick
-from stages.sharding import code_hash
 
 CODE = ("stages/batch.py", "stages/labeller.py", "boundaryflow/evaluation/judges.py", *EDIT_CODE)
 

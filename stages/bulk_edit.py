@@ -23,13 +23,14 @@ from boundaryflow.storage.inbox import is_remote, list_inbox, open_inbox
 from boundaryflow.storage.outbox import Outbox, open_outbox
 from boundaryflow.storage.shards import ShardJob, fingerprint, read_shard, shard_index
 from stages.batch import EditPlan, open_batch_editor, plan_edits, reached
+from stages.code import code_hash
 from stages.delivery import Delivery, Entry
 from stages.edit import TARGET_SIGNS
 from stages.judging import Spool, Verdict, judge
 from stages.params import DatasetParams, load_params
 from stages.process import Progress, entry, own_folder
 from stages.run_record import recorded
-from stages.sharding import code_hash, run_sharded
+from stages.sharding import run_sharded
 
 LOG = logging.getLogger(__name__)
 STATE = Path("data/bulk_edit")

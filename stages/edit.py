@@ -20,12 +20,13 @@ from boundaryflow.models.weights import sha256_of
 from boundaryflow.storage.images import to_model_range, to_u8
 from boundaryflow.storage.shards import ShardJob, fingerprint, load_items, shard_index
 from boundaryflow.storage.tables import read_json, read_table, write_json, write_table
+from stages.code import code_hash
 from stages.editor import Editor, EditSettings
 from stages.frozen_model import open_model, resolve_dtype
 from stages.memory import in_chunks
 from stages.params import load_params
 from stages.process import entry, own_folder, tick
-from stages.sharding import code_hash, run_sharded_together
+from stages.sharding import run_sharded_together
 
 CODE = ("stages/edit.py", "stages/editor.py", *(f"boundaryflow/{room}" for room in ("diffusion", "models", "editing")))
 OF_SINGLE_STEP = {"t_mix", "num_steps", "noise_until", "order", "eta", "correction", "eps_scale", "h_scale", "h_window",

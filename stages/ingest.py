@@ -22,11 +22,12 @@ from boundaryflow.storage.raw import RawFolder, RawPictures
 from boundaryflow.storage.remote import LISTING, RemoteFolder
 from boundaryflow.storage.shards import ShardJob, fingerprint
 from boundaryflow.storage.tables import read_json, read_table, write_json, write_table
+from stages.code import code_hash
 from stages.judging import ABOUT, Spool, Verdict, choose, item_id_of, judge
 from stages.listing import listing_path
 from stages.params import AvatarSource, FileSplit, FolderSource, RemoteSource, Split, load_params
 from stages.process import Progress, entry, own_folder
-from stages.sharding import code_hash, items_there, run_sharded
+from stages.sharding import items_there, run_sharded
 from stages.splits import split_images
 
 LOG = logging.getLogger(__name__)

@@ -15,11 +15,12 @@ from boundaryflow.rng import item_noise
 from boundaryflow.storage.images import to_model_range
 from boundaryflow.storage.shards import ShardJob, fingerprint, load_items, shard_index
 from boundaryflow.storage.tables import read_json, read_table, write_json, write_table
+from stages.code import code_hash
 from stages.frozen_model import open_model, resolve_dtype
 from stages.memory import in_chunks
 from stages.params import load_params
 from stages.process import entry, own_folder
-from stages.sharding import code_hash, run_sharded
+from stages.sharding import run_sharded
 
 CODE = ("stages/invert.py", "boundaryflow/diffusion", "boundaryflow/models", "boundaryflow/editing/paper_mode.py")
 SCHEMA = "latents/1"

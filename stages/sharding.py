@@ -1,55 +1,21 @@
-"""Run a stage shard by shard: here, over local processes, or over a Dask cluster.
-
-Where it runs is an environment variable and never changes what comes out: only paths and plain
-values travel, results are files.
-"""
+"""Run a stage shard by shard, wherever `fan_out` has them run."""
 
 from __future__ import annotations
 
-import ast
-import hashlib
 import logging
-import os
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from boundaryflow.errors import ParamsError
 from boundaryflow.storage.shards import ShardJob, ShardPlan, complete_shard, plan_shards, shard_index, sweep
+from stages.fan_out import fan_out
 from stages.process import Progress
 
 LOG = logging.getLogger(__name__)
-_ROOT = Path(__file__).resolve().parent.parent
 Together = Mapping[str, ShardJob]
 """The shards of one bucket, by the name of the folder each is for."""
-
-
-def code_hash(*sources: str) -> str:
-    """What the code that makes a shard says, comments and docstrings aside.
-
-    It is part of a shard's recipe, so that shards of changed code are computed anew.
-
-    Args:
-        sources: Files and folders of modules, from the root of the repository.
-    """
-    digest = hashlib.sha256()
-    for source in sources:
-        path = _ROOT / source
-        for file in [path] if path.is_file() else sorted(path.rglob("*.py")):
-            tree = ast.parse(file.read_text())
-            for node in ast.walk(tree):
-                body = getattr(node, "body", None)
-                if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and body:
-                    first = body[0]
-                    if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
-                        node.body = body[1:]
-            digest.update(f"{file.relative_to(_ROOT).as_posix()}\n{ast.dump(tree)}\n".encode())
-    return digest.hexdigest()[:16]
 
 
 def run_sharded(
@@ -82,7 +48,7 @@ def run_sharded(
     """
     plan = plan_shards(folder, item_ids, recipe, shard_size)
     groups = [{"": job} for job in plan.jobs]
-    _run(stage, groups, len(plan.kept), _One(run_shard), context, here=here)
+    _run(stage, folder, groups, len(plan.kept), _One(run_shard), context, here=here)
     sweep(folder, plan)
     return plan.num_missing
 
@@ -121,7 +87,8 @@ def run_sharded_together(
     for name, plan in plans.items():
         for job in plan.jobs:
             by_bucket.setdefault(job.path.name.split("-")[1], {})[name] = job
-    _run(stage, list(by_bucket.values()), sum(len(p.kept) for p in plans.values()), run_shards, context)
+    groups, num_kept = list(by_bucket.values()), sum(len(plan.kept) for plan in plans.values())
+    _run(stage, folder, groups, num_kept, run_shards, context)
     for name, plan in plans.items():
         sweep(folder / name, plan)
     _remove_others(folder, set(recipes))
@@ -138,19 +105,26 @@ class _One:
         return {name: self._run_shard(job, **context) for name, job in jobs.items()}
 
 
-def _complete(
-    run_shards: Callable[..., dict[str, dict[str, Tensor]]], jobs: Together, context: Mapping[str, Any]
-) -> int:
-    """Compute and write the shards of one group; returns the number of rows computed."""
-    lacking = {name: job for name, job in jobs.items() if job.missing}
-    computed = run_shards(lacking, **context) if lacking else {}
-    for name, job in jobs.items():
-        complete_shard(job, computed.get(name, {}))
-    return sum(len(job.missing) for job in jobs.values())
+class _Complete:
+    """Computes and writes the shards of one group; returns the number of rows computed. Picklable, unlike a closure."""
+
+    def __init__(self, run_shards: Callable[..., dict[str, dict[str, Tensor]]]) -> None:
+        self._run_shards = run_shards
+
+    def __call__(
+        self, jobs: Together, context: Mapping[str, Any], before_writing: Callable[[], None] = lambda: None
+    ) -> int:
+        lacking = {name: job for name, job in jobs.items() if job.missing}
+        computed = self._run_shards(lacking, **context) if lacking else {}
+        before_writing()
+        for name, job in jobs.items():
+            complete_shard(job, computed.get(name, {}))
+        return sum(len(job.missing) for job in jobs.values())
 
 
 def _run(
     stage: str,
+    folder: Path,
     groups: Sequence[Together],
     num_kept: int,
     run_shards: Callable[..., dict[str, dict[str, Tensor]]],
@@ -161,68 +135,22 @@ def _run(
     total = sum(len(job.missing) for jobs in groups for job in jobs.values())
     num_shards = sum(len(jobs) for jobs in groups)
     LOG.info("%s: %d shards to write, %d as they should be, %d images to compute", stage, num_shards, num_kept, total)
-    started, written = time.monotonic(), 0
+    written = 0
     with Progress(stage, total, "images") as progress:
-        for jobs, num in _map(run_shards, groups, context, here=here):
-            progress.advance(num)
-            written += len(jobs)
-            rate = num / max(time.monotonic() - started, 1e-9)
-            LOG.info("%s shard %d/%d: %d images, %.1f images/s", stage, written, num_shards, num, rate)
-            started = time.monotonic()
-
-
-def _map(
-    run_shards: Callable[..., dict[str, dict[str, Tensor]]],
-    groups: Sequence[Together],
-    context: Mapping[str, Any],
-    *,
-    here: bool,
-) -> Iterator[tuple[Together, int]]:
-    address, workers = (None, 1) if here else (os.environ.get("BOUNDARYFLOW_DASK"), _num_workers())
-    if address and groups:
-        yield from _map_dask(address, run_shards, groups, context)
-    elif workers > 1 and len(groups) > 1:
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            futures = {pool.submit(_complete, run_shards, jobs, context): jobs for jobs in groups}
-            for future in as_completed(futures):
-                yield futures[future], future.result()
-    else:
-        for jobs in groups:
-            yield jobs, _complete(run_shards, jobs, context)
-
-
-def _map_dask(
-    address: str,
-    run_shards: Callable[..., dict[str, dict[str, Tensor]]],
-    groups: Sequence[Together],
-    context: Mapping[str, Any],
-) -> Iterator[tuple[Together, int]]:
-    from distributed import Client
-    from distributed import as_completed as dask_completed
-
-    try:
-        client = Client(address, timeout=20)
-    except (OSError, ValueError) as error:
-        raise ParamsError(
-            f"BOUNDARYFLOW_DASK is {address!r}: no scheduler answers there ({error}); start one or unset it"
-        ) from None
-    with client:
-        futures = {client.submit(_complete, run_shards, jobs, context, pure=False, retries=2): jobs for jobs in groups}
-        for future in dask_completed(futures):
-            yield futures[future], future.result()
+        for done in fan_out(_Complete(run_shards), groups, context, folder, here=here):
+            progress.advance(done.num_computed)
+            written += len(groups[done.number])
+            rate = done.num_computed / max(done.seconds, 1e-9)
+            where = f", on {done.where}" if done.where else ""
+            LOG.info(
+                "%s shard %d/%d: %d images, %.1f images/s%s", stage, written, num_shards, done.num_computed, rate, where
+            )
 
 
 def items_there(folder: Path, recipe: str) -> set[str]:
     """Items that the shards of a recipe hold."""
     index = shard_index(folder, recipe)
     return set(index["item_id"])
-
-
-def _num_workers() -> int:
-    value = os.environ.get("BOUNDARYFLOW_WORKERS", "1")
-    if not value.isdecimal() or int(value) < 1:
-        raise ParamsError(f"BOUNDARYFLOW_WORKERS is {value!r}, must be a whole number of at least 1")
-    return int(value)
 
 
 def _remove_others(folder: Path, wanted: set[str]) -> None:

@@ -19,7 +19,7 @@ from boundaryflow.avatars import ATTRIBUTES
 from boundaryflow.diffusion import EpsModel
 from boundaryflow.storage.images import to_u8
 from boundaryflow.tensor_files import read_tensors, write_tensors
-from stages.sharding import code_hash
+from stages.code import code_hash
 
 PAIRS = (("hat", "eyeglasses"), ("dark_skin", "eyeglasses"), ("long_hair", "hat"), ("beard", "eyeglasses"))
 CODE = ("benches/quality/pictures.py", "boundaryflow/avatars", "boundaryflow/boundary", "boundaryflow/diffusion",
