@@ -63,7 +63,7 @@ def plan(root: Path, datasets: Sequence[str] = (), stages: Sequence[str] = ()) -
     Raises:
         PipelineError: There is no DVC repository, dvc.yaml does not parse, or a name is unknown.
     """
-    with _open_repo(root) as repo, repo.lock:
+    with open_repo(root) as repo, repo.lock:
         graph = repo.index.graph  # an edge points from a stage to one that it reads from
         order = {stage: position for position, stage in enumerate(repo.index.stages)}
         chosen = _choose(graph, [stage.addressing for stage in order], datasets, stages)
@@ -91,12 +91,17 @@ def plan(root: Path, datasets: Sequence[str] = (), stages: Sequence[str] = ()) -
 
 def has_remote(root: Path) -> bool:
     """Whether DVC knows where `push` goes."""
-    with _open_repo(root) as repo:
+    with open_repo(root) as repo:
         return bool(repo.config["core"].get("remote"))
 
 
 @contextmanager
-def _open_repo(root: Path) -> Generator[Repo]:
+def open_repo(root: Path) -> Generator[Repo]:
+    """DVC's own view of a checkout.
+
+    Raises:
+        PipelineError: It has none, or DVC cannot do what is asked of it within.
+    """
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 

@@ -19,6 +19,7 @@ from flows.environment import STATE_FOLDER
 
 State = Literal["done", "up to date", "restored", "failed", "stopped", "not run"]
 HEARTBEAT_S = 10.0
+_WRITE_EVERY_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ class Board:
         self.running: dict[str, float] = {}
         self.latest: dict[str, Progress] = {}
         self.kills: dict[str, int] = {}
+        self._written = 0.0
         self.lock = threading.RLock()
 
     def __enter__(self) -> Self:
@@ -109,6 +111,8 @@ class Board:
         """A stage reported how far it is."""
         with self.lock:
             self.latest[stage] = progress
+            if time.monotonic() - self._written > _WRITE_EVERY_S:
+                self._write_state()
 
     def printed(self, stage: str, line: str) -> None:
         """A stage printed a line."""
@@ -125,6 +129,7 @@ class Board:
             self._write_state()
 
     def _write_state(self) -> None:
+        self._written = time.monotonic()
         path = self.root / STATE_FOLDER / "run.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         state = {
@@ -133,6 +138,8 @@ class Board:
             "running": sorted(self.running),
             "finished": {name: outcome.state for name, outcome in self.outcomes.items()},
             "seconds": {name: round(outcome.seconds, 1) for name, outcome in self.outcomes.items()},
+            "errors": {name: outcome.error for name, outcome in self.outcomes.items() if outcome.state == "failed"},
+            "progress": {name: str(self.latest[name]) for name in self.running if name in self.latest},
         }
         temporary = path.with_suffix(".new")
         temporary.write_text(json.dumps(state))

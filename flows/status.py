@@ -1,4 +1,4 @@
-"""What `boundaryflow status` knows: per stage its state, items, failed items and size; and the next step."""
+"""What `boundaryflow status` knows: per stage its state, items, failed items and size; the recipes; the next step."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from flows import environment, locks
+import yaml
+
+from flows import environment, locks, record
 from flows.dvc_graph import Step, plan
 from flows.summary import report_path
 
@@ -31,8 +33,9 @@ class StageStatus:
     Attributes:
         stage: Address in DVC.
         dataset: Data set; empty outside the matrix.
-        state: `up to date`, `stale`, `never run`, `running`, `waiting`, or a finished state of the run at work.
-        reason: Why it is stale.
+        state: `up to date`, `stale`, `failed`, `never run`, `running`, `waiting`, or a finished state of the run at
+            work.
+        reason: Why it is stale or failed, or how far it is.
         num_items: Rows it wrote (images; edits; boundaries), None where there is nothing to count.
         num_failed: Items set aside.
         size_bytes: Size of its outputs on disk.
@@ -48,12 +51,46 @@ class StageStatus:
 
 
 @dataclass(frozen=True)
+class RecipeStatus:
+    """One recipe of `bulk_edit` or `augment`.
+
+    Attributes:
+        name: Such as `bulk_edit@glasses`.
+        state: `completed` or `failed`, of its last run; `never run`.
+        started: When that was, UTC; empty if never.
+        told: What it did, in a line; or why it failed.
+        size_bytes: Of what it keeps under data/.
+    """
+
+    name: str
+    state: str
+    started: str
+    told: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
 class Status:
-    """The state of a checkout; `holder` is who runs a flow in it now, or empty."""
+    """The state of a checkout.
+
+    Attributes:
+        holder: Who runs a flow in it now, or empty.
+        stages: In the order in which they run.
+        recipes: Of params.yaml.
+        cache_bytes: Size of DVC's cache, which holds the outputs of all commits.
+        next_step: What to do.
+    """
 
     holder: str
     stages: tuple[StageStatus, ...]
+    recipes: tuple[RecipeStatus, ...]
+    cache_bytes: int
     next_step: str
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of all outputs of stages and recipes in the checkout, the cache aside."""
+        return sum(stage.size_bytes for stage in self.stages) + sum(recipe.size_bytes for recipe in self.recipes)
 
 
 def collect(root: Path) -> Status:
@@ -64,11 +101,14 @@ def collect(root: Path) -> Status:
     """
     environment.prepare(root)
     holder = locks.flow_holder(root)
+    recipes, cache_bytes = _recipes(root), size_of(root / ".dvc/cache")
     if holder is not None:
-        return Status(holder, _from_record(root), "wait for the run, or stop it with Ctrl-C where it runs")
+        wait = "wait for the run, or stop it with Ctrl-C where it runs"
+        return Status(holder, _from_record(root), recipes, cache_bytes, wait)
     steps = plan(root)
-    stages = tuple(_status(root, step) for step in steps)
-    return Status("", stages, _next_step(root, steps))
+    errors: dict[str, str] = _record(root).get("errors", {})
+    stages = tuple(_status(root, step, errors.get(step.name)) for step in steps)
+    return Status("", stages, recipes, cache_bytes, _next_step(root, steps))
 
 
 def as_json(status: Status) -> str:
@@ -77,9 +117,11 @@ def as_json(status: Status) -> str:
 
 
 def as_text(status: Status) -> str:
-    """For people: a block per data set."""
+    """For people: a block per data set, the recipes, the sizes."""
     lines = [f"a run is at work: {status.holder}"] if status.holder else []
-    width = max((len(stage.stage) for stage in status.stages), default=0)
+    width = max(
+        (len(entry) for entry in [*(s.stage for s in status.stages), *(r.name for r in status.recipes)]), default=0
+    )
     for dataset in dict.fromkeys(stage.dataset for stage in status.stages):
         lines += [f"{dataset or 'all data sets'}:"]
         for stage in status.stages:
@@ -87,28 +129,66 @@ def as_text(status: Status) -> str:
                 continue
             items = "" if stage.num_items is None else f"{stage.num_items} items"
             failed = f", {stage.num_failed} bad" if stage.num_failed else ""
-            size = _size_text(stage.size_bytes) if stage.size_bytes else ""
+            size = size_text(stage.size_bytes) if stage.size_bytes else ""
             line = f"  {stage.stage:<{width}}  {stage.state:<11} {items + failed:<22} {size:>9}  {stage.reason}"
             lines.append(line.rstrip())
-    lines += ["", f"next: {status.next_step}"]
+    if status.recipes:
+        lines += ["recipes:"]
+    for recipe in status.recipes:
+        size = size_text(recipe.size_bytes) if recipe.size_bytes else ""
+        line = f"  {recipe.name:<{width}}  {recipe.state:<11} {recipe.started:<22} {size:>9}  {recipe.told}"
+        lines.append(line.rstrip())
+    lines += ["", f"on disk: {size_text(status.size_bytes)} of results, {size_text(status.cache_bytes)} in DVC's cache"]
+    lines += [f"next: {status.next_step}"]
     return "\n".join(lines)
 
 
-def _status(root: Path, step: Step) -> StageStatus:
-    state = "up to date" if not step.is_dirty else "stale" if step.has_run else "never run"
-    return _stage_status(root, step.name, step.outs, state, step.reason if state == "stale" else "")
+def _status(root: Path, step: Step, error: str | None) -> StageStatus:
+    """A stage that failed stays so until it has run well, or is no longer stale."""
+    if not step.is_dirty:
+        state, reason = "up to date", ""
+    elif error is not None:
+        state, reason = "failed", error
+    else:
+        state, reason = ("stale", step.reason) if step.has_run else ("never run", "")
+    return _stage_status(root, step.name, step.outs, state, reason)
+
+
+def _recipes(root: Path) -> tuple[RecipeStatus, ...]:
+    try:
+        params: dict[str, Any] = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8")) or {}
+    except (OSError, yaml.YAMLError):
+        return ()
+    found: list[RecipeStatus] = []
+    for kind in ("bulk_edit", "augment"):
+        for recipe in params.get(kind) or {}:
+            told = record.last(root, kind, str(recipe))
+            size = size_of(record.folder(root, kind, str(recipe)))
+            name = f"{kind}@{recipe}"
+            if told is None:
+                found.append(RecipeStatus(name, "never run", "", "", size))
+            else:
+                line = told["error"] or record.in_a_line(told)
+                found.append(RecipeStatus(name, told["state"], told["started"][:16].replace("T", " "), line, size))
+    return tuple(found)
+
+
+def _record(root: Path) -> dict[str, Any]:
+    """What the last run wrote down, or the one at work."""
+    try:
+        return json.loads((root / environment.STATE_FOLDER / "run.json").read_text())
+    except (OSError, ValueError):
+        return {}
 
 
 def _from_record(root: Path) -> tuple[StageStatus, ...]:
-    try:
-        record: dict[str, Any] = json.loads((root / environment.STATE_FOLDER / "run.json").read_text())
-    except (OSError, ValueError):
-        return ()
-    states = {name: "waiting" for name in record["planned"]}
-    states |= {str(name): str(state) for name, state in record["finished"].items()}
-    states |= {name: "running" for name in record["running"]}
+    record = _record(root)
+    states = {str(name): "waiting" for name in record.get("planned", [])}
+    states |= {str(name): str(state) for name, state in record.get("finished", {}).items()}
+    states |= {str(name): "running" for name in record.get("running", [])}
+    reasons: dict[str, str] = {**record.get("progress", {}), **record.get("errors", {})}
     outs = {name: (f"data/{name.replace('@', '/')}",) for name in states}
-    return tuple(_stage_status(root, name, outs[name], state, "") for name, state in states.items())
+    return tuple(_stage_status(root, name, outs[name], state, reasons.get(name, "")) for name, state in states.items())
 
 
 def _stage_status(root: Path, name: str, outs: Sequence[str], state: str, reason: str) -> StageStatus:
@@ -122,7 +202,7 @@ def _stage_status(root: Path, name: str, outs: Sequence[str], state: str, reason
         reason=reason,
         num_items=num_items,
         num_failed=num_failed,
-        size_bytes=sum(_size(root / out) for out in outs),
+        size_bytes=sum(size_of(root / out) for out in outs),
     )
 
 
@@ -141,7 +221,8 @@ def _count(folder: Path, kind: str) -> tuple[int | None, int | None]:
     return None, None
 
 
-def _size(path: Path) -> int:
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all in a folder; 0 where there is none."""
     if path.is_file():
         return path.stat().st_size
     return sum(_file_size(Path(folder) / name) for folder, _, names in os.walk(path) for name in names)
@@ -154,7 +235,8 @@ def _file_size(path: Path) -> int:
         return 0
 
 
-def _size_text(size_bytes: int) -> str:
+def size_text(size_bytes: int) -> str:
+    """Bytes for people."""
     value = float(size_bytes)
     for unit in ("B", "KiB", "MiB"):
         if value < 1024:

@@ -1,11 +1,12 @@
-"""Commands that run the graph and look at it: run, status, report, doctor."""
+"""Commands that run the graph, look at it and tidy up: run, status, report, doctor, gc."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -174,3 +175,42 @@ def doctor(ctx: click.Context) -> None:
     for check in checks:
         click.echo(str(check))
     ctx.exit(2 if any(check.level == "fail" for check in checks) else 0)
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  boundaryflow gc --dry-run
+  boundaryflow gc --keep commits
+  boundaryflow gc --inactive --yes"""
+)
+@click.option(
+    "--keep",
+    type=click.Choice(["workspace", "branches", "commits"]),
+    default="branches",
+    show_default=True,
+    help="What of DVC's cache stays: what the working tree uses, also branches and tags, also any commit.",
+)
+@click.option("--inactive", is_flag=True, help="Also results of data sets that are described but not in `datasets`.")
+@click.option("--dry-run", is_flag=True, help="Only show what can go.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def gc(keep: Any, inactive: bool, dry_run: bool, yes: bool) -> None:
+    """Free what no current result needs: shows what and how much, and asks first.
+
+    Raw images, models, boundaries from words, and what was delivered or written to out/ stay in any case.
+    """
+    root = enter_root()
+    from flows import gc as room
+
+    found = room.collect(root, keep=keep, inactive=inactive)
+    if not found:
+        click.echo("nothing to free")
+        return
+    click.echo(room.as_text(found))
+    if dry_run:
+        return
+    room.check_terminal(is_terminal=sys.stdin.isatty(), yes=yes)
+    if not yes and not click.confirm("Remove all this?"):
+        click.echo("nothing was removed")
+        return
+    click.echo(f"{room.size_text(room.remove(root, found, keep=keep))} freed")

@@ -23,6 +23,7 @@ _COMMANDS = [
     "doctor",
     "edit",
     "export",
+    "gc",
     "import-checkpoint",
     "inspect",
     "report",

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from boundaryflow.errors import PipelineError
+from flows import gc, locks
+from tests.flows.toy import QUIET_DVC, attempts
+
+pytestmark = pytest.mark.filterwarnings(QUIET_DVC)
+
+_PARAMS = """\
+length: {length}
+"""
+
+
+class _Params:
+    datasets = ("toy",)
+    data = {"toy": None, "resting": None}  # noqa: RUF012
+    bulk_edit = {"glasses": None}  # noqa: RUF012
+    augment: dict[str, None] = {}  # noqa: RUF012
+
+
+def _repro(root: Path) -> None:
+    subprocess.run([sys.executable, "-m", "dvc", "repro", "-q"], cwd=root, check=True)
+
+
+def _git(root: Path, *words: str) -> None:
+    subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@example.com", *words], cwd=root, check=True)
+
+
+@pytest.fixture
+def used(toy: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout in which a parameter went 1, committed, 2, 3: the results of 2 belong to nothing."""
+    monkeypatch.setattr("stages.params.load_params", lambda _root: _Params())
+    _repro(toy)
+    _git(toy, "add", "-A")
+    _git(toy, "commit", "-q", "-m", "one")
+    for length in (2, 3):
+        (toy / "params.yaml").write_text(_PARAMS.format(length=length))
+        _repro(toy)
+    return toy
+
+
+def _cached(root: Path) -> int:
+    return len([path for path in (root / ".dvc/cache/files").rglob("*") if path.is_file()])
+
+
+def test_what_no_result_needs_goes_and_nothing_else(used: Path) -> None:
+    for name in ("data/invert/gone/shard.bin", "data/invert/resting/shard.bin", "data/raw/gone/a.tmp"):
+        (used / name).parent.mkdir(parents=True, exist_ok=True)
+        (used / name).write_bytes(b"x" * 5000)
+    (used / "data/first/toy/half.tmp").write_bytes(b"x")
+    (used / "data/bulk_edit/glasses").mkdir(parents=True)
+    (used / "data/bulk_edit/former").mkdir(parents=True)
+    before = _cached(used)
+    found = gc.collect(used)
+    told = gc.as_text(found)
+    assert "data/invert/gone: data set gone is not in params.yaml" in told
+    assert "data/bulk_edit/former: recipe former is not in params.yaml" in told
+    assert "1 half-written files" in told
+    assert "objects in DVC's cache that neither the working tree nor a branch or tag uses" in told
+    assert "resting" not in told
+    freed = gc.remove(used, found)
+    assert freed == sum(item.size_bytes for item in found) > 5000
+    assert not (used / "data/invert/gone").exists()
+    assert (used / "data/invert/resting").exists()
+    assert (used / "data/raw/gone/a.tmp").exists()
+    assert (used / "data/bulk_edit/glasses").exists()
+    assert 0 < _cached(used) < before
+    assert gc.collect(used) == []
+    num = len(attempts(used))
+    _repro(used)
+    assert len(attempts(used)) == num, "nothing had to be computed again"
+    _git(used, "checkout", "-q", "params.yaml", "dvc.lock")
+    subprocess.run([sys.executable, "-m", "dvc", "checkout", "-q"], cwd=used, check=True)
+    _repro(used)
+    assert len(attempts(used)) == num, "the committed result is still there"
+
+
+def test_workspace_keeps_less_and_inactive_takes_more(used: Path) -> None:
+    (used / "data/invert/resting").mkdir(parents=True)
+    sizes = {keep: gc.collect(used, keep=keep)[-1].size_bytes for keep in ("workspace", "branches", "commits")}
+    assert sizes["workspace"] > sizes["branches"] == sizes["commits"] > 0
+    told = gc.as_text(gc.collect(used, inactive=True))
+    assert "data/invert/resting: data set resting is not in `datasets`" in told
+
+
+def test_old_error_logs_go_young_ones_stay(used: Path) -> None:
+    logs = used / ".dvc/tmp/boundaryflow/logs"
+    logs.mkdir(parents=True, exist_ok=True)
+    for name, days in (("error-old.log", 40), ("error-young.log", 1)):
+        (logs / name).write_text("x")
+        then = time.time() - days * 24 * 3600
+        os.utime(logs / name, (then, then))
+    gc.remove(used, gc.collect(used))
+    assert [path.name for path in logs.glob("error-*")] == ["error-young.log"]
+
+
+def test_run_at_work_and_nobody_to_ask_are_refused(used: Path) -> None:
+    with locks.flow_lock(used), pytest.raises(locks.FlowBusyError):
+        gc.collect(used)
+    with pytest.raises(PipelineError, match="no terminal to ask on; say --yes"):
+        gc.check_terminal(is_terminal=False, yes=False)
+    gc.check_terminal(is_terminal=False, yes=True)
