@@ -26,7 +26,7 @@ from boundaryflow.errors import ManifestError
 from boundaryflow.files import remove_leftovers
 from boundaryflow.tensor_files import read_about, read_tensors, write_tensors
 
-SCHEMA = "shard/1"
+SCHEMA = "shard/2"
 
 
 def fingerprint(**parts: Any) -> str:
@@ -170,21 +170,23 @@ def _write_shard(job: ShardJob, tensors: Mapping[str, Tensor]) -> Path:
     about: dict[str, Any] = {"schema": SCHEMA, "recipe": job.recipe, "item_ids": list(job.item_ids)}
     if any(job.variants):
         about["variants"] = list(job.variants)
-    write_tensors(job.path, tensors, {**about, "payload_sha256": _digest(tensors)})
+    write_tensors(job.path, tensors, {**about, "sha256": _digest(tensors, about)})
     return job.path
 
 
 def read_shard(path: Path) -> Shard:
-    """Read one shard and check its payload.
+    """Read one shard and check all of it, header and payload.
 
     Raises:
         ManifestError: The file is missing, damaged, or not a shard.
     """
     try:
         tensors, about = read_tensors(path)
-    except (SafetensorError, OSError) as error:
+        stated = about.pop("sha256", None)
+        is_whole = about.get("schema") == SCHEMA and stated == _digest(tensors, about)
+    except (SafetensorError, OSError, ValueError, AttributeError) as error:
         raise ManifestError(f"shard {path}: cannot be read ({error}); run `boundaryflow run` to make it anew") from None
-    if about.get("schema") != SCHEMA or about.get("payload_sha256") != _digest(tensors):
+    if not is_whole:
         raise ManifestError(
             f"shard {path}: its content is not what its header says; run `boundaryflow run` to make it anew"
         )
@@ -199,8 +201,9 @@ def _read_valid(path: Path) -> Shard | None:
         return None
 
 
-def _digest(tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
+def _digest(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> str:
+    """Of all that a shard says: which items it has counts as much as what it has of them."""
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(
@@ -229,10 +232,10 @@ def shard_index(folder: Path, recipe: str | None = None) -> pd.DataFrame:
     for path in sorted(folder.glob("shard-*.safetensors")):
         try:
             about = read_about(path)
-        except (SafetensorError, OSError):
+            found = about.get("schema") == SCHEMA and recipe in (None, about["recipe"])
+            rows += [(item, path.name, row) for row, item in enumerate(about["item_ids"])] if found else []
+        except (SafetensorError, OSError, ValueError, KeyError, AttributeError):
             continue
-        if about.get("schema") == SCHEMA and recipe in (None, about["recipe"]):
-            rows += [(item, path.name, row) for row, item in enumerate(about["item_ids"])]
     return pd.DataFrame(sorted(rows), columns=["item_id", "shard", "row"])
 
 

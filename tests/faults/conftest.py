@@ -15,9 +15,9 @@ from tests.stages.conftest import finished, project  # noqa: F401 - fixtures
 
 @pytest.fixture(scope="session")
 def tally() -> Iterator[Tally]:
-    """Counts per fault; written to the file that BOUNDARYFLOW_FAULTS_RESULT names."""
+    """Counts per fault; written to the file that FAULTS_RESULT names."""
     kept = Tally()
     yield kept
-    path = os.environ.get("BOUNDARYFLOW_FAULTS_RESULT")
+    path = os.environ.get("FAULTS_RESULT")
     if path:
         Path(path).write_text(json.dumps(kept.rows, indent=2) + "\n")
