@@ -1,0 +1,61 @@
+"""A schedule that is left alone: it fires, edits what came, fires again, edits what came since, and stops cleanly."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows import server
+from tests.faults.checkout import boundaryflow, environment, make_checkout, processes_in, repro
+from tests.stages.test_bulk_edit import arrive, set_recipe
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
+
+
+def _runs(folder: Path) -> list[dict[str, Any]]:
+    path = folder / "out/some/runs.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def _wait_for(num: int, folder: Path, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + 240
+    while len(_runs(folder)) < num:
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.5)
+
+
+def test_schedule_fires_twice_does_the_right_thing_and_leaves_nobody_behind(tmp_path: Path) -> None:
+    folder, log = make_checkout(tmp_path / "checkout"), tmp_path / "serve.log"
+    set_recipe(folder)
+    done = repro(folder, "ingest", "label", "mixing", "invert", "observe", "boundary")
+    assert done.returncode == 0, done.stderr
+    arrive(folder, 3)
+    command = [sys.executable, "-m", "flows.cli", "serve", "--every", "25", "--port", str(server.free_port())]
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, cwd=folder, env=environment(), stdout=output, stderr=subprocess.STDOUT)
+    _wait_for(1, folder, process, log)
+    second = boundaryflow(folder, "serve", "--every", "60")
+    assert second.returncode == 2
+    assert "is served already" in second.stderr
+    arrive(folder, 2, seed=1)
+    _wait_for(3, folder, process, log)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=120) == 130, log.read_text()
+    deadline = time.monotonic() + 30
+    while processes_in(folder) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert processes_in(folder) == []
+    counts = [run["counts"] for run in _runs(folder)]
+    assert counts[0] == {"listed": 3, "new": 3, "delivered": 3}
+    assert {"listed": 5, "new": 2, "delivered": 2} in counts
+    assert all(run["state"] == "completed" for run in _runs(folder))
+    assert "Traceback" not in log.read_text()
+    assert len(list((folder / "out/some").rglob("*.png"))) == 10
