@@ -13,12 +13,14 @@ import urllib.request
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from boundaryflow.errors import PipelineError
 from flows import processes
 from flows.environment import LOG_FOLDER
 
 _STARTUP_S = 300.0
+_ENTERED: list[Any] = []
 
 
 def connect(root: Path, note: Callable[[str], None]) -> None:
@@ -43,7 +45,9 @@ def connect(root: Path, note: Callable[[str], None]) -> None:
         return
     note("starting a Prefect server for this run (5 to 15 s; a running one, named by PREFECT_API_URL, saves it)")
     url = start(root, free_port(), "--no-ui", "--no-services", meanwhile=lambda: import_module("flows.pipeline"))
-    temporary_settings({PREFECT_API_URL: url}).__enter__()
+    settings = temporary_settings({PREFECT_API_URL: url})
+    settings.__enter__()
+    _ENTERED.append(settings)  # one that nobody holds is left at once, and then Prefect starts a server of its own
 
 
 def start(root: Path, port: int, *options: str, meanwhile: Callable[[], object] = lambda: None) -> str:

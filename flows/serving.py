@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import signal
 import sys
@@ -116,6 +117,8 @@ def _serve(recipes: Sequence[str], schedule: Schedule) -> None:
     _bury_dead_runs(recipes)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell started it with `&`
     warnings.filterwarnings("ignore", message="coroutine 'Runner.astop' was never awaited", category=RuntimeWarning)
+    # On SIGTERM Prefect ends the process from within its event loop, of which asyncio complains at length.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     serve(*deployments, limit=1, pause_on_shutdown=True, print_starting_message=False)
 
 

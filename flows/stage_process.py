@@ -142,7 +142,7 @@ def push(root: Path) -> None:
         processes.stop(process)
     if code:
         said = [line for line in output.splitlines() if line.strip()]
-        reason = said[0].removeprefix("ERROR: ").partition(" Having any troubles?")[0] if said else f"exit status {code}"
+        reason = said[0].removeprefix("ERROR: ").partition(" Having any troubles?")[0] if said else f"status {code}"
         raise PipelineError(f"dvc push: {reason}; the run itself is done, `dvc push` sends it again")
 
 

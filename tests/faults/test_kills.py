@@ -120,7 +120,7 @@ def test_flow_stopped_at_a_random_moment(
     process = subprocess.Popen(
         command, cwd=folder, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    time.sleep(rng.uniform(12, 35))
+    time.sleep(rng.uniform(3, 25))
     process.send_signal(sent)
     process.wait(timeout=120)
     deadline = time.monotonic() + 20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pwd
 import signal
@@ -170,6 +171,17 @@ def test_no_telemetry_unless_asked_for(tmp_path: Path, monkeypatch: pytest.Monke
     finally:
         os.environ.clear()
         os.environ.update(before)
+
+
+def test_own_server_stays_the_one_that_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    monkeypatch.setattr(server, "start", lambda *_, **__: "http://127.0.0.1:9/api")
+    with temporary_settings(restore_defaults={PREFECT_API_URL}):
+        server.connect(tmp_path, lambda _: None)
+        gc.collect()
+        assert PREFECT_API_URL.value() == "http://127.0.0.1:9/api"
+        server._ENTERED.pop().__exit__(None, None, None)
 
 
 def test_server_that_is_not_there_is_one_line() -> None:
