@@ -1,0 +1,111 @@
+"""Recipes from the command line and on a schedule: what is refused, what is recorded, how it is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from boundaryflow.errors import ParamsError, PipelineError
+from flows import record, serving
+from flows.cli import cli
+from flows.locks import FlowBusyError, flow_lock
+from tests.stages.small_project import write_project
+from tests.stages.test_bulk_edit import set_recipe
+
+_TOLD: dict[str, Any] = {
+    "state": "completed",
+    "error": "",
+    "recipe": "some",
+    "recipe_hash": "abc",
+    "inbox": "in",
+    "outbox": "out",
+    "started": "2026-11-25T02:00:00+00:00",
+    "seconds": 42.0,
+    "commit": "0123456789abcdef",
+    "changed": True,
+    "model": "net",
+    "model_sha256": "f" * 64,
+    "counts": {"listed": 12, "new": 3, "delivered": 2, "bad": 1},
+    "pictures": {"hats": 2},
+    "failures": [{"file": f"{n}.jpg", "status": "bad", "reason": "not an image | at all"} for n in range(25)],
+}
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = write_project(tmp_path / "checkout")
+    (folder / "dvc.yaml").write_text("stages: {}\n")
+    set_recipe(folder)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def test_record_is_told_in_a_line_in_a_table_and_in_full() -> None:
+    assert record.in_a_line(_TOLD) == "12 files, 3 new, 2 delivered, 1 bad, 2 pictures in 42 s"
+    assert {"what": "pictures", "of": "hats", "number": 2} in record.rows(_TOLD)
+    text = record.markdown(_TOLD)
+    assert "| commit | 0123456789ab and changes that are not committed |" in text
+    assert "| 0.jpg | bad | not an image / at all |" in text
+    assert "and 5 more, in runs.jsonl of the outbox" in text
+    balanced = {
+        "wanted": {"a": 3, "b": 4},
+        "added": {"a": 3, "b": 2},
+        "phi": {"before": 0.9, "after": 0.01},
+        "seconds": 5,
+    }
+    assert record.in_a_line(balanced) == "5 of 7 edits added, correlation 0.90 to 0.01 in 5.0 s"
+
+
+@pytest.mark.usefixtures("checkout")
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["bulk-edit", "sone"], "params.yaml: bulk_edit has no recipe 'sone', did you mean 'some'?"),
+        (["augment", "hats"], "params.yaml: augment has no recipe 'hats'; add one or choose another"),
+        (["serve", "--cron", "often"], "--cron 'often': must be five fields"),
+        (["serve", "--cron", "0 2 * * *", "--timezone", "Mars/Base"], "--timezone Mars/Base: no such time zone"),
+        (["serve", "sone", "--every", "60"], "bulk_edit has no recipe 'sone'"),
+        (["run", "--dask", "host:8786"], "--dask host:8786: is no address of a Dask scheduler"),
+    ],
+    ids=["recipe", "augment", "cron", "timezone", "served recipe", "dask"],
+)
+def test_mistake_is_one_line_and_status_two(words: list[str], line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    monkeypatch.setattr("flows.server.check", lambda _url: None)
+    result = CliRunner().invoke(cli, words)
+    assert result.exit_code == 2, result.output
+    assert line in result.stderr
+    assert len([text for text in result.stderr.splitlines() if "Error" in text]) == 1
+
+
+def test_serve_wants_one_way_to_say_when() -> None:
+    for words in ([], ["--cron", "0 2 * * *", "--every", "60"]):
+        assert CliRunner().invoke(cli, ["serve", *words]).exit_code == 2
+
+
+def test_recipe_beside_another_run_is_refused_before_anything_starts(checkout: Path) -> None:
+    from flows.run import execute_recipe
+
+    with flow_lock(checkout), pytest.raises(FlowBusyError, match="another boundaryflow run is at work here"):
+        execute_recipe(checkout, "bulk_edit", "some", {"wait_s": 0}, quiet=True)
+
+
+def test_lock_is_waited_for_only_so_long(tmp_path: Path) -> None:
+    notes: list[str] = []
+    with flow_lock(tmp_path), pytest.raises(FlowBusyError), flow_lock(tmp_path, wait_s=0.2, note=notes.append):
+        pass
+    assert len(notes) == 1
+    assert notes[0].startswith("waiting for another run to end (process ")
+
+
+def test_checkout_is_served_once_and_not_without_a_recipe(checkout: Path) -> None:
+    with serving._serve_lock(checkout), pytest.raises(PipelineError, match="is served already"):
+        with serving._serve_lock(checkout):
+            pass
+    (checkout / "params.yaml").write_text((checkout / "params.yaml").read_text().replace("bulk_edit:", "augment:"))
+    write_project(checkout)
+    with pytest.raises(ParamsError, match="bulk_edit has no recipe; add one"):
+        serving._chosen(checkout, [])
