@@ -102,9 +102,9 @@ def test_lock_is_waited_for_only_so_long(tmp_path: Path) -> None:
 
 
 def test_checkout_is_served_once_and_not_without_a_recipe(checkout: Path) -> None:
-    with serving._serve_lock(checkout), pytest.raises(PipelineError, match="is served already"):
-        with serving._serve_lock(checkout):
-            pass
+    second = serving._serve_lock(checkout)
+    with serving._serve_lock(checkout), pytest.raises(PipelineError, match="is served already"), second:
+        pass
     (checkout / "params.yaml").write_text((checkout / "params.yaml").read_text().replace("bulk_edit:", "augment:"))
     write_project(checkout)
     with pytest.raises(ParamsError, match="bulk_edit has no recipe; add one"):
