@@ -68,6 +68,12 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
+def uses_gpu() -> bool:
+    """Whether stages on this machine run their networks on a GPU, as far as can be told without loading torch."""
+    device = os.environ.get("BOUNDARYFLOW_DEVICE", "auto")
+    return device.startswith("cuda") or (device == "auto" and Path("/dev/nvidia0").exists())
+
+
 def prepare(root: Path) -> None:
     """Set what Prefect and DVC read from the environment; call before either is imported.
 

@@ -35,6 +35,8 @@ from flows.progress import Board, Outcome, Progress
 
 _MAX_STAGES_AT_ONCE = 64
 _ARTIFACT_EVERY_S = 5.0
+ON_GPU = {"label", "mixing", "invert", "observe", "edit", "evaluate"}
+"""Stages that run networks."""
 
 
 def _is_worth_retrying(_task: Any, run: Any, state: State[Any]) -> bool:
@@ -220,7 +222,7 @@ def _run_steps(steps: Sequence[Step], forced: set[str], root: str, board: Board,
                 continue
             blocker = next((name for name in step.upstream if not board.outcomes[name].is_good), "")
             has_work = (step.is_dirty or step.name in forced) and not blocker
-            if has_work and len(busy) >= limit:
+            if has_work and (len(busy) >= limit or _waits_for_a_gpu(step.name, busy)):
                 continue
             waiting.remove(step)
             # A blocked stage is submitted too: Prefect records it as not ready.
@@ -242,6 +244,12 @@ def _run_steps(steps: Sequence[Step], forced: set[str], root: str, board: Board,
             busy.discard(name)
     for future in futures.values():
         future.wait()
+
+
+def _waits_for_a_gpu(name: str, busy: set[str]) -> bool:
+    """Whether the GPU that a stage needs has another stage's shard on it: it serves one at a time."""
+    on_gpu = [other for other in busy if other.partition("@")[0] in ON_GPU]
+    return name.partition("@")[0] in ON_GPU and environment.uses_gpu() and len(on_gpu) > 0
 
 
 def _account_for(name: str, future: PrefectFuture[Any], board: Board) -> None:

@@ -95,8 +95,15 @@ def test_stage_that_was_killed_gets_half_the_batch_size(toy: Path) -> None:
     assert (toy / "halvings.txt").read_text().split() == ["0", "1", "2"]
 
 
-def test_independent_stages_run_side_by_side(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("device", "most"), [("cpu", 2), ("cuda", 1)])
+def test_independent_stages_run_side_by_side_but_not_on_one_gpu(
+    toy: Path, monkeypatch: pytest.MonkeyPatch, device: str, most: int
+) -> None:
+    from flows import pipeline
+
     monkeypatch.setenv("BOUNDARYFLOW_PARALLEL", "2")
+    monkeypatch.setenv("BOUNDARYFLOW_DEVICE", device)
+    monkeypatch.setattr(pipeline, "ON_GPU", {"second", "side"})
     (toy / "control/second").write_text("sleep 1.5")
     (toy / "control/side").write_text("sleep 1.5")
     board = Board(toy)
@@ -109,10 +116,8 @@ def test_independent_stages_run_side_by_side(toy: Path, monkeypatch: pytest.Monk
 
     board.started = count  # type: ignore[method-assign]
     progress.use(board)
-    from flows import pipeline
-
     pipeline.call(toy, (), ("second", "side"), force=False, push=False)
-    assert at_once == [1, 1, 2]
+    assert at_once == [1, 1, most]
 
 
 def test_push_without_a_remote_is_refused_with_it_sends(toy: Path, tmp_path: Path) -> None:
