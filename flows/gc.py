@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import time
 from collections.abc import Sequence
@@ -61,6 +62,7 @@ def collect(root: Path, *, keep: Keep = "branches", inactive: bool = False) -> l
         PipelineError: DVC cannot be asked, or a run is at work.
     """
     environment.prepare(root)
+    logging.getLogger("dvc").setLevel(logging.ERROR)  # it warns of every output that a branch has no version of
     with locks.flow_lock(root):
         found = [*_folders(root, inactive=inactive), *_leftovers(root), _cache(root, keep)]
     return [garbage for garbage in found if garbage.paths]
