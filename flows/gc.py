@@ -62,7 +62,6 @@ def collect(root: Path, *, keep: Keep = "branches", inactive: bool = False) -> l
         PipelineError: DVC cannot be asked, or a run is at work.
     """
     environment.prepare(root)
-    logging.getLogger("dvc").setLevel(logging.ERROR)  # it warns of every output that a branch has no version of
     with locks.flow_lock(root):
         found = [*_folders(root, inactive=inactive), *_leftovers(root), _cache(root, keep)]
     return [garbage for garbage in found if garbage.paths]
@@ -83,6 +82,7 @@ def remove(root: Path, garbage: Sequence[Garbage], *, keep: Keep = "branches") -
                 path.unlink(missing_ok=True)
         if any(item.is_cache for item in garbage):
             with open_repo(root) as repo:
+                _quieten()
                 repo.gc(workspace=True, force=True, **_scope(repo, keep))
     return before - sum(size_of(path) for item in garbage for path in item.paths if path.exists())
 
@@ -131,6 +131,7 @@ def _cache(root: Path, keep: Keep) -> Garbage:
     }
     paths: list[Path] = []
     with open_repo(root) as repo, repo.lock:
+        _quieten()
         used: set[str] = set()
         for infos in repo.used_objs(force=True, **_scope(repo, keep)).values():
             used |= {info.value for info in infos}
@@ -141,6 +142,11 @@ def _cache(root: Path, keep: Keep) -> Garbage:
                 paths += [Path(store.oid_to_path(oid)) for oid in store.all() if oid not in used]
     what = f"{len(paths)} objects in DVC's cache that {nobody[keep]}"
     return Garbage(what, tuple(paths), sum(size_of(path) for path in paths), is_cache=True)
+
+
+def _quieten() -> None:
+    """DVC, once it is loaded, warns of every output that a branch has no version of."""
+    logging.getLogger("dvc").setLevel(logging.ERROR)
 
 
 def _scope(repo: Any, keep: Keep) -> dict[str, Any]:
