@@ -9,6 +9,8 @@ from boundaryflow.errors import ParamsError, PipelineError
 
 STATE_FOLDER = Path(".dvc/tmp/boundaryflow")
 LOG_FOLDER = STATE_FOLDER / "logs"
+LONG_WAIT_S = 7 * 24 * 3600.0
+"""How long a run that may wait for another one waits."""
 
 # Prefect writes what it has to say into a file and to its server; the terminal belongs to the progress display.
 _PREFECT_LOGGING = """\

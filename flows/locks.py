@@ -65,6 +65,21 @@ def _lock(file: IO[str]) -> bool:
     return True
 
 
+@contextmanager
+def serve_lock(root: Path) -> Generator[None]:
+    """Hold the right to serve a checkout.
+
+    Raises:
+        PipelineError: Another process serves it.
+    """
+    path = root / STATE_FOLDER / "serve.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        if not _lock(file):
+            raise PipelineError(f"{root}: is served already; stop that `boundaryflow serve` first")
+        yield
+
+
 def flow_holder(root: Path) -> str | None:
     """Who holds the flow lock (`process 12, since ...`), or None when nobody does."""
     path = root / STATE_FOLDER / "flow.lock"

@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import queue
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -197,13 +198,21 @@ def call(
         PipelineError: The run could not begin, or not be pushed.
         KeyboardInterrupt: It was interrupted, terminated or cancelled; no child is left.
     """
+    with stopped_like_a_command():
+        try:
+            run_graph(str(root), list(datasets), list(stages), force, pull, push)
+        except FailedRun:
+            if all(outcome.is_good for outcome in progress.current(root).outcomes.values()):
+                raise
+
+
+@contextmanager
+def stopped_like_a_command() -> Generator[None]:
+    """Make a flow's way of being stopped a KeyboardInterrupt, and see to it that no child is left."""
     try:
-        run_graph(str(root), list(datasets), list(stages), force, pull, push)
+        yield
     except (TerminationSignal, CancelledRun):
         raise KeyboardInterrupt from None
-    except FailedRun:
-        if all(outcome.is_good for outcome in progress.current(root).outcomes.values()):
-            raise
     finally:
         processes.stop_all()
 
@@ -248,8 +257,8 @@ def _run_steps(steps: Sequence[Step], forced: set[str], root: str, board: Board,
 
 def _waits_for_a_gpu(name: str, busy: set[str]) -> bool:
     """Whether the GPU that a stage needs has another stage's shard on it: it serves one at a time."""
-    on_gpu = [other for other in busy if other.partition("@")[0] in ON_GPU]
-    return name.partition("@")[0] in ON_GPU and environment.uses_gpu() and len(on_gpu) > 0
+    kinds = {other.partition("@")[0] for other in busy}
+    return name.partition("@")[0] in ON_GPU and bool(ON_GPU & kinds) and environment.uses_gpu()
 
 
 def _account_for(name: str, future: PrefectFuture[Any], board: Board) -> None:

@@ -15,13 +15,12 @@ from typing import Any
 from prefect import flow, task
 from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
 from prefect.client.schemas.objects import State
-from prefect.exceptions import CancelledRun, FailedRun, TerminationSignal
+from prefect.exceptions import FailedRun
 from prefect.states import Completed, Failed
 
 from boundaryflow.errors import PipelineError
 from flows import environment, locks, pipeline, processes, progress, record, stage_process
 from flows.record import Kind
-from stages.params import load_params
 
 
 @flow(name="bulk_edit", validate_parameters=False, persist_result=False)
@@ -69,7 +68,7 @@ def _run(kind: Kind, recipe: str, arguments: Sequence[str], *, wait_s: float, ro
     board = progress.current(folder)
     processes.reset()
     name = f"{kind}@{recipe}"
-    dataset = dataset_of(folder, kind, recipe)
+    dataset = record.dataset_of(folder, kind, recipe)
     with locks.flow_lock(folder, wait_s=wait_s, note=board.note):
         try:
             steps, bad = pipeline.bring_up_to_date(folder, [dataset], ["boundary"])
@@ -85,17 +84,6 @@ def _run(kind: Kind, recipe: str, arguments: Sequence[str], *, wait_s: float, ro
         if told is not None and told != before:
             _publish(folder, kind, recipe, told)
     return Completed(message=record.in_a_line(told)) if state.is_completed() and told else Failed(message=state.message)
-
-
-def dataset_of(root: Path, kind: Kind, recipe: str) -> str:
-    """The data set that a recipe uses, which must be among those that `boundaryflow run` keeps up to date.
-
-    Raises:
-        ParamsError: There is no such recipe, or params.yaml is wrong.
-    """
-    params = load_params(root)
-    found = params.bulk_edit_recipe(recipe) if kind == "bulk_edit" else params.augment_recipe(recipe)
-    return found.dataset
 
 
 @task(**pipeline.PROCESS_TASK)
@@ -121,15 +109,12 @@ def call(kind: Kind, recipe: str, root: Path, **options: Any) -> None:
         KeyboardInterrupt: It was interrupted, terminated or cancelled; no child is left.
     """
     run: Any = bulk_edit if kind == "bulk_edit" else augment
-    try:
-        run(recipe, root=str(root), **options)
-    except (TerminationSignal, CancelledRun):
-        raise KeyboardInterrupt from None
-    except FailedRun as error:
-        if all(outcome.is_good for outcome in progress.current(root).outcomes.values()):
-            raise PipelineError(str(error)) from None
-    finally:
-        processes.stop_all()
+    with pipeline.stopped_like_a_command():
+        try:
+            run(recipe, root=str(root), **options)
+        except FailedRun as error:
+            if all(outcome.is_good for outcome in progress.current(root).outcomes.values()):
+                raise PipelineError(str(error)) from None
 
 
 def _publish(root: Path, kind: Kind, recipe: str, told: dict[str, Any]) -> None:

@@ -21,6 +21,19 @@ def folder(root: Path, kind: str, recipe: str) -> Path:
     return root / "data" / kind / recipe
 
 
+def dataset_of(root: Path, kind: Kind, recipe: str) -> str:
+    """The data set that a recipe uses, which must be among those that `boundaryflow run` keeps up to date.
+
+    Raises:
+        ParamsError: There is no such recipe, or params.yaml is wrong.
+    """
+    from stages.params import load_params
+
+    params = load_params(root)
+    found = params.bulk_edit_recipe(recipe) if kind == "bulk_edit" else params.augment_recipe(recipe)
+    return found.dataset
+
+
 def last(root: Path, kind: str, recipe: str) -> dict[str, Any] | None:
     """The record of the last run, None where there is none."""
     try:

@@ -78,16 +78,11 @@ def execute_recipe(
     environment.prepare(root)
 
     def work() -> int:
-        from stages.params import load_params
-
-        params = load_params(root)
-        _ = params.bulk_edit_recipe(recipe) if kind == "bulk_edit" else params.augment_recipe(recipe)
+        record.dataset_of(root, kind, recipe)  # a recipe that is not there is told of at once
         if not options.get("wait_s"):
             with locks.flow_lock(root):
                 pass  # refused now, and not after the seconds that a server takes
-        board = _board_for_output(root, quiet=quiet, verbose=verbose)
-        progress.use(board)
-        with board:
+        with _board_for_output(root, quiet=quiet, verbose=verbose) as board:
             _connect(root, board)
             from flows import recipes
 
@@ -127,9 +122,7 @@ def _execute(
             )
     if not options["force"] and not os.environ.get("PREFECT_API_URL") and not any(step.is_dirty for step in steps):
         return _nothing_to_do(root, steps, push=options["push"], quiet=quiet)
-    board = _board_for_output(root, quiet=quiet, verbose=verbose)
-    progress.use(board)
-    with board:
+    with _board_for_output(root, quiet=quiet, verbose=verbose) as board:
         board.begin(steps)
         _connect(root, board)
         from flows import pipeline
@@ -139,14 +132,18 @@ def _execute(
 
 
 def _board_for_output(root: Path, *, quiet: bool, verbose: bool) -> Board:
-    """The display that suits where the output goes."""
+    """The display that suits where the output goes, in use from now on."""
+    board: Board
     if quiet:
-        return Board(root)
-    if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
+        board = Board(root)
+    elif sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
         from flows.live import LiveBoard
 
-        return LiveBoard(root, verbose=verbose)
-    return LogBoard(root, verbose=verbose)
+        board = LiveBoard(root, verbose=verbose)
+    else:
+        board = LogBoard(root, verbose=verbose)
+    progress.use(board)
+    return board
 
 
 def _nothing_to_do(root: Path, steps: Sequence[Step], *, push: bool, quiet: bool) -> int:

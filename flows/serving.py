@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import signal
 import sys
 import warnings
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
-from boundaryflow.errors import ParamsError, PipelineError
-from flows import environment, processes, server
+from boundaryflow.errors import ParamsError
+from flows import environment, locks, processes, server
 
 if TYPE_CHECKING:
     from prefect.schedules import Schedule
-
-_WAIT_S = 7 * 24 * 3600.0
 
 
 def serve_recipes(
@@ -47,7 +43,7 @@ def serve_recipes(
     """
     environment.prepare(root)
     chosen = _chosen(root, recipes)
-    with _serve_lock(root):
+    with locks.serve_lock(root):
         url = os.environ.get("PREFECT_API_URL")
         if url:
             server.check(url)
@@ -108,7 +104,7 @@ def _serve(recipes: Sequence[str], schedule: Schedule) -> None:
         make(
             name=name,
             schedule=schedule,
-            parameters={"recipe": name, "wait_s": _WAIT_S},
+            parameters={"recipe": name, "wait_s": environment.LONG_WAIT_S},
             description=f"Edit what arrived for recipe {name}, and deliver it",
             entrypoint_type=EntrypointType.MODULE_PATH,
         )
@@ -146,18 +142,6 @@ def _bury_dead_runs(recipes: Sequence[str]) -> None:
         )
         for run in runs:
             client.set_flow_run_state(run.id, Crashed(message="the process that served it ended"), force=True)
-
-
-@contextmanager
-def _serve_lock(root: Path) -> Generator[None]:
-    path = root / environment.STATE_FOLDER / "serve.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise PipelineError(f"{root}: is served already; stop that `boundaryflow serve` first") from None
-        yield
 
 
 def _say(text: str) -> None:

@@ -182,11 +182,11 @@ def _record(root: Path) -> dict[str, Any]:
 
 
 def _from_record(root: Path) -> tuple[StageStatus, ...]:
-    record = _record(root)
-    states = {str(name): "waiting" for name in record.get("planned", [])}
-    states |= {str(name): str(state) for name, state in record.get("finished", {}).items()}
-    states |= {str(name): "running" for name in record.get("running", [])}
-    reasons: dict[str, str] = {**record.get("progress", {}), **record.get("errors", {})}
+    run = _record(root)
+    states = {str(name): "waiting" for name in run.get("planned", [])}
+    states |= {str(name): str(state) for name, state in run.get("finished", {}).items()}
+    states |= {str(name): "running" for name in run.get("running", [])}
+    reasons: dict[str, str] = {**run.get("progress", {}), **run.get("errors", {})}
     outs = {name: (f"data/{name.replace('@', '/')}",) for name in states}
     return tuple(_stage_status(root, name, outs[name], state, reasons.get(name, "")) for name, state in states.items())
 

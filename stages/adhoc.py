@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from boundaryflow.boundary import Boundaries, Boundary, load_boundaries
-from boundaryflow.boundary.hyperplane import Space
+from boundaryflow.boundary.hyperplane import Space, most_telling
 from boundaryflow.diffusion import EpsModel, Inversion, ddim_step, denoise, timestep_path
 from boundaryflow.errors import BoundaryError, ManifestError
 from boundaryflow.files import write_bytes
@@ -210,8 +210,7 @@ class _GuidedSampler(_Sampler):
         """[B,A] which images have which attribute, by the plane that tells it best."""
         seen: list[tuple[Boundary, Tensor]] = []
         for of_attribute in self.boundaries:
-            planes = of_attribute.along_path(self.settings.timesteps, self.model.sha256)
-            best = max(planes, key=lambda plane: (plane.calibration.auc, -plane.t))
+            best = most_telling(of_attribute.along_path(self.settings.timesteps, self.model.sha256))
             seen.append((best, bottlenecks(self.model, x_0, ids, best.t, self.seed)))
         return _sides(seen, len(x_0))
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from boundaryflow.editing.balance import Group
 from boundaryflow.rng import item_seed
 from boundaryflow.storage.shards import ShardJob, fingerprint, load_items
-from stages.batch import EditPlan, open_batch_editor, reached
+from stages.batch import EditPlan, open_batch_editor, reached, weakest
 from stages.code import code_hash
 from stages.process import own_folder
 from stages.sharding import items_there, run_sharded
@@ -158,11 +158,8 @@ class Augmenter:
         for attribute, has in zip(self._attributes, group, strict=True):
             if attribute != route.attribute:
                 stays &= (seen[:, self._seen.index(attribute)] > 0.5) == has
-        strengths = self._strengths
-        for k in sorted(range(len(strengths)), key=lambda k: abs(strengths[k])):
-            if strengths[k] != 0 and stays[k] and sure[k] >= self._min_probability:
-                return Good(item, route, strengths[k], k, float(sure[k]))
-        return None
+        k = weakest(self._strengths, (stays & (sure >= self._min_probability)).tolist())
+        return None if k is None else Good(item, route, self._strengths[k], k, float(sure[k]))
 
     def pictures(self, edits: Sequence[Good]) -> list[Tensor]:
         """[C,H,W] uint8 pixels of good edits."""

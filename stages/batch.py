@@ -40,7 +40,7 @@ class EditPlan:
 
     Attributes:
         recipe: Stands for all that a result depends on, but the picture and what is asked of it.
-        context: The same as plain values, for `edit_pictures`, here or on another machine.
+        context: The same as plain values, for `open_batch_editor`, here or on another machine.
         boundaries: Attribute to a hash of its planes.
         model_sha256: Of the frozen model.
         by: Attribute to who judges it: judges, clip or planes.
@@ -85,7 +85,6 @@ def plan_edits(
     run_seed: int,
     edits: Mapping[str, Sequence[str]],
     strengths: Sequence[float],
-    watched: Sequence[str] = (),
 ) -> EditPlan:
     """Work out how the pictures of a data set's kind are edited with the boundaries that there are.
 
@@ -95,17 +94,15 @@ def plan_edits(
         run_seed: All noise is drawn from it, per image.
         edits: Name of each edit to the attributes it changes.
         strengths: As `edit.strengths`; they take the place of these.
-        watched: Further attributes for the labeller to look at.
 
     Raises:
         PipelineError: A boundary, the model or a judge is missing or does not fit.
     """
     model, settings = open_editor(name, dataset)
     settings = replace(settings, strengths=list(strengths))
-    attributes = sorted({attribute for targets in edits.values() for attribute in targets} | set(watched))
+    attributes = sorted({attribute for targets in edits.values() for attribute in targets})
     planes = {attribute: open_boundary(name, attribute) for attribute in attributes}
-    keeps = settings.guided["hold"] > 0 if settings.is_guided else settings.conditional and not settings.paper_mode
-    held = {boundaries.attribute: boundaries for boundaries in held_boundaries(name)} if keeps else {}
+    held = {b.attribute: b for b in held_boundaries(name)} if settings.keeps_others else {}
     spec = spec_of(dataset, attributes)
     hashes = {a: fingerprint(planes=describe(b, guided=settings.is_guided)) for a, b in {**held, **planes}.items()}
     context: dict[str, Any] = {
@@ -199,6 +196,12 @@ def reached(seen: Tensor, signs: Tensor) -> Tensor:
     """
     asked = signs[:, None]
     return torch.where(asked > 0, seen, torch.where(asked < 0, 1 - seen, torch.ones_like(seen))).amin(2)
+
+
+def weakest(strengths: Sequence[float], is_good: Sequence[bool]) -> int | None:
+    """Position of the weakest strength, other than 0, that is good; None where none is."""
+    good = [k for k, strength in enumerate(strengths) if strength != 0 and is_good[k]]
+    return min(good, key=lambda k: abs(strengths[k]), default=None)
 
 
 def open_batch_editor(context: Mapping[str, Any]) -> BatchEditor:

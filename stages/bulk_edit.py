@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,13 @@ from torch import Tensor
 from boundaryflow.storage.inbox import is_remote, list_inbox, open_inbox
 from boundaryflow.storage.outbox import Outbox, open_outbox
 from boundaryflow.storage.shards import ShardJob, fingerprint, read_shard, shard_index
-from stages.batch import EditPlan, open_batch_editor, plan_edits, reached
+from stages.batch import EditPlan, open_batch_editor, plan_edits, reached, weakest
 from stages.code import code_hash
 from stages.delivery import Delivery, Entry
 from stages.edit import TARGET_SIGNS
-from stages.judging import Spool, Verdict, judge
+from stages.judging import Spool, Verdict, judge_into
 from stages.params import DatasetParams, load_params
-from stages.process import Progress, entry, own_folder
+from stages.process import entry, own_folder
 from stages.run_record import recorded
 from stages.sharding import run_sharded
 
@@ -36,7 +36,6 @@ LOG = logging.getLogger(__name__)
 STATE = Path("data/bulk_edit")
 CODE = ("stages/bulk_edit.py", "boundaryflow/storage/images.py")
 _AT_ONCE = 2048  # files from decoding to delivery
-_DOWNLOADS = 16  # at once
 _NUM_SHOWN, _NUM_TOLD = 8, 1000
 
 
@@ -59,9 +58,9 @@ class Summary:
     items: list[str] = field(default_factory=list[str])
     shown: list[tuple[Tensor, Tensor]] = field(default_factory=list[tuple[Tensor, Tensor]])
 
-    def count(self, status: str, num: int = 1) -> None:
+    def count(self, status: str) -> None:
         """One more file with a status."""
-        self.counts[status] = self.counts.get(status, 0) + num
+        self.counts[status] = self.counts.get(status, 0) + 1
 
     def failed(self, name: str, status: str, reason: str) -> None:
         """Remember a file that was not edited."""
@@ -128,7 +127,7 @@ class Recipe:
     min_probability: float | None
     plan: EditPlan
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Stands for all that a delivered picture depends on beside the file that arrived."""
         return fingerprint(
@@ -136,21 +135,9 @@ class Recipe:
             code=code_hash(*CODE),
             plan=self.plan.recipe,
             edits={edit: dict(targets) for edit, targets in self.edits.items()},
-            geometry={**self.geometry, "background": list(self.section.ingest.background)},
+            geometry=self.section.ingest.geometry,
             min_probability=self.min_probability,
         )
-
-    @property
-    def geometry(self) -> dict[str, Any]:
-        """What `decode_image` makes of a file: what ingest makes of the data set's own."""
-        ingest = self.section.ingest
-        return {
-            "size": ingest.image_size,
-            "channels": ingest.channels,
-            "crop": ingest.crop and ingest.crop.box,
-            "fit": ingest.fit,
-            "background": tuple(ingest.background),
-        }
 
 
 def run(recipe: Recipe, inbox: str, box: Outbox, outbox: str, *, again: bool, summary: Summary) -> None:
@@ -195,7 +182,8 @@ def _edit_and_deliver(
     """Some files from decoding to delivery."""
     versions: dict[str, str] = dict(zip(files["name"], files["version"], strict=True))
     with Spool(work) as spool:
-        verdicts = _decode(recipe, inbox, files, spool)
+        raw, geometry = open_inbox(inbox, files), recipe.section.ingest.geometry
+        verdicts = judge_into(spool, raw, raw.names, {}, geometry, "decode", is_remote=is_remote(inbox))
         entries, chosen = _sort_out(verdicts, versions, edited_before, summary)
         ingest = recipe.section.ingest
         context = {
@@ -211,20 +199,6 @@ def _edit_and_deliver(
         entries.append(Entry(chosen[item], versions[chosen[item]], item, status))
         summary.count(status)
     delivery.commit(entries)
-
-
-def _decode(recipe: Recipe, inbox: str, files: pd.DataFrame, spool: Spool) -> list[Verdict]:
-    verdicts: list[Verdict] = []
-    raw = open_inbox(inbox, files)
-    threads = _DOWNLOADS if is_remote(inbox) else os.cpu_count() or 1
-    with Progress("decode", len(files), "files") as progress:
-        for verdict in judge(raw, list(raw.names), {}, recipe.geometry, threads):
-            if verdict.pixels is not None:
-                spool.add(verdict.item, verdict.pixels)
-            verdicts.append(verdict._replace(pixels=None))
-            progress.advance()
-    spool.finish()
-    return verdicts
 
 
 def _sort_out(
@@ -299,8 +273,8 @@ def _strengths_to_deliver(recipe: Recipe, sure: Sequence[float]) -> list[int]:
     """Positions of all strengths; with `min_probability` that of the weakest, not 0, that is sure enough, if any."""
     if recipe.min_probability is None:
         return list(range(len(sure)))
-    enough = [k for k, s in enumerate(recipe.strengths) if s != 0 and sure[k] >= recipe.min_probability]
-    return sorted(enough, key=lambda k: abs(recipe.strengths[k]))[:1]
+    best = weakest(recipe.strengths, [probability >= recipe.min_probability for probability in sure])
+    return [] if best is None else [best]
 
 
 def _file_name(recipe: Recipe, edit: str, strength: float, item: str) -> str:
@@ -327,7 +301,7 @@ def _about(recipe: Recipe, inbox: str, outbox: str, summary: Summary) -> dict[st
             "dataset": recipe.dataset,
             "edits": {edit: dict(targets) for edit, targets in recipe.edits.items()},
             "min_probability": recipe.min_probability,
-            "geometry": recipe.geometry,
+            "geometry": recipe.section.ingest.geometry,
             **recipe.plan.params(),
         },
     }

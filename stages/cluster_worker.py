@@ -9,16 +9,15 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from boundaryflow.errors import PipelineError
 from stages.code import code_hash
+from stages.provenance import package_versions
 
 Facts = dict[str, str]
 _ONE_AT_A_TIME = threading.Lock()
-_PACKAGES = ("boundaryflow", "torch", "numpy", "pillow", "safetensors", "scikit-learn")
 
 
 class OtherWorkerError(PipelineError):
@@ -55,7 +54,7 @@ def facts(root: str | None = None, token: str | None = None) -> Facts:
         root: Folder of the run that asks.
         token: File in it.
     """
-    found = {"code": _code(), "python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
+    found = dict(_alike())
     if root is not None and not Path(root).is_dir():
         found["folder"] = f"{root} is not there"
     elif token is not None and not Path(token).is_file():
@@ -64,8 +63,10 @@ def facts(root: str | None = None, token: str | None = None) -> Facts:
 
 
 @lru_cache(maxsize=1)
-def _code() -> str:
-    return code_hash("boundaryflow", "stages")
+def _alike() -> Facts:
+    """What stays the same as long as the process lives: asked for twice a shard."""
+    code = code_hash("boundaryflow", "stages")
+    return {"code": code, "python": platform.python_version(), **package_versions()}
 
 
 def differences(ours: Facts, theirs: Facts) -> str:

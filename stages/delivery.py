@@ -144,14 +144,11 @@ class Delivery:
 
 def png_facts(row: Mapping[str, Any]) -> dict[str, str]:
     """A row of provenance as the text chunks of a PNG file."""
-    texts = {True: "true", False: "false"}
     facts: dict[str, str] = {}
     for name, value in row.items():
         if name == "file_name":
             continue
-        if isinstance(value, bool):
-            facts[name] = texts[value]
-        elif isinstance(value, str):
+        if isinstance(value, str):
             facts[name] = value
         else:
             facts[name] = f"{value:g}" if isinstance(value, float) else json.dumps(value, sort_keys=True)

@@ -119,10 +119,10 @@ def run(
     settings = {**settings, "dtype": resolved, **of_path}
     settings["h_window"] = list(settings["h_window"])
     settings["timesteps"] = read_json(Path("data/observe") / dataset / "observe.json")["timesteps"]
-    guided = settings["method"] == "guided" and not settings["paper_mode"]
+    how = EditSettings(**settings)
+    guided = how.is_guided
     labels = read_table(Path("data/label") / dataset / "labels.parquet", schema="labels/1").set_index("item_id")
-    keeps = settings["guided"]["hold"] > 0 if guided else settings["conditional"] and not settings["paper_mode"]
-    held = [str(name) for name in labels.columns] if keeps else []
+    held = [str(name) for name in labels.columns] if how.keeps_others else []
     manifest = read_table(ingested / "manifest.parquet", schema="manifest/1")
     usable = manifest[(manifest["status"] == "ok") & (manifest["split"] == split)]
     items = sorted(usable["item_id"])[:max_images]

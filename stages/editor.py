@@ -81,6 +81,11 @@ class EditSettings:
         """Are images led along the path of noise levels?"""
         return self.method == "guided" and not self.paper_mode
 
+    @property
+    def keeps_others(self) -> bool:
+        """Does an edit need the boundaries of the attributes that it is to leave as they are?"""
+        return self.guided["hold"] > 0 if self.is_guided else self.conditional and not self.paper_mode
+
 
 @dataclass(frozen=True)
 class Source:

@@ -70,9 +70,7 @@ def fan_out(
         yield from _over_processes(workers, complete, groups, context)
     else:
         for number, group in enumerate(groups):
-            started = time.monotonic()
-            num = complete(group, context)
-            yield Done(number, num, time.monotonic() - started)
+            yield Done(number, *_timed(complete, group, context))
 
 
 def _num_workers() -> int:

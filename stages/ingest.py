@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import zlib
 from collections.abc import Mapping, Sequence
@@ -23,7 +22,7 @@ from boundaryflow.storage.remote import LISTING, RemoteFolder
 from boundaryflow.storage.shards import ShardJob, fingerprint
 from boundaryflow.storage.tables import read_json, read_table, write_json, write_table
 from stages.code import code_hash
-from stages.judging import ABOUT, Spool, Verdict, choose, item_id_of, judge
+from stages.judging import ABOUT, Spool, Verdict, choose, item_id_of, judge_into
 from stages.listing import listing_path
 from stages.params import AvatarSource, FileSplit, FolderSource, RemoteSource, Split, load_params
 from stages.process import Progress, entry, own_folder
@@ -34,7 +33,6 @@ LOG = logging.getLogger(__name__)
 CODE = ("stages/ingest.py", "stages/judging.py", "boundaryflow/avatars", "boundaryflow/storage/images.py")
 _REMOTE = "remote/1"
 _CHUNK = 50
-_DOWNLOADS = 16  # at once
 
 
 def draw_avatars(source: AvatarSource) -> list[Avatar]:
@@ -212,14 +210,7 @@ def _from_raw(
         verdicts = _known_remote(out, raw, names, known, recipe)
         there = {verdict.name for verdict in verdicts}
         new = [name for name in names if name not in there]
-        threads = _DOWNLOADS if isinstance(raw, RemoteFolder) else os.cpu_count() or 1
-        with Progress("ingest", len(new), "files") as progress:
-            for verdict in judge(raw, new, known, geometry, threads):
-                if verdict.pixels is not None:
-                    spool.add(verdict.item, verdict.pixels)
-                verdicts.append(verdict._replace(pixels=None))
-                progress.advance()
-        spool.finish()
+        verdicts += judge_into(spool, raw, new, known, geometry, "ingest", is_remote=isinstance(raw, RemoteFolder))
         verdicts += [
             Verdict(name, item_id_of(name.encode()), {}, why, was_read=False) for name, why in raw.refused.items()
         ]

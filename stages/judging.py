@@ -17,9 +17,11 @@ from boundaryflow.errors import ManifestError
 from boundaryflow.storage.archives import UnusableError
 from boundaryflow.storage.images import decode_image
 from boundaryflow.storage.raw import RawPictures
+from stages.process import Progress
 
 ABOUT = ("width_px", "height_px", "format", "mode")
 _AT_ONCE = 64  # pictures in memory
+_DOWNLOADS = 16  # at once
 
 
 class Verdict(NamedTuple):
@@ -87,6 +89,38 @@ def judge(
         for start in range(0, len(names), _AT_ONCE):
             some = names[start : start + _AT_ONCE]
             yield from pool.map(one, some, [fetch(name) if raw.is_in_order(name) else None for name in some])
+
+
+def judge_into(
+    spool: Spool,
+    raw: RawPictures,
+    names: Sequence[str],
+    known: Mapping[str, Mapping[str, Any]],
+    geometry: Mapping[str, Any],
+    stage: str,
+    *,
+    is_remote: bool,
+) -> list[Verdict]:
+    """Judge pictures, and put the pixels of those that can be used into a spool, which is readable then.
+
+    Args:
+        spool: Where pixels go.
+        raw: See `judge`.
+        names: See there.
+        known: See there.
+        geometry: See there.
+        stage: Whose progress is told.
+        is_remote: Whether pictures are downloaded: then more of them at once.
+    """
+    verdicts: list[Verdict] = []
+    with Progress(stage, len(names), "files") as progress:
+        for verdict in judge(raw, names, known, geometry, _DOWNLOADS if is_remote else os.cpu_count() or 1):
+            if verdict.pixels is not None:
+                spool.add(verdict.item, verdict.pixels)
+            verdicts.append(verdict._replace(pixels=None))
+            progress.advance()
+    spool.finish()
+    return verdicts
 
 
 def choose(names: Sequence[str], num: int | None) -> list[str]:

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from boundaryflow.boundary import Boundaries, Boundary
+from boundaryflow.boundary import Boundaries
+from boundaryflow.boundary.hyperplane import most_telling
 from boundaryflow.diffusion import EpsModel
 from boundaryflow.evaluation import Judges, load_judges
 from boundaryflow.labelling import ClipLabeller, load_clip
@@ -119,18 +120,13 @@ class Labeller:
     def _by_plane(self, boundaries: Boundaries, pixels_u8: Tensor, ids: Sequence[str]) -> Tensor:
         x_0 = to_model_range(pixels_u8, self._model.value_range)
         if boundaries.noised:
-            plane = _best(boundaries.along_path(self._timesteps, self._model.sha256))
+            plane = most_telling(boundaries.along_path(self._timesteps, self._model.sha256))
             latents = bottlenecks(self._model, x_0, ids, plane.t, self._run_seed)
         else:
-            plane = _best(list(boundaries.at_mixing_step.values()))
+            plane = most_telling(list(boundaries.at_mixing_step.values()))
             plane.check_fits(self._model.sha256, self._t_mix)
             inversion = self._editor.open(x_0, ids).inversion
             if inversion is None:
                 raise ValueError("the editor does not invert, and there is no plane between noised images")
             latents = inversion.h_mix if plane.space == "h" else inversion.x_mix
         return plane.probability(latents).cpu()
-
-
-def _best(planes: Sequence[Boundary]) -> Boundary:
-    """The plane that tells best; of equals that of the lower timestep."""
-    return max(planes, key=lambda plane: (plane.calibration.auc, -plane.t))

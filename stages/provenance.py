@@ -6,11 +6,18 @@ import os
 import platform
 import shutil
 import subprocess
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 _PACKAGES = ("boundaryflow", "torch", "numpy", "pillow", "safetensors", "scikit-learn")
+
+
+@lru_cache(maxsize=1)
+def package_versions() -> dict[str, str]:
+    """Versions of what results depend on."""
+    return {name: version(name) for name in _PACKAGES}
 
 
 def provenance(root: Path) -> dict[str, Any]:
@@ -22,7 +29,7 @@ def provenance(root: Path) -> dict[str, Any]:
     return {
         **_commit(root),
         "python": platform.python_version(),
-        "packages": {name: version(name) for name in _PACKAGES},
+        "packages": package_versions(),
         "machine": {"host": platform.node(), "cpus": os.cpu_count(), "system": platform.platform()},
     }
 

@@ -189,6 +189,11 @@ class Boundaries:
         return self.noised
 
 
+def most_telling(planes: Sequence[Boundary]) -> Boundary:
+    """The plane of the highest AUC; of equals that of the lowest timestep."""
+    return max(planes, key=lambda plane: (plane.calibration.auc, -plane.t))
+
+
 def save_boundaries(path: Path, boundaries: Boundaries) -> None:
     """Write the boundaries of one attribute as one safetensors file.
 

@@ -13,10 +13,11 @@ import tarfile
 import threading
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
-from functools import lru_cache
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache, partial
 from pathlib import Path, PurePath, PurePosixPath
-from typing import IO, Any, NamedTuple, NoReturn
+from typing import IO, Any, NamedTuple
 
 import lmdb
 
@@ -97,19 +98,12 @@ class ZipPictures:
 
     def read(self, key: Any) -> bytes:
         archive, lock = self._open()
-        try:
-            with lock:
-                return archive.read(str(key))
-        except _DAMAGED as error:
-            raise_if_disk(error)
-            raise UnusableError(f"damaged in its archive ({_line(error)})") from None
+        with _damage_as(_unusable), lock:
+            return archive.read(str(key))
 
     def _open(self) -> tuple[zipfile.ZipFile, threading.Lock]:
-        try:
+        with _damage_as(partial(_refusal, self.path)):
             return _zip_file(self.path, *_version(self.path))
-        except _DAMAGED as error:
-            raise_if_disk(error)
-            _refuse(self.path, error)
 
 
 class TarPictures:
@@ -120,11 +114,8 @@ class TarPictures:
         self.in_order = archive_suffix(path) != ".tar"
 
     def members(self) -> Iterator[Member]:
-        try:
+        with _damage_as(partial(_refusal, self.path)):
             yield from self._members()
-        except _DAMAGED as error:
-            raise_if_disk(error)
-            _refuse(self.path, error)
 
     def _members(self) -> Iterator[Member]:
         unpack = _UNPACK.get(archive_suffix(self.path))
@@ -144,7 +135,7 @@ class TarPictures:
 
     def read(self, key: Any) -> bytes:
         offset, size = key
-        try:
+        with _damage_as(_unusable):
             if not self.in_order:
                 with self.path.open("rb") as file:
                     file.seek(offset)
@@ -153,9 +144,6 @@ class TarPictures:
             with lock:
                 stream.seek(offset)
                 return stream.read(size)
-        except _DAMAGED as error:
-            raise_if_disk(error)
-            raise UnusableError(f"damaged in its archive ({_line(error)})") from None
 
 
 class LmdbPictures:
@@ -279,9 +267,23 @@ def _line(error: BaseException) -> str:
     return str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
 
 
-def _refuse(path: Path, error: BaseException) -> NoReturn:
+def _refusal(path: Path, error: BaseException) -> ManifestError:
     if isinstance(error, PermissionError):
-        raise ManifestError(f"ingest {path}: cannot be read ({_line(error)}); change its permissions") from None
-    raise ManifestError(
+        return ManifestError(f"ingest {path}: cannot be read ({_line(error)}); change its permissions")
+    return ManifestError(
         f"ingest {path}: damaged or cut off, not a whole archive ({_line(error)}); fetch it again, or take it away"
-    ) from None
+    )
+
+
+def _unusable(error: BaseException) -> UnusableError:
+    return UnusableError(f"damaged in its archive ({_line(error)})")
+
+
+@contextmanager
+def _damage_as(error_of: Callable[[BaseException], ManifestError]) -> Generator[None]:
+    """Make what reading a damaged archive ends in an error that says so; a disk that fails is no damage."""
+    try:
+        yield
+    except _DAMAGED as error:
+        raise_if_disk(error)
+        raise error_of(error) from None

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import click
 
 from boundaryflow.errors import ParamsError, PipelineError
 from flows.environment import find_root
@@ -44,3 +48,16 @@ def use_dask(address: str | None) -> None:
     if not re.fullmatch(r"(tcp|tls|ucx|ws|wss)://[^/\s]+:\d+", address):
         raise ParamsError(f"--dask {address}: is no address of a Dask scheduler, such as tcp://10.0.0.5:8786")
     os.environ["BOUNDARYFLOW_DASK"] = address
+
+
+def how_it_runs(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of every command that runs stages: where, and how much it says."""
+    for option in (
+        click.option("--verbose", is_flag=True, help="Show what the stages print."),
+        click.option("--quiet", is_flag=True, help="Print errors only."),
+        click.option(
+            "--dask", metavar="ADDRESS", help="Spread shards over this Dask cluster, such as tcp://host:8786."
+        ),
+    ):
+        command = option(command)
+    return command

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from flows.commands import enter_root, use_dask
+from flows.commands import enter_root, how_it_runs, use_dask
+from flows.environment import LONG_WAIT_S
 
-_WAIT_S = 7 * 24 * 3600.0
+if TYPE_CHECKING:
+    from flows.record import Kind
+
+_waits = click.option("--wait", is_flag=True, help="Wait for another run in this checkout to end.")
 
 
 def _absolute(address: str | None) -> str | None:
     """A folder as it is meant where the command is given; the command itself changes into the checkout."""
     return address if address is None or "://" in address else str(Path(address).resolve())
+
+
+def _run(kind: Kind, recipe: str, options: Mapping[str, Any], dask: str | None, *, quiet: bool, verbose: bool) -> int:
+    root = enter_root()
+    use_dask(dask)
+    from flows.run import execute_recipe
+
+    return execute_recipe(root, kind, recipe, options, quiet=quiet, verbose=verbose)
 
 
 @click.command(
@@ -28,10 +42,8 @@ Examples:
 @click.option("--inbox", metavar="FOLDER_OR_URL", help="Another inbox than the recipe's.")
 @click.option("--outbox", metavar="FOLDER_OR_URL", help="Another outbox than the recipe's.")
 @click.option("--again", is_flag=True, help="Also do what another version of the recipe did before.")
-@click.option("--wait", is_flag=True, help="Wait for another run in this checkout to end.")
-@click.option("--dask", metavar="ADDRESS", help="Spread shards over this Dask cluster, such as tcp://host:8786.")
-@click.option("--quiet", is_flag=True, help="Print errors only.")
-@click.option("--verbose", is_flag=True, help="Show what the stages print.")
+@_waits
+@how_it_runs
 @click.pass_context
 def bulk_edit(
     ctx: click.Context,
@@ -48,12 +60,8 @@ def bulk_edit(
 
     RECIPE is an entry of bulk_edit in params.yaml: which edits, how strong, from where, to where.
     """
-    options = {"inbox": _absolute(inbox), "outbox": _absolute(outbox), "again": again, "wait_s": _WAIT_S * wait}
-    root = enter_root()
-    use_dask(dask)
-    from flows.run import execute_recipe
-
-    ctx.exit(execute_recipe(root, "bulk_edit", recipe, options, quiet=quiet, verbose=verbose))
+    options = {"inbox": _absolute(inbox), "outbox": _absolute(outbox), "again": again, "wait_s": LONG_WAIT_S * wait}
+    ctx.exit(_run("bulk_edit", recipe, options, dask, quiet=quiet, verbose=verbose))
 
 
 @click.command(
@@ -64,10 +72,8 @@ Examples:
 )
 @click.argument("recipe")
 @click.option("--out", metavar="DIR", help="Another folder than the recipe's.")
-@click.option("--wait", is_flag=True, help="Wait for another run in this checkout to end.")
-@click.option("--dask", metavar="ADDRESS", help="Spread shards over this Dask cluster, such as tcp://host:8786.")
-@click.option("--quiet", is_flag=True, help="Print errors only.")
-@click.option("--verbose", is_flag=True, help="Show what the stages print.")
+@_waits
+@how_it_runs
 @click.pass_context
 def augment(
     ctx: click.Context, recipe: str, out: str | None, wait: bool, dask: str | None, quiet: bool, verbose: bool
@@ -76,12 +82,8 @@ def augment(
 
     RECIPE is an entry of augment in params.yaml: which balance, and what counts as a good edit.
     """
-    options = {"out": _absolute(out), "wait_s": _WAIT_S * wait}
-    root = enter_root()
-    use_dask(dask)
-    from flows.run import execute_recipe
-
-    ctx.exit(execute_recipe(root, "augment", recipe, options, quiet=quiet, verbose=verbose))
+    options = {"out": _absolute(out), "wait_s": LONG_WAIT_S * wait}
+    ctx.exit(_run("augment", recipe, options, dask, quiet=quiet, verbose=verbose))
 
 
 @click.command(

@@ -12,7 +12,7 @@ import click
 
 from boundaryflow.errors import PipelineError
 from boundaryflow.files import write_bytes
-from flows.commands import enter_root, use_dask
+from flows.commands import enter_root, how_it_runs, use_dask
 from flows.environment import num_parallel, prepare
 
 if TYPE_CHECKING:
@@ -34,9 +34,7 @@ Examples:
 @click.option("--force", is_flag=True, help="Run stages that are up to date, too; finished shards are kept.")
 @click.option("--pull", is_flag=True, help="Fetch what DVC's default remote has instead of computing it.")
 @click.option("--push", is_flag=True, help="Then send the outputs to DVC's default remote.")
-@click.option("--dask", metavar="ADDRESS", help="Spread shards over this Dask cluster, such as tcp://host:8786.")
-@click.option("--quiet", is_flag=True, help="Print errors only.")
-@click.option("--verbose", is_flag=True, help="Show what the stages print.")
+@how_it_runs
 @click.pass_context
 def run(
     ctx: click.Context,

@@ -106,6 +106,17 @@ class IngestParams(Section):
     shard_size: int = Field(ge=1)
     max_failed_items: int = Field(ge=0)
 
+    @property
+    def geometry(self) -> dict[str, Any]:
+        """What `decode_image` makes of a picture."""
+        return {
+            "size": self.image_size,
+            "channels": self.channels,
+            "crop": self.crop and self.crop.box,
+            "fit": self.fit,
+            "background": self.background,
+        }
+
 
 class CsvSource(Section):
     """A table with a row per image: CSV, TSV, Parquet or JSON lines; its path, or a pattern, within data/raw/NAME."""

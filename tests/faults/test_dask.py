@@ -47,6 +47,21 @@ def slow_code(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture
+def code(tmp_path: Path) -> Path:
+    """Code that is slow enough to be killed at."""
+    return slow_code(tmp_path)
+
+
+@pytest.fixture
+def undisturbed(code: Path, emptied: Path, tmp_path: Path) -> dict[str, bytes]:
+    """What a local run of this code leaves."""
+    copy = Path(shutil.copytree(emptied, tmp_path / "undisturbed"))
+    env = {**environment(), "PYTHONPATH": str(code)}
+    subprocess.run(command(STAGE), cwd=copy, env=env, check=True, stderr=subprocess.DEVNULL)
+    return content(copy / "data" / STAGE)
+
+
 def start(folder: Path, cluster: Cluster, code: Path) -> subprocess.Popen[bytes]:
     env = {**environment(BOUNDARYFLOW_DASK=cluster.address), "PYTHONPATH": str(code)}
     with (folder / "client.log").open("wb") as log:
@@ -76,9 +91,9 @@ def test_two_workers_write_the_bytes_of_a_local_run_and_load_the_model_once_each
             assert cluster.log(number).count("model data/pretrained/tiny") <= 1
 
 
-def test_shards_of_a_killed_worker_are_done_elsewhere(finished: Path, emptied: Path, tmp_path: Path) -> None:
-    code = slow_code(tmp_path)
-    undisturbed = run_with(code, emptied, tmp_path)
+def test_shards_of_a_killed_worker_are_done_elsewhere(
+    emptied: Path, tmp_path: Path, code: Path, undisturbed: dict[str, bytes]
+) -> None:
     with Cluster(emptied, tmp_path / "cluster", code=code) as cluster:
         process = start(emptied, cluster, code)
         wait_for_shards(emptied, 2, process)
@@ -87,17 +102,9 @@ def test_shards_of_a_killed_worker_are_done_elsewhere(finished: Path, emptied: P
     assert content(emptied / "data" / STAGE) == undisturbed
 
 
-def run_with(code: Path, folder: Path, tmp_path: Path) -> dict[str, bytes]:
-    """What a local run of this code leaves."""
-    copy = Path(shutil.copytree(folder, tmp_path / "undisturbed"))
-    env = {**environment(), "PYTHONPATH": str(code)}
-    subprocess.run(command(STAGE), cwd=copy, env=env, check=True, stderr=subprocess.DEVNULL)
-    return content(copy / "data" / STAGE)
-
-
-def test_all_workers_killed_then_one_comes(finished: Path, emptied: Path, tmp_path: Path) -> None:
-    code = slow_code(tmp_path)
-    undisturbed = run_with(code, emptied, tmp_path)
+def test_all_workers_killed_then_one_comes(
+    emptied: Path, tmp_path: Path, code: Path, undisturbed: dict[str, bytes]
+) -> None:
     with Cluster(emptied, tmp_path / "cluster", code=code) as cluster:
         process = start(emptied, cluster, code)
         wait_for_shards(emptied, 2, process)
@@ -117,9 +124,9 @@ def test_nobody_comes_and_the_line_says_what_to_do(emptied: Path, tmp_path: Path
     assert "Traceback" not in result.stderr
 
 
-def test_killed_client_keeps_what_was_finished_and_stragglers_write_nothing(emptied: Path, tmp_path: Path) -> None:
-    code = slow_code(tmp_path)
-    undisturbed = run_with(code, emptied, tmp_path)
+def test_killed_client_keeps_what_was_finished_and_stragglers_write_nothing(
+    emptied: Path, tmp_path: Path, code: Path, undisturbed: dict[str, bytes]
+) -> None:
     with Cluster(emptied, tmp_path / "cluster", code=code) as cluster:
         process = start(emptied, cluster, code)
         wait_for_shards(emptied, 3, process)
@@ -133,8 +140,7 @@ def test_killed_client_keeps_what_was_finished_and_stragglers_write_nothing(empt
     assert content(emptied / "data" / STAGE) == undisturbed
 
 
-def test_worker_of_another_version_is_refused(finished: Path, emptied: Path, tmp_path: Path) -> None:
-    code = slow_code(tmp_path)
+def test_worker_of_another_version_is_refused(finished: Path, emptied: Path, tmp_path: Path, code: Path) -> None:
     with Cluster(emptied, tmp_path / "cluster", num_workers=1, code=code) as cluster:
         alone = run_stage(emptied, STAGE, BOUNDARYFLOW_DASK=cluster.address)
         assert alone.returncode == 2

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from boundaryflow.errors import ParamsError, PipelineError
-from flows import record, serving
+from flows import locks, record, serving
 from flows.cli import cli
 from flows.locks import FlowBusyError, flow_lock
 from tests.stages.small_project import write_project
@@ -102,8 +102,8 @@ def test_lock_is_waited_for_only_so_long(tmp_path: Path) -> None:
 
 
 def test_checkout_is_served_once_and_not_without_a_recipe(checkout: Path) -> None:
-    second = serving._serve_lock(checkout)
-    with serving._serve_lock(checkout), pytest.raises(PipelineError, match="is served already"), second:
+    second = locks.serve_lock(checkout)
+    with locks.serve_lock(checkout), pytest.raises(PipelineError, match="is served already"), second:
         pass
     (checkout / "params.yaml").write_text((checkout / "params.yaml").read_text().replace("bulk_edit:", "augment:"))
     write_project(checkout)
