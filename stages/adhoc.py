@@ -112,12 +112,13 @@ def sample_images(
     sampler = made_by(model, settings, Editor(model, settings, seed), seed, boundaries, held_boundaries(dataset))
     ids = [f"sample-{seed}-{index:05d}" for index in range(num)]
     noise = item_noise(seed, [f"sample-{index:05d}" for index in range(num)], "sample", _shape(model))
-    drawn = [sampler.draw(some) for some in noise.split(batch_size())]
-    has = torch.cat([sampler.has(x_t, some) for x_t, some in zip(drawn, _split(ids), strict=True)])
+    size = batch_size(model)
+    drawn = [sampler.draw(some) for some in noise.split(size)]
+    has = torch.cat([sampler.has(x_t, some) for x_t, some in zip(drawn, _split(ids, size), strict=True)])
     signs = directions_to_shares(has, list(attributes.values()), ids)
     pictures = [
         to_u8(sampler.finish(x_t, some, towards), model.value_range)
-        for x_t, some, towards in zip(drawn, _split(ids), signs.split(batch_size()), strict=True)
+        for x_t, some, towards in zip(drawn, _split(ids, size), signs.split(size), strict=True)
     ]
     u8 = torch.cat(pictures)
     out.mkdir(parents=True, exist_ok=True)
@@ -155,8 +156,8 @@ def _sides(seen: Sequence[tuple[Boundary, Tensor]], num: int) -> Tensor:
     return torch.stack(columns, 1) if columns else torch.zeros(num, 0, dtype=torch.bool)
 
 
-def _split(ids: list[str]) -> list[list[str]]:
-    return [ids[start : start + batch_size()] for start in range(0, len(ids), batch_size())]
+def _split(ids: list[str], size: int) -> list[list[str]]:
+    return [ids[start : start + size] for start in range(0, len(ids), size)]
 
 
 def _shape(model: EpsModel) -> tuple[int, int, int]:

@@ -158,6 +158,7 @@ class BatchEditor:
             lambda some: self._edit_chunk(
                 pixels_u8[some], ids[some], {edit: of_edit[some] for edit, of_edit in signs.items()}
             ),
+            self._net,
         )
         return {
             edit: Edited(

@@ -74,7 +74,7 @@ def run_shards(
                 {chunk[row]: to_u8(picture, net.value_range) for row, picture in zip(rows, edited, strict=True)}
             )
 
-    in_chunks(len(items), edit_some)
+    in_chunks(len(items), edit_some, net)
     return {edit: {"edited": torch.stack([done[edit][item] for item in job.missing])} for edit, job in jobs.items()}
 
 

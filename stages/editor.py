@@ -27,6 +27,7 @@ from boundaryflow.errors import BoundaryError
 from boundaryflow.evaluation import load_segmenter
 from boundaryflow.rng import item_noise
 from stages.frozen_model import device
+from stages.memory import chunk_size
 
 ALIKE = 0.25
 """An attribute whose planes lie along an edited one's by more than this cosine is the same one, and not held."""
@@ -190,7 +191,7 @@ class Editor:
             return self._guided_edit(source.noised.take(rows), boundaries, directions, held, mask)
         if source.inversion is None:
             raise ValueError("the source was opened by an editor of another method")
-        inversion = take(source.inversion, rows)
+        inversion = source.inversion.take(rows)
         scales: dict[Space, float] = {"eps": settings.eps_scale, "h": settings.h_scale}
         spaces: list[Space] = [s for s in SPACES if scales[s] != 0 or settings.paper_mode]
         if settings.conditional and not settings.paper_mode:
@@ -216,6 +217,7 @@ class Editor:
             h_window=(settings.h_window[0], settings.h_window[1]),
             eta=settings.eta,
             noise=lambda t: self._noise(source, rows, t),
+            num_together=self._num_together(len(rows)),
         )
         at = iter(edited.unbind(1))
         chosen = [back[list(rows)] if back is not None and s == 0 else next(at) for s in settings.strengths]
@@ -246,8 +248,13 @@ class Editor:
         ]
         guidance = Guidance(**settings.guided)
         return guided_edit(
-            self._model, noised, followed, directions, settings.strengths, guidance, held=others, mask=mask
-        )
+            self._model, noised, followed, directions, settings.strengths, guidance,
+            held=others, mask=mask, num_together=self._num_together(len(directions)),
+        )  # fmt: skip
+
+    def _num_together(self, num_images: int) -> int:
+        """How many strengths of so many images make up one network call."""
+        return max(1, chunk_size(self._model) // num_images)
 
     def _paper_edit(
         self,
@@ -261,25 +268,21 @@ class Editor:
             raise BoundaryError(
                 "edit: paper_mode edits one attribute at a time; split the edit, or set paper_mode: false"
             )
-        results = []
-        for strength in self._settings.strengths:
-            pictures = []
-            for position in range(len(rows)):  # the release edits one image at a time
-                pictures.append(
-                    paper_edit(
-                        self._model,
-                        inversion.x_mix[position : position + 1],
-                        inversion.h_mix[position : position + 1],
-                        self._path,
-                        normal_eps=by_space["eps"][0].normal,
-                        normal_h=by_space["h"][0].normal,
-                        distance=strength * float(directions[position, 0]),
-                        inject_h=getattr(self._model, "family", "ddpm") != "iddpm",
-                        eta=self._settings.eta,
-                        noise=lambda t, p=position, s=strength: self._noise(source, [rows[p]], t, f"{s}"),
-                    )
-                )
-            results.append(torch.cat(pictures))
+        results = [
+            paper_edit(
+                self._model,
+                inversion.x_mix,
+                inversion.h_mix,
+                self._path,
+                normal_eps=by_space["eps"][0].normal,
+                normal_h=by_space["h"][0].normal,
+                distance=strength * directions[:, 0],
+                inject_h=getattr(self._model, "family", "ddpm") != "iddpm",
+                eta=self._settings.eta,
+                noise=lambda t, s=strength: self._noise(source, rows, t, f"{s}"),
+            )
+            for strength in self._settings.strengths
+        ]
         return torch.stack(results, 1)
 
     def _noise(self, source: Source, rows: Sequence[int], t: int, extra: str = "") -> Tensor:
@@ -298,10 +301,3 @@ def _others(asked: Sequence[Boundaries], held: Sequence[Boundaries], spaces: Seq
         if other.attribute not in names
         and all(s in other.at_mixing_step and other.at_mixing_step[s].calibration.gap > 0 for s in spaces)
     ]
-
-
-def take(inversion: Inversion, rows: Sequence[int]) -> Inversion:
-    """Some of the images of an inversion."""
-    index = list(rows)
-    corrections = None if inversion.corrections is None else inversion.corrections[:, index]
-    return Inversion(inversion.x_mix[index], inversion.h_mix[index], inversion.timesteps, corrections)

@@ -53,7 +53,7 @@ def run_shard(
         inversion = invert(net, x_0, path, start_noise=noise, noise_until=noise_until, order=order)
         return inversion.x_mix, inversion.h_mix
 
-    parts = zip(*in_chunks(len(pixels), invert_some), strict=True)
+    parts = zip(*in_chunks(len(pixels), invert_some, net), strict=True)
     stored = getattr(torch, store_dtype)
     return {name: torch.cat(part).to(stored).cpu() for name, part in zip(("x_mix", "h_mix"), parts, strict=True)}
 

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import torch
 
+from boundaryflow.diffusion import EpsModel
 from boundaryflow.errors import PipelineError
 from stages.frozen_model import batch_size
 
@@ -25,12 +26,12 @@ _SIGNS = (
 _learned: list[int] = []
 
 
-def chunk_size() -> int:
+def chunk_size(model: EpsModel | None = None) -> int:
     """Images in one network call: what `batch_size` says, or less since memory did not suffice for that."""
-    return min([batch_size(), *_learned])
+    return min([batch_size(model), *_learned])
 
 
-def in_chunks(num: int, work: Callable[[slice], _T]) -> list[_T]:
+def in_chunks(num: int, work: Callable[[slice], _T], model: EpsModel | None = None) -> list[_T]:
     """Do something to a number of items, chunk by chunk.
 
     Where memory does not suffice for a chunk, it is done again in halves, and so are those that follow.
@@ -38,6 +39,7 @@ def in_chunks(num: int, work: Callable[[slice], _T]) -> list[_T]:
     Args:
         num: How many items.
         work: Does some of them.
+        model: The frozen model that it is done with.
 
     Returns:
         What it returned, in order.
@@ -54,19 +56,26 @@ def in_chunks(num: int, work: Callable[[slice], _T]) -> list[_T]:
             stop = min(first + size, num)
             return work(slice(first, stop)), stop
 
-        result, start = with_less(some)
+        result, start = with_less(some, model)
         done.append(result)
     return done
 
 
-def with_less(work: Callable[[int], _T]) -> _T:
+def with_less(work: Callable[[int], _T], model: EpsModel | None = None) -> _T:
     """Do something with a batch size, and again with half of it as long as memory does not suffice.
+
+    Args:
+        work: Does it with so many images in one network call.
+        model: The frozen model that it is done with.
+
+    Returns:
+        What it returned.
 
     Raises:
         PipelineError: It does not suffice for a batch of one.
     """
     while True:
-        size = chunk_size()
+        size = chunk_size(model)
         try:
             return work(size)
         except (RuntimeError, MemoryError) as error:

@@ -70,7 +70,8 @@ def run(
                 batch_size=size,
                 seed=run_seed,
                 on_progress=progress.advance,
-            )
+            ),
+            net,
         )
     t_mix = choose_mixing_step(
         curves, net.schedule, rule, tolerance=tolerance, min_t=min_t, max_t=max_t, fixed_t=fixed_t

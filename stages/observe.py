@@ -45,7 +45,7 @@ def run_shard(
         tick(len(ids))
         return seen
 
-    parts = in_chunks(len(pixels), observe_some)
+    parts = in_chunks(len(pixels), observe_some, net)
     stored = getattr(torch, store_dtype)
     return {name: torch.cat([part[name] for part in parts]).to(stored).cpu() for name in parts[0]}
 

@@ -114,8 +114,9 @@ def _drawn(model: EpsModel, num: int, seed: int) -> tuple[Tensor, list[str]]:
     low, high = model.value_range
     parts: list[Tensor] = []
     with Progress("drawing", num, "images") as progress:
-        for start in range(0, num, batch_size()):
-            some = ids[start : start + batch_size()]
+        size = batch_size(model)
+        for start in range(0, num, size):
+            some = ids[start : start + size]
             noise = item_noise(seed, some, "text", (model.channels, model.image_size, model.image_size))
             parts.append(draw_images(model, noise).clamp(low, high))
             progress.advance(len(some))
@@ -172,9 +173,9 @@ def _fit(
     train, held_out = np.flatnonzero(lots > 0), np.flatnonzero(lots == 0)
     planes: list[Boundary] = []
     held_out_latents: list[Tensor] = []
+    size = batch_size(model)
     with Progress("boundary", len(timesteps), "noise levels") as progress:
         for t in timesteps:
-            size = batch_size()
             parts = [
                 bottlenecks(model, sides.x_0[start : start + size], sides.ids[start : start + size], t, 0)
                 for start in range(0, len(sides.ids), size)

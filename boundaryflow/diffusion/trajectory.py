@@ -35,6 +35,12 @@ class Inversion:
     timesteps: tuple[int, ...]
     corrections: Float[Tensor, "s b c h w"] | None
 
+    def take(self, rows: Sequence[int]) -> Inversion:
+        """Some of the images."""
+        index = list(rows)
+        corrections = None if self.corrections is None else self.corrections[:, index]
+        return Inversion(self.x_mix[index], self.h_mix[index], self.timesteps, corrections)
+
 
 @dataclass(frozen=True)
 class HShift:

@@ -131,6 +131,7 @@ def guided_edit(
     *,
     held: Sequence[Sequence[Boundary]] = (),
     mask: Float[Tensor, "b h w"] | None = None,
+    num_together: int = 1,
 ) -> Float[Tensor, "b k c h w"]:
     """Edit images at several strengths.
 
@@ -149,6 +150,7 @@ def guided_edit(
         guidance: See `Guidance`.
         held: The same for attributes that are to stay as they are, whatever goes with what.
         mask: [B,H,W] in [0, 1]: where the image may change; None is everywhere.
+        num_together: How many strengths go through the network in one call, side by side.
 
     Returns:
         [B,K,C,H,W] images in model range, not clipped.
@@ -164,10 +166,18 @@ def guided_edit(
         return result
     part, asked = source.take(active), directions[active].to(source.x_0)
     where = None if mask is None else mask[active][:, None].to(source.x_0)
-    for column, strength in enumerate(strengths):
-        if strength != 0:
-            change = _change(model, part, steps, asked, strength, guidance, where)
-            result[active, column] = part.x_0 + change
+    moving = [column for column, strength in enumerate(strengths) if strength != 0]
+    for start in range(0, len(moving), num_together):
+        some = moving[start : start + num_together]
+        rows = list(range(len(active))) * len(some)
+        strength = torch.tensor([strengths[column] for column in some]).to(asked)[:, None]
+        strength = strength.repeat_interleave(len(active), 0)
+        repeated = part if len(some) == 1 else part.take(rows)
+        masked = None if where is None else where[rows]
+        change = _change(model, repeated, steps, asked[rows], strength, guidance, masked)
+        edited = (repeated.x_0 + change).unflatten(0, (len(some), len(active)))
+        for column, images in zip(some, edited, strict=True):
+            result[active, column] = images
     return result
 
 
@@ -224,18 +234,18 @@ class _Step:
     edited: _Planes
     held: _Planes
 
-    def missing(self, unedited: Tensor, now: Tensor, asked: Tensor, strength: float) -> Tensor:
+    def missing(self, unedited: Tensor, now: Tensor, asked: Tensor, strength: Tensor) -> Tensor:
         """[B,E] how far the edited attributes are from where they shall be.
 
         Args:
             unedited: [B,D] bottleneck of the unedited image.
             now: [B,D] bottleneck of the edited image.
             asked: [B,A] directions.
-            strength: Not 0.
+            strength: [B,1], not 0.
         """
         before, after = self.edited.from_middle(unedited), self.edited.from_middle(now)
-        sign = asked[:, self.columns] * (1.0 if strength > 0 else -1.0)
-        way = ((sign * self.edited.reaches - before) * sign).clamp(min=0) * abs(strength)
+        sign = asked[:, self.columns] * strength.sign()
+        way = ((sign * self.edited.reaches - before) * sign).clamp(min=0) * strength.abs()
         ahead = ((before - after) * sign + way).clamp(min=0) * sign  # never back: it may have gone too far by itself
         return torch.where(sign == 0, self.edited.lost(before, after), ahead)
 
@@ -275,11 +285,11 @@ def _change(
     source: NoisedSource,
     steps: Mapping[int, _Step],
     asked: Tensor,
-    strength: float,
+    strength: Tensor,
     guidance: Guidance,
     where: Tensor | None,
 ) -> Tensor:
-    """[B,C,H,W] what one strength adds to each image."""
+    """[B,C,H,W] what its strength [B,1] adds to each image."""
     change = torch.zeros_like(source.x_0)
     begun = False
     for turn in range(guidance.num_passes):
@@ -320,7 +330,7 @@ def _guided_step(
     h_unedited: Tensor,
     wanted: _Step,
     asked: Tensor,
-    strength: float,
+    strength: Tensor,
     guidance: Guidance,
     where: Tensor | None,
 ) -> tuple[Tensor, Tensor]:

@@ -32,8 +32,10 @@ def paper_invert(
     return x_t, h
 
 
-def project_to(latents: Float[Tensor, "b ..."], normal: Float[Tensor, " d"], distance: float) -> Float[Tensor, "b ..."]:
-    """Latents whose projection on the normal is `distance`, the intercept left out."""
+def project_to(
+    latents: Float[Tensor, "b ..."], normal: Float[Tensor, " d"], distance: float | Float[Tensor, " b"]
+) -> Float[Tensor, "b ..."]:
+    """Latents whose projections on the normal are `distance`, the intercept left out."""
     projection = latents.flatten(1) @ normal
     step = (distance - projection).reshape(-1, *[1] * (latents.ndim - 1))
     return latents + step * normal.reshape(1, *latents.shape[1:])
@@ -48,7 +50,7 @@ def paper_edit(
     *,
     normal_eps: Float[Tensor, " d"],
     normal_h: Float[Tensor, " d"],
-    distance: float,
+    distance: float | Float[Tensor, " b"],
     inject_h: bool = True,
     eta: float = 1.0,
     noise: Callable[[int], Tensor] | None = None,
@@ -62,7 +64,7 @@ def paper_edit(
         timesteps: The same rising path.
         normal_eps: Unit normal in ε-space.
         normal_h: Unit normal in h-space.
-        distance: Projection to move to, in latent units; the release sweeps -150 to 150.
+        distance: Projection that each image moves to, in latent units; the release sweeps -150 to 150.
         inject_h: Does the edited bottleneck reach the network? In the release it does with DDPM
             networks, and not with iDDPM networks.
         eta: The release has 1 for edits and 0 for reconstructions.

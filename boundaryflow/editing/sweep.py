@@ -25,6 +25,7 @@ def edit_at_strengths(
     h_window: tuple[float, float] = (1.0, 0.0),
     eta: float = 0.0,
     noise: Callable[[int], Tensor] | None = None,
+    num_together: int = 1,
 ) -> Float[Tensor, "b k c h w"]:
     """Edit each image at each strength.
 
@@ -43,25 +44,29 @@ def edit_at_strengths(
         h_window: See `edit`.
         eta: See `edit`.
         noise: See `edit`.
+        num_together: How many strengths go through the network in one call, side by side.
 
     Returns:
         [B,K,C,H,W] images in model range, not clipped.
     """
+    num = len(inversion.x_mix)
     results: list[Tensor] = []
-    for strength in strengths:
+    for start in range(0, len(strengths), num_together):
+        some = list(strengths[start : start + num_together])
+        rows = list(range(num)) * len(some)
+        factor = torch.tensor(some).repeat_interleave(num)[:, None]
         moves: dict[str, Move] = {}
         for space, of_space in boundaries.items():
             gaps = torch.tensor([b.calibration.gap for b in of_space])
-            moves[space] = Move(of_space, strength * scales[space] * gaps * directions)
-        results.append(
-            edit(
-                model,
-                inversion,
-                move_eps=moves.get("eps"),
-                move_h=moves.get("h"),
-                h_window=h_window,
-                eta=eta,
-                noise=noise,
-            )
+            moves[space] = Move(of_space, factor * scales[space] * gaps * directions[rows])
+        edited = edit(
+            model,
+            inversion if len(some) == 1 else inversion.take(rows),
+            move_eps=moves.get("eps"),
+            move_h=moves.get("h"),
+            h_window=h_window,
+            eta=eta,
+            noise=(lambda t, rows=rows: noise(t)[rows]) if noise else None,
         )
+        results += edited.unflatten(0, (len(some), num)).unbind(0)
     return torch.stack(results, 1)

@@ -9,13 +9,14 @@ from torch import Tensor, nn
 from boundaryflow.diffusion import NoiseSchedule
 from boundaryflow.models.families import Family
 from boundaryflow.models.frozen import FrozenModel
+from boundaryflow.models.upsampling import fold_upsampling
 
 
 class UNetModel(FrozenModel):
     """A `UNet2DModel` behind the protocol `EpsModel`; h is the output of its middle block.
 
     Args:
-        unet: The network; put into evaluation mode and frozen here.
+        unet: The network; put into evaluation mode, frozen, and its upsampling folded here.
         schedule: The noise schedule it was trained with.
         sha256: Hash of its weights.
         family: What its checkpoint was trained as: ddpm, iddpm or diffusers.
@@ -35,6 +36,7 @@ class UNetModel(FrozenModel):
     ) -> None:
         config = unet.config
         self.family = family
+        fold_upsampling(unet)
         super().__init__(
             _Noise(unet),
             unet.mid_block,  # pyright: ignore[reportArgumentType]

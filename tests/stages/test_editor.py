@@ -81,6 +81,28 @@ def test_rows_are_the_same_alone_and_together() -> None:
     torch.testing.assert_close(edited(rows=(2,))[0], edited()[2])
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [SETTINGS, GUIDED, dataclasses.replace(SETTINGS, eta=1.0, correction=False)],
+    ids=["single step", "guided", "stochastic"],
+)
+def test_strengths_are_the_same_one_by_one_and_side_by_side(
+    settings: EditSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = dataclasses.replace(settings, strengths=(0.0, 0.5, -1.0, 1.5))
+    monkeypatch.setenv("BOUNDARYFLOW_BATCH_SIZE", "3")
+    alone = edited(settings)
+    monkeypatch.setenv("BOUNDARYFLOW_BATCH_SIZE", "6")
+    torch.testing.assert_close(edited(settings), alone)
+    monkeypatch.setenv("BOUNDARYFLOW_BATCH_SIZE", "64")
+    torch.testing.assert_close(edited(settings), alone)
+
+
+def test_paper_mode_gives_an_image_the_same_alone_and_together() -> None:
+    paper = dataclasses.replace(SETTINGS, paper_mode=True, strengths=(-2.0, 3.0), eta=1.0)
+    torch.testing.assert_close(edited(paper, rows=(1,))[0], edited(paper)[1])
+
+
 def test_noise_is_the_same_for_all_strengths_and_another_for_another_seed() -> None:
     stochastic = dataclasses.replace(SETTINGS, eta=1.0, correction=False, strengths=(1e-6, 2e-6))
     result = edited(stochastic)

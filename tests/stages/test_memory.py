@@ -125,3 +125,18 @@ def _tensors(folder: Path) -> dict[str, torch.Tensor]:
         for path in sorted(folder.rglob("*.safetensors"))
         for name, tensor in read_tensors(path)[0].items()
     }
+
+
+def test_batch_gives_a_call_enough_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    from boundaryflow.models import load_model
+    from stages import frozen_model
+
+    monkeypatch.delenv("BOUNDARYFLOW_BATCH_SIZE", raising=False)
+    monkeypatch.setenv("BOUNDARYFLOW_DEVICE", "cpu")
+    model = load_model("data/pretrained/avatars64")
+    assert frozen_model.flops(model) == pytest.approx(1.3e9, rel=0.1)
+    assert frozen_model.batch_size(model) == 64
+    monkeypatch.setitem(frozen_model._counted, model.sha256, 497_000_000_000)  # the paper's network at 256 pixels
+    assert frozen_model.batch_size(model) == 1
+    monkeypatch.setitem(frozen_model._counted, model.sha256, 10)
+    assert frozen_model.batch_size(model) == 256
