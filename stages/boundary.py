@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
@@ -21,15 +23,19 @@ from boundaryflow.boundary import (
     Estimator,
     FitReport,
     Gram,
+    Labels,
     average_neighbours,
     balancing_weights,
-    fit_boundary,
+    fit_boundaries,
     low_passed,
     most_certain,
+    project,
     save_boundaries,
     told_apart,
 )
 from boundaryflow.boundary.hyperplane import Space
+from boundaryflow.errors import BoundaryError
+from boundaryflow.storage.shard_rows import ShardRows
 from boundaryflow.storage.shards import load_items, shard_index
 from boundaryflow.storage.tables import read_json, read_table, write_json, write_table
 from stages.observe import tensor_name
@@ -71,7 +77,29 @@ class Labelled:
         )
         return probability, train, np.flatnonzero((self.split == "val") & confident)
 
-    def weights(self, attribute: str, train: NDArray[np.int64]) -> NDArray[np.float64] | None:
+    def used(self, attributes: Sequence[str]) -> NDArray[np.int64]:
+        """The rows that any of the attributes is fitted or calibrated on."""
+        rows = [part for attribute in attributes for part in self.of(attribute)[1:]]
+        return np.unique(np.concatenate(rows)) if rows else np.empty(0, np.int64)
+
+    def among(self, rows: NDArray[np.int64], attributes: Sequence[str]) -> list[Labels]:
+        """The labels of some rows, in that order, which hold all that are used."""
+        found: list[Labels] = []
+        for attribute in attributes:
+            probability, train, held_out = self.of(attribute)
+            weights = self._weights(attribute, train)
+            found.append(
+                Labels(
+                    attribute,
+                    probability[rows] > 0.5,
+                    np.searchsorted(rows, train),
+                    np.searchsorted(rows, held_out),
+                    None if weights is None else weights[rows],
+                )
+            )
+        return found
+
+    def _weights(self, attribute: str, train: NDArray[np.int64]) -> NDArray[np.float64] | None:
         """How much each image counts, or None where all count the same."""
         if not self.choice.balance_others or self.labels.shape[1] < 2:
             return None
@@ -118,36 +146,37 @@ def run(
     along_path: dict[str, list[tuple[Boundary, FitReport]]] = {attribute: [] for attribute in attributes}
     with Progress("boundary", (len(spaces) + len(noise_levels)) * len(attributes), "boundaries") as progress:
         images = _labelled(dataset, "invert", labels, Choice(**choice))
+        used = images.used(attributes)
+        _check_memory(dataset, len(used))
         for space in spaces:
-            latents = load_items(Path("data/invert") / dataset, images.items, [LATENT[space]])[LATENT[space]]
-            gram = Gram.of(latents)
-            for attribute in attributes:
-                boundary, report = _fit(
-                    gram, images, attribute,
-                    space=space, t=inverted["t_mix"], model_sha256=inverted["model_sha256"],
-                    estimator=estimator, c=c, ridge=ridge, num_bootstraps=num_bootstraps, seed=run_seed,
-                )  # fmt: skip
-                if space == "eps" and low_pass > 0:
-                    probability, _train, held_out = images.of(attribute)
-                    has = probability[held_out] > 0.5
-                    boundary = low_passed(boundary, latents.shape[1:], low_pass, gram.latents[held_out], has)
-                at_mixing_step[attribute][space] = boundary
-                table.add_at_mixing_step(boundary, report, images, boundary.signed_distance(gram.latents).numpy())
+            latents = ShardRows(Path("data/invert") / dataset, images.items, LATENT[space])
+            fitted = fit_boundaries(
+                Gram.of(latents.take(used.tolist())), images.among(used, attributes),
+                space=space, t=inverted["t_mix"], model_sha256=inverted["model_sha256"],
+                estimator=estimator, c=c, ridge=ridge, num_bootstraps=num_bootstraps, seed=run_seed,
+            )  # fmt: skip
+            boundaries = [boundary for boundary, _report in fitted]
+            if space == "eps" and low_pass > 0:
+                boundaries = [_low_passed(boundary, images, latents, low_pass) for boundary in boundaries]
+            inner = project(latents, torch.stack([boundary.normal for boundary in boundaries]))
+            for boundary, (_, report), along in zip(boundaries, fitted, inner.T, strict=True):
+                at_mixing_step[boundary.attribute][space] = boundary
+                table.add_at_mixing_step(boundary, report, images, along + boundary.intercept)
                 progress.advance(1)
         images = _labelled(dataset, "observe", labels, Choice(**choice))
+        every = np.arange(len(images.items))
         val = np.flatnonzero(images.split == "val")
         val_latents: list[Tensor] = []
         for t in noise_levels:
             name = tensor_name(t)
             latents = load_items(Path("data/observe") / dataset, images.items, [name])[name]
-            gram = Gram.of(latents)
             val_latents.append(latents[val])
-            for attribute in attributes:
-                fitted = _fit(
-                    gram, images, attribute,
-                    space="h", t=t, model_sha256=observed["model_sha256"], estimator="ridge", ridge=ridge,
-                )  # fmt: skip
-                along_path[attribute].append(fitted)
+            fitted = fit_boundaries(
+                Gram.of(latents), images.among(every, attributes),
+                space="h", t=t, model_sha256=observed["model_sha256"], estimator="ridge", ridge=ridge,
+            )  # fmt: skip
+            for boundary, report in fitted:
+                along_path[boundary.attribute].append((boundary, report))
                 progress.advance(1)
     for attribute in attributes:
         probability, _train, held_out = images.of(attribute)
@@ -177,15 +206,24 @@ def _labelled(dataset: str, stage: str, labels: pd.DataFrame, choice: Choice) ->
     return Labelled(items, manifest.loc[items, "split"].to_numpy(), labels.loc[items], choice)
 
 
-def _fit(
-    gram: Gram,
-    images: Labelled,
-    attribute: str,
-    **where: Any,  # passed through to fit_boundary, which names and checks each
-) -> tuple[Boundary, FitReport]:
-    probability, train, held_out = images.of(attribute)
-    weights = images.weights(attribute, train)
-    return fit_boundary(gram, probability > 0.5, train, held_out, attribute=attribute, weights=weights, **where)
+def _check_memory(dataset: str, num: int) -> None:
+    """Refuse so many images that their inner products do not fit into this machine.
+
+    Raises:
+        BoundaryError: They do not.
+    """
+    needed, there = 3 * 8 * num**2, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there:
+        fits = int((there / 24) ** 0.5)
+        raise BoundaryError(
+            f"boundary {dataset}: {num} images to fit and calibrate on, their inner products take {needed / 2**30:.0f} "
+            f"GiB and the machine has {there / 2**30:.0f}; set boundary.max_per_class so that at most {fits} are used"
+        )
+
+
+def _low_passed(boundary: Boundary, images: Labelled, latents: ShardRows, width: float) -> Boundary:
+    probability, _train, held_out = images.of(boundary.attribute)
+    return low_passed(boundary, latents.shape, width, latents.take(held_out.tolist()), probability[held_out] > 0.5)
 
 
 class Table:
@@ -197,7 +235,7 @@ class Table:
         self._scores: list[pd.DataFrame] = []
 
     def add_at_mixing_step(
-        self, boundary: Boundary, report: FitReport, images: Labelled, distance: NDArray[np.float32]
+        self, boundary: Boundary, report: FitReport, images: Labelled, distance: NDArray[np.float64]
     ) -> None:
         """Note a boundary, and the signed distances [n] of the images."""
         probability, _train, _held_out = images.of(boundary.attribute)
@@ -262,7 +300,7 @@ def _facts(boundary: Boundary, report: FitReport) -> dict[str, float]:
     }
 
 
-def _auc(has_attribute: NDArray[np.bool_], distance: NDArray[np.float32]) -> float:
+def _auc(has_attribute: NDArray[np.bool_], distance: NDArray[np.float64]) -> float:
     """AUC, or NaN where one class has no image."""
     if has_attribute.all() or not has_attribute.any():
         return float("nan")

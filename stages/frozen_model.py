@@ -16,7 +16,7 @@ from boundaryflow.models import load_model
 
 LOG = logging.getLogger(__name__)
 _MAX_BATCH = 256
-_ENOUGH_FLOPS = {"cpu": 48e9, "cuda": 4e12}
+_ENOUGH_FLOPS = {"cpu": 40e9, "cuda": 4e12}
 """Work that a network call needs to be worth its overhead; more at once only takes memory (docs/performance.md)."""
 _counted: dict[str, int] = {}
 

@@ -180,13 +180,13 @@ def _fit(
                 bottlenecks(model, sides.x_0[start : start + size], sides.ids[start : start + size], t, 0)
                 for start in range(0, len(sides.ids), size)
             ]
-            gram = Gram.of(torch.cat(parts))
+            latents = torch.cat(parts)
             plane, _report = fit_boundary(
-                gram, sides.has, train, held_out, space="h", t=t, attribute=name,
+                Gram.of(latents), sides.has, train, held_out, space="h", t=t, attribute=name,
                 model_sha256=model.sha256, estimator="ridge", ridge=params.boundary.ridge,
             )  # fmt: skip
             planes.append(plane)
-            held_out_latents.append(gram.latents[held_out])
+            held_out_latents.append(latents[held_out])
             progress.advance(1)
     averaged = average_neighbours(planes, held_out_latents, sides.has[held_out], neighbours=params.boundary.neighbours)
     return told_apart(averaged, params.boundary.min_auc)

@@ -11,9 +11,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from boundaryflow.avatars import ATTRIBUTES, Avatar, render, sample_avatars, segment
-from boundaryflow.boundary import Boundaries, Boundary, Estimator, Gram, average_neighbours, fit_boundary, told_apart
+from boundaryflow.boundary import (
+    Boundaries,
+    Boundary,
+    Estimator,
+    Gram,
+    InMemory,
+    average_neighbours,
+    fit_boundary,
+    told_apart,
+)
 from boundaryflow.boundary.hyperplane import Space
-from boundaryflow.diffusion import EpsModel, noised, walk_up
+from boundaryflow.diffusion import EpsModel, Order, noised, walk_up
 from boundaryflow.rng import item_noise
 
 BATCH = 32
@@ -97,10 +106,11 @@ class Latents:
         model: The frozen model.
         train: Faces to fit on, the most that any row wants.
         held_out: Faces to calibrate on.
+        order: Of the inversion, see `walk_up`.
     """
 
-    def __init__(self, model: EpsModel, train: Pictures, held_out: Pictures) -> None:
-        self._model, self.train, self.held_out = model, train, held_out
+    def __init__(self, model: EpsModel, train: Pictures, held_out: Pictures, order: Order = 1) -> None:
+        self._model, self.train, self.held_out, self.order = model, train, held_out, order
         self._kept: dict[tuple[str, str, int], list[Tensor]] = {}
 
     def boundary(
@@ -127,7 +137,7 @@ class Latents:
             attribute=attribute, model_sha256=self._model.sha256, estimator=estimator,
         )[0]  # fmt: skip
 
-    _gram: tuple[str, Gram] = ("", Gram(torch.empty(0, 0), np.empty((0, 0))))
+    _gram: tuple[str, Gram] = ("", Gram(InMemory(torch.empty(0, 0)), np.empty((0, 0))))
 
     def along_path(
         self, timesteps: Sequence[int], attributes: Sequence[str], num_train: int, min_auc: float, neighbours: int
@@ -167,7 +177,7 @@ class Latents:
             noise = item_noise(0, ids, f"observe {path[-1]}", x_0.shape[1:])
             x_t = noised(x_0, noise, self._model.schedule.alpha_bar(path[-1]))
             return {kind: self._model.eps_and_h(x_t, path[-1])[1]}
-        walk = [(x_t, h) for _t, x_t, _eps, h in walk_up(self._model, x_0, path)]
+        walk = [(x_t, h) for _t, x_t, _eps, h in walk_up(self._model, x_0, path, order=self.order)]
         return {"eps": walk[-1][0], "h": walk[-1][1], "paper_h": walk[-2][1]}
 
 

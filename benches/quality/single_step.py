@@ -52,7 +52,9 @@ class SingleStep:
             }
 
             def of_batch(some: Pictures) -> Tensor:
-                inversion = invert(self.model, some.x_0, self.path, keep_corrections=correction, eta=eta)
+                inversion = invert(
+                    self.model, some.x_0, self.path, keep_corrections=correction, eta=eta, order=self.latents.order
+                )
                 return edit_at_strengths(
                     self.model, inversion, planes, some.directions(attributes), strengths, scales=scales,
                     h_window=(1.0, 1.0), eta=eta, noise=lambda t: noise_of(some, t),

@@ -9,11 +9,11 @@ does not grow with the dimension.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
@@ -21,6 +21,7 @@ from sklearn.svm import SVC
 from torch import Tensor
 
 from boundaryflow.boundary.hyperplane import Boundary, Calibration, Space
+from boundaryflow.boundary.rows import InMemory, LatentRows, combine, inner_products
 from boundaryflow.errors import BoundaryError
 
 Estimator = Literal["svm", "ridge", "mean"]
@@ -33,20 +34,40 @@ class Gram:
     """Latents of one space with their inner products.
 
     Attributes:
-        latents: [n,d] float32.
+        rows: The n latents.
         products: [n,n] float64 inner products of the latents.
         spectra: Decompositions for ridge regression, kept because attributes share them.
     """
 
-    latents: Float[Tensor, "n d"]
+    rows: LatentRows
     products: NDArray[np.float64]
     spectra: dict[bytes, _Spectrum] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
-    def of(cls, latents: Float[Tensor, "n ..."]) -> Gram:
-        """Flatten latents and multiply each with each."""
-        flat = latents.flatten(1).float()
-        return cls(flat, (flat @ flat.T).double().numpy())
+    def of(cls, latents: LatentRows | Float[Tensor, "n ..."]) -> Gram:
+        """Multiply each latent with each, in one pass."""
+        rows = InMemory(latents) if isinstance(latents, Tensor) else latents
+        return cls(rows, inner_products(rows))
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What is known of one attribute.
+
+    Attributes:
+        attribute: Name, for messages and the file.
+        has_attribute: [n] the label of each latent; only those in `train` and `held_out` are read.
+        train: Rows to fit on.
+        held_out: Rows to calibrate on; none of them may be in `train`.
+        weights: [n] how much each training image counts, above 0 (see `balancing_weights`); None: all
+            the same.
+    """
+
+    attribute: str
+    has_attribute: NDArray[np.bool_]
+    train: NDArray[np.int64]
+    held_out: NDArray[np.int64]
+    weights: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)
@@ -73,27 +94,34 @@ def fit_boundary(
     train: NDArray[np.int64],
     held_out: NDArray[np.int64],
     *,
+    attribute: str,
+    weights: NDArray[np.float64] | None = None,
+    **how: Any,  # passed on to fit_boundaries, which names each
+) -> tuple[Boundary, FitReport]:
+    """Fit one attribute's boundary in one space; see `Labels` and `fit_boundaries`."""
+    return fit_boundaries(gram, [Labels(attribute, has_attribute, train, held_out, weights)], **how)[0]
+
+
+def fit_boundaries(
+    gram: Gram,
+    labels: Sequence[Labels],
+    *,
     space: Space,
     t: int,
-    attribute: str,
     model_sha256: str,
     estimator: Estimator = "svm",
     c: float = 1.0,
     ridge: float | None = None,
-    weights: NDArray[np.float64] | None = None,
     num_bootstraps: int = 0,
     seed: int = 0,
-) -> tuple[Boundary, FitReport]:
-    """Fit one attribute's boundary in one space.
+) -> list[tuple[Boundary, FitReport]]:
+    """Fit the boundaries of some attributes in one space; the latents are read once for all their normals.
 
     Args:
         gram: All latents of the space.
-        has_attribute: [n] the label of each latent; only those in `train` and `held_out` are read.
-        train: Rows to fit on.
-        held_out: Rows to calibrate on; none of them may be in `train`.
+        labels: Of each attribute.
         space: Which latent space this is.
         t: Timestep of the latents.
-        attribute: Name, for messages and the file.
         model_sha256: Hash of the model.
         estimator: `svm`, the paper's; `ridge`, regression on the two labels, which is linear
             discriminant analysis with a shrunken covariance (Hastie et al. 2009, exercise 4.2);
@@ -102,37 +130,42 @@ def fit_boundary(
         ridge: Penalty of the ridge regression, as a multiple of the mean eigenvalue of the
             centred Gram matrix, so that it has no unit; None: the one of `RIDGES` with the
             smallest leave-one-out error on the training images.
-        weights: [n] how much each training image counts, above 0 (see `balancing_weights`); None: all the
-            same.
         num_bootstraps: Bootstrap samples for the steadiness of the normal.
         seed: Seed of the bootstraps.
 
     Raises:
         BoundaryError: A class has fewer than two images to fit on or one to calibrate on.
     """
-    _check_classes(has_attribute, train, held_out, attribute)
+    for known in labels:
+        _check_classes(known.has_attribute, known.train, known.held_out, known.attribute)
+    if not labels:
+        return []
     solver = _Solver(estimator, c, ridge)
-    alphas, offset = solver.solve(gram, has_attribute, train, weights)
-    direction = torch.from_numpy(alphas).float() @ gram.latents
-    norm = float(direction.norm())
-    normal, intercept = direction / norm, offset / norm
-    distances = (gram.latents @ normal).double().numpy() + intercept
-    boundary = Boundary(
-        normal=normal,
-        intercept=intercept,
-        space=space,
-        t=t,
-        attribute=attribute,
-        model_sha256=model_sha256,
-        calibration=calibrate(distances[held_out], has_attribute[held_out]),
-    )
-    report = FitReport(
-        num_positive=int(has_attribute[train].sum()),
-        num_negative=int((~has_attribute[train]).sum()),
-        train_accuracy=float(((distances[train] > 0) == has_attribute[train]).mean()),
-        bootstrap_cosine=_bootstrap_cosine(gram, has_attribute, train, solver, weights, num_bootstraps, seed),
-    )
-    return boundary, report
+    solved = [solver.solve(gram, known.has_attribute, known.train, known.weights) for known in labels]
+    directions = combine(gram.rows, np.stack([shares for shares, _offset in solved]))
+    found: list[tuple[Boundary, FitReport]] = []
+    for known, (shares, offset), direction in zip(labels, solved, directions, strict=True):
+        has, train, held_out = known.has_attribute, known.train, known.held_out
+        along = gram.products @ shares  # inner products with the normal, before it is a unit vector
+        norm = float(np.sqrt(shares @ along))
+        distances = (along + offset) / norm
+        boundary = Boundary(
+            normal=direction / direction.norm(),
+            intercept=offset / norm,
+            space=space,
+            t=t,
+            attribute=known.attribute,
+            model_sha256=model_sha256,
+            calibration=calibrate(distances[held_out], has[held_out]),
+        )
+        report = FitReport(
+            num_positive=int(has[train].sum()),
+            num_negative=int((~has[train]).sum()),
+            train_accuracy=float(((distances[train] > 0) == has[train]).mean()),
+            bootstrap_cosine=_bootstrap_cosine(gram, has, train, solver, known.weights, num_bootstraps, seed),
+        )
+        found.append((boundary, report))
+    return found
 
 
 def _check_classes(

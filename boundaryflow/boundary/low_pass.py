@@ -6,20 +6,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Float
 from numpy.typing import NDArray
-from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
 from boundaryflow.boundary.fit import calibrate
 from boundaryflow.boundary.hyperplane import Boundary
+from boundaryflow.boundary.rows import LatentRows, project
 
 
 def low_passed(
     boundary: Boundary,
     shape: Sequence[int],
     width: float,
-    held_out: Float[Tensor, "m ..."],
+    held_out: LatentRows,
     has_attribute: NDArray[np.bool_],
 ) -> Boundary:
     """Smooth the normal of a plane in ε-space as if it were an image, and calibrate the plane anew.
@@ -28,7 +27,7 @@ def low_passed(
         boundary: In ε-space.
         shape: (C, H, W) of a latent.
         width: Standard deviation of the Gaussian in pixels; 0 leaves the boundary as it is.
-        held_out: [m,...] latents to calibrate on.
+        held_out: m latents to calibrate on.
         has_attribute: [m] their labels.
 
     Returns:
@@ -40,6 +39,6 @@ def low_passed(
     image = boundary.normal.reshape(1, *shape)
     smooth = gaussian_blur(image, [size, size], [width, width]).flatten()
     turned = replace(boundary, normal=smooth / smooth.norm(), intercept=0.0)
-    distances = turned.signed_distance(held_out).double().cpu().numpy()
+    distances = project(held_out, turned.normal[None])[:, 0]
     middle = calibrate(distances, has_attribute).middle
     return replace(turned, intercept=-middle, calibration=calibrate(distances - middle, has_attribute))

@@ -86,6 +86,16 @@ class Shard:
     recipe: str
     tensors: Mapping[str, Tensor]
 
+    def tensor(self, name: str, path: Path) -> Tensor:
+        """One of the tensors.
+
+        Raises:
+            ManifestError: There is none of this name; `path` is where.
+        """
+        if name not in self.tensors:
+            raise ManifestError(f"shard {path}: has no tensor {name!r}, only {', '.join(sorted(self.tensors))}")
+        return self.tensors[name]
+
 
 def buckets(item_ids: Sequence[str], shard_size: int) -> dict[str, tuple[str, ...]]:
     """Name of each bucket that has items, to its items, sorted."""
@@ -253,6 +263,22 @@ def load_items(folder: Path, item_ids: Sequence[str], names: Sequence[str]) -> d
     Raises:
         ManifestError: An item or a tensor is not there.
     """
+    found: dict[str, list[Tensor]] = {name: [torch.empty(0)] * len(item_ids) for name in names}
+    for shard, wanted in places_of(folder, item_ids).items():
+        read = read_shard(folder / shard)
+        for name in names:
+            tensor = read.tensor(name, folder / shard)
+            for position, row in wanted:
+                found[name][position] = tensor[row]
+    return {name: torch.stack(rows) if rows else torch.empty(0) for name, rows in found.items()}
+
+
+def places_of(folder: Path, item_ids: Sequence[str]) -> dict[str, list[tuple[int, int]]]:
+    """Shard to the (position in `item_ids`, row in the shard) of the items that it has.
+
+    Raises:
+        ManifestError: An item is not there.
+    """
     index = {item: (shard, row) for item, shard, row in shard_index(folder).itertuples(index=False)}
     lacking = [item for item in item_ids if item not in index]
     if lacking:
@@ -264,14 +290,4 @@ def load_items(folder: Path, item_ids: Sequence[str], names: Sequence[str]) -> d
     for position, item in enumerate(item_ids):
         shard, row = index[item]
         places.setdefault(shard, []).append((position, row))
-    found: dict[str, list[Tensor]] = {name: [torch.empty(0)] * len(item_ids) for name in names}
-    for shard, wanted in places.items():
-        tensors = read_shard(folder / shard).tensors
-        for name in names:
-            if name not in tensors:
-                raise ManifestError(
-                    f"shard {folder / shard}: has no tensor {name!r}, only {', '.join(sorted(tensors))}"
-                )
-            for position, row in wanted:
-                found[name][position] = tensors[name][row]
-    return {name: torch.stack(rows) if rows else torch.empty(0) for name, rows in found.items()}
+    return places

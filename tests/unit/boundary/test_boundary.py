@@ -17,7 +17,10 @@ from boundaryflow.boundary import (
     Boundary,
     Calibration,
     Gram,
+    InMemory,
+    Labels,
     balancing_weights,
+    fit_boundaries,
     fit_boundary,
     load_boundaries,
     low_passed,
@@ -163,7 +166,7 @@ def ridge_fit(ridge: float | None, weights: np.ndarray | None = None) -> tuple[B
 def test_ridge_is_scikit_learns_ridge_on_the_latents(weighted: bool) -> None:
     weights = np.random.default_rng(0).uniform(0.5, 2, 60) if weighted else None
     fitted, gram = ridge_fit(0.3, weights)
-    latents, y = gram.latents[:40].double().numpy(), np.where(two_classes()[1][:40], 1.0, -1.0)
+    latents, y = gram.rows.columns(0, 200)[:40].double().numpy(), np.where(two_classes()[1][:40], 1.0, -1.0)
     share = np.full(40, 1 / 40) if weights is None else weights[:40] / weights[:40].sum()
     centred = latents - share @ latents
     penalty = 0.3 * (share @ (centred**2).sum(1)) / 39
@@ -173,7 +176,7 @@ def test_ridge_is_scikit_learns_ridge_on_the_latents(weighted: bool) -> None:
 
 def test_ridge_chosen_by_leave_one_out_is_the_one_brute_force_finds() -> None:
     chosen, gram = ridge_fit(None)
-    latents, y = gram.latents[:40].double().numpy(), np.where(two_classes()[1][:40], 1.0, -1.0)
+    latents, y = gram.rows.columns(0, 200)[:40].double().numpy(), np.where(two_classes()[1][:40], 1.0, -1.0)
     mean_eigenvalue = ((latents - latents.mean(0)) ** 2).sum() / 40 / 39
     errors: dict[float, float] = {}
     for ridge in RIDGES:
@@ -231,10 +234,30 @@ def test_low_passed_normal_finds_a_smooth_difference_that_noise_hides() -> None:
     plane, _ = fit_boundary(
         Gram.of(latents), has, np.arange(80), held_out, space="eps", t=300, attribute="hat", model_sha256="m"
     )
-    smooth = low_passed(plane, (3, 16, 16), 1.5, latents[held_out], has[held_out])
+    smooth = low_passed(plane, (3, 16, 16), 1.5, InMemory(latents[held_out]), has[held_out])
     assert smooth.calibration.auc > plane.calibration.auc + 0.03
     assert float(smooth.normal.norm()) == pytest.approx(1, abs=1e-5)
     assert smooth.calibration.middle == pytest.approx(0, abs=1e-6)
     distances = smooth.signed_distance(latents[held_out]).numpy()
     assert distances[has[held_out]].mean() == pytest.approx(smooth.calibration.mean_positive, abs=1e-4)
-    assert low_passed(plane, (3, 16, 16), 0.0, latents[held_out], has[held_out]) is plane
+    assert low_passed(plane, (3, 16, 16), 0.0, InMemory(latents[held_out]), has[held_out]) is plane
+
+
+def test_boundaries_fitted_together_are_those_fitted_alone() -> None:
+    latents, labels = two_classes()
+    gram, rng = Gram.of(latents), np.random.default_rng(0)
+    others = [labels, rng.random(60) < 0.5, ~labels]
+    known = [Labels(str(k), has, np.arange(40), np.arange(40, 60)) for k, has in enumerate(others)]
+    together = fit_boundaries(gram, known, space="h", t=1, model_sha256="m")
+    for (plane, report), of in zip(together, known, strict=True):
+        alone, alone_report = fit_boundary(
+            gram, of.has_attribute, of.train, of.held_out, attribute=of.attribute, space="h", t=1, model_sha256="m"
+        )
+        torch.testing.assert_close(plane.normal, alone.normal)
+        assert replace(plane, normal=alone.normal) == alone
+        assert report == pytest.approx(alone_report, nan_ok=True) or str(report) == str(alone_report)
+        distances = plane.signed_distance(latents).double().numpy()
+        assert plane.calibration.mean_positive == pytest.approx(
+            float(distances[of.held_out][of.has_attribute[of.held_out]].mean()), abs=1e-4
+        )
+    assert fit_boundaries(gram, [], space="h", t=1, model_sha256="m") == []
