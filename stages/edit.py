@@ -43,12 +43,14 @@ def run_shards(
     model: str,
     run_seed: int,
     settings: dict[str, Any],
-    edits: dict[str, Any],
+    edits: dict[str, list[str]],
     held: list[str],
+    directions: Mapping[str, Mapping[str, list[int]]],
 ) -> dict[str, dict[str, Tensor]]:
     """The edited pictures that the shards of one bucket still lack, edit by edit.
 
-    What the edits and strengths of an image have in common is done once.
+    What the edits and strengths of an image have in common is done once. `edits` has the attributes of each edit,
+    `directions` the way that each item goes along them, edit by edit.
     """
     net = open_model(model, settings["dtype"])
     editor = Editor(net, EditSettings(**settings), run_seed)
@@ -56,7 +58,7 @@ def run_shards(
     pixels = load_items(Path("data/ingest") / dataset, items, ["pixels"])["pixels"]
     lacking = {edit: set(job.missing) for edit, job in jobs.items()}
     done: dict[str, dict[str, Tensor]] = {edit: {} for edit in jobs}
-    needed = {attribute for edit in jobs for attribute in edits[edit]["attributes"]} | set(held)
+    needed = {attribute for edit in jobs for attribute in edits[edit]} | set(held)
     planes = {attribute: open_boundaries(dataset, attribute) for attribute in sorted(needed)}
 
     def edit_some(some: slice) -> None:
@@ -66,8 +68,8 @@ def run_shards(
             rows = [row for row, item in enumerate(chunk) if item in lacking[edit] and item not in done[edit]]
             if not rows:
                 continue
-            boundaries = [planes[attribute] for attribute in edits[edit]["attributes"]]
-            signs = torch.tensor([edits[edit]["directions"][chunk[row]] for row in rows], dtype=torch.float32)
+            boundaries = [planes[attribute] for attribute in edits[edit]]
+            signs = torch.tensor([directions[chunk[row]][edit] for row in rows], dtype=torch.float32)
             edited = editor.edit(source, rows, boundaries, signs.reshape(len(rows), -1), [planes[a] for a in held])
             tick(len(rows))
             done[edit].update(
@@ -129,14 +131,15 @@ def run(
     # What the other method goes by decides nothing here, the inversion of the images included.
     idle = OF_SINGLE_STEP if guided else OF_GUIDED
     upstream = read_json(ingested / "ingest.json")["recipe"] if guided else facts["recipe"]
-    planned: dict[str, dict[str, Any]] = {}
+    directions: dict[str, dict[str, list[int]]] = {item: {} for item in items}
     recipes: dict[str, str] = {}
     variants: dict[str, dict[str, str]] = {}
     for edit, targets in edits.items():
-        directions = directions_of(labels, items, targets)
         planes = [open_boundaries(dataset, attribute) for attribute in [*targets, *held]]
-        variants[edit] = {item: ",".join(map(str, signs)) for item, signs in directions.items()}
-        planned[edit] = {"attributes": list(targets), "directions": directions}
+        variants[edit] = {}
+        for item, signs in directions_of(labels, items, targets).items():
+            directions[item][edit] = signs
+            variants[edit][item] = ",".join(map(str, signs))
         recipes[edit] = fingerprint(
             stage="edit",
             code=code_hash(*CODE),
@@ -148,9 +151,11 @@ def run(
             **{name: value for name, value in settings.items() if name not in idle},
         )
     context = {"dataset": dataset, "model": model, "run_seed": run_seed, "settings": settings}
-    context |= {"edits": planned, "held": held}
-    num_computed = run_sharded_together("edit", out, items, recipes, shard_size, run_shards, context, variants)
-    _write_manifest(out, planned, settings["strengths"])
+    context |= {"edits": {edit: list(targets) for edit, targets in edits.items()}, "held": held}
+    num_computed = run_sharded_together(
+        "edit", out, items, recipes, shard_size, run_shards, context, variants, of_items={"directions": directions}
+    )
+    _write_manifest(out, edits, directions, settings["strengths"])
     write_json(out / "edit.json", {"edits": {e: dict(t) for e, t in edits.items()}, "split": split, **settings})
     return num_computed
 
@@ -170,12 +175,17 @@ def describe(boundaries: Boundaries, *, guided: bool) -> list[str]:
     ]
 
 
-def _write_manifest(out: Path, planned: Mapping[str, Mapping[str, Any]], strengths: Sequence[float]) -> None:
+def _write_manifest(
+    out: Path,
+    edits: Mapping[str, Mapping[str, str]],
+    directions: Mapping[str, Mapping[str, list[int]]],
+    strengths: Sequence[float],
+) -> None:
     parts: list[pd.DataFrame] = []
-    for edit, plan in planned.items():
-        index = shard_index(out / edit).sort_values("item_id", ignore_index=True)
+    for edit, targets in edits.items():
+        index = shard_index(out / edit)
         asked = [
-            json.dumps({a: d for a, d in zip(plan["attributes"], plan["directions"][item], strict=True) if d})
+            json.dumps({a: d for a, d in zip(targets, directions[item][edit], strict=True) if d})
             for item in index["item_id"]
         ]
         index = index.assign(edit=edit, targets=asked, shard=[f"{edit}/{shard}" for shard in index["shard"]])

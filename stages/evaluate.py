@@ -21,13 +21,14 @@ from boundaryflow.errors import ManifestError
 from boundaryflow.files import write_bytes
 from boundaryflow.labelling import ClipLabeller, load_clip
 from boundaryflow.storage.images import to_model_range
-from boundaryflow.storage.shards import load_items
+from boundaryflow.storage.shards import in_batches, load_items
 from boundaryflow.storage.tables import read_table, write_json, write_table
 from stages.frozen_model import device
 from stages.params import ClipSource, LabelParams, PromptRule, load_params
 from stages.process import Progress, entry, own_folder
 
 LOG = logging.getLogger(__name__)
+_BATCH = 256
 _UNITS = {
     "target_probability": "probability",
     "drift": "probability",
@@ -78,19 +79,23 @@ def run(
     with Progress("evaluate", len(manifest), "pictures") as progress:
         for edit, of_edit in manifest.groupby("edit"):
             first = of_edit[of_edit["strength_index"] == 0].sort_values("item_id")
-            items = [str(item) for item in first["item_id"]]
-            targets: list[dict[str, int]] = [json.loads(text) for text in first["targets"]]
+            asked = {str(item): json.loads(text) for item, text in zip(first["item_id"], first["targets"], strict=True)}
             strengths = sorted(set(zip(of_edit["strength_index"], of_edit["strength"], strict=True)))
-            before = to_model_range(load_items(ingested, items, ["pixels"])["pixels"], (0.0, 1.0))
-            after = to_model_range(load_items(edited_at / str(edit), items, ["edited"])["edited"], (0.0, 1.0))
-            real = _real_features(dataset, ingested, bench, targets)
-            judged = _Judged(bench, items, targets, before)
-            for index, strength in strengths:
-                pictures = after[:, index]
-                table = pd.DataFrame({"item_id": items, "edit": edit, "strength": strength, **judged.metrics(pictures)})
-                rows.append(table)
-                distances[str(edit), float(strength)] = judged.distances(pictures, real)
-                progress.advance(len(items))
+            real = _real_features(dataset, ingested, bench, list(asked.values()))
+            seen: dict[float, list[Tensor]] = {strength: [] for _, strength in strengths}
+            for items in in_batches(ingested, list(asked), _BATCH):
+                before = to_model_range(load_items(ingested, items, ["pixels"])["pixels"], (0.0, 1.0))
+                after = to_model_range(load_items(edited_at / str(edit), items, ["edited"])["edited"], (0.0, 1.0))
+                judged = _Judged(bench, items, [asked[item] for item in items], before)
+                for index, strength in strengths:
+                    columns, features = judged.metrics(after[:, index])
+                    rows.append(pd.DataFrame({"item_id": items, "edit": edit, "strength": strength, **columns}))
+                    if features is not None:
+                        seen[strength].append(features)
+                    progress.advance(len(items))
+            for strength, features in seen.items():
+                of_sets = _distances(real, torch.cat(features)) if features and real is not None else {}
+                distances[str(edit), float(strength)] = of_sets
     per_image = pd.concat(rows).sort_values(["edit", "strength", "item_id"], ignore_index=True)
     write_table(out / "tables" / "per_image.parquet", per_image, schema="per_image/1", units=_UNITS)
     summary = _summarise(per_image, distances, num_bootstraps, run_seed)
@@ -143,8 +148,8 @@ class _Judged:
             self._identity, self._parts = judges.identity(before), judges.parts(before)
         self._features = _features(bench.clip, before) if bench.clip else None
 
-    def metrics(self, after: Tensor) -> dict[str, Any]:
-        """Column of per_image.parquet to one value per image."""
+    def metrics(self, after: Tensor) -> tuple[dict[str, Any], Tensor | None]:
+        """Column of per_image.parquet to one value per image; and the CLIP features of the pictures."""
         columns: dict[str, Tensor] = {}
         judges = self._bench.judges
         if judges and bool((self._signs != 0).any()):
@@ -166,23 +171,15 @@ class _Judged:
                 columns["segmentation_consistency_outside"] = ev.segmentation_consistency(
                     self._parts, parts, ~self._region
                 )
-        if self._bench.clip and self._features is not None and self._bench.directions:
-            columns["s_dir"] = ev.directional_similarity(
-                self._features, _features(self._bench.clip, after), self._text_directions()
-            )
+        features = _features(self._bench.clip, after) if self._bench.clip else None
+        if features is not None and self._features is not None and self._bench.directions:
+            columns["s_dir"] = ev.directional_similarity(self._features, features, self._text_directions())
         if self._truth is not None and self._region is not None:
             columns["counterfactual_rmse"] = ev.rmse(after, self._truth)
             columns["counterfactual_recovery"] = ev.counterfactual_recovery(self._before, after, self._truth)
             columns["rmse_inside"] = ev.rmse(after, self._truth, self._region)
             columns["rmse_outside"] = ev.rmse(after, self._truth, ~self._region)
-        return {name: values.cpu().numpy() for name, values in columns.items()}
-
-    def distances(self, after: Tensor, real: Tensor | None) -> dict[str, float]:
-        """FID and KID on CLIP features, against real images that have what was asked for."""
-        if self._bench.clip is None or real is None:
-            return {}
-        features = _features(self._bench.clip, after)
-        return {"fid": ev.frechet_distance(real, features), "kid": ev.kernel_distance(real, features)}
+        return {name: values.cpu().numpy() for name, values in columns.items()}, features
 
     def _text_directions(self) -> Tensor:
         directions = self._bench.directions
@@ -230,9 +227,14 @@ def _real_features(dataset: str, ingested: Path, bench: Bench, targets: Sequence
     return _features(bench.clip, to_model_range(pixels, (0.0, 1.0)))
 
 
+def _distances(real: Tensor, features: Tensor) -> dict[str, float]:
+    """FID and KID on CLIP features, against real images that have what was asked for."""
+    return {"fid": ev.frechet_distance(real, features), "kid": ev.kernel_distance(real, features)}
+
+
 def _features(clip: ClipLabeller, images_01: Tensor) -> Tensor:
     """[N,D] image features on the CPU, a few images at a time."""
-    return torch.cat([clip.image_features(part).cpu() for part in images_01.split(256)])
+    return torch.cat([clip.image_features(part).cpu() for part in images_01.split(_BATCH)])
 
 
 def _summarise(

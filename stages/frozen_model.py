@@ -13,6 +13,7 @@ from boundaryflow.allocator import keep_freed_memory
 from boundaryflow.diffusion import EpsModel
 from boundaryflow.errors import ParamsError
 from boundaryflow.models import load_model
+from stages.metering import TALLY, Metered
 
 LOG = logging.getLogger(__name__)
 _MAX_BATCH = 256
@@ -123,4 +124,4 @@ def _open_model(source: str, resolved: torch.dtype, where: torch.device) -> EpsM
     keep_freed_memory()
     model = load_model(source, device=where, dtype=resolved)
     LOG.info("model %s (%s) on %s in %s", source, model.sha256[:12], where, str(resolved).removeprefix("torch."))
-    return model
+    return Metered(model, TALLY)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from boundaryflow.avatars import ATTRIBUTES, FACTORS, Avatar, render, sample_avatars
@@ -32,17 +33,19 @@ from stages.splits import split_images
 LOG = logging.getLogger(__name__)
 CODE = ("stages/ingest.py", "stages/judging.py", "boundaryflow/avatars", "boundaryflow/storage/images.py")
 _REMOTE = "remote/1"
-_CHUNK = 50
+_CHUNK, _FACE = 50, "avatar-"
 
 
-def draw_avatars(source: AvatarSource) -> list[Avatar]:
-    """The faces of an avatar data set; more faces keep the ones that fewer would have."""
+def draw_avatars(source: AvatarSource, chunk: int) -> list[Avatar]:
+    """The faces from number `50 chunk` on; more faces keep the ones that fewer would have."""
     correlations = {tuple(pair.split("~", 1)): value for pair, value in source.correlations.items()}
-    drawn: list[Avatar] = []
-    for chunk in range(-(-source.num_images // _CHUNK)):
-        rng = np.random.default_rng([zlib.crc32(b"data set"), source.seed, chunk])
-        drawn += sample_avatars(_CHUNK, rng, rates=source.rates, correlations=correlations)  # pyright: ignore[reportArgumentType]
-    return drawn[: source.num_images]
+    rng = np.random.default_rng([zlib.crc32(b"data set"), source.seed, chunk])
+    drawn = sample_avatars(_CHUNK, rng, rates=source.rates, correlations=correlations)  # pyright: ignore[reportArgumentType]
+    return drawn[: max(0, source.num_images - chunk * _CHUNK)]
+
+
+def _pixels_of(avatar: Avatar, size: int) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(np.array(render(avatar, size)).transpose(2, 0, 1))
 
 
 def open_raw(dataset: str, source: FolderSource | RemoteSource, image_size: int) -> RawPictures:
@@ -71,22 +74,29 @@ def run_shard(
     job: ShardJob,
     *,
     spool: str,
-    rows: Mapping[str, int],
+    num_rows: int,
     dataset: str,
     url: str | None,
-    sources: Mapping[str, str],
+    avatars: dict[str, Any] | None,
     geometry: Mapping[str, Any],
+    rows: Mapping[str, int],
+    sources: Mapping[str, str],
 ) -> dict[str, Tensor]:
     """Pixels of the images that one shard lacks, from the spool.
 
-    An image of a shard that turned out to be damaged is not there, and read anew.
+    An image of a shard that turned out to be damaged is not there, and read or drawn anew.
     """
     side = geometry["size"]
-    shape = (len(rows), geometry["channels"], side, side)
-    kept = np.memmap(spool, np.uint8, "r", shape=shape) if rows else np.empty(shape, np.uint8)
+    shape = (num_rows, geometry["channels"], side, side)
+    kept = np.memmap(spool, np.uint8, "r", shape=shape) if rows else np.empty(0, np.uint8)
     lost = [item for item in job.missing if item not in rows]
     again: dict[str, np.ndarray[Any, Any]] = {}
-    if lost:
+    if lost and avatars is not None:
+        faces = AvatarSource(**avatars)
+        for item in lost:
+            chunk, place = divmod(int(sources[item].removeprefix(_FACE)), _CHUNK)
+            again[item] = _pixels_of(draw_avatars(faces, chunk)[place], side)
+    elif lost:
         source = FolderSource(kind="folder") if url is None else RemoteSource(kind="remote", url=url)
         raw = open_raw(dataset, source, side)
         again = {item: decode_image(raw.read(sources[item]), **geometry)[0] for item in lost}
@@ -123,8 +133,10 @@ def run(
         "background": tuple(background),
     }
     recipe = fingerprint(stage="ingest", code=code_hash(*CODE), **geometry)
+    about = {"recipe": recipe}
     if isinstance(source, AvatarSource):
-        manifest, num_computed = _from_avatars(out, source, recipe, shard_size, image_size, channels)
+        about["drawn_as"] = fingerprint(recipe=recipe, source=source.model_dump(exclude={"num_images"}))
+        manifest, num_computed = _from_avatars(out, source, recipe, about["drawn_as"], shard_size, image_size, channels)
         (out / "remote.parquet").unlink(missing_ok=True)
     else:
         manifest, num_computed = _from_raw(
@@ -133,13 +145,13 @@ def run(
     ok = manifest[manifest["status"] == "ok"]
     splits = split_images(Path("data/raw") / dataset, dict(zip(ok["item_id"], ok["source"], strict=True)), split)
     manifest["split"] = [splits.get(item, "") for item in manifest["item_id"]]
-    _write_manifest(out, manifest, recipe)
+    _write_manifest(out, manifest, about)
     bad = int((manifest["status"] == "bad").sum())
     LOG.info("ingest %s: %d images, %d set aside", dataset, len(ok), bad)
     return num_computed
 
 
-def _write_manifest(out: Path, manifest: pd.DataFrame, recipe: str) -> None:
+def _write_manifest(out: Path, manifest: pd.DataFrame, about: Mapping[str, str]) -> None:
     rows = manifest.sort_values(["status", "item_id", "source"], ascending=[False, True, True], ignore_index=True)
     columns = ["item_id", "source", *ABOUT, "split", "status", "reason", "duplicates_of"]
     write_table(
@@ -147,7 +159,7 @@ def _write_manifest(out: Path, manifest: pd.DataFrame, recipe: str) -> None:
     )
     bad = rows[rows["status"] == "bad"]
     facts = {
-        "recipe": recipe,
+        **about,
         "num_ok": int((rows["status"] == "ok").sum()),
         "num_bad": len(bad),
         "num_duplicates": int((rows["duplicates_of"] != "").sum()),
@@ -157,36 +169,69 @@ def _write_manifest(out: Path, manifest: pd.DataFrame, recipe: str) -> None:
 
 
 def _from_avatars(
-    out: Path, source: AvatarSource, recipe: str, shard_size: int, size: int, channels: int
+    out: Path, source: AvatarSource, recipe: str, drawn_as: str, shard_size: int, size: int, channels: int
 ) -> tuple[pd.DataFrame, int]:
     if channels != 3:
         raise ManifestError(f"ingest: avatars are RGB, but ingest.channels is {channels}; set it to 3")
-    avatars = draw_avatars(source)
-    pngs: dict[str, bytes] = {}
-    rows: list[dict[str, Any]] = []
-    facts: list[dict[str, Any]] = []
-    with Progress("ingest", len(avatars), "faces") as progress:
-        for index, avatar in enumerate(avatars):
-            drawn = torch.from_numpy(np.array(render(avatar, size)).transpose(2, 0, 1))
-            data = encode_png(drawn)
-            item = item_id_of(data)
-            known = item in pngs
-            pngs[item] = data
-            about = {"width_px": size, "height_px": size, "format": "PNG", "mode": "RGB"}
-            rows.append(_row(item, f"avatar-{index:06d}", about, duplicates_of=item if known else ""))
-            if not known:
-                facts.append({"item_id": item, **avatar.attributes, **avatar.factors})
-            progress.advance()
-    table = pd.DataFrame(facts, columns=["item_id", *ATTRIBUTES, *FACTORS]).sort_values("item_id", ignore_index=True)
-    write_table(
-        out / "factors.parquet", table, schema="avatars/1", units={f: "see boundaryflow.avatars" for f in FACTORS}
-    )
+    with Spool(out) as spool:
+        rows, facts, seen = _draw(spool, source, size, _known_faces(out, recipe, drawn_as))
+        units = {factor: "see boundaryflow.avatars" for factor in FACTORS}
+        write_table(out / "factors.parquet", facts, schema="avatars/1", units=units)
+        context = {
+            "spool": str(spool.path),
+            "num_rows": len(spool.rows),
+            "dataset": out.name,
+            "url": None,
+            "avatars": source.model_dump(),
+            "geometry": {"size": size, "channels": channels},
+        }
+        of_items = {"rows": spool.rows, "sources": seen}
+        num_computed = run_sharded(
+            "ingest", out, sorted(seen), recipe, shard_size, run_shard, context, of_items=of_items
+        )
+    return rows, num_computed
 
-    def rows_of(job: ShardJob) -> dict[str, Tensor]:
-        decoded = [decode_image(pngs[item], size, 3, "crop", (255, 255, 255))[0] for item in job.missing]
-        return {"pixels": torch.from_numpy(np.stack(decoded))}
 
-    return pd.DataFrame(rows), run_sharded("ingest", out, sorted(pngs), recipe, shard_size, rows_of, {}, here=True)
+def _draw(
+    spool: Spool, source: AvatarSource, size: int, known: Mapping[str, str]
+) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, str]]:
+    """Draw the faces that are not known; returns rows of the manifest, what decides each face, and item to name."""
+    about = {"width_px": size, "height_px": size, "format": "PNG", "mode": "RGB"}
+    seen: dict[str, str] = {}
+    rows: list[pd.DataFrame] = []
+    facts: list[pd.DataFrame] = []
+    with Progress("ingest", source.num_images, "faces") as progress:
+        for chunk in range(-(-source.num_images // _CHUNK)):
+            some_rows: list[dict[str, Any]] = []
+            some_facts: list[dict[str, Any]] = []
+            for index, avatar in enumerate(draw_avatars(source, chunk), chunk * _CHUNK):
+                name = f"{_FACE}{index:06d}"
+                item = known.get(name, "")
+                if not item:
+                    drawn = _pixels_of(avatar, size)
+                    item = item_id_of(encode_png(torch.from_numpy(drawn)))
+                    spool.add(item, drawn)
+                some_rows.append(_row(item, name, about, duplicates_of=item if item in seen else ""))
+                if seen.setdefault(item, name) == name:
+                    some_facts.append({"item_id": item, **avatar.attributes, **avatar.factors})
+                progress.advance()
+            rows.append(pd.DataFrame(some_rows))
+            facts.append(pd.DataFrame(some_facts))
+    spool.finish()
+    of_items = pd.concat(facts)[["item_id", *ATTRIBUTES, *FACTORS]].sort_values("item_id", ignore_index=True)
+    return pd.concat(rows, ignore_index=True), of_items, seen
+
+
+def _known_faces(out: Path, recipe: str, drawn_as: str) -> dict[str, str]:
+    """Name to item of the faces that the last run drew, where they are the same ones."""
+    try:
+        manifest = read_table(out / "manifest.parquet", schema="manifest/1")
+        if read_json(out / "ingest.json").get("drawn_as") != drawn_as:
+            return {}
+    except ManifestError:
+        return {}
+    kept = manifest[manifest["item_id"].isin(items_there(out, recipe))]
+    return dict(zip(kept["source"], kept["item_id"], strict=True))
 
 
 def _from_raw(
@@ -219,13 +264,16 @@ def _from_raw(
         _check_bad(where, rows, seen, max_failed_items)
         context = {
             "spool": str(spool.path),
-            "rows": spool.rows,
+            "num_rows": len(spool.rows),
             "dataset": dataset,
             "url": source.url if isinstance(source, RemoteSource) else None,
-            "sources": seen,
+            "avatars": None,
             "geometry": dict(geometry),
         }
-        num_computed = run_sharded("ingest", out, sorted(seen), recipe, shard_size, run_shard, context)
+        of_items = {"rows": spool.rows, "sources": seen}
+        num_computed = run_sharded(
+            "ingest", out, sorted(seen), recipe, shard_size, run_shard, context, of_items=of_items
+        )
     _remember_remote(out, raw, verdicts)
     return pd.DataFrame(rows), num_computed
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from sklearn.metrics import roc_auc_score
 from boundaryflow.errors import LabelError
 from boundaryflow.labelling import ClipLabeller, Combination, calibrate, combined, load_clip, probe_labels
 from boundaryflow.storage.images import to_model_range
-from boundaryflow.storage.shards import load_items
+from boundaryflow.storage.shards import in_batches, load_items
 from boundaryflow.storage.tables import read_table, write_json, write_table
 from stages.annotations import read_labels
 from stages.frozen_model import device
@@ -83,14 +83,13 @@ def _by_clip(
     known, stray = (
         (None, 0) if source.calibration is None else read_labels(raw, source.calibration, rules, sources, partial=True)
     )
-    features = _features(ingested, items, labeller)
+    prompts = {
+        name: rule for name, rule in rules.items() if isinstance(rule, PromptRule)
+    }  # the params see that all are
+    scored = _scores(ingested, items, labeller, prompts, source)
     labels, about = pd.DataFrame({"item_id": items}), Facts()
-    for name, rule in rules.items():
-        if not isinstance(rule, PromptRule):  # the params have seen to it that all are
-            continue
-        scores = labeller.log_odds(
-            features, rule.positive, rule.negative, templates=source.templates, temperature=source.temperature
-        )
+    for name in prompts:
+        scores = scored[name]
         if known is None:
             labels[name] = scores.sigmoid().numpy().astype(np.float32)
             continue
@@ -108,7 +107,10 @@ def _by_probe(
 ) -> tuple[pd.DataFrame, Facts]:
     known, stray = read_labels(raw, source.annotations, rules, sources, partial=True)
     items = sorted(sources)
-    features = _features(ingested, items, load_clip(source.weights, device())).cpu().numpy()
+    labeller = load_clip(source.weights, device())
+    features = np.empty((len(items), labeller.num_features), np.float32)
+    for rows, some in _features(ingested, items, labeller):
+        features[rows] = some.cpu().numpy()
     labels, about = pd.DataFrame({"item_id": items}), Facts()
     for name in rules:
         probability, report = probe_labels(features, known[name].to_numpy(np.float64), source.num_folds, attribute=name)
@@ -123,15 +125,28 @@ def _told(report: Any) -> dict[str, Any]:
     return {k: round(v, 4) if isinstance(v, float) else v for k, v in asdict(report).items()}
 
 
-def _features(ingested: Path, items: list[str], labeller: ClipLabeller) -> torch.Tensor:
-    features: list[torch.Tensor] = []
+def _scores(
+    ingested: Path, items: list[str], labeller: ClipLabeller, rules: Mapping[str, PromptRule], source: ClipSource
+) -> dict[str, torch.Tensor]:
+    """Log-odds [n] of each attribute; the features of all images are never in memory at once."""
+    scores = {name: torch.empty(len(items)) for name in rules}
+    for rows, features in _features(ingested, items, labeller):
+        for name, rule in rules.items():
+            scores[name][rows] = labeller.log_odds(
+                features, rule.positive, rule.negative, templates=source.templates, temperature=source.temperature
+            )
+    return scores
+
+
+def _features(ingested: Path, items: list[str], labeller: ClipLabeller) -> Iterator[tuple[list[int], torch.Tensor]]:
+    """Image features, some items at a time: their positions, and [b,d]."""
+    place = {item: position for position, item in enumerate(items)}
     with Progress("label", len(items), "images") as progress:
-        for start in range(0, len(items), _BATCH):
-            chunk = items[start : start + _BATCH]
-            pixels = load_items(ingested, chunk, ["pixels"])["pixels"]
-            features.append(labeller.image_features(to_model_range(pixels, (0.0, 1.0))))
-            progress.advance(len(chunk))
-    return torch.cat(features)
+        for batch in in_batches(ingested, items, _BATCH):
+            pixels = load_items(ingested, batch, ["pixels"])["pixels"]
+            features = [labeller.image_features(to_model_range(some, (0.0, 1.0))) for some in pixels.split(_BATCH)]
+            yield [place[item] for item in batch], torch.cat(features)
+            progress.advance(len(batch))
 
 
 def _by_truth(ingested: Path, attributes: list[str]) -> pd.DataFrame:

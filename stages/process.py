@@ -19,6 +19,7 @@ from typing import Any, NoReturn, Self
 
 from boundaryflow.errors import PipelineError, TransientError
 from boundaryflow.files import may_pass, remove_leftovers
+from stages.metering import keep_cost
 
 LOG = logging.getLogger(__name__)
 EXIT_OK, EXIT_FAILED, EXIT_MENDABLE, EXIT_AGAIN, EXIT_INTERRUPTED = 0, 1, 2, 75, 130
@@ -47,8 +48,12 @@ def entry(main: Callable[[], None]) -> Callable[[], None]:
         for noisy in ("diffusers", "huggingface_hub", "matplotlib", "PIL"):
             logging.getLogger(noisy).setLevel(logging.ERROR)
         guard()
+        started = time.monotonic()
         try:
             main()
+            stage, root = _dvc_stage()
+            if stage:
+                keep_cost(root, stage, time.monotonic() - started)
         except TransientError as error:
             _end(str(error), EXIT_AGAIN)
         except PipelineError as error:
@@ -78,14 +83,20 @@ def guard() -> None:
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    stage, root = os.environ.get("DVC_STAGE"), os.environ.get("DVC_ROOT")
-    if not stage or not root:
+    stage, root = _dvc_stage()
+    if not stage:
         return
-    folder = Path(root, ".dvc", "tmp", "boundaryflow", "locks")
+    folder = root / ".dvc/tmp/boundaryflow/locks"
     folder.mkdir(parents=True, exist_ok=True)
     file = (folder / stage.replace("/", "_")).open("w")
     fcntl.flock(file, fcntl.LOCK_EX)  # the kernel lets go of it when the process ends, however it ends
     _held.append(file)
+
+
+def _dvc_stage() -> tuple[str, Path]:
+    """The stage that DVC runs in this process, and the checkout; no name where DVC did not start it."""
+    stage, root = os.environ.get("DVC_STAGE", ""), os.environ.get("DVC_ROOT", "")
+    return (stage, Path(root)) if root else ("", Path())
 
 
 def own_folder(stage: str, dataset: str) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -27,6 +27,7 @@ def run_sharded(
     run_shard: Callable[..., dict[str, Tensor]],
     context: Mapping[str, Any],
     *,
+    of_items: Mapping[str, Mapping[str, Any]] | None = None,
     here: bool = False,
 ) -> int:
     """Bring one folder of shards up to date.
@@ -37,9 +38,10 @@ def run_sharded(
         item_ids: Items that should be there.
         recipe: See `plan_shards`.
         shard_size: See `plan_shards`.
-        run_shard: Importable function of (job, **context) that computes the tensors of
+        run_shard: Importable function of (job, **context, **of_items) that computes the tensors of
             `job.missing`.
         context: Plain values for it.
+        of_items: Name to item to value; each call is given those of the items that it computes.
         here: Run in this process whatever the environment says: for functions that hold on to
             something in memory.
 
@@ -47,7 +49,7 @@ def run_sharded(
         Number of items computed.
     """
     plan = plan_shards(folder, item_ids, recipe, shard_size)
-    groups = [{"": job} for job in plan.jobs]
+    groups = _groups([{"": job} for job in plan.jobs], of_items)
     _run(stage, folder, groups, len(plan.kept), _One(run_shard), context, here=here)
     sweep(folder, plan)
     return plan.num_missing
@@ -62,6 +64,8 @@ def run_sharded_together(
     run_shards: Callable[..., dict[str, dict[str, Tensor]]],
     context: Mapping[str, Any],
     variants: Mapping[str, Mapping[str, str]],
+    *,
+    of_items: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> int:
     """Bring several folders with the same items up to date, one bucket of all of them at a time.
 
@@ -71,10 +75,11 @@ def run_sharded_together(
         item_ids: Items that each folder should have.
         recipes: Folder name to recipe.
         shard_size: See `plan_shards`.
-        run_shards: Importable function of (jobs by folder name, **context) that computes the
+        run_shards: Importable function of (jobs by folder name, **context, **of_items) that computes the
             tensors of each job's missing items.
         context: Plain values for it.
         variants: Folder name to the variants of its items, see `plan_shards`.
+        of_items: See `run_sharded`.
 
     Returns:
         Number of (item, folder) pairs computed.
@@ -87,12 +92,36 @@ def run_sharded_together(
     for name, plan in plans.items():
         for job in plan.jobs:
             by_bucket.setdefault(job.path.name.split("-")[1], {})[name] = job
-    groups, num_kept = list(by_bucket.values()), sum(len(plan.kept) for plan in plans.values())
-    _run(stage, folder, groups, num_kept, run_shards, context)
+    num_kept = sum(len(plan.kept) for plan in plans.values())
+    _run(stage, folder, _groups(list(by_bucket.values()), of_items), num_kept, run_shards, context)
     for name, plan in plans.items():
         sweep(folder / name, plan)
     _remove_others(folder, set(recipes))
     return sum(plan.num_missing for plan in plans.values())
+
+
+class Group(NamedTuple):
+    """What one call works on: all that travels to where it runs, beside what all calls have in common.
+
+    Attributes:
+        jobs: The shards.
+        of_items: Name to item to value, of the items to compute.
+    """
+
+    jobs: Together
+    of_items: Mapping[str, Mapping[str, Any]]
+
+
+def _groups(together: Sequence[Together], of_items: Mapping[str, Mapping[str, Any]] | None) -> list[Group]:
+    groups: list[Group] = []
+    for jobs in together:
+        missing = {item for job in jobs.values() for item in job.missing}
+        values = {
+            name: {item: values[item] for item in missing if item in values}
+            for name, values in (of_items or {}).items()
+        }
+        groups.append(Group(jobs, values))
+    return groups
 
 
 class _One:
@@ -112,34 +141,34 @@ class _Complete:
         self._run_shards = run_shards
 
     def __call__(
-        self, jobs: Together, context: Mapping[str, Any], before_writing: Callable[[], None] = lambda: None
+        self, group: Group, context: Mapping[str, Any], before_writing: Callable[[], None] = lambda: None
     ) -> int:
-        lacking = {name: job for name, job in jobs.items() if job.missing}
-        computed = self._run_shards(lacking, **context) if lacking else {}
+        lacking = {name: job for name, job in group.jobs.items() if job.missing}
+        computed = self._run_shards(lacking, **context, **group.of_items) if lacking else {}
         before_writing()
-        for name, job in jobs.items():
+        for name, job in group.jobs.items():
             complete_shard(job, computed.get(name, {}))
-        return sum(len(job.missing) for job in jobs.values())
+        return sum(len(job.missing) for job in group.jobs.values())
 
 
 def _run(
     stage: str,
     folder: Path,
-    groups: Sequence[Together],
+    groups: Sequence[Group],
     num_kept: int,
     run_shards: Callable[..., dict[str, dict[str, Tensor]]],
     context: Mapping[str, Any],
     *,
     here: bool = False,
 ) -> None:
-    total = sum(len(job.missing) for jobs in groups for job in jobs.values())
-    num_shards = sum(len(jobs) for jobs in groups)
+    total = sum(len(job.missing) for group in groups for job in group.jobs.values())
+    num_shards = sum(len(group.jobs) for group in groups)
     LOG.info("%s: %d shards to write, %d as they should be, %d images to compute", stage, num_shards, num_kept, total)
     written = 0
     with Progress(stage, total, "images") as progress:
         for done in fan_out(_Complete(run_shards), groups, context, folder, here=here):
             progress.advance(done.num_computed)
-            written += len(groups[done.number])
+            written += len(groups[done.number].jobs)
             rate = done.num_computed / max(done.seconds, 1e-9)
             where = f", on {done.where}" if done.where else ""
             LOG.info(

@@ -30,6 +30,7 @@ class ClipLabeller:
     def __init__(self, model: Any, device: torch.device | str) -> None:
         self._model, self._device = model.eval().requires_grad_(False), torch.device(device)
         self._size = int(model.visual.input_resolution)
+        self._said: dict[tuple[str, ...], Tensor] = {}
         self.num_features = int(model.text_projection.shape[1])
         self.num_parameters = sum(tensor.numel() for tensor in model.parameters())
 
@@ -62,11 +63,16 @@ class ClipLabeller:
         Raises:
             LabelError: A description is too long for the model.
         """
+        texts = tuple(template.replace("{}", prompt) for prompt in prompts for template in templates)
+        if texts not in self._said:
+            self._said[texts] = self._text_feature(texts)
+        return self._said[texts]
+
+    def _text_feature(self, texts: Sequence[str]) -> Tensor:
         import clip
 
-        texts = [template.replace("{}", prompt) for prompt in prompts for template in templates]
         try:
-            tokens = clip.tokenize(texts).to(self._device)
+            tokens = clip.tokenize(list(texts)).to(self._device)
         except RuntimeError as error:
             raise LabelError(f"labels: {str(error).splitlines()[0]}; shorten the prompt or its template") from None
         return F.normalize(F.normalize(self._model.encode_text(tokens).float(), dim=1).mean(0), dim=0)

@@ -12,8 +12,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,7 @@ from boundaryflow.files import remove_leftovers
 from boundaryflow.tensor_files import read_about, read_tensors, write_tensors
 
 SCHEMA = "shard/2"
+_NAME = re.compile(r"shard-(\d+)of(\d+)-[0-9a-f]+\.safetensors")
 
 
 def fingerprint(**parts: Any) -> str:
@@ -104,9 +108,13 @@ def buckets(item_ids: Sequence[str], shard_size: int) -> dict[str, tuple[str, ..
         bits += 1
     found: dict[int, list[str]] = {}
     for item in sorted(set(item_ids)):
-        leading = int.from_bytes(hashlib.sha256(item.encode()).digest()[:4], "big") >> (32 - bits)
-        found.setdefault(leading, []).append(item)
+        found.setdefault(_bucket(item, bits), []).append(item)
     return {f"{number:0{len(str((1 << bits) - 1))}d}of{1 << bits}": tuple(found[number]) for number in sorted(found)}
+
+
+def _bucket(item: str, bits: int) -> int:
+    """Which of 2^bits buckets an item is in."""
+    return int.from_bytes(hashlib.sha256(item.encode()).digest()[:4], "big") >> (32 - bits)
 
 
 def plan_shards(
@@ -130,23 +138,24 @@ def plan_shards(
         content = fingerprint(recipe=recipe, items=items, variants=theirs)[:12]
         wanted[folder / f"shard-{name}-{content}.safetensors"] = items, theirs
     rows: dict[str, tuple[Path, int]] = {}
-    kept: list[Path] = []
-    for path in sorted(folder.glob("shard-*.safetensors")):
-        shard = _read_valid(path)
-        if shard is None or shard.recipe != recipe:
-            continue
-        if wanted.get(path) == (shard.item_ids, shard.variants):
-            kept.append(path)
-        for row, (item, variant) in enumerate(zip(shard.item_ids, shard.variants, strict=True)):
-            if variant == of_item.get(item, ""):
-                rows[item] = path, row
+    kept: set[Path] = set()
+    there = sorted(folder.glob("shard-*.safetensors"))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # most of it is hashing, which leaves other threads alone
+        for path, shard in zip(there, pool.map(_valid_header, there), strict=True):
+            if shard is None or shard.recipe != recipe:
+                continue
+            if wanted.get(path) == (shard.item_ids, shard.variants):
+                kept.add(path)
+            for row, (item, variant) in enumerate(zip(shard.item_ids, shard.variants, strict=True)):
+                if variant == of_item.get(item, ""):
+                    rows[item] = path, row
     jobs: list[ShardJob] = []
     for path, (items, theirs) in wanted.items():
         if path not in kept:
             reuse = tuple((item, *rows[item]) for item in items if item in rows)
             missing = tuple(item for item in items if item not in rows)
             jobs.append(ShardJob(path, recipe, items, theirs, reuse, missing))
-    return ShardPlan(tuple(jobs), tuple(kept), len(set(item_ids)), sum(len(job.missing) for job in jobs))
+    return ShardPlan(tuple(jobs), tuple(sorted(kept)), len(set(item_ids)), sum(len(job.missing) for job in jobs))
 
 
 def complete_shard(job: ShardJob, computed: Mapping[str, Tensor]) -> Path:
@@ -204,11 +213,13 @@ def read_shard(path: Path) -> Shard:
     return Shard(items, tuple(about.get("variants", [""] * len(items))), about["recipe"], tensors)
 
 
-def _read_valid(path: Path) -> Shard | None:
+def _valid_header(path: Path) -> Shard | None:
+    """A shard without its tensors, or None where it is damaged."""
     try:
-        return read_shard(path)
+        shard = read_shard(path)
     except ManifestError:
         return None
+    return replace(shard, tensors={})
 
 
 def _digest(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> str:
@@ -240,13 +251,17 @@ def shard_index(folder: Path, recipe: str | None = None) -> pd.DataFrame:
     """
     rows: list[tuple[str, str, int]] = []
     for path in sorted(folder.glob("shard-*.safetensors")):
-        try:
-            about = read_about(path)
-            found = about.get("schema") == SCHEMA and recipe in (None, about["recipe"])
-            rows += [(item, path.name, row) for row, item in enumerate(about["item_ids"])] if found else []
-        except (SafetensorError, OSError, ValueError, KeyError, AttributeError):
-            continue
+        rows += [(item, path.name, row) for row, item in enumerate(_items_of(path, recipe))]
     return pd.DataFrame(sorted(rows), columns=["item_id", "shard", "row"])
+
+
+def _items_of(path: Path, recipe: str | None = None) -> list[str]:
+    """The items that a shard's header names; none where it is damaged, or of another recipe."""
+    try:
+        about = read_about(path)
+        return about["item_ids"] if about.get("schema") == SCHEMA and recipe in (None, about["recipe"]) else []
+    except (SafetensorError, OSError, ValueError, KeyError, AttributeError):
+        return []
 
 
 def load_items(folder: Path, item_ids: Sequence[str], names: Sequence[str]) -> dict[str, Tensor]:
@@ -279,7 +294,9 @@ def places_of(folder: Path, item_ids: Sequence[str]) -> dict[str, list[tuple[int
     Raises:
         ManifestError: An item is not there.
     """
-    index = {item: (shard, row) for item, shard, row in shard_index(folder).itertuples(index=False)}
+    index: dict[str, tuple[str, int]] = {}
+    for shard in _may_hold(folder, item_ids):
+        index.update({item: (shard, row) for row, item in enumerate(_items_of(folder / shard))})
     lacking = [item for item in item_ids if item not in index]
     if lacking:
         raise ManifestError(
@@ -291,3 +308,30 @@ def places_of(folder: Path, item_ids: Sequence[str]) -> dict[str, list[tuple[int
         shard, row = index[item]
         places.setdefault(shard, []).append((position, row))
     return places
+
+
+def _may_hold(folder: Path, item_ids: Sequence[str]) -> list[str]:
+    """The shards in whose buckets the items are, by their names alone: a few items cost a few headers."""
+    names = sorted(path.name for path in folder.glob("shard-*.safetensors"))
+    named = [(name, found) for name in names if (found := _NAME.fullmatch(name))]
+    buckets_of = {
+        size: {_bucket(item, int(size).bit_length() - 1) for item in item_ids}
+        for size in {found[2] for _, found in named}
+    }
+    return [name for name, found in named if int(found[1]) in buckets_of[found[2]]]
+
+
+def in_batches(folder: Path, item_ids: Sequence[str], num: int) -> Iterator[list[str]]:
+    """Items in the order in which they are read fastest: those of a shard together, at least `num` at a time.
+
+    Raises:
+        ManifestError: An item is not there.
+    """
+    batch: list[str] = []
+    for _shard, places in sorted(places_of(folder, item_ids).items()):
+        batch += [item_ids[position] for position, _row in places]
+        if len(batch) >= num:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

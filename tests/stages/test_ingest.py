@@ -12,9 +12,9 @@ from PIL import Image
 
 from boundaryflow.errors import ManifestError
 from boundaryflow.storage.images import decode_image
-from boundaryflow.storage.shards import load_items
+from boundaryflow.storage.shards import load_items, read_shard
 from boundaryflow.storage.tables import read_table
-from stages import judging
+from stages import ingest, judging
 from stages.ingest import draw_avatars
 from stages.params import AvatarSource
 from stages.splits import split_of
@@ -166,11 +166,11 @@ def test_missing_and_empty_folder_say_what_to_do(project: Path, monkeypatch: pyt
 
 def test_more_avatars_keep_those_that_fewer_had() -> None:
     few, many = (
-        draw_avatars(AvatarSource(kind="avatars", num_images=num, seed=3, rates={}, correlations={"hat~beard": 0.5}))
+        AvatarSource(kind="avatars", num_images=num, seed=3, rates={}, correlations={"hat~beard": 0.5})
         for num in (30, 70)
     )
-    assert many[:30] == few
-    assert len(many) == 70
+    assert draw_avatars(many, 0)[:30] == draw_avatars(few, 0)
+    assert [len(draw_avatars(many, chunk)) for chunk in range(3)] == [50, 20, 0]
 
 
 def test_split_never_moves_and_keeps_its_shares() -> None:
@@ -178,3 +178,28 @@ def test_split_never_moves_and_keeps_its_shares() -> None:
     assert splits[:100] == [split_of(f"{i:016x}", 0.2, 0.1) for i in range(100)]
     assert splits.count("val") / 4000 == pytest.approx(0.2, abs=0.03)
     assert splits.count("test") / 4000 == pytest.approx(0.1, abs=0.03)
+
+
+def test_faces_that_were_drawn_are_not_drawn_again(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    params = yaml.safe_load((project / "params.yaml").read_text())
+    source = {"kind": "avatars", "num_images": 60, "seed": 0, "rates": {}, "correlations": {}}
+    params["data"]["avatars"]["ingest"] |= {"source": source, "channels": 3, "fit": "crop"}
+    (project / "params.yaml").write_text(yaml.safe_dump(params))
+    run_here(project, monkeypatch, "ingest")
+    out = project / "data/ingest/avatars"
+    whole = {path.name: path.read_bytes() for path in out.iterdir()}
+    draw, drawn = ingest._pixels_of, list[int]()
+    monkeypatch.setattr("stages.ingest._pixels_of", lambda *args: drawn.append(1) or draw(*args))
+    run_here(project, monkeypatch, "ingest")
+    assert not drawn
+    victim = sorted(out.glob("shard-*.safetensors"))[0]
+    num = len(read_shard(victim).item_ids)
+    victim.write_bytes(victim.read_bytes()[:-1] + b"?")  # only what was lost is drawn again
+    run_here(project, monkeypatch, "ingest")
+    assert len(drawn) == num
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == whole
+    drawn.clear()
+    source["num_images"] = 63
+    (project / "params.yaml").write_text(yaml.safe_dump(params))
+    run_here(project, monkeypatch, "ingest")
+    assert len(drawn) == 3

@@ -10,11 +10,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from boundaryflow.errors import ManifestError
+from boundaryflow.storage import shards
 from boundaryflow.storage.shards import (
     buckets,
     complete_shard,
     fingerprint,
+    in_batches,
     load_items,
+    places_of,
     plan_shards,
     read_shard,
     shard_index,
@@ -130,3 +133,24 @@ def test_buckets_are_no_larger_than_asked_on_average() -> None:
 def test_fingerprint_tells_values_apart() -> None:
     assert fingerprint(a=1, b=[2]) == fingerprint(b=[2], a=1)
     assert len({fingerprint(a=1), fingerprint(a=1.5), fingerprint(a="1"), fingerprint(b=1)}) == 4
+
+
+def test_batches_hold_whole_shards_and_every_item_once(tmp_path: Path) -> None:
+    items = [f"{i:04x}" for i in range(100)]
+    bring_up_to_date(tmp_path, items)
+    asked = items[10:90]
+    batches = list(in_batches(tmp_path, asked, 20))
+    assert sorted(item for batch in batches for item in batch) == asked
+    assert all(len(batch) >= 20 for batch in batches[:-1])
+    assert len(batches) > 2
+    read = [set(places_of(tmp_path, batch)) for batch in batches]
+    assert sum(map(len, read)) == len(set.union(*read))  # none is read twice
+
+
+def test_few_items_cost_few_headers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bring_up_to_date(tmp_path, [f"{i:04x}" for i in range(200)])
+    opened: list[Path] = []
+    read = shards.read_about
+    monkeypatch.setattr(shards, "read_about", lambda path: opened.append(path) or read(path))
+    assert len(places_of(tmp_path, ["0007"])) == 1
+    assert len(opened) == 1

@@ -1,0 +1,104 @@
+"""How much of a stage's time its network takes, and how many calls it makes."""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from boundaryflow.files import write_bytes
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from boundaryflow.diffusion import EpsModel
+
+
+@dataclass
+class Tally:
+    """What a network did. A call on a batch of 32 counts as 32 image-calls.
+
+    Attributes:
+        image_calls: Images that went through the whole network.
+        pullbacks: Images of which a gradient was asked for as well; counted in `image_calls`, too.
+        directions: Gradients of all those.
+        seconds: Within the network.
+    """
+
+    image_calls: int = 0
+    pullbacks: int = 0
+    directions: int = 0
+    seconds: float = 0.0
+
+
+TALLY = Tally()
+"""Of this process."""
+
+
+class Metered:
+    """A frozen model that keeps count; an `EpsModel` with all that the model has beside.
+
+    Args:
+        model: The model.
+        tally: Where its work is counted.
+    """
+
+    def __init__(self, model: EpsModel, tally: Tally) -> None:
+        self._model, self.tally = model, tally
+        self.image_size, self.channels, self.value_range = model.image_size, model.channels, model.value_range
+        self.schedule, self.sha256 = model.schedule, model.sha256
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    def eps(self, x_t: Tensor, t: int | Tensor) -> Tensor:
+        """See `EpsModel`."""
+        return self._timed(len(x_t), lambda: self._model.eps(x_t, t))
+
+    def eps_and_h(self, x_t: Tensor, t: int | Tensor) -> tuple[Tensor, Tensor]:
+        """See `EpsModel`."""
+        return self._timed(len(x_t), lambda: self._model.eps_and_h(x_t, t))
+
+    def eps_with_h(self, x_t: Tensor, t: int | Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        """See `EpsModel`."""
+        return self._timed(len(x_t), lambda: self._model.eps_with_h(x_t, t, h))
+
+    def eps_with_h_shift(self, x_t: Tensor, t: int | Tensor, shift: Tensor) -> Tensor:
+        """See `EpsModel`."""
+        return self._timed(len(x_t), lambda: self._model.eps_with_h_shift(x_t, t, shift))
+
+    def pullback(self, x_t: Tensor, t: int | Tensor, normals: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """See `EpsModel`."""
+        eps, pulled = self._timed(len(x_t), lambda: self._model.pullback(x_t, t, normals))
+        self.tally.pullbacks += len(x_t)
+        self.tally.directions += pulled.shape[0] * pulled.shape[1]
+        return eps, pulled
+
+    def _timed(self, num: int, call: Callable[[], Any]) -> Any:
+        started = time.perf_counter()
+        result = call()
+        self.tally.seconds += time.perf_counter() - started
+        self.tally.image_calls += num
+        return result
+
+
+def cost_path(root: Path, stage: str) -> Path:
+    """Where the cost of the last run of a stage is kept, such as `invert@avatars`."""
+    return root / ".dvc/tmp/boundaryflow/costs" / f"{stage.replace('/', '_')}.json"
+
+
+def keep_cost(root: Path, stage: str, seconds: float) -> None:
+    """Write what a stage cost: its own seconds, its peak of memory, and what its network had of them.
+
+    Shards that other processes computed are in the seconds, not in the memory or the network's share.
+    """
+    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 if sys.platform == "darwin" else 1024)
+    facts = {"seconds": round(seconds, 3), "peak_mib": round(peak_mib, 1), "network": asdict(TALLY)}
+    path = cost_path(root, stage)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, json.dumps(facts, indent=1).encode())
