@@ -10,7 +10,6 @@ is removed at the end.
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,21 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from benches import machine, page
+from benches.checkout import copy_checkout
 from flows import summary
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "benches/results/demo.json"
 README = ROOT / "README.md"
-
-
-def _checkout(folder: Path) -> Path:
-    """What is committed, as it lies here, in a folder of its own."""
-    names = subprocess.run(["git", "ls-files"], cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\n")
-    for name in filter(None, names):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(ROOT / name, folder / name)
-    subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
-    return folder
 
 
 def _run(folder: Path) -> float:
@@ -62,7 +52,7 @@ def measure(folder: Path) -> dict[str, Any]:
 def main() -> None:
     """Measure, write, and say where."""
     with tempfile.TemporaryDirectory(prefix="boundaryflow-bench-") as folder:
-        found = measure(_checkout(Path(folder)))
+        found = measure(copy_checkout(Path(folder)))
     RESULT.parent.mkdir(exist_ok=True)
     RESULT.write_text(json.dumps(found, indent=2) + "\n")
     page.fill(README, "metrics", page.markdown_table(found["table"]["header"], found["table"]["rows"]))

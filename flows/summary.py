@@ -63,11 +63,11 @@ def text(root: Path, steps: Sequence[Step], outcomes: Mapping[str, Outcome]) -> 
     lines: list[str] = []
     timed = [(step.name, outcomes[step.name]) for step in steps if step.name in outcomes]
     if any(outcome.seconds for _, outcome in timed):
-        lines += ["", *_aligned(("stage", "time"), [_time_row(name, outcome) for name, outcome in timed])]
+        lines += ["", *aligned(("stage", "time"), [_time_row(name, outcome) for name, outcome in timed])]
     for dataset in datasets_of(steps):
         header, rows = metrics_table(root / metrics_path(dataset))
         if rows:
-            lines += ["", f"{dataset}: metrics ({metrics_path(dataset)})", *_aligned(header, rows)]
+            lines += ["", f"{dataset}: metrics ({metrics_path(dataset)})", *aligned(header, rows)]
     reports = [report_path(dataset) for dataset in datasets_of(steps)]
     found = [path for path in reports if (root / path).is_file()]
     lines += [""] if found else []
@@ -98,8 +98,8 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.3g}"
 
 
-def _aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """First column to the left, the others to the right."""
+def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table for a terminal: the first column to the left, the others to the right."""
     table = [tuple(header), *(tuple(row) for row in rows)]
     widths = [max(len(row[column]) for row in table) for column in range(len(header))]
     lines = []

@@ -73,7 +73,7 @@ def run(
             f"evaluate {dataset}: no image was asked to change; see edit.edits, edit.split and edit.max_images "
             "in params.yaml"
         )
-    bench = _open_bench(ingested, label, judges, clip, counterfactuals)
+    bench = open_bench(ingested, label, judges, clip, counterfactuals)
     rows: list[pd.DataFrame] = []
     distances: dict[tuple[str, float], dict[str, float]] = {}
     with Progress("evaluate", len(manifest), "pictures") as progress:
@@ -86,7 +86,7 @@ def run(
             for items in in_batches(ingested, list(asked), _BATCH):
                 before = to_model_range(load_items(ingested, items, ["pixels"])["pixels"], (0.0, 1.0))
                 after = to_model_range(load_items(edited_at / str(edit), items, ["edited"])["edited"], (0.0, 1.0))
-                judged = _Judged(bench, items, [asked[item] for item in items], before)
+                judged = Judged(bench, items, [asked[item] for item in items], before)
                 for index, strength in strengths:
                     columns, features = judged.metrics(after[:, index])
                     rows.append(pd.DataFrame({"item_id": items, "edit": edit, "strength": strength, **columns}))
@@ -107,9 +107,10 @@ def run(
     return metrics
 
 
-def _open_bench(
+def open_bench(
     ingested: Path, label: LabelParams, judges: str | None, clip: str | None, counterfactuals: bool
 ) -> Bench:
+    """Open what pictures are judged with."""
     labeller = load_clip(clip, device()) if clip else None
     directions: dict[str, Tensor] = {}
     templates = label.source.templates if isinstance(label.source, ClipSource) else ["{}"]
@@ -131,7 +132,7 @@ def _open_bench(
     return Bench(ev.load_judges(Path(judges), device()) if judges else None, labeller, directions, avatars)
 
 
-class _Judged:
+class Judged:
     """The inputs of one edit, judged once, against which pictures at every strength are held."""
 
     def __init__(self, bench: Bench, items: Sequence[str], targets: Sequence[dict[str, int]], before: Tensor) -> None:

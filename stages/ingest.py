@@ -44,8 +44,10 @@ def draw_avatars(source: AvatarSource, chunk: int) -> list[Avatar]:
     return drawn[: max(0, source.num_images - chunk * _CHUNK)]
 
 
-def _pixels_of(avatar: Avatar, size: int) -> NDArray[np.uint8]:
-    return np.ascontiguousarray(np.array(render(avatar, size)).transpose(2, 0, 1))
+def face_of(avatar: Avatar, size: int) -> tuple[NDArray[np.uint8], str]:
+    """Pixels [C,S,S] of a face, and its item id: that of its PNG."""
+    pixels = np.ascontiguousarray(np.array(render(avatar, size)).transpose(2, 0, 1))
+    return pixels, item_id_of(encode_png(torch.from_numpy(pixels)))
 
 
 def open_raw(dataset: str, source: FolderSource | RemoteSource, image_size: int) -> RawPictures:
@@ -95,7 +97,7 @@ def run_shard(
         faces = AvatarSource(**avatars)
         for item in lost:
             chunk, place = divmod(int(sources[item].removeprefix(_FACE)), _CHUNK)
-            again[item] = _pixels_of(draw_avatars(faces, chunk)[place], side)
+            again[item], _item = face_of(draw_avatars(faces, chunk)[place], side)
     elif lost:
         source = FolderSource(kind="folder") if url is None else RemoteSource(kind="remote", url=url)
         raw = open_raw(dataset, source, side)
@@ -208,8 +210,7 @@ def _draw(
                 name = f"{_FACE}{index:06d}"
                 item = known.get(name, "")
                 if not item:
-                    drawn = _pixels_of(avatar, size)
-                    item = item_id_of(encode_png(torch.from_numpy(drawn)))
+                    drawn, item = face_of(avatar, size)
                     spool.add(item, drawn)
                 some_rows.append(_row(item, name, about, duplicates_of=item if item in seen else ""))
                 if seen.setdefault(item, name) == name:

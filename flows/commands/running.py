@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +25,7 @@ Examples:
   boundaryflow run --dataset digits
   boundaryflow run --stage edit --force
   boundaryflow run --pull --push
+  boundaryflow run --estimate --images 100000
   boundaryflow run --dask tcp://10.0.0.5:8786
   BOUNDARYFLOW_PARALLEL=2 boundaryflow run --verbose"""
 )
@@ -34,10 +34,14 @@ Examples:
 @click.option("--force", is_flag=True, help="Run stages that are up to date, too; finished shards are kept.")
 @click.option("--pull", is_flag=True, help="Fetch what DVC's default remote has instead of computing it.")
 @click.option("--push", is_flag=True, help="Then send the outputs to DVC's default remote.")
+@click.option("--estimate", is_flag=True, help="Only say what it would take: time, disk, network calls.")
+@click.option("--images", "num_images", type=click.IntRange(min=8), help="With --estimate: for so many images.")
 @how_it_runs
 @click.pass_context
 def run(
     ctx: click.Context,
+    estimate: bool,
+    num_images: int | None,
     datasets: tuple[str, ...],
     stages: tuple[str, ...],
     force: bool,
@@ -52,6 +56,11 @@ def run(
     Only what changed is computed. Ctrl-C stops it; the next run goes on where it was.
     """
     root = enter_root()
+    if num_images is not None and not estimate:
+        raise click.UsageError("--images goes with --estimate; how many images a run takes is in params.yaml")
+    if estimate:
+        _estimate(datasets, num_images)
+        return
     use_dask(dask)
     _check_params(root, datasets, stages, push=push, quiet=quiet)
     _refresh_listings(root, datasets)
@@ -60,19 +69,21 @@ def run(
     ctx.exit(execute(root, datasets, stages, force=force, pull=pull, push=push, quiet=quiet, verbose=verbose))
 
 
-def _check_params(root: Path, datasets: Sequence[str], stages: Sequence[str], *, push: bool, quiet: bool) -> None:
-    """Validate params.yaml as a whole, after adding known data sets that are not in its `datasets`."""
-    from stages.params import load_params, ready_entries
+def _estimate(datasets: Sequence[str], num_images: int | None) -> None:
+    from flows import estimate as room
+    from stages.params import load_params
 
     params = load_params()
-    known = sorted({*params.data, *ready_entries()})
+    click.echo(room.tell(params, datasets or params.datasets, num_images))
+
+
+def _check_params(root: Path, datasets: Sequence[str], stages: Sequence[str], *, push: bool, quiet: bool) -> None:
+    """Validate params.yaml as a whole, after adding known data sets that are not in its `datasets`."""
+    from stages.params import described, load_params
+
+    params = load_params()
     for name in datasets:
-        if name not in known:
-            near = get_close_matches(name, known, 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
-            raise PipelineError(
-                f"--dataset {name}: params.yaml has no data.{name}; {hint} docs/ says how to describe one"
-            )
+        described(params, name)
     new = [name for name in dict.fromkeys(datasets) if name not in params.datasets]
     if new:
         from flows.locks import flow_lock

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from difflib import get_close_matches
 from pathlib import Path
 
 import yaml
@@ -73,6 +74,7 @@ __all__ = [
     "ValueRule",
     "activate_dataset",
     "copy_entry",
+    "described",
     "load_params",
     "ready_entries",
 ]
@@ -112,6 +114,23 @@ def _refusal(path: Path, lines: list[str]) -> ParamsError:
 def ready_entries(root: Path = Path()) -> dict[str, Path]:
     """Data sets that recipes/ describes, ready to be copied into params.yaml."""
     return {path.stem: path for path in sorted((root / "recipes").glob("*/*.yaml"))}
+
+
+def described(params: Params, name: str, root: Path = Path()) -> DatasetParams:
+    """A data set of params.yaml, or one that recipes/ has ready.
+
+    Raises:
+        ParamsError: There is none of this name.
+    """
+    ready = ready_entries(root)
+    if name in params.data:
+        return params.data[name]
+    if name in ready:
+        return DatasetParams.model_validate(yaml.safe_load(ready[name].read_text()))
+    known = sorted({*params.data, *ready})
+    near = get_close_matches(name, known, 1)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)};"
+    raise ParamsError(f"--dataset {name}: params.yaml has no data.{name}; {hint} docs/datasets.md says how to add one")
 
 
 def copy_entry(path: Path, name: str, entry: Path) -> None:

@@ -188,8 +188,8 @@ def test_faces_that_were_drawn_are_not_drawn_again(project: Path, monkeypatch: p
     run_here(project, monkeypatch, "ingest")
     out = project / "data/ingest/avatars"
     whole = {path.name: path.read_bytes() for path in out.iterdir()}
-    draw, drawn = ingest._pixels_of, list[int]()
-    monkeypatch.setattr("stages.ingest._pixels_of", lambda *args: drawn.append(1) or draw(*args))
+    draw, drawn = ingest.face_of, list[int]()
+    monkeypatch.setattr("stages.ingest.face_of", lambda *args: drawn.append(1) or draw(*args))
     run_here(project, monkeypatch, "ingest")
     assert not drawn
     victim = sorted(out.glob("shard-*.safetensors"))[0]

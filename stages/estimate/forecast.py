@@ -1,0 +1,213 @@
+"""Time, disk and network calls of every stage, from counts and rates."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from boundaryflow.errors import ManifestError
+from boundaryflow.storage.tables import read_table
+from stages.edit import directions_of
+from stages.estimate.counting import Planned, count
+from stages.estimate.probe import Rates, measure
+from stages.frozen_model import device, resolve_dtype
+from stages.ingest import open_raw
+from stages.judging import choose
+from stages.listing import listing_path
+from stages.params import AvatarSource, DatasetParams, RemoteSource
+from stages.splits import split_images
+
+PROBE_S = 20.0
+_ROW_BYTES = 100  # of a table, an image: ids, names, numbers, compressed
+_REPORT_S, _REPORT_BYTES = 3.0, 4_000_000
+_REAL_PICTURES = 256  # that the edits of one direction are held against
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """What one stage is expected to take.
+
+    Attributes:
+        stage: Name.
+        num_images: It works on.
+        image_calls: Network calls, counted by images: a batch of 32 is 32.
+        seconds: On this machine, its start included.
+        num_bytes: Of its outputs.
+    """
+
+    stage: str
+    num_images: int
+    image_calls: int
+    seconds: float
+    num_bytes: int
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """A whole run, from nothing.
+
+    Attributes:
+        dataset: Name.
+        num_images: Images of it.
+        where: Device and dtype.
+        stages: In the order in which they run.
+    """
+
+    dataset: str
+    num_images: int
+    where: str
+    stages: tuple[StageCost, ...]
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """Numbers of images.
+
+    Attributes:
+        all: Of the data set.
+        of_split: Split to how many.
+        edited: That edits are made of.
+        asked: Edit to the share of those that it asks something of.
+    """
+
+    all: int
+    of_split: Mapping[str, int]
+    edited: int
+    asked: Mapping[str, float]
+
+    @property
+    def fitted(self) -> int:
+        """Images that boundaries are fitted and calibrated on."""
+        return self.of_split["train"] + self.of_split["val"]
+
+
+def forecast(
+    dataset: str, params: DatasetParams, *, num_images: int | None = None, probe_s: float = PROBE_S
+) -> Forecast:
+    """Say what a run of a data set would take on this machine, if nothing of it were there yet.
+
+    Args:
+        dataset: Name.
+        params: Its section.
+        num_images: If it had so many images; None: as many as it has.
+        probe_s: Seconds to spend on measuring, about.
+
+    Raises:
+        PipelineError: There are no images to count, or the model cannot be opened.
+    """
+    sizes, planned = _sizes(dataset, params, num_images), Planned.of(dataset, params)
+    rates = measure(dataset, params, planned, sizes.fitted, probe_s)
+    dtype = str(resolve_dtype(params.dtype)).removeprefix("torch.")
+    return Forecast(dataset, sizes.all, f"{device()}, {dtype}", _costs(params, planned, sizes, rates))
+
+
+def _sizes(dataset: str, params: DatasetParams, num_images: int | None) -> _Sizes:
+    shares = _split_shares(dataset, params)
+    there = sum(shares.values())
+    num = there if num_images is None else num_images
+    of_split = {split: round(num * of / there) for split, of in shares.items()}
+    edited = min(params.edit.max_images, of_split[params.edit.split])
+    return _Sizes(num, of_split, edited, _asked(dataset, params))
+
+
+def _split_shares(dataset: str, params: DatasetParams) -> dict[str, int]:
+    """Split to its images: of the last ingest, or of what lies there to be ingested."""
+    how = params.ingest
+    try:
+        manifest = read_table(Path("data/ingest") / dataset / "manifest.parquet", schema="manifest/1")
+        found = manifest.loc[manifest["status"] == "ok", "split"].tolist()
+    except ManifestError:
+        if isinstance(how.source, AvatarSource):
+            names = [f"face-{number}" for number in range(how.source.num_images)]
+        else:
+            if isinstance(how.source, RemoteSource) and not listing_path(dataset).is_file():
+                raise ManifestError(
+                    f"estimate {dataset}: {how.source.url} has not been listed yet; run `python -m stages.listing "
+                    f"{dataset}`"
+                ) from None
+            names = choose(open_raw(dataset, how.source, how.image_size).names, how.max_images)
+        split = how.split
+        found = list(split_images(Path("data/raw") / dataset, dict(zip(names, names, strict=True)), split).values())
+    return {split: found.count(split) for split in ("train", "val", "test")}
+
+
+def _asked(dataset: str, params: DatasetParams) -> dict[str, float]:
+    """Edit to the share of images that it asks something of: as labelled, or about half where it adds or removes."""
+    try:
+        labels = read_table(Path("data/label") / dataset / "labels.parquet", schema="labels/1").set_index("item_id")
+        items = [str(item) for item in labels.index]
+        return {
+            edit: sum(any(signs) for signs in directions_of(labels, items, targets).values()) / len(items)
+            for edit, targets in params.edit.edits.items()
+        }
+    except (ManifestError, KeyError):
+        return {
+            edit: 1 - 0.5 ** len(targets) if "flip" not in targets.values() else 1.0
+            for edit, targets in params.edit.edits.items()
+        }
+
+
+def _costs(params: DatasetParams, planned: Planned, sizes: _Sizes, rates: Rates) -> tuple[StageCost, ...]:
+    counts = count(planned, rates.family)
+    num_pixels = params.ingest.channels * params.ingest.image_size**2
+    num_attributes, num_strengths = len(params.label.attributes), len(params.edit.strengths)
+    observed = min(sizes.of_split["train"], params.observe.max_images)
+    observed += min(sizes.of_split["val"], (params.observe.max_images + 1) // 2)
+    levels = len(planned.noise_levels) if observed else 0
+    mixed = min(params.mixing.num_images, sizes.of_split["train"]) + params.mixing.num_sampled
+    edits = {edit: round(sizes.edited * share) for edit, share in sizes.asked.items()}
+    num_pictures = sum(edits.values()) * num_strengths
+
+    def stored(dtype: str) -> int:
+        return torch.empty(0, dtype=getattr(torch, dtype)).itemsize
+
+    found: list[StageCost] = []
+
+    def add(stage: str, num_images: int, image_calls: float, seconds: float, num_bytes: float) -> None:
+        found.append(StageCost(stage, num_images, round(image_calls), seconds + rates.start, round(num_bytes)))
+
+    add("ingest", sizes.all, 0, sizes.all * rates.ingest, sizes.all * (num_pixels + _ROW_BYTES))
+    add("label", sizes.all, 0, sizes.all * rates.label, sizes.all * (8 + 4 * num_attributes))
+    calls = mixed * params.mixing.num_steps
+    add("mixing", mixed, calls, calls * rates.forward, _ROW_BYTES * params.mixing.num_steps * (4 + num_attributes))
+    calls = sizes.all * counts.invert.image_calls
+    latents = (num_pixels + rates.num_bottleneck) * stored(params.invert.store_dtype)
+    add("invert", sizes.all, calls, calls * rates.forward, sizes.all * (latents + _ROW_BYTES))
+    calls = observed * levels
+    add(
+        "observe", observed, calls, calls * rates.forward,
+        observed * levels * rates.num_bottleneck * stored(params.observe.store_dtype),
+    )  # fmt: skip
+    add("boundary", sizes.fitted, 0, _fit_s(params, sizes, rates, observed, levels),
+        4 * num_attributes * (num_pixels + (1 + levels) * rates.num_bottleneck)
+        + sizes.all * num_attributes * len(params.boundary.spaces) * 16)  # fmt: skip
+    calls, gradients = sizes.edited * counts.opening.image_calls, 0
+    for edit, num in edits.items():
+        calls += num * counts.edits[edit].image_calls
+        gradients += num * counts.edits[edit].directions
+    add("edit", sizes.edited, calls, calls * rates.forward + gradients * rates.gradient,
+        len(edits) * sizes.edited * num_strengths * num_pixels)  # fmt: skip
+    judged = num_pictures + sum(edits.values())
+    real = len(edits) * min(2 * _REAL_PICTURES, sizes.all) if params.evaluate.clip else 0
+    add("evaluate", sizes.edited, 0, judged * rates.judge + real * rates.look, num_pictures * _ROW_BYTES)
+    add("report", sizes.edited, 0, _REPORT_S, _REPORT_BYTES)
+    return tuple(found)
+
+
+def _fit_s(params: DatasetParams, sizes: _Sizes, rates: Rates, observed: int, levels: int) -> float:
+    """Seconds to fit all boundaries: solvers on inner products take about the square of the number of images."""
+    most = params.boundary.max_per_class
+    num = min(sizes.fitted, 2 * most if most else sizes.fitted)
+    num_attributes = len(params.label.attributes)
+    at_mixing_step = (rates.products + num_attributes * rates.fit_mixing) * (num / rates.num_fitted) ** 2
+    return at_mixing_step + levels * num_attributes * rates.fit_level * (observed / rates.num_fitted) ** 2
+
+
+def as_json(found: Forecast) -> str:
+    """For programs."""
+    stages = [vars(stage) for stage in found.stages]
+    return json.dumps({**vars(found), "stages": stages}, indent=1)

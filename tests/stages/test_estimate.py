@@ -1,0 +1,82 @@
+"""A forecast counts what the stages then do, to the call; and says what it cannot know."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from boundaryflow.errors import ManifestError
+from stages.estimate import Forecast, forecast
+from stages.metering import TALLY
+from stages.params import load_params
+from tests.stages.small_project import run_here, write_project
+
+_WAYS = {
+    "guided": {"method": "guided"},
+    "at all noise levels twice": {"method": "guided", "guided": {"num_passes": 2}},
+    "single step": {"method": "single_step"},
+    "without the correction": {"method": "single_step", "correction": False, "strengths": [0.5, 1.0]},
+    "both spaces": {"method": "single_step", "h_scale": 1.0},
+    "as the release": {"method": "single_step", "strengths": [-10.0, 10.0]},
+}
+
+
+def change(folder: Path, section: str, **values: Any) -> None:
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    dataset = params["data"]["avatars"]
+    place = dataset[section] if section else dataset
+    for key, value in values.items():
+        place[key] = {**place[key], **value} if isinstance(value, dict) else value
+    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+
+
+def quick(**options: Any) -> Forecast:
+    return forecast("avatars", load_params().dataset("avatars"), probe_s=0.1, **options)
+
+
+@pytest.mark.parametrize("way", _WAYS)
+def test_network_calls_are_those_that_the_stages_make(project: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    change(project, "edit", **_WAYS[way])
+    change(project, "", paper_mode=way == "as the release")
+    run_here(project, monkeypatch, "invert", "boundary")
+    shutil.rmtree(project / "data/invert")
+    shutil.rmtree(project / "data/edit")
+    told = {stage.stage: stage.image_calls for stage in quick().stages}
+    for stage in ("invert", "edit"):
+        before = TALLY.image_calls
+        run_here(project, monkeypatch, stage)
+        assert TALLY.image_calls - before == told[stage], stage
+
+
+def test_disk_is_what_the_shards_take(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(finished)
+    for stage in quick().stages:
+        if stage.stage in ("ingest", "invert", "observe", "edit"):
+            shards = [path.stat().st_size for path in Path("data", stage.stage).rglob("*.safetensors")]
+            headers = 1500 * len(shards)
+            assert stage.num_bytes == pytest.approx(sum(shards), abs=headers), stage.stage
+
+
+def test_more_images_cost_more_where_all_of_them_are_worked_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(write_project(tmp_path))  # of which nothing has run
+    few, many = ({s.stage: s for s in quick(num_images=num).stages} for num in (100, 10_000))
+    assert many["invert"].image_calls == 100 * few["invert"].image_calls
+    assert many["invert"].num_bytes == 100 * few["invert"].num_bytes
+    assert many["observe"].num_images == 1500
+    assert many["edit"].image_calls == few["edit"].image_calls  # edit.max_images of them
+    assert few["report"].num_images == 10
+
+
+def test_a_folder_without_images_cannot_be_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_project(tmp_path, ingest__source={"kind": "folder"}, label={
+        "source": {"kind": "csv", "path": "labels.csv", "file_column": "file"}, "attributes": {"hat": {"column": None}},
+    }, edit__edits={"hat": {"hat": "flip"}}, evaluate__counterfactuals=False)  # fmt: skip
+    (tmp_path / "data/raw/avatars").mkdir(parents=True)
+    (tmp_path / "data/raw/avatars/labels.csv").write_text("file,hat\na.png,1\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ManifestError, match="holds no images"):
+        quick()
