@@ -98,6 +98,7 @@ class Source:
         inversion: Their latents, for a single step.
         noised: What the network sees of them along the path, for the guided edit.
         parts: [B,H,W] which part each pixel shows, where a mask asks for it.
+        x_0: [B,C,H,W] the images in model range; None of latents that were drawn.
     """
 
     item_ids: Sequence[str]
@@ -105,6 +106,7 @@ class Source:
     inversion: Inversion | None = None
     noised: NoisedSource | None = None
     parts: Tensor | None = None
+    x_0: Tensor | None = None
 
 
 class Editor:
@@ -135,10 +137,10 @@ class Editor:
             )
             low, high = self._model.value_range
             parts = self._segmenter((x_0.float() - low) / (high - low)) if self._segmenter else None
-            return Source(item_ids, x_0.float(), noised=noised, parts=parts)
+            return Source(item_ids, x_0.float(), noised=noised, parts=parts, x_0=x_0)
         if settings.paper_mode:
             x_lat, h_lat = paper_invert(self._model, x_0, self._path)
-            return Source(item_ids, None, Inversion(x_lat, h_lat, self._path, None))
+            return Source(item_ids, None, Inversion(x_lat, h_lat, self._path, None), x_0=x_0)
         inversion = invert(
             self._model,
             x_0,
@@ -149,7 +151,7 @@ class Editor:
             noise_until=settings.noise_until,
             order=settings.order,
         )
-        source = Source(item_ids, None, inversion)
+        source = Source(item_ids, None, inversion, x_0=x_0)
         if 0 not in settings.strengths:
             return source
         back = denoise(
@@ -170,7 +172,7 @@ class Editor:
         directions: Tensor,
         held: Sequence[Boundaries] = (),
     ) -> Tensor:
-        """Edit some of the images at every strength.
+        """Edit some of the images at every strength; one that nothing is asked of comes back as it is.
 
         Args:
             source: Of `open`.
@@ -191,6 +193,14 @@ class Editor:
             return self._guided_edit(source.noised.take(rows), boundaries, directions, held, mask)
         if source.inversion is None:
             raise ValueError("the source was opened by an editor of another method")
+        asked = directions.ne(0).any(1)
+        if source.x_0 is not None and not asked.all():  # no work on images that nothing is asked of
+            result = source.x_0[list(rows)].float()[:, None].repeat(1, len(settings.strengths), 1, 1, 1)
+            some = asked.nonzero().flatten().tolist()
+            if some:
+                part = [rows[row] for row in some]
+                result[some] = self.edit(source, part, boundaries, directions[some], held).to(result)
+            return result
         inversion = source.inversion.take(rows)
         scales: dict[Space, float] = {"eps": settings.eps_scale, "h": settings.h_scale}
         spaces: list[Space] = [s for s in SPACES if scales[s] != 0 or settings.paper_mode]

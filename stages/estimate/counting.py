@@ -114,8 +114,9 @@ class Planned:
         dataset = self.params
         of_edit = dataset.edit.model_dump(exclude={"split", "max_images", "edits"})
         of_path = dataset.invert.model_dump(include={"num_steps", "noise_until", "order"})
-        values = {**of_edit, **of_path, "t_mix": self.t_mix, "paper_mode": dataset.paper_mode, "dtype": dataset.dtype}
-        return EditSettings(**{**values, "timesteps": self.noise_levels, "mask": None})
+        values: dict[str, Any] = {**of_edit, **of_path, "t_mix": self.t_mix, "timesteps": self.noise_levels}
+        values |= {"paper_mode": dataset.paper_mode, "dtype": dataset.dtype, "mask": None}
+        return EditSettings(**values)
 
     def planes(self, attributes: Sequence[str], model: EpsModel, num_bottleneck: int) -> list[Boundaries]:
         """Planes that no image was looked at for, of the shape of fitted ones and no two of them alike."""

@@ -193,7 +193,9 @@ def _costs(params: DatasetParams, planned: Planned, sizes: _Sizes, rates: Rates)
         len(edits) * sizes.edited * num_strengths * num_pixels)  # fmt: skip
     judged = num_pictures + sum(edits.values())
     real = len(edits) * min(2 * _REAL_PICTURES, sizes.all) if params.evaluate.clip else 0
-    add("evaluate", sizes.edited, 0, judged * rates.judge + real * rates.look, num_pictures * _ROW_BYTES)
+    drawn = 4 * sum(edits.values()) if params.evaluate.counterfactuals else 0  # each truth: two faces, and their parts
+    add("evaluate", sizes.edited, 0, judged * rates.judge + real * rates.look + drawn * rates.ingest,
+        num_pictures * _ROW_BYTES)  # fmt: skip
     add("report", sizes.edited, 0, _REPORT_S, _REPORT_BYTES)
     return tuple(found)
 

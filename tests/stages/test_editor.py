@@ -14,6 +14,7 @@ from boundaryflow.editing import Move
 from boundaryflow.errors import BoundaryError, CheckpointError
 from boundaryflow.evaluation.judges import SegmenterNet, save_judge
 from stages.editor import Editor, EditSettings
+from stages.metering import Metered, Tally
 from tests.unit.gaussian import GaussianModel
 
 SETTINGS = EditSettings(
@@ -79,6 +80,20 @@ def test_opposite_strengths_move_opposite_ways() -> None:
 
 def test_rows_are_the_same_alone_and_together() -> None:
     torch.testing.assert_close(edited(rows=(2,))[0], edited()[2])
+
+
+@pytest.mark.parametrize("changes", [{}, {"correction": False, "strengths": (1.0,)}, {"method": "guided"}])
+def test_image_that_nothing_is_asked_of_costs_no_call_and_stays(changes: dict[str, object]) -> None:
+    model = Metered(GaussianModel(), Tally())
+    editor = Editor(model, dataclasses.replace(SETTINGS, **changes), 0)  # pyright: ignore[reportArgumentType]
+    source = editor.open(images(), IDS)
+    opened = model.tally.image_calls
+    result = editor.edit(source, (0, 1, 2), [boundaries()], torch.tensor([[0.0], [1.0], [0.0]]))
+    of_one = model.tally.image_calls - opened
+    torch.testing.assert_close(result[[0, 2]], images()[[0, 2], None].expand_as(result[[0, 2]]), rtol=0, atol=0)
+    assert (result[1, -1] - images()[1]).abs().max() > 0.1
+    editor.edit(source, (0, 1, 2), [boundaries()], torch.ones(3, 1))
+    assert model.tally.image_calls - opened - of_one == 3 * of_one
 
 
 @pytest.mark.parametrize(
