@@ -119,7 +119,7 @@ def test_wrong_params_are_lines_and_status_2_before_prefect_is_imported(
     def load_params() -> None:
         raise ParamsError("params.yaml: edit.strenght: unknown key\nparams.yaml: run_seed is -1")
 
-    _stage(monkeypatch, "params", load_params=load_params, ready_entries=dict)
+    _stage(monkeypatch, "params", load_params=load_params, described=dict)
     monkeypatch.setitem(sys.modules, "flows.run", None)
     result = CliRunner().invoke(cli, ["run"])
     assert result.exit_code == 2
@@ -134,16 +134,15 @@ def two_sets(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The list `datasets` is that of the file, `digits` is a folder of one image, DVC knows stage `edit`, no run."""
     from flows import dvc_graph
     from flows import run as run_room
+    from stages.params import described
 
-    def described(kind: str) -> types.SimpleNamespace:
+    def section(kind: str) -> types.SimpleNamespace:
         source = types.SimpleNamespace(kind=kind)
         return types.SimpleNamespace(ingest=types.SimpleNamespace(source=source, image_size=32))
 
     def load_params() -> types.SimpleNamespace:
         names = (checkout / "params.yaml").read_text().partition("[")[2].partition("]")[0].split(", ")
-        return types.SimpleNamespace(
-            datasets=names, data={"avatars": described("avatars"), "digits": described("folder")}
-        )
+        return types.SimpleNamespace(datasets=names, data={"avatars": section("avatars"), "digits": section("folder")})
 
     def plan(root: Path, datasets: object, stages: tuple[str, ...]) -> tuple[()]:
         if not set(stages) <= {"edit"}:
@@ -158,6 +157,7 @@ def two_sets(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         load_params=load_params,
         activate_dataset=lambda path, name: path.write_text(f"datasets: [avatars, {name}]\n"),
         copy_entry=None,
+        described=described,
         ready_entries=dict,
     )
     monkeypatch.setattr(dvc_graph, "plan", plan)
