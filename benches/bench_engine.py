@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from benches import machine, page
-from benches.bars import Bar, bar, bar_table
+from benches.bars import Bar, bar, bar_table, beside
 from benches.engine.arms import ARMS, MODELS, count_flops
 from benches.quality.measure import judge
 from benches.quality.pictures import Faces, Latents
@@ -40,7 +40,7 @@ ROOT = Path(__file__).parents[1]
 RESULT, PAGE = ROOT / "benches/results/engine.json", ROOT / "docs/performance.md"
 PATHS = {"avatars64": 40, "paper256": 3}
 RELEASE_STEPS, RELEASE_CALLS = 40, 39 + 40
-FEWER = (8, 12, 16, 20)
+FEWER = (5, 6, 8, 12, 20)
 T_MIX, LEVEL = 299, 0.73
 MEASURES = ("recovery", "rmse", "drift", "identity")
 
@@ -201,20 +201,21 @@ def main() -> None:
     parser.add_argument("--faces", type=int, default=96, help="faces to edit, each on one attribute")
     parser.add_argument("--train", type=int, default=400, help="faces to fit on")
     parser.add_argument("--no-quality", action="store_true", help="keep the quality of the last run")
+    parser.add_argument("--no-speed", action="store_true", help="keep the speed of the last run")
     asked = parser.parse_args()
     before = json.loads(RESULT.read_text()) if RESULT.exists() else {}
-    kept = before.get("quality") if asked.no_quality else None
     found: dict[str, Any] = {
         "machine": machine.facts(),
         "settings": {"rounds": asked.rounds, "seconds": asked.seconds, "path": PATHS},
-        "quality": kept or quality(asked.faces, asked.train),
-        "speed": speed(asked.rounds, asked.seconds),
+        "quality": before["quality"] if asked.no_quality else quality(asked.faces, asked.train),
+        "speed": before["speed"] if asked.no_speed else speed(asked.rounds, asked.seconds),
     }
     found["bars"] = bars(found)
+    told, _dropped = beside(found["bars"], before.get("bars", []))
     RESULT.write_text(json.dumps(found, indent=1) + "\n")
     for name, table in tables(found).items():
         page.fill(PAGE, name, table)
-    print(bar_table(found["bars"]))
+    print(told)
     print(f"written: {RESULT.relative_to(ROOT)}, {PAGE.relative_to(ROOT)}")
 
 

@@ -9,7 +9,9 @@ does not grow with the dimension.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -27,6 +29,7 @@ from boundaryflow.errors import BoundaryError
 Estimator = Literal["svm", "ridge", "mean"]
 RIDGES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 """Penalties that leave-one-out chooses among."""
+_COPIES_BYTES = 2**29
 
 
 @dataclass(frozen=True)
@@ -141,10 +144,19 @@ def fit_boundaries(
     if not labels:
         return []
     solver = _Solver(estimator, c, ridge)
-    solved = [solver.solve(gram, known.has_attribute, known.train, known.weights) for known in labels]
+
+    def solve(known: Labels) -> tuple[tuple[NDArray[np.float64], float], float]:
+        of_all = solver.solve(gram, known.has_attribute, known.train, known.weights)
+        steadiness = _bootstrap_cosine(
+            gram, known.has_attribute, known.train, solver, known.weights, num_bootstraps, seed
+        )
+        return of_all, steadiness
+
+    with ThreadPoolExecutor(_num_threads(estimator, len(gram.products))) as pool:
+        solved, cosines = zip(*pool.map(solve, labels), strict=True)
     directions = combine(gram.rows, np.stack([shares for shares, _offset in solved]))
     found: list[tuple[Boundary, FitReport]] = []
-    for known, (shares, offset), direction in zip(labels, solved, directions, strict=True):
+    for known, (shares, offset), cosine, direction in zip(labels, solved, cosines, directions, strict=True):
         has, train, held_out = known.has_attribute, known.train, known.held_out
         along = gram.products @ shares  # inner products with the normal, before it is a unit vector
         norm = float(np.sqrt(shares @ along))
@@ -162,10 +174,19 @@ def fit_boundaries(
             num_positive=int(has[train].sum()),
             num_negative=int((~has[train]).sum()),
             train_accuracy=float(((distances[train] > 0) == has[train]).mean()),
-            bootstrap_cosine=_bootstrap_cosine(gram, has, train, solver, known.weights, num_bootstraps, seed),
+            bootstrap_cosine=cosine,
         )
         found.append((boundary, report))
     return found
+
+
+def _num_threads(estimator: Estimator, num: int) -> int:
+    """Attributes to solve at once: an SVM keeps one core busy, and a copy of the inner products in memory.
+
+    The others multiply matrices, on all cores as it is, and ridge regression shares a decomposition.
+    """
+    at_most = _COPIES_BYTES // (8 * num**2 + 1)
+    return max(1, min(os.cpu_count() or 1, at_most)) if estimator == "svm" else 1
 
 
 def _check_classes(
