@@ -43,7 +43,7 @@ def timed(num: int, seconds: float, folder: Path) -> float:
     """Seconds for so many shards, after a few that warm the workers up."""
     for count in (4, num):
         started = time.monotonic()
-        assert sum(done.num_computed for done in fan_out(Shard(), [seconds] * count, {}, folder, here=False)) == count
+        assert sum(done.num_computed for done in fan_out(Shard(), [seconds] * count, {}, folder)) == count
     return time.monotonic() - started
 
 

@@ -12,7 +12,7 @@ import random
 import secrets
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import get_context
@@ -48,7 +48,12 @@ class Done(NamedTuple):
 
 
 def fan_out(
-    complete: Callable[..., int], groups: Sequence[Any], context: Mapping[str, Any], folder: Path, *, here: bool
+    complete: Callable[..., int],
+    groups: Sequence[Any],
+    context: Mapping[str, Any],
+    folder: Path,
+    *,
+    num_threads: int = 1,
 ) -> Iterator[Done]:
     """Do all groups, in any order.
 
@@ -57,17 +62,22 @@ def fan_out(
         groups: What is to be done.
         context: Plain values.
         folder: Where shards are written.
-        here: In this process, whatever the environment says.
+        num_threads: At once in this process, where the environment asks for no others.
 
     Raises:
         ParamsError: The environment names no cluster that can be used.
         TransientError: All workers were lost.
     """
-    address, workers = (None, 1) if here else (os.environ.get("BOUNDARYFLOW_DASK"), _num_workers())
+    address, workers = os.environ.get("BOUNDARYFLOW_DASK"), _num_workers()
     if address and groups:
         yield from _over_dask(address, complete, groups, context, folder)
     elif workers > 1 and len(groups) > 1:
         yield from _over_processes(workers, complete, groups, context)
+    elif num_threads > 1:
+        with ThreadPoolExecutor(num_threads) as pool:
+            done = pool.map(lambda group: _timed(complete, group, context), groups)
+            for number, (num, seconds) in enumerate(done):
+                yield Done(number, num, seconds)
     else:
         for number, group in enumerate(groups):
             yield Done(number, *_timed(complete, group, context))

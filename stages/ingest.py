@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import zlib
 from collections.abc import Mapping, Sequence
@@ -189,7 +190,15 @@ def _from_avatars(
         }
         of_items = {"rows": spool.rows, "sources": seen}
         num_computed = run_sharded(
-            "ingest", out, sorted(seen), recipe, shard_size, run_shard, context, of_items=of_items
+            "ingest",
+            out,
+            sorted(seen),
+            recipe,
+            shard_size,
+            run_shard,
+            context,
+            of_items=of_items,
+            num_threads=os.cpu_count() or 1,
         )
     return rows, num_computed
 
@@ -273,7 +282,15 @@ def _from_raw(
         }
         of_items = {"rows": spool.rows, "sources": seen}
         num_computed = run_sharded(
-            "ingest", out, sorted(seen), recipe, shard_size, run_shard, context, of_items=of_items
+            "ingest",
+            out,
+            sorted(seen),
+            recipe,
+            shard_size,
+            run_shard,
+            context,
+            of_items=of_items,
+            num_threads=os.cpu_count() or 1,
         )
     _remember_remote(out, raw, verdicts)
     return pd.DataFrame(rows), num_computed

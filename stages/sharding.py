@@ -28,7 +28,7 @@ def run_sharded(
     context: Mapping[str, Any],
     *,
     of_items: Mapping[str, Mapping[str, Any]] | None = None,
-    here: bool = False,
+    num_threads: int = 1,
 ) -> int:
     """Bring one folder of shards up to date.
 
@@ -42,15 +42,15 @@ def run_sharded(
             `job.missing`.
         context: Plain values for it.
         of_items: Name to item to value; each call is given those of the items that it computes.
-        here: Run in this process whatever the environment says: for functions that hold on to
-            something in memory.
+        num_threads: Shards at once in this process, where the environment asks for no others: for work that waits
+            for the disk.
 
     Returns:
         Number of items computed.
     """
     plan = plan_shards(folder, item_ids, recipe, shard_size)
     groups = _groups([{"": job} for job in plan.jobs], of_items)
-    _run(stage, folder, groups, len(plan.kept), _One(run_shard), context, here=here)
+    _run(stage, folder, groups, len(plan.kept), _One(run_shard), context, num_threads=num_threads)
     sweep(folder, plan)
     return plan.num_missing
 
@@ -159,14 +159,14 @@ def _run(
     run_shards: Callable[..., dict[str, dict[str, Tensor]]],
     context: Mapping[str, Any],
     *,
-    here: bool = False,
+    num_threads: int = 1,
 ) -> None:
     total = sum(len(job.missing) for group in groups for job in group.jobs.values())
     num_shards = sum(len(group.jobs) for group in groups)
     LOG.info("%s: %d shards to write, %d as they should be, %d images to compute", stage, num_shards, num_kept, total)
     written = 0
     with Progress(stage, total, "images") as progress:
-        for done in fan_out(_Complete(run_shards), groups, context, folder, here=here):
+        for done in fan_out(_Complete(run_shards), groups, context, folder, num_threads=num_threads):
             progress.advance(done.num_computed)
             written += len(groups[done.number].jobs)
             rate = done.num_computed / max(done.seconds, 1e-9)

@@ -4,6 +4,6 @@ Network calls are counted by running the stages' own code on a model that only c
 decoding, labelling and judging take, is measured for some seconds on the real ones.
 """
 
-from stages.estimate.forecast import Forecast, StageCost, forecast
+from stages.estimate.forecast import Forecast, StageCost, as_json, forecast
 
-__all__ = ["Forecast", "StageCost", "forecast"]
+__all__ = ["Forecast", "StageCost", "as_json", "forecast"]
