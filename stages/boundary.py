@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from boundaryflow.boundary import (
@@ -302,6 +301,8 @@ def _facts(boundary: Boundary, report: FitReport) -> dict[str, float]:
 
 def _auc(has_attribute: NDArray[np.bool_], distance: NDArray[np.float64]) -> float:
     """AUC, or NaN where one class has no image."""
+    from sklearn.metrics import roc_auc_score
+
     if has_attribute.all() or not has_attribute.any():
         return float("nan")
     return float(roc_auc_score(has_attribute, distance))

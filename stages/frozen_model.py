@@ -12,7 +12,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from boundaryflow.allocator import keep_freed_memory
 from boundaryflow.diffusion import EpsModel
 from boundaryflow.errors import ParamsError
-from boundaryflow.models import load_model
 from stages.metering import TALLY, Metered
 
 LOG = logging.getLogger(__name__)
@@ -121,6 +120,8 @@ def open_model(source: str, dtype: str) -> EpsModel:
 
 @lru_cache(maxsize=1)
 def _open_model(source: str, resolved: torch.dtype, where: torch.device) -> EpsModel:
+    from boundaryflow.models import load_model  # diffusers takes seconds to import
+
     keep_freed_memory()
     model = load_model(source, device=where, dtype=resolved)
     LOG.info("model %s (%s) on %s in %s", source, model.sha256[:12], where, str(resolved).removeprefix("torch."))

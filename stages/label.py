@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.metrics import roc_auc_score
 
 from boundaryflow.errors import LabelError
 from boundaryflow.labelling import ClipLabeller, Combination, calibrate, combined, load_clip, probe_labels
@@ -168,6 +167,8 @@ def _combination(rule: CombinedRule) -> Combination:
 
 def _facts(labels: pd.DataFrame, ingested: Path, further: Facts) -> Facts:
     """Per attribute: counts, how it was learned, and for avatars how well the labels agree with the truth."""
+    from sklearn.metrics import roc_auc_score
+
     truth_at = ingested / "factors.parquet"
     truth = read_table(truth_at, schema="avatars/1").set_index("item_id") if truth_at.exists() else None
     facts: Facts = {}

@@ -18,8 +18,6 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score
-from sklearn.svm import SVC
 from torch import Tensor
 
 from boundaryflow.boundary.hyperplane import Boundary, Calibration, Space
@@ -216,6 +214,8 @@ class _Solver:
         weights: NDArray[np.float64] | None,
     ) -> tuple[NDArray[np.float64], float]:
         """Share of every latent in the normal, and the intercept that goes with it."""
+        from sklearn.svm import SVC
+
         products, labels = gram.products[np.ix_(rows, rows)], has_attribute[rows]
         weight = np.ones(len(rows)) if weights is None else weights[rows]
         alphas = np.zeros(len(gram.products))
@@ -285,6 +285,8 @@ class _Spectrum:
 
 def calibrate(distances: NDArray[np.float64], has_attribute: NDArray[np.bool_]) -> Calibration:
     """What the signed distances [m] of held-out latents say, of which [m] have the attribute."""
+    from sklearn.metrics import roc_auc_score
+
     positive, negative = distances[has_attribute], distances[~has_attribute]
     within = np.concatenate([positive - positive.mean(), negative - negative.mean()])
     return Calibration(

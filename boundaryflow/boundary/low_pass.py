@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
-from torchvision.transforms.functional import gaussian_blur
 
 from boundaryflow.boundary.fit import calibrate
 from boundaryflow.boundary.hyperplane import Boundary
@@ -33,6 +32,8 @@ def low_passed(
     Returns:
         The plane with a unit normal, halfway between the held-out class means.
     """
+    from torchvision.transforms.functional import gaussian_blur
+
     if width == 0:
         return boundary
     size = 2 * min(round(3 * width), (min(shape[1:]) - 1) // 2) + 1

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torchvision.transforms.functional import gaussian_blur
 
 from boundaryflow.boundary import Boundary
 from boundaryflow.diffusion import EpsModel, noise_to_signal, noised
@@ -382,6 +381,8 @@ def _smallest_step(gradients: Tensor, missing: Tensor, num_edited: int, hold: fl
 
 def _smoothed(change: Tensor, width: float) -> Tensor:
     """[B,1,H,W] mean size of the change over channels, smoothed over `width` sixty-fourths of the image."""
+    from torchvision.transforms.functional import gaussian_blur
+
     sigma = width * change.shape[-1] / 64
     size = change.abs().mean(1, keepdim=True)
     return gaussian_blur(size, [2 * min(round(3 * sigma), (size.shape[-1] - 1) // 2) + 1] * 2, [max(sigma, 0.1)] * 2)

@@ -15,9 +15,6 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import StratifiedKFold, cross_val_predict
-from sklearn.svm import SVC
 from torch import Tensor
 
 from boundaryflow.boundary import Gram
@@ -148,6 +145,10 @@ def separability(
     Returns:
         AUC in [0, 1]; NaN where a class has fewer images than there are folds.
     """
+    from sklearn.metrics import roc_auc_score
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+    from sklearn.svm import SVC
+
     if min(has_attribute.sum(), (~has_attribute).sum()) < num_folds:
         return float("nan")
     folds = StratifiedKFold(num_folds, shuffle=True, random_state=seed)

@@ -8,8 +8,6 @@ from __future__ import annotations
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torchmetrics.image.fid import FrechetInceptionDistance
-from torchmetrics.image.kid import KernelInceptionDistance
 
 
 class _Given(nn.Module):
@@ -37,6 +35,8 @@ def frechet_distance(real: Float[Tensor, "n d"], edited: Float[Tensor, "m d"]) -
     Returns:
         A distance of at least 0; NaN where a set has fewer than two members.
     """
+    from torchmetrics.image.fid import FrechetInceptionDistance
+
     if min(len(real), len(edited)) < 2:
         return float("nan")
     metric = FrechetInceptionDistance(feature=_Given(real.shape[1]), normalize=True, input_img_size=(1, 1, 1))
@@ -50,6 +50,8 @@ def kernel_distance(real: Float[Tensor, "n d"], edited: Float[Tensor, "m d"]) ->
     Returns:
         About 0 for sets of one distribution, also below it; NaN where a set has fewer than two.
     """
+    from torchmetrics.image.kid import KernelInceptionDistance
+
     size = min(len(real), len(edited))
     if size < 2:
         return float("nan")

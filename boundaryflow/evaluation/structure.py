@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
-from torchmetrics.functional.image import structural_similarity_index_measure
 
 
 def ssim(a_01: Float[Tensor, "b c h w"], b_01: Float[Tensor, "b c h w"]) -> Float[Tensor, " b"]:
     """Structural similarity (Wang et al. 2004) with an 11-pixel Gaussian window; 1 is no difference."""
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
     value = structural_similarity_index_measure(a_01, b_01, data_range=1.0, reduction="none")
     return torch.as_tensor(value).reshape(-1)
 

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import StratifiedKFold
 
 from boundaryflow.errors import LabelError
 
@@ -64,6 +62,8 @@ def fit_platt(scores: NDArray[np.float64], has_attribute: NDArray[np.bool_]) -> 
         scores: Any numbers, higher where the attribute is likelier.
         has_attribute: Their labels; both classes occur.
     """
+    from sklearn.linear_model import LogisticRegression
+
     num_positive = int(has_attribute.sum())
     num_negative = len(scores) - num_positive
     target = np.where(has_attribute, (num_positive + 1) / (num_positive + 2), 1 / (num_negative + 2))
@@ -118,6 +118,8 @@ def cross_fitted(scores: NDArray[np.float64], has_attribute: NDArray[np.bool_], 
 
     Folds follow the order of the scores, without chance: give them in an order that means nothing.
     """
+    from sklearn.model_selection import StratifiedKFold
+
     num_folds = min(num_folds, int(has_attribute.sum()), int((~has_attribute).sum()))
     result = np.empty(len(scores))
     for fit_on, rest in StratifiedKFold(num_folds).split(scores, has_attribute):

@@ -7,14 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import StratifiedKFold
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from boundaryflow.errors import LabelError
 from boundaryflow.labelling.calibration import (
@@ -24,6 +20,9 @@ from boundaryflow.labelling.calibration import (
     log_loss,
     sigmoid,
 )
+
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
 
 PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
@@ -78,6 +77,8 @@ def probe_labels(
     Raises:
         LabelError: A class has fewer annotated images than there are folds.
     """
+    from sklearn.metrics import roc_auc_score
+
     annotated = ~np.isnan(labels)
     known, has_attribute = features[annotated], labels[annotated] > 0.5
     num_positive = int(has_attribute.sum())
@@ -109,6 +110,8 @@ def _out_of_fold(
     features: NDArray[np.float32], has_attribute: NDArray[np.bool_], num_folds: int, c: float
 ) -> NDArray[np.float64]:
     """Log-odds of every image by a regression that was fitted without its fold."""
+    from sklearn.model_selection import StratifiedKFold
+
     result = np.empty(len(features))
     for fit_on, rest in StratifiedKFold(num_folds).split(features, has_attribute):
         result[rest] = _regression(c).fit(features[fit_on], has_attribute[fit_on]).decision_function(features[rest])
@@ -116,4 +119,8 @@ def _out_of_fold(
 
 
 def _regression(c: float) -> Pipeline:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     return make_pipeline(StandardScaler(), LogisticRegression(C=c, max_iter=2000))

@@ -23,7 +23,7 @@ from stages.splits import split_images
 
 PROBE_S = 20.0
 _ROW_BYTES = 100  # of a table, an image: ids, names, numbers, compressed
-_REPORT_S, _REPORT_BYTES = 3.0, 4_000_000
+_REPORT_S, _REPORT_BYTES = 2.0, 2_000_000
 _REAL_PICTURES = 256  # that the edits of one direction are held against
 
 
@@ -168,12 +168,20 @@ def _costs(params: DatasetParams, planned: Planned, sizes: _Sizes, rates: Rates)
     found: list[StageCost] = []
 
     def add(stage: str, num_images: int, image_calls: float, seconds: float, num_bytes: float) -> None:
-        found.append(StageCost(stage, num_images, round(image_calls), seconds + rates.start, round(num_bytes)))
+        start = rates.start_network if image_calls else rates.start
+        found.append(StageCost(stage, num_images, round(image_calls), start + seconds, round(num_bytes)))
 
     add("ingest", sizes.all, 0, sizes.all * rates.ingest, sizes.all * (num_pixels + _ROW_BYTES))
-    add("label", sizes.all, 0, sizes.all * rates.label, sizes.all * (8 + 4 * num_attributes))
+    add("label", sizes.all, 0, rates.label.begin + sizes.all * rates.label.each, sizes.all * (8 + 4 * num_attributes))
     calls = mixed * params.mixing.num_steps
-    add("mixing", mixed, calls, calls * rates.forward, _ROW_BYTES * params.mixing.num_steps * (4 + num_attributes))
+    told_apart = 2 * params.mixing.num_steps * num_attributes * rates.separate.each
+    add(
+        "mixing",
+        mixed,
+        calls,
+        calls * rates.forward + rates.separate.begin + told_apart,
+        _ROW_BYTES * params.mixing.num_steps * (4 + num_attributes),
+    )
     calls = sizes.all * counts.invert.image_calls
     latents = (num_pixels + rates.num_bottleneck) * stored(params.invert.store_dtype)
     add("invert", sizes.all, calls, calls * rates.forward, sizes.all * (latents + _ROW_BYTES))
@@ -194,7 +202,8 @@ def _costs(params: DatasetParams, planned: Planned, sizes: _Sizes, rates: Rates)
     judged = num_pictures + sum(edits.values())
     real = len(edits) * min(2 * _REAL_PICTURES, sizes.all) if params.evaluate.clip else 0
     drawn = 4 * sum(edits.values()) if params.evaluate.counterfactuals else 0  # each truth: two faces, and their parts
-    add("evaluate", sizes.edited, 0, judged * rates.judge + real * rates.look + drawn * rates.ingest,
+    add("evaluate", sizes.edited, 0, rates.label.begin + rates.judge.begin + judged * rates.judge.each
+        + real * rates.look.each + drawn * rates.ingest,
         num_pictures * _ROW_BYTES)  # fmt: skip
     add("report", sizes.edited, 0, _REPORT_S, _REPORT_BYTES)
     return tuple(found)
@@ -206,7 +215,7 @@ def _fit_s(params: DatasetParams, sizes: _Sizes, rates: Rates, observed: int, le
     num = min(sizes.fitted, 2 * most if most else sizes.fitted)
     num_attributes = len(params.label.attributes)
     at_mixing_step = (rates.products + num_attributes * rates.fit_mixing) * (num / rates.num_fitted) ** 2
-    return at_mixing_step + levels * num_attributes * rates.fit_level * (observed / rates.num_fitted) ** 2
+    return rates.separate.begin + at_mixing_step + levels * rates.fit_level * (observed / rates.num_fitted) ** 2
 
 
 def as_json(found: Forecast) -> str:
