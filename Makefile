@@ -2,7 +2,7 @@
 # make test    the tests
 # make check   linter, types, import contracts
 # make faults  the fault suite: kills and corrupts, over and over
-# make bench NAME=subject    runs benches/bench_subject.py, with ARGS="..." if given
+# make bench   is anything slower than committed? NAME=subject runs benches/bench_subject.py, with ARGS="..." if given
 # make venv    only the virtual environment
 # make clean   removes caches; keeps results, downloads and the virtual environment
 
@@ -33,6 +33,7 @@ check: $(STAMP)
 	@$(BIN)/lint-imports
 	@PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright
 
+bench: NAME ?= guard
 bench: $(STAMP)
 	@test -f benches/bench_$(NAME).py || { echo "bench: no benches/bench_$(NAME).py; say make bench NAME=..., one of:" \
 	  $$(ls benches 2>/dev/null | sed -n 's/^bench_\(.*\)\.py$$/\1/p'); exit 2; } >&2

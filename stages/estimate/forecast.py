@@ -23,7 +23,7 @@ from stages.splits import split_images
 
 PROBE_S = 20.0
 _ROW_BYTES = 100  # of a table, an image: ids, names, numbers, compressed
-_REPORT_S, _REPORT_BYTES = 2.0, 2_000_000
+_REPORT_S, _REPORT_BYTES = 1.5, 2_000_000
 _REAL_PICTURES = 256  # that the edits of one direction are held against
 
 

@@ -1,0 +1,1 @@
+"""Parts of the pipeline bench, each measured on its own."""
