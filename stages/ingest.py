@@ -79,8 +79,7 @@ def run_shard(
     spool: str,
     num_rows: int,
     dataset: str,
-    url: str | None,
-    avatars: dict[str, Any] | None,
+    source: dict[str, Any],
     geometry: Mapping[str, Any],
     rows: Mapping[str, int],
     sources: Mapping[str, str],
@@ -94,14 +93,14 @@ def run_shard(
     kept = np.memmap(spool, np.uint8, "r", shape=shape) if rows else np.empty(0, np.uint8)
     lost = [item for item in job.missing if item not in rows]
     again: dict[str, np.ndarray[Any, Any]] = {}
-    if lost and avatars is not None:
-        faces = AvatarSource(**avatars)
+    if lost and source["kind"] == "avatars":
+        faces = AvatarSource(**source)
         for item in lost:
             chunk, place = divmod(int(sources[item].removeprefix(_FACE)), _CHUNK)
             again[item], _item = face_of(draw_avatars(faces, chunk)[place], side)
     elif lost:
-        source = FolderSource(kind="folder") if url is None else RemoteSource(kind="remote", url=url)
-        raw = open_raw(dataset, source, side)
+        kind = RemoteSource if source["kind"] == "remote" else FolderSource
+        raw = open_raw(dataset, kind(**source), side)
         again = {item: decode_image(raw.read(sources[item]), **geometry)[0] for item in lost}
     pixels = [again[item] if item in again else kept[rows[item]] for item in job.missing]
     return {"pixels": torch.from_numpy(np.stack(pixels))}
@@ -171,6 +170,30 @@ def _write_manifest(out: Path, manifest: pd.DataFrame, about: Mapping[str, str])
     write_json(out / "ingest.json", facts)
 
 
+def _write_shards(
+    out: Path,
+    spool: Spool,
+    seen: Mapping[str, str],
+    recipe: str,
+    shard_size: int,
+    source: AvatarSource | FolderSource | RemoteSource,
+    geometry: Mapping[str, Any],
+) -> int:
+    """Bring the shards up to date, from the spool and from what lies there; `seen` is item to name."""
+    context = {
+        "spool": str(spool.path),
+        "num_rows": len(spool.rows),
+        "dataset": out.name,
+        "source": source.model_dump(),
+        "geometry": dict(geometry),
+    }
+    of_items = {"rows": spool.rows, "sources": seen}
+    return run_sharded(
+        "ingest", out, sorted(seen), recipe, shard_size, run_shard, context,
+        of_items=of_items, num_threads=os.cpu_count() or 1,
+    )  # fmt: skip
+
+
 def _from_avatars(
     out: Path, source: AvatarSource, recipe: str, drawn_as: str, shard_size: int, size: int, channels: int
 ) -> tuple[pd.DataFrame, int]:
@@ -180,26 +203,7 @@ def _from_avatars(
         rows, facts, seen = _draw(spool, source, size, _known_faces(out, recipe, drawn_as))
         units = {factor: "see boundaryflow.avatars" for factor in FACTORS}
         write_table(out / "factors.parquet", facts, schema="avatars/1", units=units)
-        context = {
-            "spool": str(spool.path),
-            "num_rows": len(spool.rows),
-            "dataset": out.name,
-            "url": None,
-            "avatars": source.model_dump(),
-            "geometry": {"size": size, "channels": channels},
-        }
-        of_items = {"rows": spool.rows, "sources": seen}
-        num_computed = run_sharded(
-            "ingest",
-            out,
-            sorted(seen),
-            recipe,
-            shard_size,
-            run_shard,
-            context,
-            of_items=of_items,
-            num_threads=os.cpu_count() or 1,
-        )
+        num_computed = _write_shards(out, spool, seen, recipe, shard_size, source, {"size": size, "channels": channels})
     return rows, num_computed
 
 
@@ -272,26 +276,7 @@ def _from_raw(
         rows, seen = _rows(verdicts)
         where = source.url if isinstance(source, RemoteSource) else Path("data/raw") / dataset
         _check_bad(where, rows, seen, max_failed_items)
-        context = {
-            "spool": str(spool.path),
-            "num_rows": len(spool.rows),
-            "dataset": dataset,
-            "url": source.url if isinstance(source, RemoteSource) else None,
-            "avatars": None,
-            "geometry": dict(geometry),
-        }
-        of_items = {"rows": spool.rows, "sources": seen}
-        num_computed = run_sharded(
-            "ingest",
-            out,
-            sorted(seen),
-            recipe,
-            shard_size,
-            run_shard,
-            context,
-            of_items=of_items,
-            num_threads=os.cpu_count() or 1,
-        )
+        num_computed = _write_shards(out, spool, seen, recipe, shard_size, source, geometry)
     _remember_remote(out, raw, verdicts)
     return pd.DataFrame(rows), num_computed
 
