@@ -98,7 +98,7 @@ class Source:
         inversion: Their latents, for a single step.
         noised: What the network sees of them along the path, for the guided edit.
         parts: [B,H,W] which part each pixel shows, where a mask asks for it.
-        x_0: [B,C,H,W] the images in model range; None of latents that were drawn.
+        x_0: [B,C,H,W] the images in model range, for a single step; None of latents that were drawn.
     """
 
     item_ids: Sequence[str]
@@ -137,7 +137,7 @@ class Editor:
             )
             low, high = self._model.value_range
             parts = self._segmenter((x_0.float() - low) / (high - low)) if self._segmenter else None
-            return Source(item_ids, x_0.float(), noised=noised, parts=parts, x_0=x_0)
+            return Source(item_ids, x_0.float(), noised=noised, parts=parts)
         if settings.paper_mode:
             x_lat, h_lat = paper_invert(self._model, x_0, self._path)
             return Source(item_ids, None, Inversion(x_lat, h_lat, self._path, None), x_0=x_0)

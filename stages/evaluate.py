@@ -29,6 +29,8 @@ from stages.process import Progress, entry, own_folder
 
 LOG = logging.getLogger(__name__)
 _BATCH = 256
+MAX_REAL = 256
+"""Real images that the edits of one direction are held against."""
 _UNITS = {
     "target_probability": "probability",
     "drift": "probability",
@@ -221,7 +223,7 @@ def _real_features(dataset: str, ingested: Path, bench: Bench, targets: Sequence
         for attribute, sign in json.loads(asked).items():
             known = labels[attribute].notna().to_numpy()
             fits &= known & ((labels[attribute] > 0.5).to_numpy() == (sign > 0))
-        chosen += sorted(labels.index[fits])[:256]
+        chosen += sorted(labels.index[fits])[:MAX_REAL]
     if not chosen:
         return None
     pixels = load_items(ingested, sorted(set(chosen)), ["pixels"])["pixels"]

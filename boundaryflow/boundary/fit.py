@@ -214,12 +214,12 @@ class _Solver:
         weights: NDArray[np.float64] | None,
     ) -> tuple[NDArray[np.float64], float]:
         """Share of every latent in the normal, and the intercept that goes with it."""
-        from sklearn.svm import SVC
-
         products, labels = gram.products[np.ix_(rows, rows)], has_attribute[rows]
         weight = np.ones(len(rows)) if weights is None else weights[rows]
         alphas = np.zeros(len(gram.products))
         if self.estimator == "svm":
+            from sklearn.svm import SVC
+
             svm = SVC(kernel="precomputed", C=self.c)
             svm.fit(products, labels, sample_weight=None if weights is None else weight)
             np.add.at(alphas, rows[svm.support_], svm.dual_coef_[0])

@@ -143,10 +143,9 @@ class Planned:
             noise = torch.zeros_like(x_0) if how.noise_until else None
             invert(model, x_0, path, start_noise=noise, noise_until=how.noise_until, order=how.order)
 
-    def edit(
-        self, model: EpsModel, x_0: Tensor, attributes: Sequence[str], settings: EditSettings, num_bottleneck: int
-    ) -> None:
+    def edit(self, model: EpsModel, x_0: Tensor, attributes: Sequence[str], num_bottleneck: int) -> None:
         """What stage edit does with some images for one edit."""
+        settings = self.settings()
         editor = Editor(model, settings, 0)
         source = editor.open(x_0, [f"probe-{number}" for number in range(len(x_0))])
         others = [name for name in self.params.label.attributes if name not in attributes]
@@ -180,12 +179,9 @@ def count(planned: Planned, family: str) -> Counts:
         work(model)
         return model.tally
 
-    settings = planned.settings()
-    opening = counted(lambda model: Editor(model, settings, 0).open(x_0, ["probe"]))
+    opening = counted(lambda model: Editor(model, planned.settings(), 0).open(x_0, ["probe"]))
     edits: dict[str, Tally] = {}
     for edit, targets in planned.params.edit.edits.items():
-        found = counted(
-            lambda model, targets=targets: planned.edit(model, x_0, list(targets), settings, num_bottleneck)
-        )
+        found = counted(lambda model, targets=targets: planned.edit(model, x_0, list(targets), num_bottleneck))
         edits[edit] = Tally(found.image_calls - opening.image_calls, found.pullbacks, found.directions)
     return Counts(counted(lambda model: planned.invert(model, x_0)), opening, edits)

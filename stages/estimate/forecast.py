@@ -14,6 +14,7 @@ from boundaryflow.storage.tables import read_table
 from stages.edit import directions_of
 from stages.estimate.counting import Planned, count
 from stages.estimate.probe import Rates, measure
+from stages.evaluate import MAX_REAL
 from stages.frozen_model import device, resolve_dtype
 from stages.ingest import open_raw
 from stages.judging import choose
@@ -24,7 +25,6 @@ from stages.splits import split_images
 PROBE_S = 20.0
 _ROW_BYTES = 100  # of a table, an image: ids, names, numbers, compressed
 _REPORT_S, _REPORT_BYTES = 1.5, 2_000_000
-_REAL_PICTURES = 256  # that the edits of one direction are held against
 
 
 @dataclass(frozen=True)
@@ -200,9 +200,9 @@ def _costs(params: DatasetParams, planned: Planned, sizes: _Sizes, rates: Rates)
     add("edit", sizes.edited, calls, calls * rates.forward + gradients * rates.gradient,
         len(edits) * sizes.edited * num_strengths * num_pixels)  # fmt: skip
     judged = num_pictures + sum(edits.values())
-    real = len(edits) * min(2 * _REAL_PICTURES, sizes.all) if params.evaluate.clip else 0
+    real = len(edits) * min(2 * MAX_REAL, sizes.all) if params.evaluate.clip else 0
     drawn = 4 * sum(edits.values()) if params.evaluate.counterfactuals else 0  # each truth: two faces, and their parts
-    add("evaluate", sizes.edited, 0, rates.label.begin + rates.judge.begin + judged * rates.judge.each
+    add("evaluate", sizes.edited, 0, rates.look.begin + rates.judge.begin + judged * rates.judge.each
         + real * rates.look.each + drawn * rates.ingest,
         num_pictures * _ROW_BYTES)  # fmt: skip
     add("report", sizes.edited, 0, _REPORT_S, _REPORT_BYTES)

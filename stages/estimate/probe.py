@@ -103,12 +103,13 @@ def measure(dataset: str, params: DatasetParams, planned: Planned, num_labelled:
     separate = _separate(params)  # before the fits: its beginning loads scikit-learn
     num_fitted = max(_LEAST_FITTED, min(num_labelled, _MOST_FITTED))
     products, fit_mixing, fit_level = _fits(params, model, num_bottleneck, num_fitted)
-    labeller = params.label.source
+    weights = getattr(params.label.source, "weights", None)
+    label = _clip(weights, params, share)
     return Rates(
         start=_start("stages.boundary"),
         start_network=_start("stages.edit") + opened,
         ingest=_ingest(dataset, params, share),
-        label=_clip(getattr(labeller, "weights", None), params, share),
+        label=label,
         separate=separate,
         forward=forward,
         gradient=gradient,
@@ -116,7 +117,7 @@ def measure(dataset: str, params: DatasetParams, planned: Planned, num_labelled:
         fit_mixing=fit_mixing,
         fit_level=fit_level,
         num_fitted=num_fitted,
-        look=_clip(params.evaluate.clip, params, share),
+        look=label if params.evaluate.clip == weights else _clip(params.evaluate.clip, params, share),
         judge=_judge(params, share),
         num_bottleneck=num_bottleneck,
         family=getattr(model, "family", "ddpm"),
@@ -136,6 +137,11 @@ def _timed(begin: Callable[[], Callable[[], object]], seconds: float) -> Timing:
     return Timing(max(0.0, begun - started - each), each)
 
 
+def _each(work: Callable[[], object], seconds: float) -> float:
+    """Seconds of something that has nothing to load."""
+    return _timed(lambda: work, seconds).each
+
+
 def _start(module: str) -> float:
     """Seconds for DVC and a stage to be loaded."""
     started = time.perf_counter()
@@ -149,13 +155,12 @@ def _network(model: EpsModel, planned: Planned, num_bottleneck: int, seconds: fl
     size, short = batch_size(model), planned.cut_short()
     counts = count(short, getattr(model, "family", "ddpm"))
     x_0 = torch.randn(size, model.channels, model.image_size, model.image_size).clamp(-1, 1)
-    took = _timed(lambda: lambda: short.invert(model, x_0), seconds / 2).each
+    took = _each(lambda: short.invert(model, x_0), seconds / 2)
     forward = took / (size * counts.invert.image_calls)
-    settings = short.settings()
-    if not settings.is_guided:
+    if not short.settings().is_guided:
         return forward, 0.0
     (attributes,) = short.params.edit.edits.values()
-    took = _timed(lambda: lambda: short.edit(model, x_0, list(attributes), settings, num_bottleneck), seconds / 2).each
+    took = _each(lambda: short.edit(model, x_0, list(attributes), num_bottleneck), seconds / 2)
     (editing,) = counts.edits.values()
     calls = counts.opening.image_calls + editing.image_calls
     return forward, max(0.0, took / size - calls * forward) / editing.directions
@@ -192,7 +197,7 @@ def _ingest(dataset: str, params: DatasetParams, seconds: float) -> float:
     how = params.ingest
     if isinstance(how.source, AvatarSource):
         faces = draw_avatars(how.source.model_copy(update={"num_images": _NUM_PICTURES}), 0)
-        return _timed(lambda: lambda: [face_of(face, how.image_size) for face in faces], seconds).each / len(faces)
+        return _each(lambda: [face_of(face, how.image_size) for face in faces], seconds) / len(faces)
     raw = open_raw(dataset, how.source, how.image_size)
     names = list(raw.names)[:: max(1, len(raw.names) // (4 * _NUM_PICTURES))]
     started = time.perf_counter()
@@ -240,4 +245,5 @@ def _separate(params: DatasetParams) -> Timing:
     num = params.mixing.num_images
     has = np.arange(num) % 2 == 0
     points = np.random.default_rng(0).standard_normal((num, 2 * num)) + has[:, None]
-    return _timed(lambda: lambda: separability(points @ points.T, has, seed=0), 0.0)
+    products = points @ points.T  # all attributes share them
+    return _timed(lambda: lambda: separability(products, has, seed=0), 0.0)
