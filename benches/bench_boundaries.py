@@ -13,8 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import resource
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -27,6 +25,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.svm import SVC
 
 from benches import machine, page
+from benches.alone import alone
 from benches.bars import bar, bar_table, beside
 from boundaryflow.boundary import Gram, Labels, fit_boundaries
 from boundaryflow.storage.shard_rows import ShardRows
@@ -102,10 +101,8 @@ def _peak_gib() -> float:
 
 
 def _alone(what: str, folder: Path, num: int) -> dict[str, Any]:
-    """In a process of its own, so that its peak of memory is its own."""
-    arguments = [sys.executable, "-m", "benches.bench_boundaries", "--part", what, str(folder), str(num)]
-    done = subprocess.run(arguments, cwd=ROOT, check=True, capture_output=True, text=True)
-    found = json.loads(done.stdout.splitlines()[-1])
+    """One side, with its peak of memory."""
+    found = alone("benches.bench_boundaries", "--part", what, folder, num)
     print(what, num, {key: value for key, value in found.items() if key != "auc"}, flush=True)
     return found
 

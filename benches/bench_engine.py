@@ -14,8 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ import torch
 from torch import Tensor
 
 from benches import machine, page
+from benches.alone import alone
 from benches.bars import Bar, bar, bar_table, beside
 from benches.engine.arms import ARMS, MODELS, count_flops
 from benches.quality.measure import judge
@@ -45,22 +44,15 @@ T_MIX, LEVEL = 299, 0.73
 MEASURES = ("recovery", "rmse", "drift", "identity")
 
 
-def _arm(*arguments: str) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, "-m", "benches.engine.arms", *arguments], cwd=ROOT, check=True, capture_output=True, text=True
-    )
-    return json.loads(done.stdout.splitlines()[-1])
-
-
 def speed(rounds: int, seconds: float) -> dict[str, Any]:
     """Every arm on every model, in turns."""
     samples: dict[str, dict[str, list[dict[str, Any]]]] = {model: {arm: [] for arm in ARMS} for model in MODELS}
     ceilings: list[dict[str, float]] = []
     for _ in range(rounds):
-        ceilings.append(_arm("ceiling"))
+        ceilings.append(alone("benches.engine.arms", "ceiling"))
         for model in MODELS:
             for arm in ARMS:
-                sample = _arm(arm, model, str(PATHS[model]), str(seconds))
+                sample = alone("benches.engine.arms", arm, model, PATHS[model], seconds)
                 samples[model][arm].append(sample)
                 print(sample, flush=True)
     peak = {dtype: statistics.median(c[dtype] for c in ceilings) for dtype in ceilings[0]}

@@ -24,6 +24,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from benches.alone import alone
 from benches.bars import Bar, bar
 from benches.checkout import ROOT
 from boundaryflow.storage.images import decode_image
@@ -138,27 +139,30 @@ def planning(num: int) -> dict[str, Any]:
         return {"num": num, "seconds": time.perf_counter() - started, "num_shards": len(plan.jobs)}
 
 
-def help_text() -> dict[str, Any]:
-    """Seconds of `boundaryflow --help`, the median of nine."""
+def start_s(*arguments: str) -> float:
+    """Seconds of a Python process, the median of nine."""
     seconds: list[float] = []
     for _ in range(9):
         started = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "flows.cli", "--help"], cwd=ROOT, check=True, capture_output=True)
+        subprocess.run([sys.executable, *arguments], cwd=ROOT, check=True, capture_output=True)
         seconds.append(time.perf_counter() - started)
-    return {"seconds": round(statistics.median(seconds), 3)}
+    return round(statistics.median(seconds), 3)
+
+
+def help_s() -> float:
+    """Seconds of `boundaryflow --help`."""
+    return start_s("-m", "flows.cli", "--help")
 
 
 def measure() -> dict[str, Any]:
     """All parts, each in a process of its own."""
     found: dict[str, Any] = {"memory": [_alone("memory", num) for num in ROWS]}
     found |= {"ingest": _alone("ingest", NUM_JPEGS), "planning": _alone("planning", NUM_PLANNED)}
-    return found | {"help": help_text()}
+    return found | {"help": {"seconds": help_s()}}
 
 
 def _alone(part: str, num: int) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benches.pipeline.scale", part, str(num)]
-    done = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = alone("benches.pipeline.scale", part, num)
     print(part, found, flush=True)
     return found
 
