@@ -34,10 +34,11 @@ _UNPACK: Mapping[str, Callable[[Path], Any]] = {
     ".tar.xz": lzma.open,
 }
 _DAMAGED = (
-    zipfile.BadZipFile, tarfile.TarError, OSError, EOFError, ValueError, NotImplementedError, RuntimeError,
+    zipfile.BadZipFile, tarfile.TarError, OSError, EOFError, ValueError, RuntimeError,
     struct.error, zlib.error, lzma.LZMAError,
 )  # fmt: skip
-"""What reading a damaged archive ends in. gzip and bz2 raise OSErrors of their own, which have no errno."""
+"""What reading a damaged archive ends in. gzip and bz2 raise OSErrors of their own, which have no errno; zipfile raises
+RuntimeError where a password is needed, and its kind NotImplementedError for a compression that it does not know."""
 _TAR_BLOCK = 512
 _OF_SIZE = re.compile(rb"(\d+)-(\d+)")
 
