@@ -10,15 +10,12 @@ is removed at the end.
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 from benches import machine, page
-from benches.checkout import copy_checkout
+from benches.checkout import copy_checkout, timed_run
 from flows import summary
 
 ROOT = Path(__file__).parents[1]
@@ -26,18 +23,11 @@ RESULT = ROOT / "benches/results/demo.json"
 README = ROOT / "README.md"
 
 
-def _run(folder: Path) -> float:
-    """Seconds of one `boundaryflow run`."""
-    started = time.monotonic()
-    subprocess.run([sys.executable, "-m", "flows.cli", "run"], cwd=folder, check=True)
-    return round(time.monotonic() - started, 1)
-
-
 def measure(folder: Path) -> dict[str, Any]:
     """Run twice, and collect what the runs left."""
-    first_s = _run(folder)
+    first_s = timed_run(folder)
     seconds = json.loads((folder / ".dvc/tmp/boundaryflow/run.json").read_text())["seconds"]
-    again_s = _run(folder)
+    again_s = timed_run(folder)
     metrics = folder / summary.metrics_path("avatars")
     header, rows = summary.metrics_table(metrics)
     return {

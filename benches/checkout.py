@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -17,3 +19,10 @@ def copy_checkout(folder: Path) -> Path:
         shutil.copy2(ROOT / name, folder / name)
     subprocess.run(["git", "init", "--quiet"], cwd=folder, check=True)
     return folder
+
+
+def timed_run(root: Path, *arguments: str) -> float:
+    """Seconds of one `boundaryflow run` in a checkout."""
+    started = time.monotonic()
+    subprocess.run([sys.executable, "-m", "flows.cli", "run", *arguments], cwd=root, check=True)
+    return round(time.monotonic() - started, 2)

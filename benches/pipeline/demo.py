@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from benches.bars import Bar, bar
-from benches.checkout import copy_checkout
+from benches.checkout import copy_checkout, timed_run
 from stages.metering import cost_path
 
 OF_EACH_IMAGE = ("ingest", "label", "invert", "observe")
@@ -24,14 +23,15 @@ TOLERANCE = 0.25
 def measure(folder: Path) -> dict[str, Any]:
     """In a copy of the checkout."""
     root = copy_checkout(folder)
-    told = _python(root, "-c", _FORECAST)
-    found: dict[str, Any] = {"forecast": json.loads(told), "run_s": _run(root)}
+    command = [sys.executable, "-c", _FORECAST]
+    told = subprocess.run(command, cwd=root, check=True, stdout=subprocess.PIPE, text=True).stdout
+    found: dict[str, Any] = {"forecast": json.loads(told), "run_s": timed_run(root, "--quiet")}
     state = json.loads((root / ".dvc/tmp/boundaryflow/run.json").read_text())
     found["stages"] = {
         name.partition("@")[0]: {"wall_s": wall, "num_bytes": _size(root, name), **_cost(root, name)}
         for name, wall in state["seconds"].items()
     }
-    found["again_s"] = _run(root)
+    found["again_s"] = timed_run(root, "--quiet")
     found["more"] = _with_more(root)
     return found
 
@@ -41,17 +41,6 @@ from stages.estimate import as_json, forecast
 from stages.params import load_params
 print(as_json(forecast("avatars", load_params().dataset("avatars"))))
 """
-
-
-def _python(root: Path, *arguments: str) -> str:
-    command = [sys.executable, *arguments]
-    return subprocess.run(command, cwd=root, check=True, stdout=subprocess.PIPE, text=True).stdout
-
-
-def _run(root: Path, *arguments: str) -> float:
-    started = time.monotonic()
-    _python(root, "-m", "flows.cli", "run", "--quiet", *arguments)
-    return round(time.monotonic() - started, 2)
 
 
 def _cost(root: Path, name: str) -> dict[str, Any]:
@@ -75,7 +64,7 @@ def _with_more(root: Path) -> dict[str, Any]:
     for name, num in (("nothing", before), ("images", found["after"])):
         dataset["ingest"]["source"]["num_images"] = num
         path.write_text(yaml.safe_dump(params, sort_keys=False))
-        _run(root, "--force", *(f"--stage={stage}" for stage in OF_EACH_IMAGE))
+        timed_run(root, "--quiet", "--force", *(f"--stage={stage}" for stage in OF_EACH_IMAGE))
         found[name] = {stage: _cost(root, f"{stage}@avatars") for stage in OF_EACH_IMAGE}
     return found
 
