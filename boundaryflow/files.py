@@ -1,16 +1,57 @@
-"""Files that are seen whole or not at all."""
+"""Files that are written whole or not at all, read within bounds, and removed only where they are ours."""
 
 from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
+import stat
+from collections.abc import Iterator
 from pathlib import Path
 
+from boundaryflow.errors import PipelineError
+
+MAX_SETTINGS_BYTES = 16 * 2**20
+"""No settings file (YAML, JSON) is larger; a larger one is refused unread."""
+_SCRATCH = re.compile(r"\.boundaryflow-\d+-[0-9a-f]{16}\.tmp")
 _MAY_PASS = {
     errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ECONNRESET, errno.ECONNREFUSED, errno.ECONNABORTED, errno.EPIPE,
     errno.EBUSY, errno.EAGAIN, errno.ENETUNREACH, errno.EHOSTUNREACH,
 }  # fmt: skip
+_WAY_OUT = {
+    errno.ENOSPC: "free some space (`boundaryflow gc` shows what can go), or use a larger disk",
+    errno.EDQUOT: "free some space (`boundaryflow gc` shows what can go), or raise the quota",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f)",
+    errno.EROFS: "mount it for writing, or use another folder",
+    errno.EACCES: "change its owner or permissions",
+    errno.EPERM: "change its owner or permissions",
+    errno.EMFILE: "raise the limit on open files (ulimit -n)",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ELOOP: "the link leads to itself; remove it",
+    errno.ENOTDIR: "a file is where a folder is needed; move it away or choose another folder",
+    errno.EISDIR: "a folder is where a file is needed; move it away or choose another name",
+    errno.EEXIST: "a file is where a folder is needed; move it away or choose another folder",
+}
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a FIFO"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+class RefusedFileError(PipelineError):
+    """A path is not a regular file, or the file is larger than allowed; nothing of it was read.
+
+    Attributes:
+        reason: The message without the path.
+    """
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.reason = reason
 
 
 def may_pass(error: OSError) -> bool:
@@ -18,27 +59,91 @@ def may_pass(error: OSError) -> bool:
     return error.errno in _MAY_PASS
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file so that it is seen whole or not at all, also after a power cut."""
+def way_out(error: OSError) -> str | None:
+    """What the user can do about an error of the operating system; None where it is no fault of theirs."""
+    return _WAY_OUT.get(error.errno or 0)
+
+
+def read_bytes(path: Path, max_bytes: int) -> bytes:
+    """Read a regular file of a bounded size. A FIFO, a socket or a device is never waited for.
+
+    Args:
+        path: The file; links are followed.
+        max_bytes: A larger file is refused before anything of it is read.
+
+    Raises:
+        RefusedFileError: It is no regular file, or too large.
+        OSError: It cannot be read.
+    """
+    check_regular(path, max_bytes)
+    # Without blocking: what lies at the path may have been exchanged since it was looked at.
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        data = file.read(max_bytes + 1)
+    if len(data) > max_bytes:
+        raise RefusedFileError(path, f"more than {max_bytes:,} bytes, which are too many")
+    return data
+
+
+def check_regular(path: Path, max_bytes: int | None = None) -> os.stat_result:
+    """Look at what a path is, without opening it.
+
+    Raises:
+        RefusedFileError: It is no regular file, or larger than `max_bytes`.
+        OSError: It cannot be looked at.
+    """
+    about = path.stat()
+    if not stat.S_ISREG(about.st_mode):
+        kind = next((name for test, name in _KINDS if test(about.st_mode)), "of an unknown kind")
+        raise RefusedFileError(path, f"{kind}, not a regular file")
+    if max_bytes is not None and about.st_size > max_bytes:
+        raise RefusedFileError(path, f"{about.st_size:,} bytes, more than the {max_bytes:,} that are read")
+    return about
+
+
+def write_bytes(path: Path, data: bytes, *, scratch: Path | None = None) -> None:
+    """Write a file so that it is seen whole or not at all, also after a power cut.
+
+    Args:
+        path: The file; its folder is made where it is missing.
+        data: Its content.
+        scratch: Folder on the same disk for the half-written file; None is the folder of `path`.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    temporary = scratch_path(scratch or path.parent)
     try:
-        with temporary.open("wb") as file:
+        with temporary.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:  # of a write that found no room, say where
+        if isinstance(error, OSError) and error.filename in (None, str(temporary)):  # say where, in the user's terms
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Remove what writers that were killed half-way left in a folder and below it.
+def scratch_path(folder: Path) -> Path:
+    """A new name for a half-written file, by which `leftovers` knows that it is ours."""
+    return folder / f".boundaryflow-{os.getpid()}-{secrets.token_hex(8)}.tmp"
 
-    Only for a folder that nobody else writes to at the time.
+
+def leftovers(folder: Path) -> Iterator[Path]:
+    """Half-written files of ours in a folder and below it: regular files with a name of `scratch_path`.
+
+    Links are not followed; a file of any other name is somebody else's.
     """
-    for path in folder.rglob("*.tmp"):
-        path.unlink()
+    for at, _folders, files in os.walk(folder):
+        for name in files:
+            path = Path(at, name)
+            if _SCRATCH.fullmatch(name) and not path.is_symlink() and path.is_file():
+                yield path
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what writers of ours that were killed left half-written in a folder and below it.
+
+    Only for a folder that no other process of ours writes to at the time.
+    """
+    for path in leftovers(folder):
+        path.unlink(missing_ok=True)

@@ -13,6 +13,8 @@ from typing import Any
 import click
 
 from boundaryflow.errors import PipelineError
+from boundaryflow.files import way_out
+from boundaryflow.text import visible
 from flows.commands import files, pictures, recipes, running
 from flows.environment import LOG_FOLDER, find_root
 
@@ -37,25 +39,37 @@ class _Commands(click.Group):
         except Exception as error:
             if os.environ.get("BOUNDARYFLOW_DEBUG") == "1":
                 raise
-            reason = " ".join(str(error).split()) or "no message"
-            click.echo(f"boundaryflow: unexpected {type(error).__name__}: {reason}", err=True)
-            click.echo(f"  traceback: {_write_traceback()} (BOUNDARYFLOW_DEBUG=1 prints it)", err=True)
+            if isinstance(error, OSError) and (advice := way_out(error)):
+                _echo(f"boundaryflow: {error.filename or Path.cwd()}: {error.strerror}; {advice}")
+                ctx.exit(2)
+            if isinstance(error, MemoryError):
+                _echo(f"boundaryflow {ctx.invoked_subcommand}: out of memory; use fewer or smaller pictures at a time")
+                ctx.exit(1)
+            _echo(f"boundaryflow: unexpected {type(error).__name__}: {' '.join(str(error).split()) or 'no message'}")
+            _echo(f"  traceback: {_write_traceback()} (BOUNDARYFLOW_DEBUG=1 prints it)")
             ctx.exit(1)
 
 
 def _say_error(error: PipelineError) -> None:
     for line in str(error).splitlines() or [""]:
-        click.echo(f"{type(error).__name__}: {line}", err=True)
+        _echo(f"{type(error).__name__}: {line}")
 
 
-def _write_traceback() -> Path:
+def _echo(line: str) -> None:
+    click.echo(visible(line), err=True)
+
+
+def _write_traceback() -> Path | str:
     try:
         folder = find_root() / LOG_FOLDER
     except PipelineError:
         folder = Path.home() / ".cache" / "boundaryflow"
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"error-{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}.log"
-    path.write_text(traceback.format_exc(), encoding="utf-8")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(traceback.format_exc(), encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        return f"could not be written to {path} ({error.strerror})"
     return path
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from boundaryflow.errors import PipelineError
+from boundaryflow.files import leftovers
 from flows import environment, locks
 from flows.dvc_graph import open_repo
 from flows.status import size_of, size_text
@@ -115,7 +116,8 @@ def _folders(root: Path, *, inactive: bool) -> list[Garbage]:
 
 def _leftovers(root: Path) -> list[Garbage]:
     """What killed runs left half-written, and old reports of unexpected errors."""
-    half = [path for path in (root / "data").rglob("*.tmp") if path.is_file() and "raw" not in path.parts]
+    kinds = (*STAGES, "bulk_edit", "augment", "text")
+    half = [path for kind in kinds for path in leftovers(root / "data" / kind)]
     then = time.time() - _OLD_LOG_S
     logs = (root / environment.LOG_FOLDER).glob("error-*.log")
     old = [path for path in logs if path.stat().st_mtime < then]

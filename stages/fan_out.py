@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from boundaryflow.errors import ParamsError, TransientError
-from boundaryflow.files import may_pass, write_bytes
+from boundaryflow.files import may_pass, scratch_path, write_bytes
 from stages.cluster_worker import Facts, OtherWorkerError, Task, differences, facts, work_on
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def _token(folder: Path) -> Generator[Path]:
 
     Whoever runs the stage next removes it with all that is half-written.
     """
-    path = folder.absolute() / f"cluster-{secrets.token_hex(8)}.tmp"
+    path = scratch_path(folder.absolute())
     write_bytes(path, b"")
     try:
         yield path

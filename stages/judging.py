@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boundaryflow.errors import ManifestError
+from boundaryflow.files import scratch_path
 from boundaryflow.storage.archives import UnusableError
 from boundaryflow.storage.images import decode_image
 from boundaryflow.storage.raw import RawPictures
@@ -155,7 +156,7 @@ class Spool:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / f"pixels-{os.getpid()}.tmp"  # of a killed run it is swept away as all such files are
+        self.path = scratch_path(folder)
         self.rows: dict[str, int] = {}
         self._file = self.path.open("wb")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import errno
 import fcntl
 import functools
 import json
@@ -18,21 +17,13 @@ from types import TracebackType
 from typing import Any, NoReturn, Self
 
 from boundaryflow.errors import PipelineError, TransientError
-from boundaryflow.files import may_pass, remove_leftovers
+from boundaryflow.files import may_pass, remove_leftovers, way_out
+from boundaryflow.text import visible
 from stages.metering import keep_cost
 
 LOG = logging.getLogger(__name__)
 EXIT_OK, EXIT_FAILED, EXIT_MENDABLE, EXIT_AGAIN, EXIT_INTERRUPTED = 0, 1, 2, 75, 130
 """Done; a bug; what the user can mend; what another attempt may mend (EX_TEMPFAIL of sysexits.h); stopped."""
-_MENDABLE = {
-    errno.ENOSPC: "free some space (`boundaryflow gc` shows what can go), or move the checkout to a larger disk",
-    errno.EDQUOT: "free some space (`boundaryflow gc` shows what can go), or raise the quota",
-    errno.EFBIG: "raise the limit on the size of files (ulimit -f)",
-    errno.EROFS: "mount it for writing, or move the checkout",
-    errno.EACCES: "change its owner or permissions",
-    errno.EPERM: "change its owner or permissions",
-    errno.EMFILE: "raise the limit on open files (ulimit -n)",
-}
 _PR_SET_PDEATHSIG = 1
 _MIN_INTERVAL_S = {"json": 0.2, "log": 10.0, "bar": 0.1}
 _held: list[Any] = []
@@ -44,7 +35,9 @@ def entry(main: Callable[[], None]) -> Callable[[], None]:
 
     @functools.wraps(main)
     def wrapped() -> None:
-        logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+        handler = logging.StreamHandler(sys.stderr)
+        handler.setFormatter(_Visible("%(message)s"))
+        logging.basicConfig(level=logging.INFO, handlers=[handler])
         for noisy in ("diffusers", "huggingface_hub", "matplotlib", "PIL"):
             logging.getLogger(noisy).setLevel(logging.ERROR)
         guard()
@@ -59,20 +52,28 @@ def entry(main: Callable[[], None]) -> Callable[[], None]:
         except PipelineError as error:
             _end(str(error), EXIT_MENDABLE)
         except OSError as error:
-            if error.errno not in _MENDABLE and not may_pass(error):
+            advice = way_out(error)
+            if advice is None and not may_pass(error):
                 raise
             what = f"{main.__module__.rpartition('.')[2]} {error.filename or Path.cwd()}: {error.strerror}"
             if may_pass(error):
                 _end(f"{what}; run it again, and look at the disk or the network if that stays", EXIT_AGAIN)
-            _end(f"{what}; {_MENDABLE[error.errno or 0]}", EXIT_MENDABLE)
+            _end(f"{what}; {advice}", EXIT_MENDABLE)
         except KeyboardInterrupt:
             sys.exit(EXIT_INTERRUPTED)
 
     return wrapped
 
 
+class _Visible(logging.Formatter):
+    """Shows what names from outside would have a terminal do."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record), keep="\n")
+
+
 def _end(line: str, status: int) -> NoReturn:
-    sys.stderr.write(f"{line}\n")
+    sys.stderr.write(f"{visible(line)}\n")
     sys.exit(status)
 
 

@@ -197,7 +197,7 @@ def test_killed_stage_ends_with_the_bytes_of_an_undisturbed_one(project: Path, s
         process.wait()
         half = content(project / "data" / stage)
         assert all(half[name] == undisturbed[name] for name in half if "shard-" in name and not name.endswith(".tmp"))
-    (project / "data" / stage / "avatars" / "manifest.parquet.1-00ff.tmp").write_bytes(b"PAR1")
+    (project / "data" / stage / "avatars" / ".boundaryflow-1-00ff00ff00ff00ff.tmp").write_bytes(b"PAR1")
     result = run_stage(project, stage)
     assert result.returncode == 0, result.stderr
     assert killed > 0

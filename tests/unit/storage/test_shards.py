@@ -98,7 +98,7 @@ def test_damaged_shard_is_made_again_to_the_same_bytes(tmp_path: Path, damage: s
         with pytest.raises(ManifestError, match="not what its header says"):
             read_shard(victim)
     elif damage == "half-written":
-        victim.rename(victim.with_name(victim.name + ".123.tmp"))
+        victim.rename(victim.with_name(".boundaryflow-123-00ff00ff00ff00ff.tmp"))
     else:
         victim.write_bytes(bytes(data[: len(data) // 2] if damage == "cut" else b""))
     assert 0 < bring_up_to_date(tmp_path, items) < 40

@@ -1,0 +1,35 @@
+"""Text from files and file names, made fit to be shown."""
+
+from __future__ import annotations
+
+import unicodedata
+
+_HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+_JOINERS = "\u200c\u200d"  # emoji and several scripts are written with them
+
+
+def visible(text: str, *, keep: str = "") -> str:
+    r"""Replace what a terminal would obey or not show: control and format characters, and bytes that are no UTF-8.
+
+    Args:
+        text: From a file, a file name or another program.
+        keep: Characters that stay as they are, such as a newline.
+
+    Example:
+        >>> visible("a\x1b[31mb")
+        'a\\x1b[31mb'
+        >>> visible("caf\udce9.png")
+        'caf\\xe9.png'
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        c if c in keep or c in _JOINERS or unicodedata.category(c) not in _HIDDEN else _escaped(c) for c in text
+    )
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # how Python keeps a byte of a file name that is not UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    return f"\\x{code:02x}" if code <= 0xFF else f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
