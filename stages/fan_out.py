@@ -9,7 +9,6 @@ import logging
 import os
 import queue
 import random
-import secrets
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
