@@ -1,23 +1,22 @@
-"""Drive an entry point with a hostile input, in a process of its own with limits, and check what it did."""
+"""Drive an entry point with a hostile input, within limits, and check what it did."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import re
-import resource
 import stat
-import subprocess
-import sys
+import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.conftest import ROOT
+from tests.hostile.zygote import Zygote
 
-LIMIT_S = 60.0
-MEMORY_BYTES = 6 * 2**30
-"""Of address space, of which torch takes 4 GiB with its libraries before anything is read."""
+LIMIT_S = 30.0
+MEMORY_BYTES = 2 * 2**30
+"""Of address space beyond what the imports take."""
 STATUSES = frozenset((0, 1, 2, 75, 130))
 """See stages/process.py: done, a bug or no memory, what the user can mend, what another attempt may mend, stopped."""
 _UNEXPECTED = re.compile(r"Traceback \(most recent call last\)|\bunexpected \w*(?:Error|Exception|Exit|Iteration)\b")
@@ -26,12 +25,23 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x80-\x9f]")
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a command ended: exit status, what it printed, and which files it made, changed or removed."""
+    """How a command ended.
 
-    status: int
+    Attributes:
+        status: Exit status; None where it had to be killed.
+        stdout: What it printed.
+        stderr: The same on standard error.
+        touched: Files that it made, changed or removed in the watched folder.
+        strange: What it tried to write, start or connect to outside of what it may.
+        peak_bytes: Its peak memory, the imports included.
+    """
+
+    status: int | None
     stdout: str
     stderr: str
     touched: frozenset[str]
+    strange: str
+    peak_bytes: int
 
     @property
     def said(self) -> str:
@@ -39,61 +49,65 @@ class Outcome:
         return self.stdout + self.stderr
 
 
-def run(
-    command: Sequence[str],
-    cwd: Path,
-    *,
-    watched: Path | None = None,
-    limit_s: float = LIMIT_S,
-    memory_bytes: int = MEMORY_BYTES,
-    **extra: str,
-) -> Outcome:
-    """Run a command with bounded time and memory.
+class Harness:
+    """Runs commands in children of one process that has imported everything."""
 
-    Args:
-        command: Program and arguments; `boundaryflow` and `stages.NAME` stand for this checkout's.
-        cwd: Where.
-        watched: Folder whose files are compared before and after; None is `cwd`.
-        limit_s: Seconds, after which the test fails.
-        memory_bytes: Of address space.
-        extra: Further environment variables.
+    def __init__(self) -> None:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "BOUNDARYFLOW_PROGRESS": "off"}
+        self._zygote = Zygote(environment)
 
-    Raises:
-        AssertionError: It did not end in time.
-    """
-    start = [sys.executable, "-m", "flows.cli"] if command[0] == "boundaryflow" else [sys.executable, "-m", command[0]]
-    before = fingerprints(watched or cwd)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "BOUNDARYFLOW_PROGRESS": "off"}
+    def close(self) -> None:
+        """End that process."""
+        self._zygote.close()
 
-    def limited() -> None:
-        resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    def run(
+        self,
+        command: Sequence[str],
+        cwd: Path,
+        *,
+        watched: Path | None = None,
+        limit_s: float = LIMIT_S,
+        memory_bytes: int = MEMORY_BYTES,
+        **extra: str,
+    ) -> Outcome:
+        """Run `boundaryflow ...` or `stages.NAME ...`.
 
-    try:
-        done = subprocess.run(
-            [*start, *command[1:]], cwd=cwd, env={**environment, **extra}, stdin=subprocess.DEVNULL,
-            capture_output=True, timeout=limit_s, preexec_fn=limited, check=False,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        raise AssertionError(f"{' '.join(command)}: no end after {limit_s:g} s") from None
-    after = fingerprints(watched or cwd)
-    touched = frozenset(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
-    return Outcome(done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode(), touched)
+        Args:
+            command: The words.
+            cwd: Where; it may write there and in the tests' own home.
+            watched: Folder whose files are compared before and after; None is `cwd`.
+            limit_s: Seconds, after which it is killed.
+            memory_bytes: Of address space, beyond the imports.
+            extra: Further environment variables.
+        """
+        before = fingerprints(watched or cwd)
+        with tempfile.TemporaryDirectory() as own:
+            output, errors, seen = (Path(own) / name for name in ("output", "errors", "seen"))
+            done = self._zygote.run(
+                command=list(command), cwd=str(cwd), env=extra, output=str(output), errors=str(errors), seen=str(seen),
+                allowed=[str(cwd), os.environ["HOME"], own], memory_bytes=memory_bytes, limit_s=limit_s,
+            )  # fmt: skip
+            texts = [path.read_bytes().decode("utf-8", "replace") for path in (output, errors, seen)]
+        after = fingerprints(watched or cwd)
+        touched = frozenset(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+        return Outcome(done["status"], texts[0], texts[1], touched, texts[2], done["peak_bytes"])
 
 
 def assert_held(outcome: Outcome, allowed: Iterable[str] = ()) -> None:
-    """What must be so whatever the input was: a documented status, one line without a traceback, nothing else touched.
+    """What must be so whatever the input was: an end, a documented status, one line, nothing else touched or started.
 
     Args:
-        outcome: Of `run`.
+        outcome: Of `Harness.run`.
         allowed: Prefixes of the paths that may be touched, relative to the watched folder.
     """
+    assert outcome.status is not None, f"no end\n{outcome.said}"
     assert outcome.status in STATUSES, f"exit status {outcome.status}\n{outcome.said}"
     assert not _UNEXPECTED.search(outcome.said), outcome.said
-    assert not _CONTROL.search(outcome.said.replace("\r", "")), repr(outcome.said)
+    assert not _CONTROL.search(outcome.said.replace("\r", "").replace("\t", "")), repr(outcome.said)
+    assert not outcome.strange, f"{outcome.strange}\n{outcome.said}"
     if outcome.status == 2:
         assert outcome.stderr.strip(), "no word of what is wrong"
-    ours = (*allowed, ".dvc/tmp/", ".dvc/cache/", ".prefect/")
+    ours = (*allowed, ".dvc/tmp", ".dvc/cache", ".prefect")
     strange = sorted(name for name in outcome.touched if not name.startswith(ours) and "__pycache__" not in name)
     assert not strange, f"touched: {strange}\n{outcome.said}"
 
