@@ -62,6 +62,18 @@ def shared() -> Path:
     return SHARED
 
 
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project whose stages have run, up to the evaluation. Not to be changed: copy it."""
+    from tests.stages.small_project import STAGES, run_here, write_project  # imports torch
+
+    folder = write_project(tmp_path_factory.mktemp("project"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BOUNDARYFLOW_PROGRESS", "off")
+        run_here(folder, patch, *STAGES, "evaluate")
+    return folder
+
+
 @pytest.fixture(autouse=True)
 def _no_network(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """A test without the marker `network` that connects to another machine fails, and says where to."""

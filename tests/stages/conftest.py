@@ -1,4 +1,4 @@
-"""A project whose stages have run, made once for all tests of the stages."""
+"""Copies of a project whose stages have run."""
 
 from __future__ import annotations
 
@@ -7,17 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.stages.s3 import s3, s3_server  # noqa: F401 - fixtures
-from tests.stages.small_project import STAGES, copy_project, run_here, write_project
-
-
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project whose stages have run, up to the evaluation. Not to be changed: copy it."""
-    folder = write_project(tmp_path_factory.mktemp("project"))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BOUNDARYFLOW_PROGRESS", "off")
-        run_here(folder, patch, *STAGES, "evaluate")
-    return folder
+from tests.stages.small_project import copy_project
 
 
 @pytest.fixture
