@@ -52,12 +52,20 @@ def execute(
     """
     environment.prepare(root)
     environment.num_parallel()
+    environment.retry_delay_s()
     options = {"force": force, "pull": pull, "push": push}
     return _until_interrupted(lambda: _execute(root, datasets, stages, options, quiet=quiet, verbose=verbose))
 
 
 def execute_recipe(
-    root: Path, kind: Kind, recipe: str, options: Mapping[str, Any], *, quiet: bool = False, verbose: bool = False
+    root: Path,
+    kind: Kind,
+    recipe: str,
+    options: Sequence[str] = (),
+    *,
+    wait_s: float = 0,
+    quiet: bool = False,
+    verbose: bool = False,
 ) -> int:
     """Run a recipe of the flow `bulk_edit` or `augment` and report on it.
 
@@ -65,7 +73,8 @@ def execute_recipe(
         root: The checkout.
         kind: Which flow.
         recipe: Name of the recipe.
-        options: Further arguments of the flow.
+        options: For the stage's command line, such as `--inbox=FOLDER`.
+        wait_s: Seconds to wait for another run in this checkout to end.
         quiet: Print errors only.
         verbose: Show what the stages print.
 
@@ -76,17 +85,18 @@ def execute_recipe(
         PipelineError: The run cannot begin.
     """
     environment.prepare(root)
+    environment.retry_delay_s()
 
     def work() -> int:
         record.dataset_of(root, kind, recipe)  # a recipe that is not there is told of at once
-        if not options.get("wait_s"):
+        if not wait_s:
             with locks.flow_lock(root):
                 pass  # refused now, and not after the seconds that a server takes
         with _board_for_output(root, quiet=quiet, verbose=verbose) as board:
             _connect(root, board)
             from flows import recipes
 
-            recipes.call(kind, recipe, root, **options)
+            recipes.call(kind, recipe, root, options, wait_s=wait_s)
         return _conclude_recipe(root, kind, recipe, board.outcomes, quiet=quiet)
 
     return _until_interrupted(work)
@@ -120,7 +130,7 @@ def _execute(
                 f"--{option}: DVC has no default remote in .dvc/config; add one: "
                 "dvc remote add --default NAME FOLDER_OR_URL"
             )
-    if not options["force"] and not os.environ.get("PREFECT_API_URL") and not any(step.is_dirty for step in steps):
+    if not options["force"] and not environment.server_url() and not any(step.is_dirty for step in steps):
         return _nothing_to_do(root, steps, push=options["push"], quiet=quiet)
     with _board_for_output(root, quiet=quiet, verbose=verbose) as board:
         board.begin(steps)
