@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from boundaryflow.errors import PipelineError
+from boundaryflow.files import MAX_SETTINGS_BYTES, RefusedFileError, read_bytes
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -105,6 +106,9 @@ def open_repo(root: Path) -> Generator[Repo]:
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
+    check_conflicts(root)
+    if {"{", "}"} & set(str(root)):
+        raise PipelineError(f"{root}: DVC fails where the path of a checkout has {{ or }} in it; move it to another path")
     before = Path.cwd()
     os.chdir(root)  # DVC resolves dvc.yaml against the current folder
     try:
@@ -119,6 +123,24 @@ def open_repo(root: Path) -> Generator[Repo]:
         os.chdir(before)
 
 
+def check_conflicts(root: Path) -> None:
+    """Refuse files of the graph in which git left a merge conflict.
+
+    Raises:
+        PipelineError: It names the file and the line.
+    """
+    for name in ("params.yaml", "dvc.yaml", "dvc.lock"):
+        try:
+            lines = read_bytes(root / name, MAX_SETTINGS_BYTES).splitlines()
+        except (OSError, RefusedFileError):
+            continue  # whoever needs it says so
+        at = next((number for number, line in enumerate(lines, 1) if line.startswith(b"<<<<<<< ")), None)
+        if at is not None:
+            taken = "take either side with `git checkout --ours dvc.lock` (or --theirs)"
+            way_out = taken if name == "dvc.lock" else "resolve it in an editor"
+            raise PipelineError(f"{root / name}: merge conflict in line {at}; {way_out}, then `boundaryflow run`")
+
+
 def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
@@ -127,6 +149,13 @@ def _advice(error: BaseException) -> str:
     name = type(error).__name__
     if name == "NotDvcRepoError":
         return "; run `git init` and `dvc init` in it"
+    if "is not a git repository" in str(error):
+        return (
+            " (an unpacked archive is none): run `git init && git add -A && git commit -m start` in it, or, to do "
+            "without git, `dvc config --local core.no_scm true`"
+        )
+    if "RWLock-file" in str(error) or "dvc.lock" in str(error):
+        return "; `boundaryflow run` sets a damaged one aside"
     if "busy" in str(error):
         return "; another dvc command is at work in this checkout, wait for it"
     return "; `dvc status` shows the same"

@@ -185,7 +185,7 @@ def bring_up_to_date(
         The plan, and the names of the stages that did not complete.
     """
     board = progress.current(root)
-    locks.clear_stale_rwlock(root)
+    locks.clear_what_is_stale(root, board.note)
     steps = dvc_graph.plan(root, datasets, stages)
     board.begin(steps)
     forced = {step.name for step in steps if force and (not stages or {step.name, step.kind} & set(stages))}

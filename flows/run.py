@@ -122,7 +122,7 @@ def _execute(
     verbose: bool,
 ) -> int:
     with locks.flow_lock(root):
-        locks.clear_stale_rwlock(root)
+        locks.clear_what_is_stale(root)
         steps = plan(root, datasets, stages)
     for option in ("pull", "push"):
         if options[option] and not has_remote(root):
