@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any
 
 from boundaryflow.errors import ParamsError
+from boundaryflow.text import visible
 from flows import environment, locks, processes, progress, record, summary
 from flows.dvc_graph import Step, has_remote, plan
 from flows.environment import log_path
@@ -196,7 +197,7 @@ def _tell_failures(root: Path, outcomes: dict[str, Outcome]) -> int:
     """Say on standard error what failed; returns the exit status."""
     failed = {name: outcome for name, outcome in outcomes.items() if outcome.state == "failed"}
     for name, outcome in failed.items():
-        sys.stderr.write(f"boundaryflow: {name} failed: {outcome.error}\n")
+        sys.stderr.write(f"boundaryflow: {name} failed: {visible(outcome.error)}\n")
         sys.stderr.write(f"  full log: {log_path(root, name)}\n")
     not_run = [name for name, outcome in outcomes.items() if outcome.state == "not run"]
     if not_run:

@@ -35,7 +35,7 @@ def test_flow_lock_of_a_killed_process_is_free(root: Path) -> None:
         pass
 
 
-def test_clear_stale_rwlock_keeps_living_dvc_and_drops_the_rest(root: Path) -> None:
+def test_clear_what_is_stale_keeps_living_dvc_and_drops_the_rest(root: Path) -> None:
     alive = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(30)", "dvc"])
     while b"dvc" not in Path(f"/proc/{alive.pid}/cmdline").read_bytes():
         time.sleep(0.01)
@@ -47,13 +47,13 @@ def test_clear_stale_rwlock_keeps_living_dvc_and_drops_the_rest(root: Path) -> N
             json.dumps({"write": {"a": users["dvc"], "b": users["gone"]}, "read": {"c": list(users.values())}})
         )
         assert locks.stale_rwlock_entries(root) == ("b", "c")
-        locks.clear_stale_rwlock(root)
+        locks.clear_what_is_stale(root)
         assert json.loads(path.read_text()) == {"write": {"a": users["dvc"]}, "read": {"c": [users["dvc"]]}}
     finally:
         alive.kill()
         alive.wait()
 
 
-def test_clear_stale_rwlock_without_a_file_does_nothing(root: Path) -> None:
-    locks.clear_stale_rwlock(root)
+def test_clear_what_is_stale_without_a_file_does_nothing(root: Path) -> None:
+    locks.clear_what_is_stale(root)
     assert not (root / ".dvc/tmp/rwlock").exists()
