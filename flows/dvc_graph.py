@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from boundaryflow.errors import PipelineError
-from boundaryflow.files import MAX_SETTINGS_BYTES, RefusedFileError, read_bytes
+from flows.environment import check_conflicts
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -108,7 +108,9 @@ def open_repo(root: Path) -> Generator[Repo]:
 
     check_conflicts(root)
     if {"{", "}"} & set(str(root)):
-        raise PipelineError(f"{root}: DVC fails where the path of a checkout has {{ or }} in it; move it to another path")
+        raise PipelineError(
+            f"{root}: DVC fails where the path of a checkout has {{ or }} in it; move it to another path"
+        )
     before = Path.cwd()
     os.chdir(root)  # DVC resolves dvc.yaml against the current folder
     try:
@@ -121,24 +123,6 @@ def open_repo(root: Path) -> Generator[Repo]:
         raise PipelineError(f"{root}: DVC: {_one_line(error)}{_advice(error)}") from None
     finally:
         os.chdir(before)
-
-
-def check_conflicts(root: Path) -> None:
-    """Refuse files of the graph in which git left a merge conflict.
-
-    Raises:
-        PipelineError: It names the file and the line.
-    """
-    for name in ("params.yaml", "dvc.yaml", "dvc.lock"):
-        try:
-            lines = read_bytes(root / name, MAX_SETTINGS_BYTES).splitlines()
-        except (OSError, RefusedFileError):
-            continue  # whoever needs it says so
-        at = next((number for number, line in enumerate(lines, 1) if line.startswith(b"<<<<<<< ")), None)
-        if at is not None:
-            taken = "take either side with `git checkout --ours dvc.lock` (or --theirs)"
-            way_out = taken if name == "dvc.lock" else "resolve it in an editor"
-            raise PipelineError(f"{root / name}: merge conflict in line {at}; {way_out}, then `boundaryflow run`")
 
 
 def _one_line(error: BaseException) -> str:

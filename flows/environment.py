@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
+import shutil
 import tomllib
 from pathlib import Path
 from typing import Any
 
 from boundaryflow.errors import ParamsError, PipelineError
-from boundaryflow.files import MAX_SETTINGS_BYTES, RefusedFileError, read_bytes, write_bytes
+from boundaryflow.files import MAX_SETTINGS_BYTES, RefusedFileError, read_bytes, way_out, write_bytes
 
 STATE_FOLDER = Path(".dvc/tmp/boundaryflow")
 LOG_FOLDER = STATE_FOLDER / "logs"
 LONG_WAIT_S = 7 * 24 * 3600.0
 """How long a run that may wait for another one waits."""
 _SERVER_NAMES = ("PREFECT_API_URL", "PREFECT_API_KEY", "PREFECT_API_AUTH_STRING")
+_MIN_FREE_MIB = 8.0
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _PROFILE: list[str] = []
 """Which Prefect profile PREFECT_API_URL was taken from; empty where the environment had it, or nobody has."""
@@ -50,6 +53,24 @@ def find_root(start: Path | None = None) -> Path:
     raise PipelineError(
         f"{start}: no dvc.yaml and params.yaml in this folder or one above; change into a boundaryflow checkout"
     )
+
+
+def check_conflicts(root: Path) -> None:
+    """Refuse files of the graph in which git left a merge conflict.
+
+    Raises:
+        PipelineError: It names the file and the line.
+    """
+    for name in ("params.yaml", "dvc.yaml", "dvc.lock"):
+        try:
+            lines = read_bytes(root / name, MAX_SETTINGS_BYTES).splitlines()
+        except (OSError, RefusedFileError):
+            continue  # whoever needs it says so
+        at = next((number for number, line in enumerate(lines, 1) if line.startswith(b"<<<<<<< ")), None)
+        if at is not None:
+            taken = "take either side with `git checkout --ours dvc.lock` (or --theirs)"
+            way_out = taken if name == "dvc.lock" else "resolve it in an editor"
+            raise PipelineError(f"{root / name}: merge conflict in line {at}; {way_out}, then `boundaryflow run`")
 
 
 def log_path(root: Path, stage: str) -> Path:
@@ -113,6 +134,14 @@ def _seconds(name: str, default: str, most: float) -> float:
     if not 0 <= seconds <= most:
         raise ParamsError(f"{name} is {value!r}, must be a number of seconds from 0 to {most:g}")
     return seconds
+
+
+def disk_is_full(root: Path) -> str:
+    """What to say where a checkout's disk has no room left; empty where it has."""
+    free_mib = shutil.disk_usage(root).free / 2**20
+    if free_mib >= _MIN_FREE_MIB:
+        return ""
+    return f"the disk is full ({free_mib:.1f} MiB free at {root}); {way_out(OSError(errno.ENOSPC, ''))}"
 
 
 def prepare(root: Path) -> None:

@@ -133,7 +133,7 @@ def clear_what_is_stale(root: Path, note: Callable[[str], None] = LOG.warning) -
             at_work = _dvc_at_work(root)
             if at_work:
                 raise PipelineError(
-                    f"{root / _RWLOCK}: is damaged, and DVC is at work here (process {at_work}); wait for it, and run again"
+                    f"{root / _RWLOCK}: is damaged, and DVC is at work here (process {at_work}); wait for it to end"
                 ) from None
             note(f"{_RWLOCK} was damaged; it lies in {_set_aside(root, root / _RWLOCK)} now")
             return

@@ -5,13 +5,12 @@ DVC decides what is stale, this decides when and where. No tensor passes through
 
 from __future__ import annotations
 
-import os
 import queue
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import httpx
 from prefect import flow, get_run_logger, task

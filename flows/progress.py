@@ -15,7 +15,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, TextIO
 
-from boundaryflow.files import write_bytes
 from boundaryflow.text import visible
 from flows.dvc_graph import Step
 from flows.environment import STATE_FOLDER
@@ -144,7 +143,10 @@ class Board:
             "progress": {name: str(self.latest[name]) for name in self.running if name in self.latest},
         }
         with suppress(OSError):  # a full disk; the run goes on without `status` being able to look on
-            write_bytes(path, json.dumps(state).encode())
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_suffix(".new")
+            temporary.write_text(json.dumps(state))
+            temporary.replace(path)
 
 
 class LogBoard(Board):

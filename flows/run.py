@@ -9,9 +9,8 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
-from boundaryflow.errors import ParamsError
+from boundaryflow.errors import ParamsError, PipelineError
 from boundaryflow.text import visible
 from flows import environment, locks, processes, progress, record, summary
 from flows.dvc_graph import Step, has_remote, plan
@@ -55,7 +54,7 @@ def execute(
     environment.num_parallel()
     environment.retry_delay_s()
     options = {"force": force, "pull": pull, "push": push}
-    return _until_interrupted(lambda: _execute(root, datasets, stages, options, quiet=quiet, verbose=verbose))
+    return _until_interrupted(root, lambda: _execute(root, datasets, stages, options, quiet=quiet, verbose=verbose))
 
 
 def execute_recipe(
@@ -100,13 +99,19 @@ def execute_recipe(
             recipes.call(kind, recipe, root, options, wait_s=wait_s)
         return _conclude_recipe(root, kind, recipe, board.outcomes, quiet=quiet)
 
-    return _until_interrupted(work)
+    return _until_interrupted(root, work)
 
 
-def _until_interrupted(work: Callable[[], int]) -> int:
+def _until_interrupted(root: Path, work: Callable[[], int]) -> int:
     with _sigterm_interrupts():
         try:
             return work()
+        except (PipelineError, OSError):
+            raise
+        except Exception:  # of Prefect, whose server and client fail in many ways where nothing can be written
+            if reason := environment.disk_is_full(root):
+                raise PipelineError(reason) from None
+            raise
         except KeyboardInterrupt:
             processes.stop_all()
             sys.stderr.write("boundaryflow: stopped; finished shards are kept, the same command goes on from there\n")

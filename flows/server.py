@@ -63,7 +63,7 @@ def connect(root: Path, note: Callable[[str], None]) -> None:
     note("starting a Prefect server for this run (5 to 15 s; a running one, named by PREFECT_API_URL, saves it)")
     with listening_socket(0) as own:
         started = start(root, own, meanwhile=lambda: import_module("flows.pipeline"))
-    values = {PREFECT_API_URL: started.url, PREFECT_API_AUTH_STRING: started.password}
+    values: dict[Any, str] = {PREFECT_API_URL: started.url, PREFECT_API_AUTH_STRING: started.password}
     settings = temporary_settings(values, restore_defaults={PREFECT_API_KEY})
     settings.__enter__()
     _ENTERED.append(settings)  # one that nobody holds is left at once, and then Prefect starts a server of its own
@@ -85,13 +85,12 @@ def start(
     """
     log, port = root / LOG_FOLDER / "prefect-server.log", int(own.getsockname()[1])
     server = Server(f"http://127.0.0.1:{port}/api", f"boundaryflow:{secrets.token_urlsafe(32)}")
-    command = [sys.executable, "-m", "flows.prefect_server", str(own.fileno()), str(port), "page" if has_page else "api"]
+    words = [str(own.fileno()), str(port), "page" if has_page else "api"]
+    command = [sys.executable, "-m", "flows.prefect_server", *words]
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w", encoding="utf-8") as output:
         env = _server_environment(server, port, has_page=has_page)
-        process = processes.start(
-            command, cwd=root, env=env, stdout=output, is_stage=False, pass_fds=[own.fileno()]
-        )
+        process = processes.start(command, cwd=root, env=env, stdout=output, is_stage=False, pass_fds=[own.fileno()])
     own.close()  # if the server dies, requests fail and do not hang
     # Exit handlers run after Prefect's threads have flushed what they hold.
     atexit.register(processes.stop, process)
@@ -99,7 +98,8 @@ def start(
     deadline = time.monotonic() + _STARTUP_S
     while refusal(server.url, timeout_s=2, password=server.password):
         if process.poll() is not None or time.monotonic() > deadline:
-            raise PipelineError(f"the Prefect server for this run did not start; {log} says why")
+            reason = environment.disk_is_full(root) or f"{log} says why"
+            raise PipelineError(f"the Prefect server for this run did not start; {reason}")
         time.sleep(0.1)
     return server
 
@@ -131,7 +131,9 @@ def listening_socket(port: int) -> socket.socket:
         own.listen(128)
     except OSError as error:
         own.close()
-        reason = "is in use by another program" if error.errno == errno.EADDRINUSE else f"cannot be had ({error.strerror})"
+        reason = (
+            "is in use by another program" if error.errno == errno.EADDRINUSE else f"cannot be had ({error.strerror})"
+        )
         raise PipelineError(
             f"port {port} of 127.0.0.1 {reason}; choose another with --port, or, if a Prefect server that you trust "
             "runs there, set PREFECT_API_URL to its address"
@@ -162,7 +164,9 @@ def check(url: str) -> None:
             f"{reason}); set PREFECT_API_AUTH_STRING to its USER:PASSWORD"
         )
     if reason:
-        raise PipelineError(f"{where}: no answer ({without_password(reason)}); start that server, or unset the variable")
+        raise PipelineError(
+            f"{where}: no answer ({without_password(reason)}); start that server, or unset the variable"
+        )
 
 
 def refusal(url: str, timeout_s: float, password: str | None = None) -> str:
@@ -197,7 +201,7 @@ def _opener(url: str) -> urllib.request.OpenerDirector:
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *_: Any) -> None:
+    def redirect_request(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: Any) -> None:
         return None
 
 

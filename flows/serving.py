@@ -91,7 +91,7 @@ def _own_server(root: Path, port: int) -> str:
     # For this process and those that runs are given; stages and DVC are not given it, see stage_process.py.
     os.environ |= {"PREFECT_API_URL": started.url, "PREFECT_API_AUTH_STRING": started.password}
     path = server.keep_password(root, started)
-    _say(f"to sign in on the page, enter the line that is in {path}; only you can read it, and each start makes another")
+    _say(f"to sign in on its page, enter the line in {path} (only you can read it; every start makes a new one)")
     return started.url
 
 
@@ -168,7 +168,7 @@ def _in_folder(folder: Path, make: Callable[[], Runner]) -> Runner:
 
 
 def _bury_dead_runs(names: Sequence[str]) -> None:
-    """Of this checkout's deployments: say of runs that a former process left as running that they crashed; nobody would ever say it otherwise."""
+    """Say of this checkout's runs that a former process left as running that they crashed; nobody else would."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import (
         DeploymentFilter,

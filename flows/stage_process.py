@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import re
-import shutil
 import signal
 import sys
 import time
@@ -18,7 +17,7 @@ from boundaryflow.errors import PipelineError
 from boundaryflow.files import way_out
 from boundaryflow.text import visible
 from flows import processes
-from flows.environment import log_path
+from flows.environment import disk_is_full, log_path
 from flows.progress import Board, Outcome, Progress, State
 
 _USER_EXIT = 2
@@ -240,8 +239,7 @@ def _failure(stage: str, code: int, lines: list[str], seconds: float, root: Path
     said = last if code in (_USER_EXIT, EXIT_AGAIN) else next(errors, last)
     dvc_said = dvc_error.removeprefix("ERROR: ").removeprefix(f"failed to reproduce '{stage}': ")
     if any(word in line for line in [dvc_error, *own[-3:]] for word in _FULL) and code not in (_USER_EXIT, EXIT_AGAIN):
-        free = shutil.disk_usage(root).free / 2**20
-        text = f"the disk is full ({free:.0f} MiB free at {root.absolute()}); {way_out(OSError(errno.ENOSPC, ''))}"
+        text = disk_is_full(root.absolute()) or f"{said or dvc_said}; {way_out(OSError(errno.ENOSPC, ''))}"
         return StageFailedError(stage, Outcome("failed", seconds, text, _USER_EXIT), attempts=1)
     if any(word in dvc_error for word in _BUSY):
         return StageFailedError(stage, Outcome("failed", seconds, dvc_said, 1), MAX_ATTEMPTS)
