@@ -36,7 +36,7 @@ def without_password(text: str) -> str:
         >>> without_password("http://user:secret@host:4200/api: no answer")
         'http://***@host:4200/api: no answer'
     """
-    return re.sub(r"(?<=://)[^/?#\s]*@", "***@", text)
+    return re.sub(r"(?<=://)[^/?#\s\x22']*@", "***@", text)
 
 
 def _escaped(character: str) -> str:

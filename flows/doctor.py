@@ -162,7 +162,7 @@ def _repository(root: Path) -> Iterator[Check]:
     try:
         steps = plan(root)
     except (PipelineError, OSError) as error:
-        yield Check("fail", "dvc", str(error))
+        yield Check("fail", "dvc", f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error))
         return
     num_dirty = sum(step.is_dirty for step in steps)
     yield Check("ok", "dvc", f"{len(steps)} stages, {num_dirty} with work")

@@ -49,7 +49,7 @@ def test_record_is_told_in_a_line_in_a_table_and_in_full() -> None:
     text = record.markdown(_TOLD)
     assert "| commit | 0123456789ab and changes that are not committed |" in text
     assert "| 0.jpg | bad | not an image / at all |" in text
-    assert "and 5 more, in runs.jsonl of the outbox" in text
+    assert "and 5 more, in last_run.json of the recipe's folder below data/" in text
     balanced = {
         "wanted": {"a": 3, "b": 4},
         "added": {"a": 3, "b": 2},
