@@ -107,8 +107,10 @@ def start(
 def _server_environment(server: Server, port: int, *, has_page: bool) -> Mapping[str, str]:
     """The environment of a server of ours. Of other processes only its user can read it, unlike a command line."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_API_")}
+    code = [str(Path(__file__).parents[1]), *filter(None, [kept.get("PYTHONPATH")])]
     return {
         **kept,
+        "PYTHONPATH": os.pathsep.join(code),
         "PREFECT_SERVER_API_AUTH_STRING": server.password,
         "PREFECT_SERVER_API_HOST": "127.0.0.1",
         "PREFECT_SERVER_API_PORT": str(port),
@@ -203,10 +205,3 @@ def _opener(url: str) -> urllib.request.OpenerDirector:
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: Any) -> None:
         return None
-
-
-def free_port() -> int:
-    """A port of the loopback interface that nobody has now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -9,7 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from boundaryflow.errors import PipelineError
 from flows import locks
+from tests.flows.toy import QUIET_DVC
+
+pytestmark = pytest.mark.filterwarnings(QUIET_DVC)
 
 
 @pytest.fixture
@@ -36,11 +40,14 @@ def test_flow_lock_of_a_killed_process_is_free(root: Path) -> None:
 
 
 def test_clear_what_is_stale_keeps_living_dvc_and_drops_the_rest(root: Path) -> None:
-    alive = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(30)", "dvc"])
+    (root / "dvc").write_text("import time; time.sleep(30)")
+    alive = subprocess.Popen([sys.executable, root / "dvc", "repro"])
     while b"dvc" not in Path(f"/proc/{alive.pid}/cmdline").read_bytes():
         time.sleep(0.01)
+    editor = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(30)", "dvc.yaml", "dvc"])
     try:
         users = {"dvc": {"pid": alive.pid, "cmd": "dvc repro"}, "gone": {"pid": 2**22 - 1, "cmd": "dvc repro"}}
+        users["editor"] = {"pid": editor.pid, "cmd": "dvc repro"}
         users["reused"] = {"pid": os.getpid(), "cmd": "dvc repro"}
         path = root / ".dvc/tmp/rwlock"
         path.write_text(
@@ -50,10 +57,71 @@ def test_clear_what_is_stale_keeps_living_dvc_and_drops_the_rest(root: Path) -> 
         locks.clear_what_is_stale(root)
         assert json.loads(path.read_text()) == {"write": {"a": users["dvc"]}, "read": {"c": [users["dvc"]]}}
     finally:
-        alive.kill()
-        alive.wait()
+        for process in (alive, editor):
+            process.kill()
+            process.wait()
 
 
 def test_clear_what_is_stale_without_a_file_does_nothing(root: Path) -> None:
     locks.clear_what_is_stale(root)
     assert not (root / ".dvc/tmp/rwlock").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "is_dvc"),
+    [
+        ("/venv/bin/dvc repro", True),
+        ("/venv/bin/python /venv/bin/dvc status", True),
+        ("python3 -I -m dvc --wait-for-lock repro", True),
+        ("vim dvc.yaml", False),
+        ("python -m http.server dvc", False),
+        ("python -c x dvc", False),
+        ("", False),
+    ],
+)
+def test_process_is_dvc_by_its_program_and_not_by_a_word(command: str, is_dvc: bool) -> None:
+    assert locks._runs_dvc(command.split(" ")) is is_dvc
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "[1]", '{"write": {"a": 5}}', '{"read": {"a": [{"pid": "x"}]}}'],
+    ids=["empty", "cut", "list", "user", "pid"],
+)
+def test_damaged_rwlock_is_set_aside_unless_dvc_is_at_work(root: Path, content: str) -> None:
+    path, notes = root / ".dvc/tmp/rwlock", list[str]()
+    path.write_text(content)
+    assert locks.stale_rwlock_entries(root) == (".dvc/tmp/rwlock (damaged)",)
+    if content == "{":
+        (root / "dvc").write_text("import time; time.sleep(30)")
+        alive = subprocess.Popen([sys.executable, root / "dvc", "repro"], cwd=root)
+        while b"repro" not in Path(f"/proc/{alive.pid}/cmdline").read_bytes():
+            time.sleep(0.01)
+        try:
+            with pytest.raises(
+                PipelineError, match=rf"rwlock: is damaged, and DVC is at work here \(process {alive.pid}\)"
+            ):
+                locks.clear_what_is_stale(root, notes.append)
+        finally:
+            alive.kill()
+            alive.wait()
+        assert path.read_text() == content
+    locks.clear_what_is_stale(root, notes.append)
+    assert not path.exists()
+    assert len(notes) == 1
+    assert notes[0].startswith(".dvc/tmp/rwlock was damaged; it lies in .dvc/tmp/boundaryflow/damaged/rwlock-")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"schema: '2.0'\nsta", b"\0" * 64, b"\xff\xfe"], ids=["empty", "cut", "zeros", "binary"]
+)
+def test_damaged_dvc_lock_is_set_aside_and_the_graph_can_be_read(toy: Path, content: bytes) -> None:
+    from flows.dvc_graph import plan
+
+    (toy / "dvc.lock").write_bytes(content)
+    with pytest.raises(PipelineError, match=r"DVC: .*dvc\.lock.*; `boundaryflow run` sets a damaged one aside"):
+        plan(toy)
+    locks.clear_what_is_stale(toy, lambda _: None)
+    (kept,) = (toy / ".dvc/tmp/boundaryflow/damaged").iterdir()
+    assert kept.read_bytes() == content
+    assert len(plan(toy)) == 4
