@@ -7,6 +7,8 @@ import math
 import os
 import shutil
 import tomllib
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,8 @@ STATE_FOLDER = Path(".dvc/tmp/boundaryflow")
 LOG_FOLDER = STATE_FOLDER / "logs"
 LONG_WAIT_S = 7 * 24 * 3600.0
 """How long a run that may wait for another one waits."""
-_SERVER_NAMES = ("PREFECT_API_URL", "PREFECT_API_KEY", "PREFECT_API_AUTH_STRING")
+SERVER_NAMES = ("PREFECT_API_URL", "PREFECT_API_KEY", "PREFECT_API_AUTH_STRING")
+"""What Prefect's settings say of a server and how to get in."""
 _MIN_FREE_MIB = 8.0
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _PROFILE: list[str] = []
@@ -56,7 +59,7 @@ def find_root(start: Path | None = None) -> Path:
 
 
 def check_conflicts(root: Path) -> None:
-    """Refuse files of the graph in which git left a merge conflict.
+    """Refuse files of the graph in which git left a merge conflict, and what is no file.
 
     Raises:
         PipelineError: It names the file and the line.
@@ -64,7 +67,7 @@ def check_conflicts(root: Path) -> None:
     for name in ("params.yaml", "dvc.yaml", "dvc.lock"):
         try:
             lines = read_bytes(root / name, MAX_SETTINGS_BYTES).splitlines()
-        except (OSError, RefusedFileError):
+        except OSError:
             continue  # whoever needs it says so
         at = next((number for number, line in enumerate(lines, 1) if line.startswith(b"<<<<<<< ")), None)
         if at is not None:
@@ -144,6 +147,23 @@ def disk_is_full(root: Path) -> str:
     return f"the disk is full ({free_mib:.1f} MiB free at {root}); {way_out(OSError(errno.ENOSPC, ''))}"
 
 
+@contextmanager
+def full_disk_is_one_line(root: Path) -> Generator[None]:
+    """Around Prefect, whose server and client fail in many ways where nothing can be written.
+
+    Raises:
+        PipelineError: Something failed, and the checkout's disk is full.
+    """
+    try:
+        yield
+    except (PipelineError, OSError):
+        raise
+    except Exception:
+        if reason := disk_is_full(root):
+            raise PipelineError(reason) from None
+        raise
+
+
 def prepare(root: Path) -> None:
     """Set what Prefect and DVC read from the environment; call before either is imported.
 
@@ -204,7 +224,7 @@ def _take_server_of_profile() -> None:
         content: dict[str, Any] = tomllib.loads(read_bytes(path, MAX_SETTINGS_BYTES).decode())
         name = os.environ.get("PREFECT_PROFILE") or content.get("active")
         profile = content.get("profiles", {}).get(name, {})
-        found = {key: profile[key] for key in _SERVER_NAMES if isinstance(profile.get(key), str)}
+        found = {key: profile[key] for key in SERVER_NAMES if isinstance(profile.get(key), str)}
     except (OSError, ValueError, AttributeError, TypeError, RefusedFileError):
         return  # Prefect says what is wrong with it when it reads it
     if found.get("PREFECT_API_URL"):

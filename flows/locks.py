@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from boundaryflow.errors import PipelineError
-from boundaryflow.files import write_bytes
+from boundaryflow.files import MAX_SETTINGS_BYTES, RefusedFileError, read_bytes, write_bytes
 from flows.environment import STATE_FOLDER
 
 LOG = logging.getLogger(__name__)
@@ -122,7 +122,7 @@ def clear_what_is_stale(root: Path, note: Callable[[str], None] = LOG.warning) -
         PipelineError: `rwlock` is damaged, and a DVC process is at work here.
     """
     lock = root / "dvc.lock"
-    if lock.is_file() and not _is_lock_file(lock):
+    if lock.exists() and not _is_lock_file(lock):
         note(f"dvc.lock was damaged; it lies in {_set_aside(root, lock)} now, and stages are looked at anew")
     if not (root / _RWLOCK).exists() or not stale_rwlock_entries(root):
         return
@@ -164,10 +164,10 @@ class _DamagedError(Exception):
 def _read_rwlock(root: Path) -> dict[str, Any]:
     """`{"write": {path: user}, "read": {path: [user, ...]}}`, a user being `{"pid": ..., "cmd": ...}`."""
     try:
-        content = json.loads((root / _RWLOCK).read_bytes())
+        content = json.loads(read_bytes(root / _RWLOCK, MAX_SETTINGS_BYTES))
     except FileNotFoundError:
         content = {}
-    except ValueError:
+    except (ValueError, RecursionError, RefusedFileError):
         raise _DamagedError from None
     found: dict[str, Any] = content if isinstance(content, dict) else {"write": None}
     found = {"write": found.get("write", {}), "read": found.get("read", {})}
@@ -184,12 +184,12 @@ def _is_lock_file(path: Path) -> bool:
     """Whether DVC can read its `dvc.lock`; a merge conflict is the user's to resolve and no damage."""
     import yaml
 
-    data = path.read_bytes()
+    data = read_bytes(path, MAX_SETTINGS_BYTES)
     if b"<<<<<<< " in data:
         return True
     try:
         content: Any = yaml.load(data, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - both are safe
-    except (yaml.YAMLError, UnicodeDecodeError):
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError):
         return False
     return isinstance(content, dict) and "schema" in content
 

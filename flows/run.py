@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from boundaryflow.errors import ParamsError, PipelineError
+from boundaryflow.errors import ParamsError
 from boundaryflow.text import visible
 from flows import environment, locks, processes, progress, record, summary
 from flows.dvc_graph import Step, has_remote, plan
@@ -103,15 +103,9 @@ def execute_recipe(
 
 
 def _until_interrupted(root: Path, work: Callable[[], int]) -> int:
-    with _sigterm_interrupts():
+    with _sigterm_interrupts(), environment.full_disk_is_one_line(root):
         try:
             return work()
-        except (PipelineError, OSError):
-            raise
-        except Exception:  # of Prefect, whose server and client fail in many ways where nothing can be written
-            if reason := environment.disk_is_full(root):
-                raise PipelineError(reason) from None
-            raise
         except KeyboardInterrupt:
             processes.stop_all()
             sys.stderr.write("boundaryflow: stopped; finished shards are kept, the same command goes on from there\n")

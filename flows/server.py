@@ -25,6 +25,7 @@ from flows.environment import LOG_FOLDER, STATE_FOLDER
 
 _STARTUP_S = 300.0
 _ENTERED: list[Any] = []
+_OURS_TO_SET = ("PREFECT_SERVER_API_", "PREFECT_SERVER_CORS_", "PREFECT_SERVER_UI_", "PREFECT_UI_")
 
 
 class Server(NamedTuple):
@@ -106,7 +107,11 @@ def start(
 
 def _server_environment(server: Server, port: int, *, has_page: bool) -> Mapping[str, str]:
     """The environment of a server of ours. Of other processes only its user can read it, unlike a command line."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_API_")}
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in environment.SERVER_NAMES and not name.startswith(_OURS_TO_SET)
+    }
     code = [str(Path(__file__).parents[1]), *filter(None, [kept.get("PYTHONPATH")])]
     return {
         **kept,

@@ -53,7 +53,7 @@ def serve_recipes(
     environment.prepare(root)
     check_times(cron, every_s, port)
     chosen = _chosen(root, recipes)
-    with locks.serve_lock(root):
+    with locks.serve_lock(root), environment.full_disk_is_one_line(root):
         url = environment.server_url() or _own_server(root, port)
         server.check(url)
         schedule = _schedule(cron, timezone, every_s)

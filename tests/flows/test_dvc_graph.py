@@ -13,6 +13,7 @@ from boundaryflow.errors import PipelineError
 from flows.cli import cli
 from flows.dvc_graph import has_remote, plan
 from tests.flows.toy import QUIET_DVC
+from tests.hostile.corpus_serve import CASES
 
 pytestmark = pytest.mark.filterwarnings(QUIET_DVC)
 
@@ -96,6 +97,12 @@ def test_merge_conflict_is_told_with_its_line(half_done: Path, name: str, monkey
     result = CliRunner().invoke(cli, ["doctor"])
     assert result.exit_code == 2
     assert result.stderr.startswith(f"PipelineError: {path}: merge conflict in line 2; ")
+
+
+def test_lock_that_is_no_file_is_refused_and_not_waited_for(toy: Path) -> None:
+    CASES["fifo_lock"](toy)
+    with pytest.raises(PipelineError, match=r"dvc\.lock: a FIFO, not a regular file"):
+        plan(toy)
 
 
 def test_checkout_without_git_is_told_the_way_out_and_works_by_it(toy: Path) -> None:

@@ -11,7 +11,9 @@ import pytest
 
 from boundaryflow.errors import PipelineError
 from flows import locks
+from flows.dvc_graph import plan
 from tests.flows.toy import QUIET_DVC
+from tests.hostile.corpus_serve import CASES
 
 pytestmark = pytest.mark.filterwarnings(QUIET_DVC)
 
@@ -83,43 +85,33 @@ def test_process_is_dvc_by_its_program_and_not_by_a_word(command: str, is_dvc: b
     assert locks._runs_dvc(command.split(" ")) is is_dvc
 
 
-@pytest.mark.parametrize(
-    "content",
-    ["", "{", "[1]", '{"write": {"a": 5}}', '{"read": {"a": [{"pid": "x"}]}}'],
-    ids=["empty", "cut", "list", "user", "pid"],
-)
-def test_damaged_rwlock_is_set_aside_unless_dvc_is_at_work(root: Path, content: str) -> None:
-    path, notes = root / ".dvc/tmp/rwlock", list[str]()
-    path.write_text(content)
+@pytest.mark.parametrize("case", [name for name in CASES if name.startswith("rwlock")])
+def test_damaged_rwlock_is_set_aside_unless_dvc_is_at_work(root: Path, case: str) -> None:
+    path, notes = CASES[case](root), list[str]()
+    content = path.read_bytes()
     assert locks.stale_rwlock_entries(root) == (".dvc/tmp/rwlock (damaged)",)
-    if content == "{":
+    if case == "rwlock_cut":
         (root / "dvc").write_text("import time; time.sleep(30)")
         alive = subprocess.Popen([sys.executable, root / "dvc", "repro"], cwd=root)
         while b"repro" not in Path(f"/proc/{alive.pid}/cmdline").read_bytes():
             time.sleep(0.01)
         try:
-            with pytest.raises(
-                PipelineError, match=rf"rwlock: is damaged, and DVC is at work here \(process {alive.pid}\)"
-            ):
+            with pytest.raises(PipelineError, match=rf"is damaged, and DVC is at work here \(process {alive.pid}\)"):
                 locks.clear_what_is_stale(root, notes.append)
         finally:
             alive.kill()
             alive.wait()
-        assert path.read_text() == content
+        assert path.read_bytes() == content
     locks.clear_what_is_stale(root, notes.append)
     assert not path.exists()
     assert len(notes) == 1
     assert notes[0].startswith(".dvc/tmp/rwlock was damaged; it lies in .dvc/tmp/boundaryflow/damaged/rwlock-")
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"schema: '2.0'\nsta", b"\0" * 64, b"\xff\xfe"], ids=["empty", "cut", "zeros", "binary"]
-)
-def test_damaged_dvc_lock_is_set_aside_and_the_graph_can_be_read(toy: Path, content: bytes) -> None:
-    from flows.dvc_graph import plan
-
-    (toy / "dvc.lock").write_bytes(content)
-    with pytest.raises(PipelineError, match=r"DVC: .*dvc\.lock.*; `boundaryflow run` sets a damaged one aside"):
+@pytest.mark.parametrize("case", [name for name in CASES if name.startswith("lock") and name != "lock_conflict"])
+def test_damaged_dvc_lock_is_set_aside_and_the_graph_can_be_read(toy: Path, case: str) -> None:
+    content = CASES[case](toy).read_bytes()
+    with pytest.raises(PipelineError, match=r"dvc\.lock.*; `boundaryflow run` sets a damaged one aside"):
         plan(toy)
     locks.clear_what_is_stale(toy, lambda _: None)
     (kept,) = (toy / ".dvc/tmp/boundaryflow/damaged").iterdir()
