@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
@@ -26,6 +27,16 @@ def visible(text: str, *, keep: str = "") -> str:
     return "".join(
         c if c in keep or c in _JOINERS or unicodedata.category(c) not in _HIDDEN else _escaped(c) for c in text
     )
+
+
+def without_password(text: str) -> str:
+    """Hide what stands before the @ of an address, for messages and records.
+
+    Example:
+        >>> without_password("http://user:secret@host:4200/api: no answer")
+        'http://***@host:4200/api: no answer'
+    """
+    return re.sub(r"(?<=://)[^/?#\s\x22']*@", "***@", text)
 
 
 def _escaped(character: str) -> str:

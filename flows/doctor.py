@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import shutil
 import subprocess
@@ -15,12 +14,15 @@ from pathlib import Path
 from typing import Literal
 
 from boundaryflow.errors import PipelineError
+from boundaryflow.files import RefusedFileError, check_regular
+from boundaryflow.text import without_password
 from flows import environment, locks
 
 Level = Literal["ok", "warn", "fail"]
 
 _LFS_POINTER = b"version https://git-lfs"
 _MIN_FREE_GIB = 5.0
+_MAX_HEADER_BYTES = 100_000_000
 _OLDEST_PYTHON = (3, 11)
 
 
@@ -147,10 +149,7 @@ def _disk(root: Path) -> Iterator[Check]:
 
 
 def _repository(root: Path) -> Iterator[Check]:
-    if not (root / ".git").exists():
-        yield Check("warn", "git", "no repository here", "git init; without it there are no diffs and no experiments")
-    else:
-        yield Check("ok", "git", _head(root))
+    yield _git(root)
     if not (root / ".dvc").is_dir():
         yield Check("fail", "dvc", "not initialised", "run: dvc init (in a folder without git: dvc init --no-scm)")
         return
@@ -162,21 +161,27 @@ def _repository(root: Path) -> Iterator[Check]:
         return
     try:
         steps = plan(root)
-    except PipelineError as error:
-        yield Check("fail", "dvc", str(error))
+    except (PipelineError, OSError) as error:
+        yield Check("fail", "dvc", f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error))
         return
     num_dirty = sum(step.is_dirty for step in steps)
     yield Check("ok", "dvc", f"{len(steps)} stages, {num_dirty} with work")
 
 
-def _head(root: Path) -> str:
+def _git(root: Path) -> Check:
+    if not (root / ".git").exists():
+        return Check("warn", "git", "no repository here", "git init; without it there are no diffs and no experiments")
     program = shutil.which("git")
     if program is None:
-        return "repository found, program not"
-    found = subprocess.run(  # noqa: S603 - fixed arguments
-        [program, "rev-parse", "--short", "HEAD"], cwd=root, capture_output=True, text=True, check=False
-    )
-    return f"at {found.stdout.strip()}" if found.returncode == 0 else "no commit yet"
+        return Check("warn", "git", "repository found, program not", "install git")
+    command = [program, "rev-parse", "--short", "HEAD"]
+    found = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)  # noqa: S603 - fixed arguments
+    if found.returncode == 0:
+        return Check("ok", "git", f"at {found.stdout.strip()}")
+    said = " ".join(found.stderr.split())
+    if "dubious ownership" in said:
+        return Check("fail", "git", said, "or change its owner: chown")
+    return Check("warn", "git", "no commit yet", "git add -A && git commit -m start")
 
 
 def _params(_root: Path) -> Iterator[Check]:
@@ -211,20 +216,25 @@ def _weights(root: Path) -> Iterator[Check]:
 def _unreadable(path: Path) -> str:
     """Why a weight file cannot be what it should be; empty when it can."""
     try:
+        size = check_regular(path).st_size
         with path.open("rb") as file:
             head = file.read(64)
             if head.startswith(_LFS_POINTER):
                 return "a Git LFS pointer, not the file"
             if path.suffix == ".safetensors":
                 length = int.from_bytes(head[:8], "little")
-                if length > path.stat().st_size:
+                if length > size:
                     return "cut off"
+                if length > _MAX_HEADER_BYTES:
+                    return f"its header has {length:,} bytes, more than the {_MAX_HEADER_BYTES:,} of the format"
                 file.seek(8)
                 header = json.loads(file.read(length))
+                if not isinstance(header, dict):
+                    return "its header is no JSON object"
                 ends = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
-                if max(ends, default=0) + 8 + length != path.stat().st_size:
+                if max(ends, default=0) + 8 + length != size:
                     return "cut off"
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError, RefusedFileError) as error:
         return " ".join(str(error).split()) or type(error).__name__
     return "" if head else "empty"
 
@@ -234,20 +244,22 @@ def _way_out_for_weights(reason: str) -> str:
 
 
 def _prefect(_root: Path) -> Iterator[Check]:
-    url = os.environ.get("PREFECT_API_URL")
+    url = environment.server_url()
     if not url:
         yield Check("ok", "prefect", "no PREFECT_API_URL: a server is started for each run that has work")
         return
     from flows.server import refusal
 
-    reason = refusal(url, timeout_s=5)
+    reason, shown = refusal(url, timeout_s=5), without_password(url)
+    if environment.url_source() != "PREFECT_API_URL":
+        yield Check("ok", "prefect", f"taken from {environment.url_source()}")
     if not reason:
-        yield Check("ok", "prefect", f"server answers at {url}")
+        yield Check("ok", "prefect", f"server answers at {shown}")
     elif reason in ("401", "403"):
-        yield Check("fail", "prefect", f"{url} refuses us ({reason})", "set PREFECT_API_AUTH_STRING to USER:PASSWORD")
+        yield Check("fail", "prefect", f"{shown} refuses us ({reason})", "set PREFECT_API_AUTH_STRING to USER:PASSWORD")
     else:
         way_out = "start it (prefect server start) or unset PREFECT_API_URL"
-        yield Check("fail", "prefect", f"no answer at {url} ({reason})", way_out)
+        yield Check("fail", "prefect", f"no answer at {shown} ({without_password(reason)})", way_out)
 
 
 def _locks(root: Path) -> Iterator[Check]:

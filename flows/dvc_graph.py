@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from boundaryflow.errors import PipelineError
+from flows.environment import check_conflicts
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -105,6 +106,11 @@ def open_repo(root: Path) -> Generator[Repo]:
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 
+    check_conflicts(root)
+    if {"{", "}"} & set(str(root)):
+        raise PipelineError(
+            f"{root}: DVC fails where the path of a checkout has {{ or }} in it; move it to another path"
+        )
     before = Path.cwd()
     os.chdir(root)  # DVC resolves dvc.yaml against the current folder
     try:
@@ -127,6 +133,13 @@ def _advice(error: BaseException) -> str:
     name = type(error).__name__
     if name == "NotDvcRepoError":
         return "; run `git init` and `dvc init` in it"
+    if "is not a git repository" in str(error):
+        return (
+            " (an unpacked archive is none): run `git init && git add -A && git commit -m start` in it, or, to do "
+            "without git, `dvc config --local core.no_scm true`"
+        )
+    if "RWLock-file" in str(error) or "dvc.lock" in str(error):
+        return "; `boundaryflow run` sets a damaged one aside"
     if "busy" in str(error):
         return "; another dvc command is at work in this checkout, wait for it"
     return "; `dvc status` shows the same"

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import errno
+import math
 import os
+import shutil
+import tomllib
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from boundaryflow.errors import ParamsError, PipelineError
+from boundaryflow.files import MAX_SETTINGS_BYTES, RefusedFileError, read_bytes, way_out, write_bytes
 
 STATE_FOLDER = Path(".dvc/tmp/boundaryflow")
 LOG_FOLDER = STATE_FOLDER / "logs"
 LONG_WAIT_S = 7 * 24 * 3600.0
 """How long a run that may wait for another one waits."""
+SERVER_NAMES = ("PREFECT_API_URL", "PREFECT_API_KEY", "PREFECT_API_AUTH_STRING")
+"""What Prefect's settings say of a server and how to get in."""
+_MIN_FREE_MIB = 8.0
+_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_PROFILE: list[str] = []
+"""Which Prefect profile PREFECT_API_URL was taken from; empty where the environment had it, or nobody has."""
 
 # Prefect writes what it has to say into a file and to its server; the terminal belongs to the progress display.
 _PREFECT_LOGGING = """\
@@ -42,6 +56,24 @@ def find_root(start: Path | None = None) -> Path:
     raise PipelineError(
         f"{start}: no dvc.yaml and params.yaml in this folder or one above; change into a boundaryflow checkout"
     )
+
+
+def check_conflicts(root: Path) -> None:
+    """Refuse files of the graph in which git left a merge conflict, and what is no file.
+
+    Raises:
+        PipelineError: It names the file and the line.
+    """
+    for name in ("params.yaml", "dvc.yaml", "dvc.lock"):
+        try:
+            lines = read_bytes(root / name, MAX_SETTINGS_BYTES).splitlines()
+        except OSError:
+            continue  # whoever needs it says so
+        at = next((number for number, line in enumerate(lines, 1) if line.startswith(b"<<<<<<< ")), None)
+        if at is not None:
+            taken = "take either side with `git checkout --ours dvc.lock` (or --theirs)"
+            way_out = taken if name == "dvc.lock" else "resolve it in an editor"
+            raise PipelineError(f"{root / name}: merge conflict in line {at}; {way_out}, then `boundaryflow run`")
 
 
 def log_path(root: Path, stage: str) -> Path:
@@ -76,26 +108,137 @@ def uses_gpu() -> bool:
     return device.startswith("cuda") or (device == "auto" and Path("/dev/nvidia0").exists())
 
 
+def checked_wait(wait_s: Any) -> float:
+    """Seconds that a run may wait for another one, as a caller of a flow gives them.
+
+    Raises:
+        ParamsError: It is no number, or too large.
+    """
+    if isinstance(wait_s, int | float) and 0 <= wait_s <= LONG_WAIT_S:
+        return float(wait_s)
+    raise ParamsError(f"wait_s must be a number of seconds from 0 to {LONG_WAIT_S:g}")
+
+
+def retry_delay_s() -> float:
+    """Seconds before the first further attempt of a stage: BOUNDARYFLOW_RETRY_DELAY_S, or 2.
+
+    Raises:
+        ParamsError: The variable is not a number from 0 to 3600.
+    """
+    return _seconds("BOUNDARYFLOW_RETRY_DELAY_S", "2", 3600.0)
+
+
+def _seconds(name: str, default: str, most: float) -> float:
+    value = os.environ.get(name) or default
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds <= most:
+        raise ParamsError(f"{name} is {value!r}, must be a number of seconds from 0 to {most:g}")
+    return seconds
+
+
+def disk_is_full(root: Path) -> str:
+    """What to say where a checkout's disk has no room left; empty where it has."""
+    free_mib = shutil.disk_usage(root).free / 2**20
+    if free_mib >= _MIN_FREE_MIB:
+        return ""
+    return f"the disk is full ({free_mib:.1f} MiB free at {root}); {way_out(OSError(errno.ENOSPC, ''))}"
+
+
+@contextmanager
+def full_disk_is_one_line(root: Path) -> Generator[None]:
+    """Around Prefect, whose server and client fail in many ways where nothing can be written.
+
+    Raises:
+        PipelineError: Something failed, and the checkout's disk is full.
+    """
+    try:
+        yield
+    except (PipelineError, OSError):
+        raise
+    except Exception:
+        if reason := disk_is_full(root):
+            raise PipelineError(reason) from None
+        raise
+
+
 def prepare(root: Path) -> None:
     """Set what Prefect and DVC read from the environment; call before either is imported.
 
-    What the user has set stays. Telemetry is off, Prefect's files are in the checkout, its log is a file.
+    What the user has set stays, in a Prefect profile too. Telemetry is off, Prefect's files are in the checkout, its
+    log is a file, and nothing that goes to this machine takes the way over a proxy. In a checkout that cannot be
+    written to nothing is written; a command that has to write fails when it does.
     """
-    logs = root / LOG_FOLDER
-    logs.mkdir(parents=True, exist_ok=True)
-    settings = root / STATE_FOLDER / "prefect_logging.yml"
-    log_file = str(logs / "prefect.log").replace("'", "''")
-    settings.write_text(_PREFECT_LOGGING.format(log_file=f"'{log_file}'"))
+    _take_server_of_profile()
+    _bypass_proxy()
     defaults = {
         "DO_NOT_TRACK": "1",
         "DVC_NO_ANALYTICS": "1",
         "PREFECT_HOME": str(root / ".prefect"),
         "PREFECT_LOGGING_LEVEL": "WARNING",
-        "PREFECT_LOGGING_SETTINGS_PATH": str(settings),
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         "PREFECT_SERVER_LOGGING_LEVEL": "ERROR",
     }
+    settings = root / STATE_FOLDER / "prefect_logging.yml"
+    if _write_logging(settings, root / LOG_FOLDER):
+        defaults["PREFECT_LOGGING_SETTINGS_PATH"] = str(settings)
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+
+
+def _write_logging(settings: Path, logs: Path) -> bool:
+    """Have Prefect's settings of its log in a file; returns whether it is there."""
+    # The file is YAML, in which Prefect then puts settings in the place of what follows a $.
+    log_file = str(logs / "prefect.log").replace("'", "''").replace("$", "$$")
+    text = _PREFECT_LOGGING.format(log_file=f"'{log_file}'").encode("utf-8", "surrogateescape")
+    try:
+        logs.mkdir(parents=True, exist_ok=True)
+        if not settings.is_file() or settings.read_bytes() != text:
+            write_bytes(settings, text)
+    except OSError:
+        return False
+    return True
+
+
+def server_url() -> str:
+    """Address of the Prefect server that the user names, in the environment or in a profile; empty for none."""
+    return os.environ.get("PREFECT_API_URL", "")
+
+
+def url_source() -> str:
+    """Where `server_url` comes from, for messages."""
+    return _PROFILE[0] if _PROFILE else "PREFECT_API_URL"
+
+
+def _take_server_of_profile() -> None:
+    """Take the server from the user's active Prefect profile, as `prefect` itself does; the environment goes first."""
+    if "PREFECT_API_URL" in os.environ:
+        return
+    home = Path(os.environ.get("PREFECT_HOME") or Path("~/.prefect").expanduser())
+    path = Path(os.environ.get("PREFECT_PROFILES_PATH") or home / "profiles.toml")
+    try:
+        content: dict[str, Any] = tomllib.loads(read_bytes(path, MAX_SETTINGS_BYTES).decode())
+        name = os.environ.get("PREFECT_PROFILE") or content.get("active")
+        profile = content.get("profiles", {}).get(name, {})
+        found = {key: profile[key] for key in SERVER_NAMES if isinstance(profile.get(key), str)}
+    except (OSError, ValueError, AttributeError, TypeError, RefusedFileError):
+        return  # Prefect says what is wrong with it when it reads it
+    if found.get("PREFECT_API_URL"):
+        _PROFILE[:] = [f"PREFECT_API_URL of the Prefect profile {name!r} ({path})"]
+        for key, value in found.items():
+            os.environ.setdefault(key, value)
+
+
+def _bypass_proxy() -> None:
+    """Where a proxy is set, have requests to this machine go straight to it, here and in children."""
+    if not any(os.environ.get(name) for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY")):
+        return
+    known = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    hosts = [host.strip() for host in known.split(",") if host.strip()]
+    if "*" not in hosts:
+        hosts += [host for host in _LOOPBACK if host not in hosts]
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(hosts)

@@ -15,6 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from boundaryflow.text import visible
 from flows.dvc_graph import Step
 from flows.progress import Board, Outcome, duration
 
@@ -56,12 +57,12 @@ class LiveBoard(Board):
 
     def note(self, text: str) -> None:
         """Show it below the stages."""
-        self._note = text
+        self._note = visible(text)
 
     def printed(self, stage: str, line: str) -> None:
         """Show the line above the stages when asked to."""
         if self._verbose:
-            self._console.print(f"[dim]{escape(stage)}[/dim] {escape(line)}", highlight=False)
+            self._console.print(f"[dim]{escape(stage)}[/dim] {escape(visible(line))}", highlight=False)
 
     def _render(self) -> RenderableType:
         with self.lock:
@@ -111,7 +112,7 @@ class LiveBoard(Board):
         style = _MARKS.get(outcome.state, "yellow")
         mark = ("✓" if self._utf8() else "+") if outcome.is_good else "!"
         state = f"done in {duration(outcome.seconds)}" if outcome.state == "done" else outcome.state
-        return Text(mark, style=style), Text(name), Text(state, style=style), Text(outcome.error, style=style)
+        return Text(mark, style=style), Text(name), Text(state, style=style), Text(visible(outcome.error), style=style)
 
     def _utf8(self) -> bool:
         return self._console.encoding.startswith("utf")

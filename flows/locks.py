@@ -1,20 +1,23 @@
-"""One flow per checkout, and DVC lock entries that dead processes left behind."""
+"""One flow per checkout, and what dead processes left behind of DVC's locks."""
 
 from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
 from boundaryflow.errors import PipelineError
+from boundaryflow.files import MAX_SETTINGS_BYTES, RefusedFileError, read_bytes, write_bytes
 from flows.environment import STATE_FOLDER
 
+LOG = logging.getLogger(__name__)
 _RWLOCK = Path(".dvc/tmp/rwlock")
 _POLL_S = 0.5
 
@@ -95,47 +98,127 @@ def flow_holder(root: Path) -> str | None:
 
 def stale_rwlock_entries(root: Path) -> tuple[str, ...]:
     """Paths that DVC takes for busy though no DVC process is behind the entry."""
-    entries = _read_rwlock(root)
-    stale = [path for path, users in entries.get("write", {}).items() if not _is_dvc(users)]
-    for path, users in entries.get("read", {}).items():
+    try:
+        entries = _read_rwlock(root)
+    except _DamagedError:
+        return (f"{_RWLOCK} (damaged)",)
+    stale = [path for path, user in entries["write"].items() if not _is_dvc(user)]
+    for path, users in entries["read"].items():
         stale += [path for user in users if not _is_dvc(user)]
     return tuple(sorted(set(stale)))
 
 
-def clear_stale_rwlock(root: Path) -> None:
-    """Drop the entries of processes that are gone, also where their id is in use again (a restarted container)."""
-    entries = _read_rwlock(root)
-    if not stale_rwlock_entries(root):
+def clear_what_is_stale(root: Path, note: Callable[[str], None] = LOG.warning) -> None:
+    """Make good what a power cut, a kill or a restarted container left of DVC's own files; under the flow lock.
+
+    Entries in `rwlock` of processes that are gone are dropped, also where their id is in use again. A `rwlock` or
+    `dvc.lock` that is no longer readable is set aside: without it DVC only looks at more than it had to.
+
+    Args:
+        root: The checkout.
+        note: Told what was set aside.
+
+    Raises:
+        PipelineError: `rwlock` is damaged, and a DVC process is at work here.
+    """
+    lock = root / "dvc.lock"
+    if lock.exists() and not _is_lock_file(lock):
+        note(f"dvc.lock was damaged; it lies in {_set_aside(root, lock)} now, and stages are looked at anew")
+    if not (root / _RWLOCK).exists() or not stale_rwlock_entries(root):
         return
-    kept = {
-        "write": {path: user for path, user in entries.get("write", {}).items() if _is_dvc(user)},
-        "read": {
-            path: alive
-            for path, users in entries.get("read", {}).items()
-            if (alive := [user for user in users if _is_dvc(user)])
-        },
-    }
-    temporary = root / f"{_RWLOCK}.new"
-    temporary.write_text(json.dumps({key: value for key, value in kept.items() if value}))
-    temporary.replace(root / _RWLOCK)
+    with _rwlock_guard(root):  # DVC writes the file in place, and would be read in the midst of it
+        try:
+            entries = _read_rwlock(root)
+        except _DamagedError:
+            at_work = _dvc_at_work(root)
+            if at_work:
+                raise PipelineError(
+                    f"{root / _RWLOCK}: is damaged, and DVC is at work here (process {at_work}); wait for it to end"
+                ) from None
+            note(f"{_RWLOCK} was damaged; it lies in {_set_aside(root, root / _RWLOCK)} now")
+            return
+        kept = {
+            "write": {path: user for path, user in entries["write"].items() if _is_dvc(user)},
+            "read": {
+                path: alive
+                for path, users in entries["read"].items()
+                if (alive := [user for user in users if _is_dvc(user)])
+            },
+        }
+        write_bytes(root / _RWLOCK, json.dumps({key: value for key, value in kept.items() if value}).encode())
+
+
+def _rwlock_guard(root: Path) -> Any:
+    from dvc.config import Config
+    from dvc.lock import make_lock
+
+    is_hardlink = bool(Config(str(root / ".dvc")).get("core", {}).get("hardlink_lock", False))
+    path = str(root / f"{_RWLOCK}.lock")
+    return make_lock(path, tmp_dir=str(root / ".dvc/tmp"), hardlink_lock=is_hardlink, wait=True)
+
+
+class _DamagedError(Exception):
+    """DVC could not read it either."""
 
 
 def _read_rwlock(root: Path) -> dict[str, Any]:
+    """`{"write": {path: user}, "read": {path: [user, ...]}}`, a user being `{"pid": ..., "cmd": ...}`."""
     try:
-        content = json.loads((root / _RWLOCK).read_text() or "{}")
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+        content = json.loads(read_bytes(root / _RWLOCK, MAX_SETTINGS_BYTES))
+    except FileNotFoundError:
+        content = {}
+    except (ValueError, RecursionError, RefusedFileError):
+        raise _DamagedError from None
+    found: dict[str, Any] = content if isinstance(content, dict) else {"write": None}
+    found = {"write": found.get("write", {}), "read": found.get("read", {})}
+    try:
+        users = [*found["write"].values(), *(user for users in found["read"].values() for user in users)]
+        if all(isinstance(user["pid"], int) and isinstance(user["cmd"], str) for user in users):
+            return found
+    except (AttributeError, TypeError, KeyError):
+        pass
+    raise _DamagedError
 
 
-def _is_dvc(user: dict[str, Any]) -> bool:
-    process = int(user.get("pid", 0))
+def _is_lock_file(path: Path) -> bool:
+    """Whether DVC can read its `dvc.lock`; a merge conflict is the user's to resolve and no damage."""
+    import yaml
+
+    data = read_bytes(path, MAX_SETTINGS_BYTES)
+    if b"<<<<<<< " in data:
+        return True
+    try:
+        content: Any = yaml.load(data, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - both are safe
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError):
+        return False
+    return isinstance(content, dict) and "schema" in content
+
+
+def _set_aside(root: Path, path: Path) -> Path:
+    target = root / STATE_FOLDER / "damaged" / f"{path.name}-{datetime.now():%Y%m%d-%H%M%S}"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    path.replace(target)
+    return target.relative_to(root)
+
+
+def _dvc_at_work(root: Path) -> int:
+    """Id of a DVC process in a checkout; 0 where there is none."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if Path(os.readlink(entry / "cwd")).is_relative_to(root) and _is_dvc({"pid": int(entry.name)}):
+                return int(entry.name)
+        except OSError:  # it has ended, or is another user's
+            continue
+    return 0
+
+
+def _is_dvc(user: Mapping[str, Any]) -> bool:
+    process = int(user["pid"])
     if process == os.getpid():
         return False
-    command = Path(f"/proc/{process}/cmdline")
     if Path("/proc/self").exists():
         try:
-            return b"dvc" in command.read_bytes()
+            return _runs_dvc(Path(f"/proc/{process}/cmdline").read_bytes().decode(errors="replace").split("\0"))
         except OSError:
             return False
     try:
@@ -145,3 +228,16 @@ def _is_dvc(user: dict[str, Any]) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def _runs_dvc(words: Sequence[str]) -> bool:
+    """Whether a command line is DVC's: `dvc ...`, `python .../dvc ...`, `python -m dvc ...`."""
+    program, *rest = (Path(word).name for word in words)
+    if not program.startswith("python"):
+        return program == "dvc"
+    for number, word in enumerate(rest):
+        if word == "-m":
+            return rest[number + 1 : number + 2] == ["dvc"]
+        if not word.startswith("-"):
+            return word == "dvc"
+    return False

@@ -5,13 +5,12 @@ DVC decides what is stale, this decides when and where. No tensor passes through
 
 from __future__ import annotations
 
-import os
 import queue
 import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import httpx
 from prefect import flow, get_run_logger, task
@@ -51,7 +50,7 @@ PROCESS_TASK: dict[str, Any] = {
     "cache_policy": NO_CACHE,
     "persist_result": False,
     "retries": stage_process.MAX_ATTEMPTS - 1,
-    "retry_delay_seconds": exponential_backoff(float(os.environ.get("BOUNDARYFLOW_RETRY_DELAY_S", "2"))),
+    "retry_delay_seconds": exponential_backoff(environment.retry_delay_s()),
     "retry_jitter_factor": 0.5,
     "retry_condition_fn": _is_worth_retrying,
 }
@@ -114,14 +113,16 @@ def attempt(name: str, board: Board, work: Callable[[Callable[[Progress], None],
     return outcome
 
 
-@flow(
-    name="boundaryflow",
-    task_runner=cast("Any", ThreadPoolTaskRunner(max_workers=_MAX_STAGES_AT_ONCE)),
-    validate_parameters=False,
-    persist_result=False,
-)
+_GRAPH_FLOW: dict[str, Any] = {
+    "name": "boundaryflow",
+    "task_runner": ThreadPoolTaskRunner(max_workers=_MAX_STAGES_AT_ONCE),
+    "validate_parameters": False,
+    "persist_result": False,
+}
+
+
+@flow(**_GRAPH_FLOW)
 def run_graph(
-    root: str | None = None,
     datasets: Sequence[str] = (),
     stages: Sequence[str] = (),
     force: bool = False,
@@ -129,10 +130,9 @@ def run_graph(
     push: bool = False,
     wait_s: float = 0,
 ) -> State[Any]:
-    """Bring DVC's graph up to date.
+    """Bring the graph of the checkout that the process runs in up to date.
 
     Args:
-        root: The checkout; None is the one that the current folder is in.
         datasets: Only these data sets; empty is all.
         stages: Only these stages and what they read from; empty is all.
         force: Run the chosen stages though they are up to date.
@@ -140,18 +140,31 @@ def run_graph(
         push: Send the outputs to DVC's remote at the end.
         wait_s: Seconds to wait for another run in this checkout to end.
     """
-    folder = environment.find_root(Path(root) if root else None)
-    environment.prepare(folder)
-    board = progress.current(folder)
+    root = environment.find_root()
+    return _bring_all(root, datasets, stages, force=force, pull=pull, push=push, wait_s=wait_s)
+
+
+def _bring_all(
+    root: Path,
+    datasets: Sequence[str],
+    stages: Sequence[str],
+    *,
+    force: bool,
+    pull: bool,
+    push: bool,
+    wait_s: float = 0,
+) -> State[Any]:
+    environment.prepare(root)
+    board = progress.current(root)
     processes.reset()
-    with locks.flow_lock(folder, wait_s=wait_s, note=board.note):
-        steps, bad = bring_up_to_date(folder, datasets, stages, force=force, pull=pull)
+    with locks.flow_lock(root, wait_s=environment.checked_wait(wait_s), note=board.note):
+        steps, bad = bring_up_to_date(root, datasets, stages, force=force, pull=pull)
         _publish(steps, board)
         if bad:
             return Failed(message=f"{len(bad)} of {len(steps)} stages did not complete: {', '.join(bad)}")
         if push:
             board.note("dvc push")
-            stage_process.push(folder)
+            stage_process.push(root)
     return Completed(message=f"{len(steps)} stages are up to date")
 
 
@@ -171,7 +184,7 @@ def bring_up_to_date(
         The plan, and the names of the stages that did not complete.
     """
     board = progress.current(root)
-    locks.clear_stale_rwlock(root)
+    locks.clear_what_is_stale(root, board.note)
     steps = dvc_graph.plan(root, datasets, stages)
     board.begin(steps)
     forced = {step.name for step in steps if force and (not stages or {step.name, step.kind} & set(stages))}
@@ -198,9 +211,15 @@ def call(
         PipelineError: The run could not begin, or not be pushed.
         KeyboardInterrupt: It was interrupted, terminated or cancelled; no child is left.
     """
+
+    @flow(**_GRAPH_FLOW)
+    def by_hand(datasets: Sequence[str], stages: Sequence[str], force: bool, pull: bool, push: bool) -> State[Any]:
+        return _bring_all(root, datasets, stages, force=force, pull=pull, push=push)
+
+    run: Any = by_hand
     with stopped_like_a_command():
         try:
-            run_graph(str(root), list(datasets), list(stages), force, pull, push)
+            run(list(datasets), list(stages), force, pull, push)
         except FailedRun:
             if all(outcome.is_good for outcome in progress.current(root).outcomes.values()):
                 raise

@@ -28,6 +28,7 @@ def start(
     env: Mapping[str, str] | None = None,
     stdout: int | IO[str] = subprocess.PIPE,
     is_stage: bool = True,
+    pass_fds: Sequence[int] = (),
 ) -> subprocess.Popen[str]:
     """Start a command that dies with this process, and its children with it.
 
@@ -37,6 +38,7 @@ def start(
         env: Its environment; None is this process's.
         stdout: Where its output and errors go, together.
         is_stage: Whether `stop_all` ends it; what the run itself needs to the end (its server) is stopped by `stop`.
+        pass_fds: Open files and sockets that it is given.
 
     Raises:
         RuntimeError: The run is being stopped.
@@ -56,6 +58,7 @@ def start(
             encoding="utf-8",
             errors="replace",
             start_new_session=True,
+            pass_fds=tuple(pass_fds),
         )
         if is_stage:
             _LIVE[process.pid] = process

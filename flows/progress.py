@@ -8,12 +8,14 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, TextIO
 
+from boundaryflow.text import visible
 from flows.dvc_graph import Step
 from flows.environment import STATE_FOLDER
 
@@ -131,7 +133,6 @@ class Board:
     def _write_state(self) -> None:
         self._written = time.monotonic()
         path = self.root / STATE_FOLDER / "run.json"
-        path.parent.mkdir(parents=True, exist_ok=True)
         state = {
             "pid": os.getpid(),
             "planned": [step.name for step in self.steps],
@@ -141,9 +142,11 @@ class Board:
             "errors": {name: outcome.error for name, outcome in self.outcomes.items() if outcome.state == "failed"},
             "progress": {name: str(self.latest[name]) for name in self.running if name in self.latest},
         }
-        temporary = path.with_suffix(".new")
-        temporary.write_text(json.dumps(state))
-        temporary.replace(path)
+        with suppress(OSError):  # a full disk; the run goes on without `status` being able to look on
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = path.with_suffix(".new")
+            temporary.write_text(json.dumps(state))
+            temporary.replace(path)
 
 
 class LogBoard(Board):
@@ -207,7 +210,7 @@ class LogBoard(Board):
 
     def _say(self, text: str) -> None:
         with self.lock:
-            self._stream.write(f"{datetime.now():%H:%M:%S} {text}\n")
+            self._stream.write(f"{datetime.now():%H:%M:%S} {visible(text)}\n")
             self._stream.flush()
 
 

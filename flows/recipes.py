@@ -18,65 +18,55 @@ from prefect.client.schemas.objects import State
 from prefect.exceptions import FailedRun
 from prefect.states import Completed, Failed
 
-from boundaryflow.errors import PipelineError
+from boundaryflow.errors import ParamsError, PipelineError
 from flows import environment, locks, pipeline, processes, progress, record, stage_process
 from flows.record import Kind
 
 
 @flow(name="bulk_edit", validate_parameters=False, persist_result=False)
-def bulk_edit(
-    recipe: str,
-    inbox: str | None = None,
-    outbox: str | None = None,
-    again: bool = False,
-    wait_s: float = 0,
-    root: str | None = None,
-) -> State[Any]:
+def bulk_edit(recipe: str, again: bool = False, wait_s: float = 0) -> State[Any]:
     """Edit what arrived in an inbox since the last run, and deliver it.
+
+    Whoever reaches the server chooses these parameters, so that they name no path: the checkout is the one that the
+    process runs in, inbox and outbox are the recipe's.
 
     Args:
         recipe: Name of an entry of `bulk_edit` in params.yaml.
-        inbox: Another inbox than the recipe's.
-        outbox: Another outbox than the recipe's.
         again: Also do what another version of the recipe did before.
         wait_s: Seconds to wait for another run in this checkout to end.
-        root: The checkout; None is the one that the current folder is in.
     """
-    chosen = {"--inbox": inbox, "--outbox": outbox}
-    arguments = [word for option, value in chosen.items() if value is not None for word in (option, value)]
-    arguments += ["--again"] if again else []
-    return _run("bulk_edit", recipe, arguments, wait_s=wait_s, root=root)
+    return _run("bulk_edit", recipe, ["--again"] if again is True else [], wait_s=wait_s)
 
 
 @flow(name="augment", validate_parameters=False, persist_result=False)
-def augment(recipe: str, out: str | None = None, wait_s: float = 0, root: str | None = None) -> State[Any]:
+def augment(recipe: str, wait_s: float = 0) -> State[Any]:
     """Balance a data set with edits.
 
     Args:
         recipe: Name of an entry of `augment` in params.yaml.
-        out: Another folder than the recipe's.
         wait_s: Seconds to wait for another run in this checkout to end.
-        root: The checkout; None is the one that the current folder is in.
     """
-    return _run("augment", recipe, [] if out is None else ["--out", out], wait_s=wait_s, root=root)
+    return _run("augment", recipe, [], wait_s=wait_s)
 
 
-def _run(kind: Kind, recipe: str, arguments: Sequence[str], *, wait_s: float, root: str | None) -> State[Any]:
-    folder = environment.find_root(Path(root) if root else None)
+def _run(kind: Kind, recipe: Any, options: Sequence[str], *, wait_s: float, root: Path | None = None) -> State[Any]:
+    if not isinstance(recipe, str):
+        raise ParamsError(f"{kind}: recipe must be a name, an entry of `{kind}` in params.yaml")
+    folder = environment.find_root(root)
     os.chdir(folder)  # what a recipe names is relative to it
     environment.prepare(folder)
     board = progress.current(folder)
     processes.reset()
     name = f"{kind}@{recipe}"
     dataset = record.dataset_of(folder, kind, recipe)
-    with locks.flow_lock(folder, wait_s=wait_s, note=board.note):
+    with locks.flow_lock(folder, wait_s=environment.checked_wait(wait_s), note=board.note):
         try:
             steps, bad = pipeline.bring_up_to_date(folder, [dataset], ["boundary"])
             if bad:
                 return Failed(message=f"{name} was not begun: {', '.join(bad)} of {len(steps)} stages did not complete")
             before = record.last(folder, kind, recipe)
             named: Any = run_recipe.with_options(task_run_name=name)
-            state: State[Any] = named(name, [recipe, *arguments], str(folder), return_state=True)
+            state: State[Any] = named(name, [*options, "--", recipe], str(folder), return_state=True)
         except BaseException:
             processes.stop_all()
             raise
@@ -101,17 +91,30 @@ def run_recipe(name: str, arguments: Sequence[str], root: str) -> State[Any]:
     return Completed(message=f"ran in {progress.duration(outcome.seconds)}")
 
 
-def call(kind: Kind, recipe: str, root: Path, **options: Any) -> None:
+def call(kind: Kind, recipe: str, root: Path, options: Sequence[str] = (), *, wait_s: float = 0) -> None:
     """Run a flow in this process; the board in use has what became of it.
+
+    Args:
+        kind: Which flow.
+        recipe: Name of the recipe.
+        root: The checkout.
+        options: For the stage's command line, such as `--inbox=FOLDER`. They come from the user's own command line,
+            and are therefore no parameters of the flow.
+        wait_s: Seconds to wait for another run in this checkout to end.
 
     Raises:
         PipelineError: It could not begin.
         KeyboardInterrupt: It was interrupted, terminated or cancelled; no child is left.
     """
-    run: Any = bulk_edit if kind == "bulk_edit" else augment
+
+    @flow(name=kind, validate_parameters=False, persist_result=False)
+    def by_hand(recipe: str) -> State[Any]:
+        return _run(kind, recipe, options, wait_s=wait_s, root=root)
+
+    run: Any = by_hand
     with pipeline.stopped_like_a_command():
         try:
-            run(recipe, root=str(root), **options)
+            run(recipe)
         except FailedRun as error:
             if all(outcome.is_good for outcome in progress.current(root).outcomes.values()):
                 raise PipelineError(str(error)) from None

@@ -85,5 +85,6 @@ def markdown(told: Mapping[str, Any]) -> str:
         body = [(entry["file"], entry["status"], entry["reason"]) for entry in failures[:_MAX_FAILURES]]
         lines += ["", "## Files that were not edited", "", *markdown_table(("file", "status", "reason"), body)]
         if len(failures) > _MAX_FAILURES:
-            lines += ["", f"and {len(failures) - _MAX_FAILURES} more, in runs.jsonl of the outbox"]
+            more = f"and {len(failures) - _MAX_FAILURES} more, in last_run.json of the recipe's folder below data/"
+            lines += ["", more]
     return "\n".join(lines)

@@ -9,9 +9,9 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from boundaryflow.errors import ParamsError
+from boundaryflow.text import visible
 from flows import environment, locks, processes, progress, record, summary
 from flows.dvc_graph import Step, has_remote, plan
 from flows.environment import log_path
@@ -52,12 +52,20 @@ def execute(
     """
     environment.prepare(root)
     environment.num_parallel()
+    environment.retry_delay_s()
     options = {"force": force, "pull": pull, "push": push}
-    return _until_interrupted(lambda: _execute(root, datasets, stages, options, quiet=quiet, verbose=verbose))
+    return _until_interrupted(root, lambda: _execute(root, datasets, stages, options, quiet=quiet, verbose=verbose))
 
 
 def execute_recipe(
-    root: Path, kind: Kind, recipe: str, options: Mapping[str, Any], *, quiet: bool = False, verbose: bool = False
+    root: Path,
+    kind: Kind,
+    recipe: str,
+    options: Sequence[str] = (),
+    *,
+    wait_s: float = 0,
+    quiet: bool = False,
+    verbose: bool = False,
 ) -> int:
     """Run a recipe of the flow `bulk_edit` or `augment` and report on it.
 
@@ -65,7 +73,8 @@ def execute_recipe(
         root: The checkout.
         kind: Which flow.
         recipe: Name of the recipe.
-        options: Further arguments of the flow.
+        options: For the stage's command line, such as `--inbox=FOLDER`.
+        wait_s: Seconds to wait for another run in this checkout to end.
         quiet: Print errors only.
         verbose: Show what the stages print.
 
@@ -76,24 +85,25 @@ def execute_recipe(
         PipelineError: The run cannot begin.
     """
     environment.prepare(root)
+    environment.retry_delay_s()
 
     def work() -> int:
         record.dataset_of(root, kind, recipe)  # a recipe that is not there is told of at once
-        if not options.get("wait_s"):
+        if not wait_s:
             with locks.flow_lock(root):
                 pass  # refused now, and not after the seconds that a server takes
         with _board_for_output(root, quiet=quiet, verbose=verbose) as board:
             _connect(root, board)
             from flows import recipes
 
-            recipes.call(kind, recipe, root, **options)
+            recipes.call(kind, recipe, root, options, wait_s=wait_s)
         return _conclude_recipe(root, kind, recipe, board.outcomes, quiet=quiet)
 
-    return _until_interrupted(work)
+    return _until_interrupted(root, work)
 
 
-def _until_interrupted(work: Callable[[], int]) -> int:
-    with _sigterm_interrupts():
+def _until_interrupted(root: Path, work: Callable[[], int]) -> int:
+    with _sigterm_interrupts(), environment.full_disk_is_one_line(root):
         try:
             return work()
         except KeyboardInterrupt:
@@ -112,7 +122,7 @@ def _execute(
     verbose: bool,
 ) -> int:
     with locks.flow_lock(root):
-        locks.clear_stale_rwlock(root)
+        locks.clear_what_is_stale(root)
         steps = plan(root, datasets, stages)
     for option in ("pull", "push"):
         if options[option] and not has_remote(root):
@@ -120,7 +130,7 @@ def _execute(
                 f"--{option}: DVC has no default remote in .dvc/config; add one: "
                 "dvc remote add --default NAME FOLDER_OR_URL"
             )
-    if not options["force"] and not os.environ.get("PREFECT_API_URL") and not any(step.is_dirty for step in steps):
+    if not options["force"] and not environment.server_url() and not any(step.is_dirty for step in steps):
         return _nothing_to_do(root, steps, push=options["push"], quiet=quiet)
     with _board_for_output(root, quiet=quiet, verbose=verbose) as board:
         board.begin(steps)
@@ -186,7 +196,7 @@ def _tell_failures(root: Path, outcomes: dict[str, Outcome]) -> int:
     """Say on standard error what failed; returns the exit status."""
     failed = {name: outcome for name, outcome in outcomes.items() if outcome.state == "failed"}
     for name, outcome in failed.items():
-        sys.stderr.write(f"boundaryflow: {name} failed: {outcome.error}\n")
+        sys.stderr.write(f"boundaryflow: {name} failed: {visible(outcome.error)}\n")
         sys.stderr.write(f"  full log: {log_path(root, name)}\n")
     not_run = [name for name, outcome in outcomes.items() if outcome.state == "not run"]
     if not_run:

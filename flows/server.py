@@ -1,26 +1,43 @@
-"""The Prefect server a run talks to: the one PREFECT_API_URL names, or a private one that lives as long as the run."""
+"""The Prefect server a run talks to: the one the user names, or a private one that lives as long as the run."""
 
 from __future__ import annotations
 
 import atexit
 import base64
+import errno
 import os
+import secrets
 import socket
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from boundaryflow.errors import PipelineError
-from flows import processes
-from flows.environment import LOG_FOLDER
+from boundaryflow.text import without_password
+from flows import environment, processes
+from flows.environment import LOG_FOLDER, STATE_FOLDER
 
 _STARTUP_S = 300.0
 _ENTERED: list[Any] = []
+_OURS_TO_SET = ("PREFECT_SERVER_API_", "PREFECT_SERVER_CORS_", "PREFECT_SERVER_UI_", "PREFECT_UI_")
+
+
+class Server(NamedTuple):
+    """A server of our own.
+
+    Attributes:
+        url: Address of its API.
+        password: `USER:PASSWORD`, made for this start; only this user's processes know it.
+    """
+
+    url: str
+    password: str
 
 
 def connect(root: Path, note: Callable[[str], None]) -> None:
@@ -37,49 +54,108 @@ def connect(root: Path, note: Callable[[str], None]) -> None:
     Raises:
         PipelineError: The server does not answer, or refuses us.
     """
-    from prefect.settings import PREFECT_API_URL, temporary_settings
+    from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_KEY, PREFECT_API_URL, temporary_settings
 
     url = PREFECT_API_URL.value()
     if url:
+        note(f"using the Prefect server at {without_password(url)}, {environment.url_source()}")
         check(url)
         return
     note("starting a Prefect server for this run (5 to 15 s; a running one, named by PREFECT_API_URL, saves it)")
-    url = start(root, free_port(), "--no-ui", "--no-services", meanwhile=lambda: import_module("flows.pipeline"))
-    settings = temporary_settings({PREFECT_API_URL: url})
+    with listening_socket(0) as own:
+        started = start(root, own, meanwhile=lambda: import_module("flows.pipeline"))
+    values: dict[Any, str] = {PREFECT_API_URL: started.url, PREFECT_API_AUTH_STRING: started.password}
+    settings = temporary_settings(values, restore_defaults={PREFECT_API_KEY})
     settings.__enter__()
     _ENTERED.append(settings)  # one that nobody holds is left at once, and then Prefect starts a server of its own
 
 
-def start(root: Path, port: int, *options: str, meanwhile: Callable[[], object] = lambda: None) -> str:
-    """Start a server on the loopback interface that ends with this process.
+def start(
+    root: Path, own: socket.socket, *, has_page: bool = False, meanwhile: Callable[[], object] = lambda: None
+) -> Server:
+    """Start a server on the loopback interface that ends with this process and that only this user can use.
 
     Args:
         root: The checkout.
-        port: Its port.
-        options: Of `prefect server start`.
+        own: Of `listening_socket`; the port is ours from then on, so that no other program is taken for the server.
+        has_page: Whether it has the page for people, and plans scheduled runs.
         meanwhile: Called while it starts, which takes seconds.
-
-    Returns:
-        Its address.
 
     Raises:
         PipelineError: It does not start.
     """
-    log = root / LOG_FOLDER / "prefect-server.log"
-    command = [sys.executable, "-m", "prefect", "server", "start", *options]
-    command += ["--host", "127.0.0.1", "--port", str(port)]
+    log, port = root / LOG_FOLDER / "prefect-server.log", int(own.getsockname()[1])
+    server = Server(f"http://127.0.0.1:{port}/api", f"boundaryflow:{secrets.token_urlsafe(32)}")
+    words = [str(own.fileno()), str(port), "page" if has_page else "api"]
+    command = [sys.executable, "-m", "flows.prefect_server", *words]
+    log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("w", encoding="utf-8") as output:
-        process = processes.start(command, cwd=root, env=os.environ, stdout=output, is_stage=False)
+        env = _server_environment(server, port, has_page=has_page)
+        process = processes.start(command, cwd=root, env=env, stdout=output, is_stage=False, pass_fds=[own.fileno()])
+    own.close()  # if the server dies, requests fail and do not hang
     # Exit handlers run after Prefect's threads have flushed what they hold.
     atexit.register(processes.stop, process)
     meanwhile()
-    url = f"http://127.0.0.1:{port}/api"
     deadline = time.monotonic() + _STARTUP_S
-    while refusal(url, timeout_s=2):
+    while refusal(server.url, timeout_s=2, password=server.password):
         if process.poll() is not None or time.monotonic() > deadline:
-            raise PipelineError(f"the Prefect server for this run did not start; {log} says why")
+            reason = environment.disk_is_full(root) or f"{log} says why"
+            raise PipelineError(f"the Prefect server for this run did not start; {reason}")
         time.sleep(0.1)
-    return url
+    return server
+
+
+def _server_environment(server: Server, port: int, *, has_page: bool) -> Mapping[str, str]:
+    """The environment of a server of ours. Of other processes only its user can read it, unlike a command line."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in environment.SERVER_NAMES and not name.startswith(_OURS_TO_SET)
+    }
+    code = [str(Path(__file__).parents[1]), *filter(None, [kept.get("PYTHONPATH")])]
+    return {
+        **kept,
+        "PYTHONPATH": os.pathsep.join(code),
+        "PREFECT_SERVER_API_AUTH_STRING": server.password,
+        "PREFECT_SERVER_API_HOST": "127.0.0.1",
+        "PREFECT_SERVER_API_PORT": str(port),
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://127.0.0.1:{port}",
+        "PREFECT_SERVER_UI_API_URL": server.url,
+        "PREFECT_SERVER_UI_ENABLED": str(has_page),
+    }
+
+
+def listening_socket(port: int) -> socket.socket:
+    """Take a port of the loopback interface; 0 is any that is free.
+
+    Raises:
+        PipelineError: Another program has it, or it is not for this user.
+    """
+    own = socket.socket()
+    own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        own.bind(("127.0.0.1", port))
+        own.listen(128)
+    except OSError as error:
+        own.close()
+        reason = (
+            "is in use by another program" if error.errno == errno.EADDRINUSE else f"cannot be had ({error.strerror})"
+        )
+        raise PipelineError(
+            f"port {port} of 127.0.0.1 {reason}; choose another with --port, or, if a Prefect server that you trust "
+            "runs there, set PREFECT_API_URL to its address"
+        ) from None
+    return own
+
+
+def keep_password(root: Path, server: Server) -> Path:
+    """Write the password to a file that only this user can read, for signing in to the page; returns its path."""
+    path = root / STATE_FOLDER / "prefect-password"
+    path.unlink(missing_ok=True)
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        file.write(f"{server.password}\n")
+    atexit.register(path.unlink, missing_ok=True)
+    return path
 
 
 def check(url: str) -> None:
@@ -88,26 +164,35 @@ def check(url: str) -> None:
     Raises:
         PipelineError: One line with the way out.
     """
-    reason = refusal(url, timeout_s=10)
+    reason, where = refusal(url, timeout_s=10), f"{environment.url_source()} is {without_password(url)}"
     if reason in ("401", "403"):
         raise PipelineError(
-            f"PREFECT_API_URL is {url}: the server lets nobody in without a password, or not with this one (status "
+            f"{where}: the server lets nobody in without a password, or not with this one (status "
             f"{reason}); set PREFECT_API_AUTH_STRING to its USER:PASSWORD"
         )
     if reason:
-        raise PipelineError(f"PREFECT_API_URL is {url}: no answer ({reason}); start that server, or unset the variable")
+        raise PipelineError(
+            f"{where}: no answer ({without_password(reason)}); start that server, or unset the variable"
+        )
 
 
-def refusal(url: str, timeout_s: float) -> str:
-    """Why a Prefect API cannot be used: the HTTP status or the error; empty if it can."""
-    request = urllib.request.Request(f"{url.rstrip('/')}/admin/version")  # noqa: S310 - the user's own URL
-    password, key = os.environ.get("PREFECT_API_AUTH_STRING"), os.environ.get("PREFECT_API_KEY")
-    if password:
-        request.add_header("Authorization", f"Basic {base64.b64encode(password.encode()).decode()}")
-    elif key:
-        request.add_header("Authorization", f"Bearer {key}")
+def refusal(url: str, timeout_s: float, password: str | None = None) -> str:
+    """Why a Prefect API cannot be used: the HTTP status or the error; empty if it can.
+
+    Args:
+        url: Of the API.
+        timeout_s: To wait for an answer.
+        password: `USER:PASSWORD`; None is what the user has set for the server that they named.
+    """
+    key = None if password else os.environ.get("PREFECT_API_KEY")
+    password = password or os.environ.get("PREFECT_API_AUTH_STRING")
     try:
-        with urllib.request.urlopen(request, timeout=timeout_s):  # noqa: S310
+        request = urllib.request.Request(f"{url.rstrip('/')}/admin/version")  # noqa: S310 - the user's own URL
+        if password:
+            request.add_header("Authorization", f"Basic {base64.b64encode(password.encode()).decode()}")
+        elif key:
+            request.add_header("Authorization", f"Bearer {key}")
+        with _opener(url).open(request, timeout=timeout_s):
             return ""
     except urllib.error.HTTPError as error:
         # Another service of the same API may lack this page; what counts is whether it lets us in.
@@ -116,8 +201,12 @@ def refusal(url: str, timeout_s: float) -> str:
         return str(getattr(error, "reason", error)) or type(error).__name__
 
 
-def free_port() -> int:
-    """A port of the loopback interface that nobody has now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def _opener(url: str) -> urllib.request.OpenerDirector:
+    """Without redirects, which would take the password elsewhere, and without a proxy to this machine."""
+    is_here = urllib.parse.urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
+    return urllib.request.build_opener(_NoRedirect, *([urllib.request.ProxyHandler({})] if is_here else []))
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: Any) -> None:
+        return None

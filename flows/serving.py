@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import logging
+import math
 import os
+import platform
 import signal
 import sys
+import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from boundaryflow.errors import ParamsError
+from boundaryflow.text import without_password
 from flows import environment, locks, processes, server
 
 if TYPE_CHECKING:
+    from prefect.runner import Runner
     from prefect.schedules import Schedule
+
+_MAX_EVERY_S = 366 * 24 * 3600.0
 
 
 def serve_recipes(
@@ -42,26 +51,48 @@ def serve_recipes(
         PipelineError: A recipe or a time is wrong, the server does not start, or this checkout is served already.
     """
     environment.prepare(root)
+    check_times(cron, every_s, port)
     chosen = _chosen(root, recipes)
-    with locks.serve_lock(root):
-        url = os.environ.get("PREFECT_API_URL")
-        if url:
-            server.check(url)
-        else:
-            _say("starting a Prefect server, which takes 5 to 15 s")
-            url = server.start(root, port)
-            os.environ["PREFECT_API_URL"] = url  # for the processes that runs are given
+    with locks.serve_lock(root), environment.full_disk_is_one_line(root):
+        url = environment.server_url() or _own_server(root, port)
+        server.check(url)
         schedule = _schedule(cron, timezone, every_s)
         when = f"every {every_s:g} s" if cron is None else f"{cron} ({timezone})"
-        _say(f"serving {', '.join(f'bulk_edit/{name}' for name in chosen)}: {when}; page: {url.removesuffix('/api')}")
+        page = without_password(url).removesuffix("/api")
+        _say(f"serving {', '.join(f'bulk_edit/{name}' for name in chosen)}: {when}; page: {page}")
         try:
-            _serve(chosen, schedule)
+            _serve(root, chosen, schedule)
         except (KeyboardInterrupt, SystemExit):  # how Prefect's runner ends when it is told to
             pass
         finally:
             processes.stop_all()
     _say("stopped; the next start goes on from here")
     return 130
+
+
+def check_times(cron: str | None, every_s: float | None, port: int) -> None:
+    """Refuse what is no time and no port.
+
+    Raises:
+        ParamsError: One line with the range.
+    """
+    if cron is None and not 1 <= (math.nan if every_s is None else every_s) <= _MAX_EVERY_S:
+        raise ParamsError(f"--every {every_s}: must be a number of seconds from 1 to {_MAX_EVERY_S:.0f}")
+    if not 1 <= port <= 65535:
+        raise ParamsError(f"--port {port}: must be a whole number from 1 to 65535")
+
+
+def _own_server(root: Path, port: int) -> str:
+    """Start a server for this process and the runs that it starts; returns its address."""
+    with server.listening_socket(port) as own:
+        _say("starting a Prefect server, which takes 5 to 15 s")
+        started = server.start(root, own, has_page=True)
+    os.environ.pop("PREFECT_API_KEY", None)
+    # For this process and those that runs are given; stages and DVC are not given it, see stage_process.py.
+    os.environ |= {"PREFECT_API_URL": started.url, "PREFECT_API_AUTH_STRING": started.password}
+    path = server.keep_password(root, started)
+    _say(f"to sign in on its page, enter the line in {path} (only you can read it; every start makes a new one)")
+    return started.url
 
 
 def _chosen(root: Path, recipes: Sequence[str]) -> list[str]:
@@ -93,8 +124,13 @@ def _schedule(cron: str | None, timezone: str, every_s: float | None) -> Schedul
         ) from None
 
 
-def _serve(recipes: Sequence[str], schedule: Schedule) -> None:
-    from prefect import serve
+def deployment_name(root: Path, recipe: str) -> str:
+    """What a recipe served from this checkout is called: another checkout or machine at the same server differs."""
+    return f"{recipe}@{hashlib.sha256(f'{platform.node()}:{root}'.encode(errors='replace')).hexdigest()[:8]}"
+
+
+def _serve(root: Path, recipes: Sequence[str], schedule: Schedule) -> None:
+    from prefect.runner import Runner
     from prefect.types.entrypoint import EntrypointType
 
     from flows.recipes import bulk_edit
@@ -102,24 +138,37 @@ def _serve(recipes: Sequence[str], schedule: Schedule) -> None:
     make: Any = bulk_edit.to_deployment  # two signatures in one: with and without an event loop
     deployments = [
         make(
-            name=name,
+            name=deployment_name(root, name),
             schedule=schedule,
             parameters={"recipe": name, "wait_s": environment.LONG_WAIT_S},
-            description=f"Edit what arrived for recipe {name}, and deliver it",
+            description=f"Edit what arrived for recipe {name} of {root} on {platform.node()}, and deliver it",
             entrypoint_type=EntrypointType.MODULE_PATH,
         )
         for name in recipes
     ]
-    _bury_dead_runs(recipes)
+    _bury_dead_runs([deployment_name(root, name) for name in recipes])
     signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell started it with `&`
     warnings.filterwarnings("ignore", message="coroutine 'Runner.astop' was never awaited", category=RuntimeWarning)
     # On SIGTERM Prefect ends the process from within its event loop, of which asyncio complains at length.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-    serve(*deployments, limit=1, pause_on_shutdown=True, print_starting_message=False)
+    runner = _in_folder(root / environment.STATE_FOLDER / "runner", lambda: Runner(limit=1, pause_on_shutdown=True))
+    for deployment in deployments:
+        runner.add_deployment(deployment)
+    asyncio.run(runner.start())
 
 
-def _bury_dead_runs(recipes: Sequence[str]) -> None:
-    """Say of runs that a former process left as running that they crashed; nobody would ever say it otherwise."""
+def _in_folder(folder: Path, make: Callable[[], Runner]) -> Runner:
+    """Make a runner whose files lie in a folder of ours; by itself it takes one in /tmp that all users share."""
+    folder.mkdir(parents=True, exist_ok=True)
+    before, tempfile.tempdir = tempfile.tempdir, str(folder)
+    try:
+        return make()
+    finally:
+        tempfile.tempdir = before
+
+
+def _bury_dead_runs(names: Sequence[str]) -> None:
+    """Say of this checkout's runs that a former process left as running that they crashed; nobody else would."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import (
         DeploymentFilter,
@@ -137,7 +186,7 @@ def _bury_dead_runs(recipes: Sequence[str]) -> None:
     with get_client(sync_client=True) as client:
         runs = client.read_flow_runs(
             flow_filter=FlowFilter(name=FlowFilterName(any_=["bulk_edit"])),
-            deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=list(recipes))),
+            deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=list(names))),
             flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=alive))),
         )
         for run in runs:

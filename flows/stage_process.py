@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -12,8 +14,10 @@ from pathlib import Path
 from typing import TextIO
 
 from boundaryflow.errors import PipelineError
+from boundaryflow.files import way_out
+from boundaryflow.text import visible
 from flows import processes
-from flows.environment import log_path
+from flows.environment import disk_is_full, log_path
 from flows.progress import Board, Outcome, Progress, State
 
 _USER_EXIT = 2
@@ -27,6 +31,10 @@ _DVC_TALK = re.compile(
 )
 _BUSY = ("Unable to acquire lock", " is busy")
 _MISSING = ("missing data", "does not exist", "No such file")
+_FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), "disk is full")
+_CRASHES = {signal.SIGBUS, signal.SIGSEGV, signal.SIGILL, signal.SIGFPE, signal.SIGABRT}
+"""A program ends by these of itself, and would again."""
+_SHELL_SAYS = {126: "a shell could not execute a command", 127: "a shell did not find a command"}
 
 
 class StageFailedError(Exception):
@@ -112,19 +120,25 @@ def _run(
     path = log_path(root, stage)
     path.parent.mkdir(parents=True, exist_ok=True)
     lines: list[str] = []
-    with path.open("w", encoding="utf-8") as log:
-        process = processes.start(command, cwd=root, env=_environment(halvings))
-        try:
-            if process.stdout is not None:
-                for line in process.stdout:
-                    _take(line.rstrip("\n"), stage, board, log, lines, on_progress)
-            code = process.wait()
-        finally:
-            processes.stop(process)
+    try:
+        with path.open("w", encoding="utf-8") as log:
+            process = processes.start(command, cwd=root, env=_environment(halvings))
+            try:
+                if process.stdout is not None:
+                    for line in process.stdout:
+                        _take(visible(line.rstrip("\n"), keep="\t"), stage, board, log, lines, on_progress)
+                code = process.wait()
+            finally:
+                processes.stop(process)
+    except OSError as error:  # of the log
+        advice = way_out(error)
+        text = f"{path}: {error.strerror}" + (f"; {advice}" if advice else "")
+        outcome = Outcome("failed", time.monotonic() - since, text, _USER_EXIT if advice else 1)
+        raise StageFailedError(stage, outcome, attempts=1) from None
     seconds = time.monotonic() - since
     if code == 0:
         return Outcome(_good_state(lines), seconds)
-    raise _failure(stage, code, lines, seconds)
+    raise _failure(stage, code, lines, seconds, root)
 
 
 def push(root: Path) -> None:
@@ -147,10 +161,13 @@ def push(root: Path) -> None:
 
 
 def _environment(halvings: int = 0) -> dict[str, str]:
-    """The stage's environment: `python` in a stage's command is this Python, whether or not its venv is activated."""
+    """The stage's environment: `python` in a stage's command is this Python, whether or not its venv is activated.
+
+    Stages and DVC do not talk to Prefect, and are not given its password.
+    """
     folder = str(Path(sys.executable).parent)
     return {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if not name.startswith("PREFECT")},
         **({"BOUNDARYFLOW_BATCH_HALVINGS": str(halvings)} if halvings else {}),
         "PATH": f"{folder}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         "PYTHONUNBUFFERED": "1",
@@ -184,7 +201,7 @@ def parse_progress(line: str) -> Progress | None:
         return Progress(
             done=int(content["done"]),
             total=int(content["total"]),
-            unit=str(content.get("unit", "")),
+            unit=visible(str(content.get("unit", ""))),
             rate=float(content.get("rate") or 0.0),
         )
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -198,7 +215,18 @@ def _good_state(lines: list[str]) -> State:
     return "restored" if "is cached - skipping run" in text else "done"
 
 
-def _failure(stage: str, code: int, lines: list[str], seconds: float) -> StageFailedError:
+def _about_signal(number: int) -> str:
+    if number == signal.SIGKILL:
+        return "out of memory?"
+    if number == signal.SIGBUS:
+        return "SIGBUS: a file that it had mapped is damaged or was cut, or the disk is full"
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return "real-time"
+
+
+def _failure(stage: str, code: int, lines: list[str], seconds: float, root: Path = Path()) -> StageFailedError:
     """What went wrong, in the stage's own words, and whether another attempt can help."""
     dvc_error = next((line for line in reversed(lines) if line.startswith("ERROR: ")), "")
     found = _STAGE_EXIT.search(dvc_error)
@@ -210,13 +238,20 @@ def _failure(stage: str, code: int, lines: list[str], seconds: float) -> StageFa
     errors = (line for line in reversed(own) if _ERROR_LINE.match(line))
     said = last if code in (_USER_EXIT, EXIT_AGAIN) else next(errors, last)
     dvc_said = dvc_error.removeprefix("ERROR: ").removeprefix(f"failed to reproduce '{stage}': ")
+    if any(word in line for line in [dvc_error, *own[-3:]] for word in _FULL) and code not in (_USER_EXIT, EXIT_AGAIN):
+        text = disk_is_full(root.absolute()) or f"{said or dvc_said}; {way_out(OSError(errno.ENOSPC, ''))}"
+        return StageFailedError(stage, Outcome("failed", seconds, text, _USER_EXIT), attempts=1)
     if any(word in dvc_error for word in _BUSY):
         return StageFailedError(stage, Outcome("failed", seconds, dvc_said, 1), MAX_ATTEMPTS)
     if not found and any(word in dvc_error for word in _MISSING):
         return StageFailedError(stage, Outcome("failed", seconds, dvc_said, _USER_EXIT), attempts=1)
-    if code < 0 or code > 128:
-        number = -code if code < 0 else code - 128
-        text = f"ended by signal {number}" + (" (out of memory?)" if number == 9 else "")
-        return StageFailedError(stage, Outcome("failed", seconds, text, 1), MAX_ATTEMPTS, was_killed=number == 9)
-    outcome = Outcome("failed", seconds, said or dvc_said or f"exit status {code}", code)
+    number = -code if code < 0 else code - 128
+    if number in set(signal.valid_signals()):
+        text = f"ended by signal {number} ({_about_signal(number)})"
+        attempts = 1 if number in _CRASHES else MAX_ATTEMPTS
+        return StageFailedError(stage, Outcome("failed", seconds, text, 1), attempts, was_killed=number == 9)
+    words = said if found or not dvc_said else dvc_said  # what went wrong in DVC itself, DVC says
+    if code in _SHELL_SAYS:
+        words = f"{_SHELL_SAYS[code]} (exit status {code}): {words}".removesuffix(": ")
+    outcome = Outcome("failed", seconds, words or f"exit status {code}", code)
     return StageFailedError(stage, outcome, MAX_ATTEMPTS if code == EXIT_AGAIN else 1)

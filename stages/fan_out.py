@@ -6,9 +6,11 @@ Only paths and plain values travel, and what comes out does not depend on it.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import queue
 import random
+import re
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
@@ -20,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from boundaryflow.errors import ParamsError, TransientError
 from boundaryflow.files import may_pass, scratch_path, write_bytes
+from boundaryflow.text import without_password
 from stages.cluster_worker import Facts, OtherWorkerError, Task, differences, facts, work_on
 
 if TYPE_CHECKING:
@@ -75,8 +78,12 @@ def fan_out(
     elif num_threads > 1:
         with ThreadPoolExecutor(num_threads) as pool:
             done = pool.map(lambda group: _timed(complete, group, context), groups)
-            for number, (num, seconds) in enumerate(done):
-                yield Done(number, num, seconds)
+            try:
+                for number, (num, seconds) in enumerate(done):
+                    yield Done(number, num, seconds)
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
     else:
         for number, group in enumerate(groups):
             yield Done(number, *_timed(complete, group, context))
@@ -84,8 +91,8 @@ def fan_out(
 
 def _num_workers() -> int:
     value = os.environ.get("BOUNDARYFLOW_WORKERS", "1")
-    if not value.isdecimal() or int(value) < 1:
-        raise ParamsError(f"BOUNDARYFLOW_WORKERS is {value!r}, must be a whole number of at least 1")
+    if not re.fullmatch("[1-9][0-9]{0,3}", value):
+        raise ParamsError(f"BOUNDARYFLOW_WORKERS is {value!r}, must be a whole number from 1 to 9999")
     return int(value)
 
 
@@ -98,10 +105,14 @@ def _over_processes(
         try:
             with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
                 futures = {pool.submit(_timed, complete, group, context): number for number, group in left.items()}
-                for future in as_completed(futures):
-                    num, seconds = future.result()
-                    del left[futures[future]]
-                    yield Done(futures[future], num, seconds)
+                try:
+                    for future in as_completed(futures):
+                        num, seconds = future.result()
+                        del left[futures[future]]
+                        yield Done(futures[future], num, seconds)
+                except BaseException:
+                    pool.shutdown(wait=False, cancel_futures=True)  # what has not begun would be computed first
+                    raise
         except BrokenProcessPool:
             if workers == 1:
                 raise TransientError(
@@ -126,7 +137,8 @@ def _over_dask(
         client = Client(address, timeout=20, set_as_default=False)
     except (OSError, ValueError) as error:
         raise ParamsError(
-            f"BOUNDARYFLOW_DASK is {address!r}: no scheduler answers there ({error}); start one or unset it"
+            f"BOUNDARYFLOW_DASK is {without_password(address)!r}: no scheduler answers there "
+            f"({without_password(str(error))}); start one or unset it"
         ) from None
     with client, _token(folder) as token:
         task = Task(complete, context, facts(), str(Path.cwd()), str(token))
@@ -151,7 +163,8 @@ class _Cluster:
     """Groups on their way over the workers that are fit."""
 
     def __init__(self, client: Client, address: str, task: Task, groups: Sequence[Any]) -> None:
-        self._client, self._address, self._task, self._groups = client, address, task, groups
+        self._client, self._task, self._groups = client, task, groups
+        self._address = without_password(address)
         self._ended: queue.SimpleQueue[tuple[int, Future[Any]]] = queue.SimpleQueue()
         self._attempts = dict.fromkeys(range(len(groups)), 0)
         self._known: dict[str, str] = {}
@@ -266,6 +279,9 @@ def _what_is_wrong(ours: Facts, theirs: Any) -> str:
 def _patience_s() -> float:
     value = os.environ.get("BOUNDARYFLOW_DASK_WAIT_S", "300")
     try:
-        return float(value)
+        seconds = float(value)
     except ValueError:
-        raise ParamsError(f"BOUNDARYFLOW_DASK_WAIT_S is {value!r}, must be a number of seconds") from None
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise ParamsError(f"BOUNDARYFLOW_DASK_WAIT_S is {value!r}, must be a number of seconds")
+    return seconds

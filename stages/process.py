@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Self
@@ -89,8 +90,16 @@ def guard() -> None:
         return
     folder = root / ".dvc/tmp/boundaryflow/locks"
     folder.mkdir(parents=True, exist_ok=True)
-    file = (folder / stage.replace("/", "_")).open("w")
-    fcntl.flock(file, fcntl.LOCK_EX)  # the kernel lets go of it when the process ends, however it ends
+    file = (folder / stage.replace("/", "_")).open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel lets go of it when the process ends, however
+    except BlockingIOError:
+        file.seek(0)
+        LOG.warning("%s: waiting for another process that runs it (%s)", stage, file.read(200).strip() or "unknown")
+        fcntl.flock(file, fcntl.LOCK_EX)
+    file.truncate(0)
+    file.write(f"process {os.getpid()}, since {datetime.now():%Y-%m-%d %H:%M:%S}\n")
+    file.flush()
     _held.append(file)
 
 

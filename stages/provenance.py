@@ -11,7 +11,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-_PACKAGES = ("boundaryflow", "torch", "numpy", "pillow", "safetensors", "scikit-learn")
+_PACKAGES = (
+    "boundaryflow", "torch", "torchvision", "diffusers", "clip-anytorch", "torchmetrics", "numpy", "scipy", "pandas",
+    "pyarrow", "pillow", "safetensors", "scikit-learn",
+)  # fmt: skip
+"""What decides a pixel, a number or the bytes of a file of results."""
 
 
 @lru_cache(maxsize=1)

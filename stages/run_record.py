@@ -18,12 +18,18 @@ from boundaryflow.files import write_bytes
 from boundaryflow.storage.images import encode_png
 from boundaryflow.storage.outbox import Outbox
 from boundaryflow.storage.tables import write_json
+from boundaryflow.text import without_password
 from stages.adhoc import tile
 from stages.provenance import provenance
 
 LOG = logging.getLogger(__name__)
 SCHEMA = "run/1"
 LAST, GRID, RUNS = "last_run.json", "grid.png", "runs.jsonl"
+_FOR_RECEIVERS = (
+    "schema", "state", "started", "seconds", "recipe", "recipe_hash", "model_sha256", "boundaries", "judged_by",
+    "counts", "pictures", "wanted", "added", "tried", "kept", "phi", "commit", "changed", "python", "packages",
+)  # fmt: skip
+"""What goes where the pictures go. Paths, names of hosts and of files, and errors, which quote them, stay here."""
 
 
 @contextmanager
@@ -32,8 +38,8 @@ def recorded(
 ) -> Generator[None]:
     """Keep a record of what is done within, however it ends.
 
-    It is a line of `runs.jsonl` in the outbox, and `last_run.json` in `folder`, with a grid of pictures beside it:
-    before above after.
+    It is a line of `runs.jsonl` and, of the last run, `last_run.json` in `folder`, with a grid of pictures beside it:
+    before above after. The outbox gets a line in a `runs.jsonl` of its own, with what a receiver needs.
 
     Args:
         folder: The recipe's own, under data/.
@@ -48,7 +54,7 @@ def recorded(
         error = " ".join(str(problem).split()) or type(problem).__name__
         raise
     finally:
-        facts = {
+        facts: dict[str, Any] = {
             "schema": SCHEMA,
             "state": "failed" if error else "completed",
             "error": error,
@@ -57,17 +63,25 @@ def recorded(
             **about(),
             **provenance(Path()),
         }
+        facts = json.loads(without_password(json.dumps(facts)))
         write_json(folder / LAST, facts)
+        known = (folder / RUNS).read_bytes() if (folder / RUNS).is_file() else b""
+        write_bytes(folder / RUNS, known + _line(facts))
         if shown:
             write_bytes(folder / GRID, encode_png(_before_above_after(shown), {"synthetic": "true"}))
         else:
             (folder / GRID).unlink(missing_ok=True)
         try:
-            box.write(RUNS, (box.read(RUNS) or b"") + (json.dumps(facts, sort_keys=True) + "\n").encode())
+            told = {name: facts[name] for name in _FOR_RECEIVERS if name in facts}
+            box.write(RUNS, (box.read(RUNS) or b"") + _line(told))
         except (PipelineError, OSError) as problem:
             if not error:
                 raise
             LOG.warning("%s: the record of this run could not be added (%s)", RUNS, problem)
+
+
+def _line(facts: Mapping[str, Any]) -> bytes:
+    return (json.dumps(facts, sort_keys=True) + "\n").encode()
 
 
 def _before_above_after(shown: Sequence[tuple[Tensor, Tensor]]) -> Tensor:

@@ -11,13 +11,15 @@ from typing import Any
 import click
 
 from boundaryflow.errors import ParamsError, PipelineError
-from flows.environment import find_root
+from boundaryflow.text import without_password
+from flows.environment import check_conflicts, find_root
 
 
 def enter_root() -> Path:
     """Change into the checkout that the current folder is in, and return it."""
     root = find_root()
     os.chdir(root)
+    check_conflicts(root)
     return root
 
 
@@ -46,7 +48,9 @@ def use_dask(address: str | None) -> None:
     if address is None:
         return
     if not re.fullmatch(r"(tcp|tls|ucx|ws|wss)://[^/\s]+:\d+", address):
-        raise ParamsError(f"--dask {address}: is no address of a Dask scheduler, such as tcp://10.0.0.5:8786")
+        raise ParamsError(
+            f"--dask {without_password(address)}: is no address of a Dask scheduler, such as tcp://10.0.0.5:8786"
+        )
     os.environ["BOUNDARYFLOW_DASK"] = address
 
 

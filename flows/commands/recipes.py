@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -17,17 +17,22 @@ if TYPE_CHECKING:
 _waits = click.option("--wait", is_flag=True, help="Wait for another run in this checkout to end.")
 
 
-def _absolute(address: str | None) -> str | None:
-    """A folder as it is meant where the command is given; the command itself changes into the checkout."""
-    return address if address is None or "://" in address else str(Path(address).resolve())
+def _given(option: str, address: str | None) -> list[str]:
+    """An option of the stage; a folder is meant where the command is given, which then changes into the checkout."""
+    if address is None:
+        return []
+    return [f"{option}={address if '://' in address else Path(address).resolve()}"]
 
 
-def _run(kind: Kind, recipe: str, options: Mapping[str, Any], dask: str | None, *, quiet: bool, verbose: bool) -> int:
+def _run(
+    kind: Kind, recipe: str, options: Sequence[str], dask: str | None, *, wait: bool, quiet: bool, verbose: bool
+) -> int:
     root = enter_root()
     use_dask(dask)
     from flows.run import execute_recipe
 
-    return execute_recipe(root, kind, recipe, options, quiet=quiet, verbose=verbose)
+    wait_s = LONG_WAIT_S if wait else 0
+    return execute_recipe(root, kind, recipe, options, wait_s=wait_s, quiet=quiet, verbose=verbose)
 
 
 @click.command(
@@ -60,8 +65,8 @@ def bulk_edit(
 
     RECIPE is an entry of bulk_edit in params.yaml: which edits, how strong, from where, to where.
     """
-    options = {"inbox": _absolute(inbox), "outbox": _absolute(outbox), "again": again, "wait_s": LONG_WAIT_S * wait}
-    ctx.exit(_run("bulk_edit", recipe, options, dask, quiet=quiet, verbose=verbose))
+    options = [*_given("--inbox", inbox), *_given("--outbox", outbox), *(["--again"] if again else [])]
+    ctx.exit(_run("bulk_edit", recipe, options, dask, wait=wait, quiet=quiet, verbose=verbose))
 
 
 @click.command(
@@ -82,8 +87,7 @@ def augment(
 
     RECIPE is an entry of augment in params.yaml: which balance, and what counts as a good edit.
     """
-    options = {"out": _absolute(out), "wait_s": LONG_WAIT_S * wait}
-    ctx.exit(_run("augment", recipe, options, dask, quiet=quiet, verbose=verbose))
+    ctx.exit(_run("augment", recipe, _given("--out", out), dask, wait=wait, quiet=quiet, verbose=verbose))
 
 
 @click.command(
@@ -96,8 +100,8 @@ Examples:
 @click.argument("recipes", metavar="[RECIPE]...", nargs=-1)
 @click.option("--cron", metavar="CRON", help="When: minute, hour, day of the month, month, day of the week.")
 @click.option("--timezone", metavar="NAME", default="UTC", show_default=True, help="Of --cron, such as Europe/Berlin.")
-@click.option("--every", type=click.FloatRange(min=1), metavar="SECONDS", help="Every so many seconds instead.")
-@click.option("--port", type=click.IntRange(1, 65535), default=4200, show_default=True, help="Of the server's page.")
+@click.option("--every", type=float, metavar="SECONDS", help="Every so many seconds instead.")
+@click.option("--port", type=int, metavar="PORT", default=4200, show_default=True, help="Of the server's page.")
 @click.pass_context
 def serve(
     ctx: click.Context, recipes: tuple[str, ...], cron: str | None, timezone: str, every: float | None, port: int
@@ -105,7 +109,7 @@ def serve(
     """Run recipes of bulk_edit on a schedule, until stopped; without RECIPE all that params.yaml has.
 
     One process: with PREFECT_API_URL it uses that server, else it keeps one of its own on the loopback interface, with
-    SQLite. A run that falls due while another is at work waits for it.
+    SQLite and a password that it makes. A run that falls due while another is at work waits for it.
     """
     if (cron is None) == (every is None):
         raise click.UsageError("say when: either --cron or --every")

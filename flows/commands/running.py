@@ -118,12 +118,12 @@ def _activate(root: Path, new: Sequence[str], datasets: Sequence[str], stages: S
     """Add data sets to params.yaml; none of them stays there unless the run that was asked for can begin."""
     from boundaryflow.storage.raw import RawFolder
     from flows.dvc_graph import has_remote, plan
-    from flows.locks import clear_stale_rwlock
+    from flows.locks import clear_what_is_stale
     from stages.params import activate_dataset, copy_entry, load_params, ready_entries
 
     prepare(root)  # before DVC is imported
     num_parallel()
-    clear_stale_rwlock(root)
+    clear_what_is_stale(root)
     if push and not has_remote(root):
         raise PipelineError("--push: DVC has no default remote in .dvc/config; add one with `dvc remote add --default`")
     path, described, ready = Path("params.yaml"), load_params().data, ready_entries()

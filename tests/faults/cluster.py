@@ -39,7 +39,7 @@ class Cluster:
     ) -> None:
         self._folder, self._scratch, self._num_workers = folder, scratch, num_workers
         self._code, self._resources, self._num_threads = code, resources, num_threads
-        self._port = _free_port()
+        self._port = free_port()
         self.address = f"tcp://127.0.0.1:{self._port}"
         self.scheduler: subprocess.Popen[bytes] | None = None
         self.workers: list[subprocess.Popen[bytes]] = []
@@ -88,7 +88,8 @@ class Cluster:
             return subprocess.Popen(command, cwd=cwd, env=env, stdout=log, stderr=subprocess.STDOUT)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of the loopback interface that nobody has now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from flows import server
 from tests.faults.checkout import boundaryflow, environment, make_checkout, processes_in, repro
+from tests.faults.cluster import free_port
 from tests.stages.test_bulk_edit import arrive, set_recipe
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
@@ -38,7 +38,7 @@ def test_schedule_fires_twice_does_the_right_thing_and_leaves_nobody_behind(tmp_
     done = repro(folder, "ingest", "label", "mixing", "invert", "observe", "boundary")
     assert done.returncode == 0, done.stderr
     arrive(folder, 3)
-    command = [sys.executable, "-m", "flows.cli", "serve", "--every", "25", "--port", str(server.free_port())]
+    command = [sys.executable, "-m", "flows.cli", "serve", "--every", "25", "--port", str(free_port())]
     with log.open("wb") as output:
         process = subprocess.Popen(command, cwd=folder, env=environment(), stdout=output, stderr=subprocess.STDOUT)
     _wait_for(1, folder, process, log)
@@ -62,7 +62,7 @@ def test_schedule_fires_twice_does_the_right_thing_and_leaves_nobody_behind(tmp_
 
 
 def test_flow_cancelled_through_the_api_leaves_no_child_and_the_next_one_completes(tmp_path: Path) -> None:
-    folder, log, port = make_checkout(tmp_path / "checkout"), tmp_path / "serve.log", server.free_port()
+    folder, log, port = make_checkout(tmp_path / "checkout"), tmp_path / "serve.log", free_port()
     set_recipe(folder)
     done = repro(folder, "ingest", "label", "mixing", "invert", "observe", "boundary")
     assert done.returncode == 0, done.stderr
@@ -79,7 +79,11 @@ def test_flow_cancelled_through_the_api_leaves_no_child_and_the_next_one_complet
     cancelled = subprocess.run(
         [sys.executable, "-c", _CANCEL],
         cwd=folder,
-        env=environment(PREFECT_API_URL=f"http://127.0.0.1:{port}/api", PREFECT_HOME=str(tmp_path / "home")),
+        env=environment(
+            PREFECT_API_URL=f"http://127.0.0.1:{port}/api",
+            PREFECT_API_AUTH_STRING=(folder / ".dvc/tmp/boundaryflow/prefect-password").read_text().strip(),
+            PREFECT_HOME=str(tmp_path / "home"),
+        ),
         capture_output=True,
         text=True,
         check=False,

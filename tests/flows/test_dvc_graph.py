@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
 from boundaryflow.errors import PipelineError
+from flows.cli import cli
 from flows.dvc_graph import has_remote, plan
 from tests.flows.toy import QUIET_DVC
+from tests.hostile.corpus_serve import CASES
 
 pytestmark = pytest.mark.filterwarnings(QUIET_DVC)
 
@@ -81,3 +85,39 @@ def test_params_keys_that_dvcs_run_cache_overlooks_are_not_used() -> None:
         return set()
 
     assert not keys(yaml.safe_load(path.read_text())) & {"size", "nfiles"}
+
+
+@pytest.mark.parametrize("name", ["params.yaml", "dvc.yaml", "dvc.lock"])
+def test_merge_conflict_is_told_with_its_line(half_done: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = half_done / name
+    path.write_text("a: 1\n<<<<<<< HEAD\nb: 1\n=======\nb: 2\n>>>>>>> theirs\n")
+    with pytest.raises(PipelineError, match=rf"{name}: merge conflict in line 2; .*, then `boundaryflow run`"):
+        plan(half_done)
+    monkeypatch.chdir(half_done)
+    result = CliRunner().invoke(cli, ["doctor"])
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"PipelineError: {path}: merge conflict in line 2; ")
+
+
+def test_lock_that_is_no_file_is_refused_and_not_waited_for(toy: Path) -> None:
+    CASES["fifo_lock"](toy)
+    with pytest.raises(PipelineError, match=r"dvc\.lock: a FIFO, not a regular file"):
+        plan(toy)
+
+
+def test_checkout_without_git_is_told_the_way_out_and_works_by_it(toy: Path) -> None:
+    shutil.rmtree(toy / ".git")
+    with pytest.raises(
+        PipelineError, match=r"not a git repository \(an unpacked archive .*`git init && .*core\.no_scm"
+    ):
+        plan(toy)
+    (toy / ".dvc/config.local").write_text("[core]\n    no_scm = true\n")
+    assert len(plan(toy)) == 4
+
+
+def test_braces_in_the_path_which_dvc_cannot_do_are_refused(toy: Path) -> None:
+    root = toy.rename(toy.with_name("%s{0}"))
+    with pytest.raises(
+        PipelineError, match=r"%s\{0\}: DVC fails where the path of a checkout has \{ or \} in it; move"
+    ):
+        plan(root)

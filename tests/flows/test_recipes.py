@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from boundaryflow.errors import ParamsError, PipelineError
-from flows import locks, record, serving
+from flows import environment, locks, record, serving
 from flows.cli import cli
+from flows.environment import LONG_WAIT_S
 from flows.locks import FlowBusyError, flow_lock
+from tests.conftest import ROOT
 from tests.stages.small_project import write_project
 from tests.stages.test_bulk_edit import set_recipe
 
@@ -49,7 +53,7 @@ def test_record_is_told_in_a_line_in_a_table_and_in_full() -> None:
     text = record.markdown(_TOLD)
     assert "| commit | 0123456789ab and changes that are not committed |" in text
     assert "| 0.jpg | bad | not an image / at all |" in text
-    assert "and 5 more, in runs.jsonl of the outbox" in text
+    assert "and 5 more, in last_run.json of the recipe's folder below data/" in text
     balanced = {
         "wanted": {"a": 3, "b": 4},
         "added": {"a": 3, "b": 2},
@@ -68,9 +72,26 @@ def test_record_is_told_in_a_line_in_a_table_and_in_full() -> None:
         (["serve", "--cron", "often"], "--cron 'often': must be five fields"),
         (["serve", "--cron", "0 2 * * *", "--timezone", "Mars/Base"], "--timezone Mars/Base: no such time zone"),
         (["serve", "sone", "--every", "60"], "bulk_edit has no recipe 'sone'"),
+        (["serve", "--every", "nan"], "--every nan: must be a number of seconds from 1 to 31622400"),
+        (["serve", "--every", "-1"], "--every -1.0: must be a number of seconds from 1 to 31622400"),
+        (["serve", "--every", "60", "--port", "65536"], "--port 65536: must be a whole number from 1 to 65535"),
+        (["bulk-edit", "--", "--inbox"], "params.yaml: bulk_edit has no recipe '--inbox'"),
         (["run", "--dask", "host:8786"], "--dask host:8786: is no address of a Dask scheduler"),
+        (["run", "--dask", "tls://me:s3cret@host"], "--dask tls://***@host: is no address of a Dask scheduler"),
     ],
-    ids=["recipe", "augment", "cron", "timezone", "served recipe", "dask"],
+    ids=[
+        "recipe",
+        "augment",
+        "cron",
+        "timezone",
+        "served recipe",
+        "nan",
+        "negative",
+        "port",
+        "option",
+        "dask",
+        "secret",
+    ],
 )
 def test_mistake_is_one_line_and_status_two(words: list[str], line: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
@@ -86,11 +107,49 @@ def test_serve_wants_one_way_to_say_when() -> None:
         assert CliRunner().invoke(cli, ["serve", *words]).exit_code == 2
 
 
+def test_inbox_and_outbox_of_the_command_line_reach_the_stage_of_this_run(
+    checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[Any] = []
+    monkeypatch.setattr("flows.run.execute_recipe", lambda *words, **options: called.append((words, options)) or 0)
+    command = ["bulk-edit", "some", "--inbox", "new", "--outbox", "s3://photos/edited", "--again", "--wait"]
+    assert CliRunner().invoke(cli, command).exit_code == 0
+    (words, options), options_wanted = (
+        called[0],
+        [f"--inbox={checkout / 'new'}", "--outbox=s3://photos/edited", "--again"],
+    )
+    assert words == (checkout, "bulk_edit", "some", options_wanted)
+    assert options == {"wait_s": LONG_WAIT_S, "quiet": False, "verbose": False}
+
+
+def test_deployments_give_only_parameters_that_flows_have() -> None:
+    from flows import pipeline, recipes
+
+    flows: dict[str, Any] = {
+        "flows/recipes.py:bulk_edit": recipes.bulk_edit,
+        "flows/recipes.py:augment": recipes.augment,
+        "flows/pipeline.py:run_graph": pipeline.run_graph,
+    }
+    for deployment in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]:
+        known = inspect.signature(flows[deployment["entrypoint"]].fn).parameters
+        assert set(deployment["parameters"]) <= set(known)
+        assert environment.checked_wait(deployment["parameters"]["wait_s"]) == LONG_WAIT_S
+
+
+def test_retry_delay_that_is_no_number_is_one_line(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from flows.run import execute, execute_recipe
+
+    monkeypatch.setenv("BOUNDARYFLOW_RETRY_DELAY_S", "abc")
+    for start in (lambda: execute(checkout), lambda: execute_recipe(checkout, "bulk_edit", "some")):
+        with pytest.raises(ParamsError, match="BOUNDARYFLOW_RETRY_DELAY_S is 'abc', must be a number of seconds"):
+            start()
+
+
 def test_recipe_beside_another_run_is_refused_before_anything_starts(checkout: Path) -> None:
     from flows.run import execute_recipe
 
     with flow_lock(checkout), pytest.raises(FlowBusyError, match="another boundaryflow run is at work here"):
-        execute_recipe(checkout, "bulk_edit", "some", {"wait_s": 0}, quiet=True)
+        execute_recipe(checkout, "bulk_edit", "some", quiet=True)
 
 
 def test_lock_is_waited_for_only_so_long(tmp_path: Path) -> None:

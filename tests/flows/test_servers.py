@@ -17,6 +17,7 @@ import pytest
 
 from boundaryflow.errors import PipelineError
 from flows import environment, server
+from tests.faults.cluster import free_port
 from tests.flows.toy import QUIET_DVC, attempts
 
 pytestmark = [pytest.mark.filterwarnings(QUIET_DVC), pytest.mark.timeout(600)]
@@ -46,7 +47,7 @@ class _Server:
 
     def __init__(self, home: Path, **settings: str) -> None:
         self.env = _environment(home, **settings)
-        self.port = server.free_port()
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}/api"
         self._log = home / "server.log"
 
@@ -95,7 +96,7 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             if parent.name.startswith("pytest-"):
                 parent.chmod(parent.stat().st_mode | 0o011)
         as_user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
-    port, data = server.free_port(), folder / "data"
+    port, data = free_port(), folder / "data"
     auth = ["--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C"]
     subprocess.run([*as_user, programs / "initdb", "-D", data, *auth], check=True, capture_output=True, cwd="/")
     options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off"
@@ -176,7 +177,7 @@ def test_no_telemetry_unless_asked_for(tmp_path: Path, monkeypatch: pytest.Monke
 def test_own_server_stays_the_one_that_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    monkeypatch.setattr(server, "start", lambda *_, **__: "http://127.0.0.1:9/api")
+    monkeypatch.setattr(server, "start", lambda *_, **__: server.Server("http://127.0.0.1:9/api", "a:b"))
     with temporary_settings(restore_defaults={PREFECT_API_URL}):
         server.connect(tmp_path, lambda _: None)
         gc.collect()

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from boundaryflow.errors import PipelineError
 from flows import doctor, environment, locks, status, summary
 from flows.dvc_graph import Step
 from flows.progress import Board, Outcome
@@ -79,6 +80,54 @@ def test_doctor_finds_what_is_wrong_and_says_the_way_out(toy: Path, monkeypatch:
     assert "b.safetensors" not in text
     assert "fail prefect: no answer at http://127.0.0.1:9/api (" in text
     assert "ok   dvc: 4 stages, 4 with work" in lines
+
+
+def test_doctor_reads_no_more_of_weights_than_it_must(tmp_path: Path) -> None:
+    folder = tmp_path / "data/pretrained"
+    folder.mkdir(parents=True)
+    (folder / "a.safetensors").write_bytes((4).to_bytes(8, "little") + b"[1] ")
+    os.mkfifo(folder / "b.safetensors")
+    with (folder / "c.safetensors").open("wb") as file:
+        file.write((2 * 10**9).to_bytes(8, "little"))
+        file.truncate(3 * 10**9)
+    (folder / "d.safetensors").write_bytes((20_000).to_bytes(8, "little") + b"[" * 20_000)
+    told = [check.finding for check in doctor._weights(tmp_path)]
+    assert [text.partition(": ")[2] for text in told[:3]] == [
+        "its header is no JSON object",
+        f"{folder / 'b.safetensors'}: a FIFO, not a regular file",
+        "its header has 2,000,000,000 bytes, more than the 100,000,000 of the format",
+    ]
+    assert len(told) == 4
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_checkout_of_another_owner_is_told_in_gits_own_words(toy: Path) -> None:
+    os.chown(toy, 65534, 65534)
+    check = doctor._git(toy)
+    assert check.level == "fail"
+    assert "detected dubious ownership" in check.finding
+    assert f"git config --global --add safe.directory {toy}" in check.finding
+
+
+def test_commands_that_only_read_do_not_need_to_write(tmp_path: Path) -> None:
+    (tmp_path / ".dvc/tmp").mkdir(parents=True)
+    (tmp_path / environment.STATE_FOLDER).write_text("no folder: as if nothing could be written")
+    os.environ.pop("PREFECT_LOGGING_SETTINGS_PATH", None)
+    environment.prepare(tmp_path)
+    assert "PREFECT_LOGGING_SETTINGS_PATH" not in os.environ
+    board = Board(tmp_path)
+    board.begin([])
+
+
+def test_failure_of_prefect_on_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RuntimeError, match="of Prefect"), environment.full_disk_is_one_line(tmp_path):
+        raise RuntimeError("of Prefect")
+    monkeypatch.setattr(environment, "_MIN_FREE_MIB", 1e12)
+    with (
+        pytest.raises(PipelineError, match="the disk is full .* free some"),
+        environment.full_disk_is_one_line(tmp_path),
+    ):
+        raise RuntimeError("of Prefect")
 
 
 def test_doctor_without_dvc_fails_with_the_command(tmp_path: Path) -> None:

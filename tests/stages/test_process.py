@@ -5,12 +5,17 @@ from __future__ import annotations
 import errno
 import json
 import os
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
 from boundaryflow.errors import ManifestError, TransientError
 from boundaryflow.files import write_bytes
 from stages import process
+from tests.conftest import ROOT
 
 
 def test_what_runs_ahead_within_a_shard_shows_and_is_not_counted_twice(
@@ -96,3 +101,28 @@ def test_write_that_finds_no_room_names_the_file_and_leaves_nothing(
         write_bytes(path, b"x")
     assert caught.value.filename == str(path)
     assert not list(path.parent.iterdir())
+
+
+def test_stage_that_waits_says_for_whom(tmp_path: Path) -> None:
+    """The lock is in a process of its own: it holds until that ends, and the kernel kills it with its parent."""
+    code = "import logging; logging.basicConfig(); from stages import process; process.guard(); input()"
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "DVC_STAGE": "edit@some", "DVC_ROOT": str(tmp_path)}
+
+    def start() -> subprocess.Popen[str]:
+        pipe = subprocess.PIPE
+        return subprocess.Popen([sys.executable, "-c", code], env=env, stdin=pipe, stderr=pipe, text=True)
+
+    first = start()
+    lock = tmp_path / ".dvc/tmp/boundaryflow/locks/edit@some"
+    while not (lock.is_file() and lock.read_text()):
+        assert first.poll() is None
+        time.sleep(0.05)
+    second = start()
+    assert second.stderr is not None
+    assert (
+        f"edit@some: waiting for another process that runs it (process {first.pid}, since " in second.stderr.readline()
+    )
+    first.communicate("\n")
+    second.communicate("\n")
+    assert (first.returncode, second.returncode) == (0, 0)
+    assert lock.read_text().startswith(f"process {second.pid}, since ")
