@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
-import re
-import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +10,12 @@ from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from boundaryflow.errors import CheckpointError
+from boundaryflow.files import RefusedFileError, check_regular
+from boundaryflow.tensor_files import read_tensors
+from boundaryflow.torch_files import read_torch_file
 
 EmaChoice = Literal["prefer", "require", "never"]
 _EMA_KEYS = ("ema", "ema_state_dict", "model_ema", "ema_model", "ema_model_state_dict", "params_ema", "state_dict_ema")
@@ -75,8 +74,12 @@ def sha256_of(path: Path) -> str:
 
 
 def _check_file(path: Path) -> None:
-    if not path.is_file():
+    if not path.exists():
         raise CheckpointError(f"model {path}: no such file; check the path")
+    try:
+        check_regular(path)
+    except RefusedFileError as error:
+        raise CheckpointError(f"model {path}: {error.reason}; give the file of the weights") from None
     with path.open("rb") as file:
         start = file.read(256).lstrip().lower()
     if not start:
@@ -90,38 +93,13 @@ def _check_file(path: Path) -> None:
 def _load(path: Path) -> Any:
     if path.suffix == ".safetensors":
         try:
-            return load_file(path)
-        except (SafetensorError, OSError) as error:
+            return read_tensors(path)[0]
+        except SafetensorError as error:
             raise CheckpointError(f"model {path}: not a whole safetensors file ({error}); fetch it again") from None
-    try:
-        # Mapped, so that what a file is can be told without reading all of it; the old format cannot be.
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except pickle.UnpicklingError as error:
-        raise _refuse_pickle(path, str(error)) from None
-    except Exception as error:  # noqa: BLE001 - torch raises nearly anything on a damaged file; it is refused in any case
-        text = str(error)
-        if "pickle protocol" in text:
-            raise CheckpointError(
-                f"model {path}: it is a plain pickle, not a checkpoint of tensors; nothing in it was run; save the "
-                "state dict with torch.save, on a machine where you trust the file"
-            ) from None
-        if "TorchScript" in text:
-            raise CheckpointError(f"model {path}: it is a TorchScript archive, not a state dict") from None
-        reason = text.splitlines()[0][:120] if text else type(error).__name__
-        raise CheckpointError(
-            f"model {path}: not a whole checkpoint ({reason}); it was cut short or is of another kind, fetch it again"
-        ) from None
-
-
-def _refuse_pickle(path: Path, text: str) -> CheckpointError:
-    found = re.search(r"(?:GLOBAL|global:?) ([\w.]+\.[\w]+)", text)
-    if found:
-        return CheckpointError(
-            f"model {path}: the pickle in it wants to call {found[1]}; nothing in it was run; only tensors are read, "
-            "so save the state dict alone, on a machine where you trust the file"
-        )
-    reason = text.splitlines()[0][:120] if text else "no reason given"
-    return CheckpointError(f"model {path}: not a checkpoint of tensors ({reason}); give a state dict")
+    found = read_torch_file(path)
+    if found.is_script:
+        raise CheckpointError(f"model {path}: it is a TorchScript archive; give the state dict of the network")
+    return found.content
 
 
 def _choose(path: Path, content: Any, ema: EmaChoice) -> Weights:
