@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shutil
@@ -14,7 +13,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
+from safetensors import SafetensorError
+
 from boundaryflow.errors import PipelineError
+from boundaryflow.files import check_regular
+from boundaryflow.tensor_headers import read_header
 from flows import environment, locks
 
 Level = Literal["ok", "warn", "fail"]
@@ -211,20 +214,14 @@ def _weights(root: Path) -> Iterator[Check]:
 def _unreadable(path: Path) -> str:
     """Why a weight file cannot be what it should be; empty when it can."""
     try:
+        check_regular(path)
         with path.open("rb") as file:
             head = file.read(64)
             if head.startswith(_LFS_POINTER):
                 return "a Git LFS pointer, not the file"
-            if path.suffix == ".safetensors":
-                length = int.from_bytes(head[:8], "little")
-                if length > path.stat().st_size:
-                    return "cut off"
-                file.seek(8)
-                header = json.loads(file.read(length))
-                ends = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
-                if max(ends, default=0) + 8 + length != path.stat().st_size:
-                    return "cut off"
-    except (OSError, ValueError, KeyError) as error:
+        if head and path.suffix == ".safetensors":
+            read_header(path)
+    except (OSError, SafetensorError, PipelineError) as error:
         return " ".join(str(error).split()) or type(error).__name__
     return "" if head else "empty"
 

@@ -25,6 +25,7 @@ class Architecture:
         state: Tensors by diffusers' names.
         assumptions: What the tensors do not say and was taken for granted, a sentence each.
         num_heads: Heads at every width, where a fixed number of channels a head cannot express it.
+        assumes_size: Was the size of the images taken for granted?
     """
 
     family: Family
@@ -32,6 +33,7 @@ class Architecture:
     state: dict[str, Tensor]
     assumptions: tuple[str, ...]
     num_heads: int | None = None
+    assumes_size: bool = False
 
 
 class Renamer:

@@ -301,23 +301,23 @@ def _read_schedule(root: Path, folder: Path) -> dict[str, Any]:
     return read_json(found)
 
 
-def hub_id(source: str) -> str:
-    """Why a name that is no file or folder cannot be the id of a model on the hub either; empty where it may be.
+def why_no_hub_id(source: str) -> str:
+    """Why a name that is no file or folder is not asked for on the hub either; empty where it may be an id there.
 
     What begins with a folder that is here is a mistyped path, and nothing is asked for on the net.
     """
     owner = source.partition("/")[0]
     if re.fullmatch(r"[\w-]+/[\w.-]+(@[\w.-]+)?", source) is None:
-        return "no such file or folder; give a checkpoint, a diffusers folder or a hub id like owner/name"
+        return "no such file or folder"
     if Path(owner).exists():
         return f"no such file or folder; it is taken for a path, not for a hub id, because {owner} is here"
     return ""
 
 
 def _from_hub(name: str) -> Path:
-    reason = hub_id(name)
+    reason = why_no_hub_id(name)
     if reason:
-        raise CheckpointError(f"model {name!r}: {reason}")
+        raise CheckpointError(f"model {name!r}: {reason}; give a checkpoint, a diffusers folder or a hub id like owner/name")
     repo, _, revision = name.partition("@")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError

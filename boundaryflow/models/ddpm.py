@@ -91,7 +91,7 @@ def convert_ddpm(state: Mapping[str, Tensor], stated: Stated, where: object) -> 
     if stated.num_heads is None and stated.head_channels is None:
         assumptions.append("attention with one head, as in all networks of this family")
     heads = stated.num_heads if stated.num_heads != 1 else None
-    return Architecture("ddpm", config, renamer.taken, tuple(assumptions), heads)
+    return Architecture("ddpm", config, renamer.taken, tuple(assumptions), heads, stated.image_size is None)
 
 
 def _attention(renamer: Renamer, old: str, new: str) -> None:

@@ -99,7 +99,7 @@ def convert_iddpm(state: Mapping[str, Tensor], stated: Stated, where: object) ->
         "resnet_time_scale_shift": "scale_shift" if shape.scale_shift else "default",
     }
     num_heads = heads[attended[0]] if config["attention_head_dim"] is None else None
-    return Architecture("iddpm", config, renamer.taken, tuple(assumptions), num_heads)
+    return Architecture("iddpm", config, renamer.taken, tuple(assumptions), num_heads, stated.image_size is None)
 
 
 def _shape_of(state: Mapping[str, Tensor], where: object) -> _Shape:

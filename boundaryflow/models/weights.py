@@ -15,7 +15,7 @@ from torch import Tensor
 from boundaryflow.errors import CheckpointError
 from boundaryflow.files import RefusedFileError, check_regular
 from boundaryflow.tensor_files import read_tensors
-from boundaryflow.torch_files import read_torch_file
+from boundaryflow.torch_files import TorchFile, read_torch_file
 
 EmaChoice = Literal["prefer", "require", "never"]
 _EMA_KEYS = ("ema", "ema_state_dict", "model_ema", "ema_model", "ema_model_state_dict", "params_ema", "state_dict_ema")
@@ -51,9 +51,25 @@ def read_weights(path: Path, ema: EmaChoice = "prefer") -> Weights:
         CheckpointError: The file is missing, empty, truncated or not a checkpoint; it holds code, no
             network, or not the weights that are wanted.
     """
+    found = read_content(path)
+    if found.is_script:
+        raise CheckpointError(f"model {path}: it is a TorchScript archive; give the state dict of the network")
+    return _choose(path, found.content, ema)
+
+
+def read_content(path: Path) -> TorchFile:
+    """Read all that a file of weights holds, whatever it is of.
+
+    Raises:
+        CheckpointError: See `read_weights`.
+    """
     _check_file(path)
-    content = _load(path)
-    return _choose(path, content, ema)
+    if path.suffix != ".safetensors":
+        return read_torch_file(path)
+    try:
+        return TorchFile(read_tensors(path)[0], is_script=False)
+    except SafetensorError as error:
+        raise CheckpointError(f"model {path}: not a whole safetensors file ({error}); fetch it again") from None
 
 
 def check_finite(path: Path, state: Mapping[str, Tensor]) -> None:
@@ -88,18 +104,6 @@ def _check_file(path: Path) -> None:
         raise CheckpointError(f"model {path}: it is a git-lfs pointer, not the weights; run `git lfs pull`")
     if start.startswith((b"<!doctype", b"<html", b"<?xml")):
         raise CheckpointError(f"model {path}: it is a web page, not the weights; fetch the file itself")
-
-
-def _load(path: Path) -> Any:
-    if path.suffix == ".safetensors":
-        try:
-            return read_tensors(path)[0]
-        except SafetensorError as error:
-            raise CheckpointError(f"model {path}: not a whole safetensors file ({error}); fetch it again") from None
-    found = read_torch_file(path)
-    if found.is_script:
-        raise CheckpointError(f"model {path}: it is a TorchScript archive; give the state dict of the network")
-    return found.content
 
 
 def _choose(path: Path, content: Any, ema: EmaChoice) -> Weights:
