@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, TypeVar
 
 from boundaryflow.text import visible
 
-_MAX_INSTRUCTIONS = 2_000_000
+_MAX_INSTRUCTIONS = 1_000_000
 """A checkpoint of 10,000 tensors takes about 450,000; each takes up to 100 bytes of memory."""
 _MAX_DIMENSIONS = 16
 _VALUES = {
@@ -92,7 +92,7 @@ def read_pickle(file: BinaryIO, make_tensor: MakeTensor) -> Any:
             machine.do(opcode.name, argument)
     except RefusedPickleError:
         raise
-    except (ValueError, TypeError, LookupError, OverflowError) as error:
+    except (ValueError, TypeError, LookupError, RuntimeError, OverflowError) as error:
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise RefusedPickleError(f"the pickle in it is damaged: {visible(reason)}") from None
     raise RefusedPickleError("the pickle in it is damaged: it has no end")
@@ -143,6 +143,8 @@ class _Machine:
             state = stack.pop()
             if isinstance(stack[-1], ScriptObject) and type(state) is dict:
                 _filled(stack[-1], [part for pair in state.items() for part in pair])
+            elif isinstance(stack[-1], _Named):
+                raise TypeError("it changes a function")
             # What else has a state: an OrderedDict its _metadata, a TorchScript object what its own __setstate__
             # would make attributes of. Neither is needed to read tensors.
         elif name == "BINPERSID":

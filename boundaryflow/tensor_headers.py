@@ -43,10 +43,10 @@ def read_header(path: Path) -> TensorHeader:
         size = check_regular(path).st_size
         with path.open("rb") as file:
             length = int.from_bytes(file.read(_LENGTH), "little")
-            if not 2 <= length <= size - _LENGTH:
-                raise SafetensorError("cut off, or of another kind")
+            if length > size - _LENGTH:
+                raise SafetensorError("cut off")
             if length > MAX_SETTINGS_BYTES:
-                raise SafetensorError(f"a header of {length:,} bytes, more than the {MAX_SETTINGS_BYTES:,} that are read")
+                raise SafetensorError(f"its header has {length:,} bytes, more than {MAX_SETTINGS_BYTES:,} are not read")
             header = parse_json_object(file.read(length))
         facts = header.pop("__metadata__", {})
         shapes = {name: _shape(visible(name), entry, size - _LENGTH - length) for name, entry in header.items()}
@@ -73,9 +73,9 @@ def parse_json_object(data: bytes) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise ValueError(f"is not JSON at line {error.lineno}") from None
     except RecursionError:
-        raise ValueError("is not JSON that is read: nested too deep") from None
+        raise ValueError("is nested too deep") from None
     except ValueError as error:  # no UTF-8, a number of thousands of digits, NaN
-        raise ValueError(f"is not JSON: {error}") from None
+        raise ValueError(f"is not JSON: {str(error).partition(';')[0]}") from None
     if not isinstance(content, dict):
         raise ValueError(f"holds a {type(content).__name__}, must be a JSON object")
     return content
@@ -97,5 +97,5 @@ def _shape(name: str, entry: Any, length: int) -> tuple[int, ...]:
     if not begin <= end <= length:
         raise SafetensorError("cut off")
     if entry.get("dtype") not in _DTYPES:
-        raise SafetensorError(f"tensor {name} is of the type {visible(str(entry.get('dtype'))[:40])}, which is not read")
+        raise SafetensorError(f"tensor {name} is of type {visible(str(entry.get('dtype'))[:40])}, which is not read")
     return tuple(entry["shape"])

@@ -12,7 +12,7 @@ import io
 import math
 import mmap
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -74,13 +74,24 @@ def read_torch_file(path: Path, what: str = "model") -> TorchFile:
         raise CheckpointError(f"{what} {path}: {error}; fetch the file again") from None
     except RefusedFileError as error:
         raise CheckpointError(f"{what} {path}: {error.reason}") from None
-    except (zipfile.BadZipFile, ValueError, LookupError, TypeError, NotImplementedError, EOFError, OSError) as error:
+    except (zipfile.BadZipFile, ValueError, LookupError, TypeError, RuntimeError, EOFError, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise CheckpointError(
             f"{what} {path}: not a whole checkpoint ({reason}); it was cut short or is of another kind, fetch it again"
         ) from None
+
+
+def check_sharing(path: Path, tensors: Iterable[Tensor], what: str = "model") -> None:
+    """Refuse tensors that take much more memory than their file once each has numbers of its own.
+
+    Raises:
+        CheckpointError: Most of them share theirs.
+    """
+    needed = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    if needed > _MAX_SHARING * path.stat().st_size:
+        raise CheckpointError(f"{what} {path}: its tensors need {needed:,} bytes, the file has far fewer")
 
 
 class _Bytes:
@@ -123,10 +134,10 @@ class _Bytes:
 def _read_archive(file: BinaryIO) -> TorchFile:
     with zipfile.ZipFile(file) as archive:
         names = archive.namelist()
-        roots = [name.removesuffix("/data.pkl") for name in names if name.endswith("/data.pkl") and name.count("/") == 1]
-        if len(roots) != 1:
+        plans = [name for name in names if name.endswith("/data.pkl") and name.count("/") == 1]
+        if len(plans) != 1:
             raise ValueError("a zip archive, but not of torch")
-        root, content = roots[0], _Bytes(file)
+        root, content = plans[0].removesuffix("/data.pkl"), _Bytes(file)
         if f"{root}/byteorder" in names and _member(archive, f"{root}/byteorder") != b"little":
             raise ValueError("its numbers are of another byte order")
 
@@ -134,7 +145,7 @@ def _read_archive(file: BinaryIO) -> TorchFile:
             start, length = _place(file, archive.getinfo(f"{root}/data/{storage.key}"))
             return content.tensor(storage, start, length, offset, shape, strides)
 
-        found = read_pickle(io.BytesIO(_member(archive, f"{root}/data.pkl")), tensor)
+        found = read_pickle(io.BytesIO(_member(archive, plans[0])), tensor)
         # What torch goes by, too.
         is_script = f"{root}/constants.pkl" in names
     return TorchFile(_flat(found) if is_script else found, is_script)
@@ -216,4 +227,3 @@ def _read_old(file: BinaryIO) -> Any:
     content = _Bytes(file)
     head.seek(plan)
     return read_pickle(head, lambda storage, *rest: content.tensor(storage, *places[storage.key], *rest))
-

@@ -19,6 +19,7 @@ from boundaryflow.tensor_files import read_tensors, write_tensors
 Space = Literal["eps", "h"]
 SPACES: tuple[Space, ...] = ("eps", "h")
 SCHEMA = "boundary/2"
+_LARGEST = 1e30  # of an intercept or a distance
 _NORM_TOLERANCE = 1e-3  # of a unit vector; float32 rounds a norm of a million terms by less
 
 
@@ -120,7 +121,6 @@ class Boundary:
                 f"(gap {self.calibration.gap:.4g}, AUC {self.calibration.auc:.2f}), must be above 0; "
                 "label more images, or leave the attribute out of edit.edits"
             )
-
 
     def check_dimensions(self, num: int) -> None:
         """Refuse latents of another size.
@@ -274,8 +274,8 @@ def _plane(name: str, attribute: str, fact: Any, normal: Tensor) -> Boundary:
     norm = float(normal.double().norm()) if normal.is_floating_point() and normal.ndim == 1 else math.nan
     if not abs(norm - 1) < _NORM_TOLERANCE:  # NaN, too
         raise ValueError(f"the normal of plane {name} is no unit vector of finite numbers")
-    calibration = Calibration(**fact["calibration"])
-    return Boundary(normal=normal.float(), **{**fact, "calibration": calibration})
+    whole: dict[str, Any] = {**fact, "calibration": Calibration(**fact["calibration"])}
+    return Boundary(normal=normal.float(), **whole)
 
 
 def _check_facts(where: str, facts: Any, kinds: Mapping[str, type]) -> None:
@@ -285,5 +285,5 @@ def _check_facts(where: str, facts: Any, kinds: Mapping[str, type]) -> None:
         value = facts[key]
         if type(value) is not kind and not (kind is float and type(value) is int):
             raise ValueError(f"{where} has {key} {value!r}, must be of type {kind.__name__}")
-        if kind is float and not math.isfinite(value):
-            raise ValueError(f"{where} has {key} {value}, must be finite")
+        if kind is float and not abs(value) < _LARGEST:
+            raise ValueError(f"{where} has {key} {value:.3g}, must be finite")

@@ -214,7 +214,8 @@ def read_judge(
         tensors, about = read_tensors(path)
         if about.get("kind") != kind:
             raise ValueError(f"kind is {about.get('kind')!r}, must be {kind!r}")
-        config, names = about.get("config"), about.get("names")
+        config: Any = about.get("config")
+        names: Any = about.get("names")
         if not isinstance(config, dict) or not _is_list(names, str):
             raise ValueError("its header has no config, or no list of names")
         net = _network(kind, config, names, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
@@ -235,7 +236,8 @@ def _network(kind: Kind, config: dict[str, Any], names: list[str], there: dict[s
     for key in ("channels", "image_size", output):
         if type(config.get(key)) is not int or not 1 <= config[key] <= _LARGEST:
             raise ValueError(f"{key} is {config.get(key)!r}, must be a whole number of 1 to {_LARGEST:,}")
-    widths, num = config.get("widths"), config[output]
+    widths: Any = config.get("widths")
+    num = config[output]
     if not _is_list(widths, int) or not 1 <= len(widths) <= len(there) or any(w % 8 or w < 1 for w in widths):
         raise ValueError("widths must be as many multiples of 8 as the network has levels")
     if kind != "embed" and len(names) != num:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from boundaryflow.errors import CheckpointError
-from boundaryflow.torch_files import read_torch_file
+from boundaryflow.torch_files import check_sharing, read_torch_file
 
 _CONTEXT, _WORDS = 77, 49408
 """Of clip-anytorch's tokeniser: tokens in a text, and how many different ones there are."""
@@ -57,6 +57,7 @@ def read_clip(weights: str) -> Any:
     if not holds_clip(content):
         raise CheckpointError(f"clip {path}: no CLIP state dict ({_MARK} is missing)")
     state = {name: tensor for name, tensor in content.items() if _is_weight(name, tensor)}
+    check_sharing(path, state.values(), "clip")
     return _network(package, path, state)
 
 
@@ -81,8 +82,10 @@ def _is_weight(name: Any, tensor: Any) -> bool:
 def _network(package: ModuleType, path: Path, state: dict[str, Tensor]) -> Any:
     try:
         arguments = _arguments(state)
-    except (LookupError, AttributeError) as error:
-        raise CheckpointError(f"clip {path}: tensor {error} is missing or of another shape") from None
+    except KeyError as error:
+        raise CheckpointError(f"clip {path}: tensor {error} is missing; the file is not whole") from None
+    except IndexError:
+        raise CheckpointError(f"clip {path}: a tensor has too few dimensions; it is of no CLIP") from None
     size = arguments["image_resolution"]
     for name, value, least, most in (
         ("words", arguments["vocab_size"], _WORDS, _WORDS),
@@ -90,7 +93,7 @@ def _network(package: ModuleType, path: Path, state: dict[str, Tensor]) -> Any:
         ("pixels a side", size, 1, _MAX_IMAGE_SIZE),
     ):
         if not least <= value <= most:
-            raise CheckpointError(f"clip {path}: {value:,} {name}, must be {f'{least:,} to ' if least < most else ''}{most:,}")
+            raise CheckpointError(f"clip {path}: {value:,} {name}, must be within {least:,} and {most:,}")
     try:
         with torch.device("meta"):  # shapes only: no memory is taken, nothing is drawn
             model: Any = package.model.CLIP(**arguments)

@@ -58,7 +58,7 @@ def _betas(config: Mapping[str, Any], where: str) -> Tensor:
             raise CheckpointError(f"model {where}: trained_betas must be a list of numbers within (0, 1)")
         _check_num(len(trained), where)
         return torch.tensor(trained, dtype=torch.float64)
-    values = {**USUAL, **{key: config[key] for key in USUAL if key in config}}
+    values: dict[str, Any] = {**USUAL, **{key: config[key] for key in USUAL if key in config}}
     name, num, start, end = (values[key] for key in USUAL)
     if not isinstance(num, int) or not all(_is_number(value) for value in (num, start, end)):
         raise CheckpointError(f"model {where}: num_train_timesteps, beta_start and beta_end must be numbers")

@@ -276,10 +276,8 @@ def _weights_file(folder: Path) -> Path:
     usual = next((folder / name for name in (*WEIGHTS, *HALF_WEIGHTS) if (folder / name).exists()), None)
     others = sorted(path for suffix in (".safetensors", ".bin") for path in folder.glob(f"*{suffix}"))
     if usual is None and len(others) != 1:
-        found = f"; there are {others[0].name} and {len(others) - 1} more, rename the one that is meant" if others else ""
-        raise CheckpointError(
-            f"model {folder}: {WEIGHTS[0]} is missing{found or '; fetch the folder again, weights and all'}"
-        )
+        way_out = "rename one of the files that there are" if others else "fetch the folder again, weights and all"
+        raise CheckpointError(f"model {folder}: {WEIGHTS[0]} is missing; {way_out}")
     return usual or others[0]
 
 
@@ -317,7 +315,9 @@ def why_no_hub_id(source: str) -> str:
 def _from_hub(name: str) -> Path:
     reason = why_no_hub_id(name)
     if reason:
-        raise CheckpointError(f"model {name!r}: {reason}; give a checkpoint, a diffusers folder or a hub id like owner/name")
+        raise CheckpointError(
+            f"model {name!r}: {reason}; give a checkpoint, a diffusers folder or a hub id like owner/name"
+        )
     repo, _, revision = name.partition("@")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -77,14 +76,15 @@ def _wrong_values(config: Mapping[str, Any]) -> Iterator[str]:
             yield f"{name} {config[name]!r}, must be a word"
     for name, most in _NUMBERS.items():
         value = config[name]
-        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if not is_number or not 0 <= value < most or (value == 0 and name != "dropout"):
-            yield f"{name} {value!r}, must be a number above 0 and below {most:g}"
+            least = "of at least 0" if name == "dropout" else "above 0"
+            yield f"{name} {value!r}, must be a number {least} and below {most:g}"
     widths = config["block_out_channels"]
     if not _is_list(widths, int) or not all(1 <= width <= _LARGE for width in widths):
         yield f"block_out_channels {widths!r}, must be a list of 1 to {_MAX_LEVELS} whole numbers"
     elif config["sample_size"] % 2 ** (len(widths) - 1):
-        yield f"sample_size {config['sample_size']}, must be a multiple of {2 ** (len(widths) - 1)}: it is halved so often"
+        yield f"sample_size {config['sample_size']}, must be a multiple of {2 ** (len(widths) - 1)}, as it is halved"
     for name in ("down_block_types", "up_block_types"):
         if not _is_list(config[name], str):
             yield f"{name} {config[name]!r}, must be a list of 1 to {_MAX_LEVELS} words"

@@ -15,7 +15,7 @@ from torch import Tensor
 from boundaryflow.errors import CheckpointError
 from boundaryflow.files import RefusedFileError, check_regular
 from boundaryflow.tensor_files import read_tensors
-from boundaryflow.torch_files import TorchFile, read_torch_file
+from boundaryflow.torch_files import TorchFile, check_sharing, read_torch_file
 
 EmaChoice = Literal["prefer", "require", "never"]
 _EMA_KEYS = ("ema", "ema_state_dict", "model_ema", "ema_model", "ema_model_state_dict", "params_ema", "state_dict_ema")
@@ -129,7 +129,7 @@ def _choose(path: Path, content: Any, ema: EmaChoice) -> Weights:
 
 def _of_two(path: Path, kind: str, plain: Mapping[str, Any], averaged: Mapping[str, Any] | None, ema: str) -> Weights:
     if averaged is not None and ema != "never":
-        return Weights(_stripped(averaged), kind, True)
+        return Weights(_stripped(path, averaged), kind, True)
     if ema == "require":
         raise CheckpointError(
             f"model {path}: holds no averaged (EMA) weights, and ema is 'require'; give the file that has them, or "
@@ -139,7 +139,7 @@ def _of_two(path: Path, kind: str, plain: Mapping[str, Any], averaged: Mapping[s
         raise CheckpointError(f"model {path}: holds no tensors of a network; give a file with its state dict")
     if not _tensors(plain):
         raise CheckpointError(f"model {path}: holds averaged (EMA) weights only, and ema is 'never'; say 'prefer'")
-    return Weights(_stripped(plain), kind, None if kind == "state dict" else False)
+    return Weights(_stripped(path, plain), kind, None if kind == "state dict" else False)
 
 
 def _tensors(part: Any) -> bool:
@@ -147,9 +147,11 @@ def _tensors(part: Any) -> bool:
     return isinstance(part, Mapping) and any(isinstance(value, Tensor) and value.ndim > 0 for value in part.values())
 
 
-def _stripped(part: Mapping[str, Any]) -> dict[str, Tensor]:
+def _stripped(path: Path, part: Mapping[str, Any]) -> dict[str, Tensor]:
     """Tensors only, without the prefixes of wrappers; float32 where they are of another float."""
-    state = {str(k): v.float() if v.is_floating_point() else v for k, v in _only_tensors(part)}
+    tensors = dict(_only_tensors(part))
+    check_sharing(path, tensors.values())
+    state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
     while state:
         prefix = next((p for p in _PREFIXES if all(name.startswith(p) for name in state)), None)
         if prefix is None:

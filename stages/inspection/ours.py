@@ -46,10 +46,10 @@ def _about_tensors(path: Path) -> dict[str, Any] | None:
         shard = read_shard(path)
         tensors = {name: f"{tensor.dtype} {list(tensor.shape)}" for name, tensor in shard.tensors.items()}
         return {"what": "a shard, whole", "items": len(shard.item_ids), "recipe": shard.recipe, "tensors": tensors}
-    kind = next((kind for kind in FILES if kind == header.get("kind")), None)
-    if kind is not None:
-        _net, config, names = read_judge(path, kind)
-        return {"what": f"a judge ({kind})", "knows": names, **config}
+    for kind in FILES:
+        if header.get("kind") == kind:
+            _net, config, names = read_judge(path, kind)
+            return {"what": f"a judge ({kind})", "knows": names, **config}
     return None
 
 
