@@ -8,6 +8,7 @@ checked against those bytes before any memory is taken.
 
 from __future__ import annotations
 
+import errno
 import io
 import math
 import mmap
@@ -75,7 +76,7 @@ def read_torch_file(path: Path, what: str = "model") -> TorchFile:
     except RefusedFileError as error:
         raise CheckpointError(f"{what} {path}: {error.reason}") from None
     except (zipfile.BadZipFile, ValueError, LookupError, TypeError, RuntimeError, EOFError, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # EINVAL: a place beyond any file
             raise
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise CheckpointError(

@@ -284,6 +284,6 @@ def _check_facts(where: str, facts: Any, kinds: Mapping[str, type]) -> None:
     for key, kind in kinds.items():
         value = facts[key]
         if type(value) is not kind and not (kind is float and type(value) is int):
-            raise ValueError(f"{where} has {key} {value!r}, must be of type {kind.__name__}")
+            raise ValueError(f"{where} has {key} {value!r:.60}, must be of type {kind.__name__}")
         if kind is float and not abs(value) < _LARGEST:
-            raise ValueError(f"{where} has {key} {value:.3g}, must be finite")
+            raise ValueError(f"{where} has {key} {value!r:.60}, must be finite")

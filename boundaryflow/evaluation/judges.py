@@ -213,7 +213,7 @@ def read_judge(
     try:
         tensors, about = read_tensors(path)
         if about.get("kind") != kind:
-            raise ValueError(f"kind is {about.get('kind')!r}, must be {kind!r}")
+            raise ValueError(f"kind is {about.get('kind')!r:.60}, must be {kind!r}")
         config: Any = about.get("config")
         names: Any = about.get("names")
         if not isinstance(config, dict) or not _is_list(names, str):
@@ -235,7 +235,7 @@ def _network(kind: Kind, config: dict[str, Any], names: list[str], there: dict[s
     output = "num_parts" if kind == "segment" else "num_outputs"
     for key in ("channels", "image_size", output):
         if type(config.get(key)) is not int or not 1 <= config[key] <= _LARGEST:
-            raise ValueError(f"{key} is {config.get(key)!r}, must be a whole number of 1 to {_LARGEST:,}")
+            raise ValueError(f"{key} is {config.get(key)!r:.60}, must be a whole number of 1 to {_LARGEST:,}")
     widths: Any = config.get("widths")
     num = config[output]
     if not _is_list(widths, int) or not 1 <= len(widths) <= len(there) or any(w % 8 or w < 1 for w in widths):

@@ -56,7 +56,7 @@ def read_clip(weights: str) -> Any:
     content = read_torch_file(path, "clip").content
     if not holds_clip(content):
         raise CheckpointError(f"clip {path}: no CLIP state dict ({_MARK} is missing)")
-    state = {name: tensor for name, tensor in content.items() if _is_weight(name, tensor)}
+    state = {str(name): tensor for name, tensor in content.items() if _is_weight(name, tensor)}
     check_sharing(path, state.values(), "clip")
     return _network(package, path, state)
 

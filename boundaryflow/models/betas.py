@@ -49,7 +49,7 @@ def _betas(config: Mapping[str, Any], where: str) -> Tensor:
     if kind.startswith(_OTHER_PROCESSES):
         raise CheckpointError(f"model {where}: {kind} is not a variance-preserving process with betas")
     if config.get("prediction_type", "epsilon") != "epsilon":
-        raise CheckpointError(f"model {where}: prediction_type is {config['prediction_type']!r}, must be 'epsilon'")
+        raise CheckpointError(f"model {where}: prediction_type is {config['prediction_type']!r:.60}, must be 'epsilon'")
     if config.get("rescale_betas_zero_snr"):
         raise CheckpointError(f"model {where}: rescale_betas_zero_snr is true; a network for that cannot predict noise")
     trained = config.get("trained_betas")
@@ -64,7 +64,7 @@ def _betas(config: Mapping[str, Any], where: str) -> Tensor:
         raise CheckpointError(f"model {where}: num_train_timesteps, beta_start and beta_end must be numbers")
     _check_num(num, where)
     if not 0 < start <= end < 1:
-        raise CheckpointError(f"model {where}: betas from {start:g} to {end:g}; must be within (0, 1), rising")
+        raise CheckpointError(f"model {where}: betas from {start!r:.20} to {end!r:.20}; must be within (0, 1), rising")
     if name == "linear":
         return torch.linspace(start, end, num, dtype=torch.float64)
     if name == "scaled_linear":
@@ -74,8 +74,8 @@ def _betas(config: Mapping[str, Any], where: str) -> Tensor:
         alpha_bar = torch.cos((at + 0.008) / 1.008 * math.pi / 2) ** 2
         return (1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=0.999)
     raise CheckpointError(
-        f"model {where}: beta_schedule {name!r} is not known (linear, scaled_linear, squaredcos_cap_v2 are); give its "
-        "values as trained_betas"
+        f"model {where}: beta_schedule {name!r:.60} is not known (linear, scaled_linear, squaredcos_cap_v2 are); give "
+        "its values as trained_betas"
     )
 
 
@@ -85,4 +85,4 @@ def _is_number(value: Any) -> bool:
 
 def _check_num(num: int, where: str) -> None:
     if not 2 <= num <= MAX_TIMESTEPS:  # noqa: PLR2004 - one timestep is no schedule
-        raise CheckpointError(f"model {where}: {num:,} timesteps, must be 2 to {MAX_TIMESTEPS:,}")
+        raise CheckpointError(f"model {where}: {num!r:.20} timesteps, must be 2 to {MAX_TIMESTEPS:,}")

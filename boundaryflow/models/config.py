@@ -49,10 +49,11 @@ def check_config(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
         )
     if "attention_head_dim" not in config and "num_head_channels" in config:
         config = {**config, "attention_head_dim": config["num_head_channels"]}
-    wrong = next(_wrong_values(network_config(config)), None)
+    whole = network_config(config)
+    wrong = next(_wrong_values(whole), None)
     if wrong is not None:
         raise CheckpointError(f"model {folder}: config.json has {wrong}")
-    return config
+    return {**config, **{name: whole[name] for name in ("sample_size", "in_channels", "out_channels")}}
 
 
 def network_config(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -65,29 +66,29 @@ def _wrong_values(config: Mapping[str, Any]) -> Iterator[str]:
     for name, (least, most) in _WHOLE.items():
         value = config[name]
         if type(value) is not int and not (value is None and name in _MAY_BE_NULL):
-            yield f"{name} {value!r}, must be a whole number"
+            yield f"{name} {value!r:.60}, must be a whole number"
         elif value is not None and not least <= value <= most:
-            yield f"{name} {value}, must be {least} to {most:,}"
+            yield f"{name} {value!r:.60}, must be {least} to {most:,}"
     for name in _FLAGS:
         if type(config[name]) is not bool:
-            yield f"{name} {config[name]!r}, must be true or false"
+            yield f"{name} {config[name]!r:.60}, must be true or false"
     for name in _WORDS:
         if not isinstance(config[name], str):
-            yield f"{name} {config[name]!r}, must be a word"
+            yield f"{name} {config[name]!r:.60}, must be a word"
     for name, most in _NUMBERS.items():
         value = config[name]
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if not is_number or not 0 <= value < most or (value == 0 and name != "dropout"):
             least = "of at least 0" if name == "dropout" else "above 0"
-            yield f"{name} {value!r}, must be a number {least} and below {most:g}"
+            yield f"{name} {value!r:.60}, must be a number {least} and below {most:g}"
     widths = config["block_out_channels"]
     if not _is_list(widths, int) or not all(1 <= width <= _LARGE for width in widths):
-        yield f"block_out_channels {widths!r}, must be a list of 1 to {_MAX_LEVELS} whole numbers"
+        yield f"block_out_channels {widths!r:.60}, must be a list of 1 to {_MAX_LEVELS} whole numbers"
     elif config["sample_size"] % 2 ** (len(widths) - 1):
         yield f"sample_size {config['sample_size']}, must be a multiple of {2 ** (len(widths) - 1)}, as it is halved"
     for name in ("down_block_types", "up_block_types"):
         if not _is_list(config[name], str):
-            yield f"{name} {config[name]!r}, must be a list of 1 to {_MAX_LEVELS} words"
+            yield f"{name} {config[name]!r:.60}, must be a list of 1 to {_MAX_LEVELS} words"
 
 
 def _is_list(value: Any, kind: type) -> bool:

@@ -55,17 +55,17 @@ class Stated:
         for name in ("image_size", "num_heads", "head_channels", "pixel_unshuffle"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-                raise CheckpointError(f"{name} is {value!r}, must be a whole number of at least 1")
+                raise CheckpointError(f"{name} is {value!r:.60}, must be a whole number of at least 1")
             if value is not None and value > MAX_IMAGE_SIZE:
-                raise CheckpointError(f"{name} is {value:,}, must be at most {MAX_IMAGE_SIZE:,}")
+                raise CheckpointError(f"{name} is {value!r:.20}, must be at most {MAX_IMAGE_SIZE:,}")
         for name, choices in _CHOICES.items():
             value = getattr(self, name)
             if value is not None and value not in choices:
-                raise CheckpointError(f"{name} is {value!r}, must be one of {', '.join(choices)}")
+                raise CheckpointError(f"{name} is {value!r:.60}, must be one of {', '.join(choices)}")
         if self.num_heads is not None and self.head_channels is not None:
             raise CheckpointError("num_heads and head_channels are both stated; state one")
         if not isinstance(self.schedule, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] - it comes from JSON
-            raise CheckpointError(f"schedule is {self.schedule!r}, must be a mapping such as beta_schedule: linear")
+            raise CheckpointError(f"schedule is {self.schedule!r:.60}, must be a mapping such as beta_schedule: linear")
 
     def facts(self) -> dict[str, Any]:
         """What was stated, by name."""
@@ -93,7 +93,7 @@ def read_stated(path: Path) -> Stated:
         if key not in known:
             near = get_close_matches(key, known, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
-            raise CheckpointError(f"model {sidecar}: unknown key {key!r}; {hint}")
+            raise CheckpointError(f"model {sidecar}: unknown key {key!r:.60}; {hint}")
     try:
         return Stated(**content)
     except CheckpointError as error:

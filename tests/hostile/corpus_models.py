@@ -133,7 +133,7 @@ def _marks(name: str, value: Tensor | None = None) -> dict[str, Tensor]:
 def zipped(members: Mapping[str, bytes]) -> bytes:
     """A zip archive, compressed."""
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
         for name, content in members.items():
             archive.writestr(name, content)
     return buffer.getvalue()
@@ -141,7 +141,7 @@ def zipped(members: Mapping[str, bytes]) -> bytes:
 
 def instructions_of_zeros() -> bytes:
     """A compressed plan that is much larger than what is read of one."""
-    return zipped({"archive/data.pkl": b"\x80\x02" + bytes(40 * 2**20)})
+    return zipped({"archive/data.pkl": b"\x80\x02" + bytes(33 * 2**20)})
 
 
 def saved_plan(content: Any) -> bytes:
@@ -286,7 +286,8 @@ _WRONG_CONFIGS: dict[str, dict[str, Any]] = {
     "block_list_short": {"down_block_types": ["DownBlock2D"]}, "middle_null": {"mid_block_type": None},
     "epsilon_nan": {"norm_eps": float("nan")}, "epsilon_negative": {"norm_eps": -1.0},
     "epsilon_1e400": {"norm_eps": 10**400}, "padding_negative": {"downsample_padding": -1},
-    "flag_word": {"flip_sin_to_cos": "yes"}, "head_0": {"attention_head_dim": 0}, "scale_0": {"mid_block_scale_factor": 0},
+    "flag_word": {"flip_sin_to_cos": "yes"}, "head_0": {"attention_head_dim": 0},
+    "scale_0": {"mid_block_scale_factor": 0},
     "channels_0": {"in_channels": 0, "out_channels": 0}, "channels_true": {"in_channels": True, "out_channels": True},
     "dropout_word": {"dropout": "0"}, "kind_list": {"_class_name": ["UNet2DModel"]},
 }  # fmt: skip
