@@ -26,7 +26,9 @@ _TENSOR = ("torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor")
 _DICTS = ("collections.OrderedDict", "collections.Counter")
 _FIRST_ARGUMENT = {
     "torch._utils._rebuild_parameter", "torch._utils._rebuild_parameter_with_state", "torch.Size", "torch.device",
-    "builtins.set", "__builtin__.set", "_codecs.encode", "torch.jit._pickle.restore_type_tag",
+    "builtins.set", "__builtin__.set", "builtins.complex", "__builtin__.complex", "builtins.bytearray",
+    "__builtin__.bytearray", "_codecs.encode", "torch.nn.parameter.Parameter", "torch.serialization._get_layout",
+    "torch.jit._pickle.restore_type_tag",
     "torch.jit._pickle.build_intlist", "torch.jit._pickle.build_doublelist", "torch.jit._pickle.build_boollist",
     "torch.jit._pickle.build_tensorlist",
 }  # fmt: skip
