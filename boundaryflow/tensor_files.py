@@ -12,8 +12,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from boundaryflow.files import write_bytes
-
-_ABOUT = "boundaryflow"
+from boundaryflow.tensor_headers import ABOUT, read_header
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
@@ -28,7 +27,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str,
         about: What the header says; any JSON values.
     """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
-    write_bytes(path, save(plain, {_ABOUT: json.dumps(dict(about), sort_keys=True, allow_nan=False)}))
+    write_bytes(path, save(plain, {ABOUT: json.dumps(dict(about), sort_keys=True, allow_nan=False)}))
 
 
 def read_about(path: Path) -> dict[str, Any]:
@@ -37,8 +36,7 @@ def read_about(path: Path) -> dict[str, Any]:
     Raises:
         SafetensorError, OSError: The file cannot be read.
     """
-    with safe_open(path, "pt") as file:
-        return json.loads((file.metadata() or {}).get(_ABOUT, "{}"))
+    return read_header(path).about
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -47,6 +45,6 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         SafetensorError, OSError: The file cannot be read.
     """
+    header = read_header(path)
     with safe_open(path, "pt") as file:
-        about = json.loads((file.metadata() or {}).get(_ABOUT, "{}"))
-        return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118 - not a mapping
+        return {name: file.get_tensor(name) for name in header.shapes}, header.about

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import shutil
 import subprocess
@@ -13,8 +12,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
 
+from safetensors import SafetensorError
+
 from boundaryflow.errors import PipelineError
-from boundaryflow.files import RefusedFileError, check_regular
+from boundaryflow.files import check_regular
+from boundaryflow.tensor_headers import read_header
 from boundaryflow.text import without_password
 from flows import environment, locks
 
@@ -22,7 +24,6 @@ Level = Literal["ok", "warn", "fail"]
 
 _LFS_POINTER = b"version https://git-lfs"
 _MIN_FREE_GIB = 5.0
-_MAX_HEADER_BYTES = 100_000_000
 _OLDEST_PYTHON = (3, 11)
 
 
@@ -216,25 +217,14 @@ def _weights(root: Path) -> Iterator[Check]:
 def _unreadable(path: Path) -> str:
     """Why a weight file cannot be what it should be; empty when it can."""
     try:
-        size = check_regular(path).st_size
+        check_regular(path)
         with path.open("rb") as file:
             head = file.read(64)
             if head.startswith(_LFS_POINTER):
                 return "a Git LFS pointer, not the file"
-            if path.suffix == ".safetensors":
-                length = int.from_bytes(head[:8], "little")
-                if length > size:
-                    return "cut off"
-                if length > _MAX_HEADER_BYTES:
-                    return f"its header has {length:,} bytes, more than the {_MAX_HEADER_BYTES:,} of the format"
-                file.seek(8)
-                header = json.loads(file.read(length))
-                if not isinstance(header, dict):
-                    return "its header is no JSON object"
-                ends = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
-                if max(ends, default=0) + 8 + length != size:
-                    return "cut off"
-    except (OSError, ValueError, KeyError, TypeError, IndexError, RecursionError, RefusedFileError) as error:
+        if head and path.suffix == ".safetensors":
+            read_header(path)
+    except (OSError, SafetensorError, PipelineError) as error:
         return " ".join(str(error).split()) or type(error).__name__
     return "" if head else "empty"
 

@@ -211,6 +211,10 @@ class Editor:
         by_space: dict[Space, list[Boundary]] = {
             space: [b.in_space(space, self._model.sha256, settings.t_mix) for b in boundaries] for space in spaces
         }
+        latents = {"eps": inversion.x_mix, "h": inversion.h_mix}
+        for space, planes in by_space.items():
+            for plane in planes:
+                plane.check_dimensions(latents[space][0].numel())
         if settings.paper_mode:
             return self._paper_edit(source, rows, inversion, by_space, directions)
         back = source.reconstruction

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +19,8 @@ from boundaryflow.tensor_files import read_tensors, write_tensors
 Space = Literal["eps", "h"]
 SPACES: tuple[Space, ...] = ("eps", "h")
 SCHEMA = "boundary/2"
+_LARGEST = 1e30  # of an intercept or a distance
+_NORM_TOLERANCE = 1e-3  # of a unit vector; float32 rounds a norm of a million terms by less
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,7 @@ class Boundary:
 
     def signed_distance(self, latents: Float[Tensor, "n ..."]) -> Float[Tensor, " n"]:
         """Distance of each latent from the plane, positive on the attribute's side, in latent units."""
+        self.check_dimensions(latents[0].numel())
         return latents.flatten(1).float() @ self.normal.to(latents.device) + self.intercept
 
     def probability(self, latents: Float[Tensor, "n ..."]) -> Float[Tensor, " n"]:
@@ -116,6 +120,18 @@ class Boundary:
                 f"{where}: held-out images with it and without it do not differ at timestep {t} "
                 f"(gap {self.calibration.gap:.4g}, AUC {self.calibration.auc:.2f}), must be above 0; "
                 "label more images, or leave the attribute out of edit.edits"
+            )
+
+    def check_dimensions(self, num: int) -> None:
+        """Refuse latents of another size.
+
+        Raises:
+            BoundaryError: They have not as many dimensions as the normal.
+        """
+        if num != self.normal.numel():
+            raise BoundaryError(
+                f"boundary {self.attribute!r} ({self.space}-space) has {self.normal.numel():,} dimensions, the latents "
+                f"of this model have {num:,}; run `boundaryflow run` to fit it for this model"
             )
 
 
@@ -157,7 +173,10 @@ class Boundaries:
     def likeness(self, other: Boundaries) -> float:
         """Mean cosine, its sign aside, of the two attributes' normals at the noise levels that both have; else 0."""
         theirs = {plane.t: plane.normal for plane in other.noised}
-        cosines = [abs(float(plane.normal @ theirs[plane.t])) for plane in self.noised if plane.t in theirs]
+        both = [plane for plane in self.noised if plane.t in theirs]
+        for plane in both:
+            plane.check_dimensions(theirs[plane.t].numel())
+        cosines = [abs(float(plane.normal @ theirs[plane.t])) for plane in both]
         return sum(cosines) / len(cosines) if cosines else 0.0
 
     def along_path(
@@ -222,9 +241,49 @@ def load_boundaries(path: Path) -> Boundaries:
         raise BoundaryError(f"boundary {path}: not a whole safetensors file ({error}); fit it again") from None
     if about.get("schema") != SCHEMA:
         raise BoundaryError(f"boundary {path}: schema is {about.get('schema')!r}, must be {SCHEMA!r}; fit it again")
-    planes: dict[str, Boundary] = {}
-    for name, fact in about["boundaries"].items():
-        whole: dict[str, Any] = {**fact, "calibration": Calibration(**fact["calibration"])}
-        planes[name] = Boundary(normal=tensors[f"{name}.normal"], **whole)
+    attribute, facts = about.get("attribute"), about.get("boundaries")
+    try:
+        if not isinstance(attribute, str) or not isinstance(facts, dict) or not facts:
+            raise ValueError("it has no attribute, or no planes")
+        if tensors.keys() != {f"{name}.normal" for name in facts}:
+            raise ValueError("its normals are not those of its planes")
+        planes = {name: _plane(name, attribute, fact, tensors[f"{name}.normal"]) for name, fact in facts.items()}
+    except ValueError as error:
+        raise BoundaryError(f"boundary {path}: {error}; fit it again") from None
     noised = sorted((plane for name, plane in planes.items() if "@" in name), key=lambda plane: plane.t)
-    return Boundaries(about["attribute"], {s: planes[s] for s in SPACES if s in planes}, tuple(noised))
+    return Boundaries(attribute, {s: planes[s] for s in SPACES if s in planes}, tuple(noised))
+
+
+_FACTS: dict[str, type] = {"intercept": float, "space": str, "t": int, "attribute": str, "model_sha256": str,
+                           "calibration": dict}  # fmt: skip
+_CALIBRATION: dict[str, type] = {f.name: int if f.name == "num" else float for f in fields(Calibration)}
+
+
+def _plane(name: str, attribute: str, fact: Any, normal: Tensor) -> Boundary:
+    """One plane of a file.
+
+    Raises:
+        ValueError: A fact is missing, unknown, of another type or not finite, or the normal is no unit vector.
+    """
+    _check_facts(f"plane {name}", fact, _FACTS)
+    _check_facts(f"calibration of plane {name}", fact["calibration"], _CALIBRATION)
+    if name not in (fact["space"], f"h@{fact['t']}") or fact["space"] not in SPACES or fact["t"] < 0:
+        raise ValueError(f"plane {name} is of {fact['space']}-space at timestep {fact['t']}")
+    if fact["attribute"] != attribute:
+        raise ValueError(f"plane {name} is of {fact['attribute']!r}, not of {attribute!r}")
+    norm = float(normal.double().norm()) if normal.is_floating_point() and normal.ndim == 1 else math.nan
+    if not abs(norm - 1) < _NORM_TOLERANCE:  # NaN, too
+        raise ValueError(f"the normal of plane {name} is no unit vector of finite numbers")
+    whole: dict[str, Any] = {**fact, "calibration": Calibration(**fact["calibration"])}
+    return Boundary(normal=normal.float(), **whole)
+
+
+def _check_facts(where: str, facts: Any, kinds: Mapping[str, type]) -> None:
+    if not isinstance(facts, dict) or facts.keys() != kinds.keys():
+        raise ValueError(f"{where} has not the facts {', '.join(kinds)}")
+    for key, kind in kinds.items():
+        value = facts[key]
+        if type(value) is not kind and not (kind is float and type(value) is int):
+            raise ValueError(f"{where} has {key} {value!r:.60}, must be of type {kind.__name__}")
+        if kind is float and not abs(value) < _LARGEST:
+            raise ValueError(f"{where} has {key} {value!r:.60}, must be finite")

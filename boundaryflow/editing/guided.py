@@ -156,6 +156,7 @@ def guided_edit(
 
     Raises:
         ValueError: A plane holds at a timestep that is not on the path.
+        BoundaryError: A plane is of another size than the bottleneck of the model.
     """
     log_odds = torch.logit(torch.tensor(guidance.certainty)).item()
     steps = _by_timestep(boundaries, held if guidance.hold > 0 else (), source, log_odds)
@@ -270,6 +271,8 @@ def _by_timestep(
     for t in at:
         edited = [(c, b) for c, of_attribute in enumerate(boundaries) for b in of_attribute if b.t == t]
         kept = [b for of_attribute in held for b in of_attribute if b.t == t]
+        for boundary in (*(b for _, b in edited), *kept):
+            boundary.check_dimensions(source.h[t, 0][0].numel())
         steps[t] = _Step(
             [column for column, _ in edited],
             _Planes.of([boundary for _, boundary in edited], log_odds, source.x_0),

@@ -21,6 +21,8 @@ from boundaryflow.errors import CheckpointError
 from boundaryflow.tensor_files import read_tensors, write_tensors
 
 _BATCH_SIZE = 256
+_LARGEST = 2**16
+"""Channels, outputs or pixels a side: no judge comes near it."""
 
 Kind = Literal["classify", "embed", "segment"]
 FILES: dict[Kind, str] = {
@@ -176,14 +178,14 @@ def load_judges(folder: Path, device: torch.device | str = "cpu") -> Judges:
     Raises:
         CheckpointError: A file is missing, damaged, or not a judge.
     """
-    classifier, config, names = _load(folder / FILES["classify"], "classify", device)
+    classifier, config, names = read_judge(folder / FILES["classify"], "classify", device)
     embed, segment = folder / FILES["embed"], folder / FILES["segment"]
     return Judges(
         tuple(names),
         config["image_size"],
         config["channels"],
         classifier,
-        _load(embed, "embed", device)[0] if embed.exists() else None,
+        read_judge(embed, "embed", device)[0] if embed.exists() else None,
         load_segmenter(segment, device) if segment.exists() else None,
     )
 
@@ -194,23 +196,64 @@ def load_segmenter(path: Path, device: torch.device | str = "cpu") -> Segmenter:
     Raises:
         CheckpointError: The file is missing, damaged, or not a segmenter.
     """
-    net, _config, names = _load(path, "segment", device)
+    net, _config, names = read_judge(path, "segment", device)
     return Segmenter(tuple(names), net)
 
 
-def _load(path: Path, kind: Kind, device: torch.device | str) -> tuple[nn.Module, dict[str, Any], list[str]]:
+def read_judge(
+    path: Path, kind: Kind, device: torch.device | str = "cpu"
+) -> tuple[nn.Module, dict[str, Any], list[str]]:
+    """Read one judge: its network, the arguments it was made with, and the names of its outputs.
+
+    Raises:
+        CheckpointError: The file is missing, damaged, or not a judge of this kind.
+    """
     if not path.exists():
         raise CheckpointError(f"judge {path}: no such file; give a folder with judges, or set evaluate.judges to null")
     try:
         tensors, about = read_tensors(path)
+        if about.get("kind") != kind:
+            raise ValueError(f"kind is {about.get('kind')!r:.60}, must be {kind!r}")
+        config: Any = about.get("config")
+        names: Any = about.get("names")
+        if not isinstance(config, dict) or not _is_list(names, str):
+            raise ValueError("its header has no config, or no list of names")
+        net = _network(kind, config, names, {name: tuple(tensor.shape) for name, tensor in tensors.items()})
+        for name, tensor in tensors.items():
+            if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
+                raise ValueError(f"tensor {name} is not of finite floating-point numbers")
     except SafetensorError as error:
         raise CheckpointError(f"judge {path}: not a whole safetensors file ({error}); fetch it again") from None
-    if about.get("kind") != kind:
-        raise CheckpointError(f"judge {path}: kind is {about.get('kind')!r}, must be {kind!r}")
-    config = about["config"]
-    if kind == "segment":
-        net: nn.Module = SegmenterNet(config["channels"], config["widths"], config["num_parts"])
-    else:
-        net = JudgeNet(config["channels"], config["widths"], config["image_size"], config["num_outputs"], kind)
-    net.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
-    return net.to(device).eval().requires_grad_(False), config, about["names"]
+    except ValueError as error:
+        raise CheckpointError(f"judge {path}: {error}; fetch it again, or give another") from None
+    net.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
+    return net.to(device).eval().requires_grad_(False), config, names
+
+
+def _network(kind: Kind, config: dict[str, Any], names: list[str], there: dict[str, tuple[int, ...]]) -> nn.Module:
+    """A network without numbers, of which every size has been compared with the tensors that are there."""
+    output = "num_parts" if kind == "segment" else "num_outputs"
+    for key in ("channels", "image_size", output):
+        if type(config.get(key)) is not int or not 1 <= config[key] <= _LARGEST:
+            raise ValueError(f"{key} is {config.get(key)!r:.60}, must be a whole number of 1 to {_LARGEST:,}")
+    widths: Any = config.get("widths")
+    num = config[output]
+    if not _is_list(widths, int) or not 1 <= len(widths) <= len(there) or any(w % 8 or w < 1 for w in widths):
+        raise ValueError("widths must be as many multiples of 8 as the network has levels")
+    if kind != "embed" and len(names) != num:
+        raise ValueError(f"it names {len(names)} outputs and has {num:,}")
+    with torch.device("meta"):  # shapes only: no memory is taken
+        if kind == "segment":
+            net: nn.Module = SegmenterNet(config["channels"], widths, num)
+        else:
+            net = JudgeNet(config["channels"], widths, config["image_size"], num, kind)
+    wanted = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
+    wrong = sorted(name for name in wanted.keys() | there.keys() if wanted.get(name) != there.get(name))
+    if wrong:
+        shapes = f"{there.get(wrong[0], 'missing')}, must be {wanted.get(wrong[0], 'left out')}"
+        raise ValueError(f"{len(wrong)} tensors do not fit its config, the first is {wrong[0]}: {shapes}")
+    return net
+
+
+def _is_list(value: Any, kind: type) -> bool:
+    return isinstance(value, list) and all(type(part) is kind for part in value)

@@ -2,6 +2,7 @@
 
 from boundaryflow.labelling.calibration import CalibrationReport, Platt, calibrate
 from boundaryflow.labelling.celeba import image_names, read_celeba, read_hq_mapping
+from boundaryflow.labelling.clip_files import holds_clip
 from boundaryflow.labelling.clip_labels import ClipLabeller, load_clip
 from boundaryflow.labelling.columns import AttributeColumn, nearest, read_values, word
 from boundaryflow.labelling.combine import Combination, combined
@@ -23,6 +24,7 @@ __all__ = [
     "in_folder",
     "join_labels",
     "join_values",
+    "holds_clip",
     "load_clip",
     "match_files",
     "nearest",

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-import zipfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +10,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from boundaryflow.errors import CheckpointError, LabelError
+from boundaryflow.errors import LabelError
+from boundaryflow.labelling.clip_files import clip_package, read_clip
 
 _MEAN = (0.48145466, 0.4578275, 0.40821073)  # CLIP's own normalisation
 _SD = (0.26862954, 0.26130258, 0.27577711)
@@ -28,7 +26,7 @@ class ClipLabeller:
     """
 
     def __init__(self, model: Any, device: torch.device | str) -> None:
-        self._model, self._device = model.eval().requires_grad_(False), torch.device(device)
+        self._model, self._device = model.to(device).eval().requires_grad_(False), torch.device(device)
         self._size = int(model.visual.input_resolution)
         self._said: dict[tuple[str, ...], Tensor] = {}
         self.num_features = int(model.text_projection.shape[1])
@@ -69,10 +67,8 @@ class ClipLabeller:
         return self._said[texts]
 
     def _text_feature(self, texts: Sequence[str]) -> Tensor:
-        import clip
-
         try:
-            tokens = clip.tokenize(list(texts)).to(self._device)
+            tokens = clip_package().tokenize(list(texts)).to(self._device)
         except RuntimeError as error:
             raise LabelError(f"labels: {str(error).splitlines()[0]}; shorten the prompt or its template") from None
         return F.normalize(F.normalize(self._model.encode_text(tokens).float(), dim=1).mean(0), dim=0)
@@ -110,46 +106,14 @@ class ClipLabeller:
 
 
 def load_clip(weights: str, device: torch.device | str = "cpu") -> ClipLabeller:
-    """Load a CLIP through clip-anytorch.
+    """Load a CLIP in float32, of the architecture that clip-anytorch has.
 
     Args:
         weights: A model name of OpenAI's such as `ViT-B/32`, which is downloaded once, or a file:
-            a TorchScript archive as OpenAI ships them, or a plain state dict.
+            a TorchScript archive as OpenAI ships them, or a plain state dict. Nothing in a file is run.
         device: Where it runs.
 
     Raises:
         CheckpointError: The file is missing, is not such a file, or cannot be downloaded.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # clip-anytorch imports pkg_resources, which warns of its own end
-        import clip
-
-        if weights not in clip.available_models():
-            _check_file(Path(weights), clip.available_models())
-        try:
-            model, _preprocess = clip.load(weights, device=str(device), jit=False)
-        except (RuntimeError, KeyError, OSError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise CheckpointError(
-                f"clip {weights}: cannot be loaded ({reason}); give one of {', '.join(clip.available_models())} "
-                "(needs the internet once), or a file of OpenAI's format"
-            ) from None
-    return ClipLabeller(model, device)
-
-
-def _check_file(path: Path, names: Sequence[str]) -> None:
-    """Refuse whatever could run code while it is read."""
-    if not path.is_file():
-        raise CheckpointError(f"clip {path}: neither a file nor a model name; names are {', '.join(names)}")
-    if not zipfile.is_zipfile(path):
-        raise CheckpointError(f"clip {path}: not a torch archive; save the state dict with torch.save")
-    with zipfile.ZipFile(path) as archive:
-        if any(name.endswith("constants.pkl") for name in archive.namelist()):
-            return  # TorchScript, which torch reads without unpickling objects
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the file is refused
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(f"clip {path}: holds more than tensors or is damaged ({reason})") from None
-    if not isinstance(state, dict) or "token_embedding.weight" not in state:
-        raise CheckpointError(f"clip {path}: no CLIP state dict (token_embedding.weight is missing)")
+    return ClipLabeller(read_clip(weights), device)

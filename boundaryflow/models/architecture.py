@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ class Architecture:
         state: Tensors by diffusers' names.
         assumptions: What the tensors do not say and was taken for granted, a sentence each.
         num_heads: Heads at every width, where a fixed number of channels a head cannot express it.
+        assumes_size: Was the size of the images taken for granted?
     """
 
     family: Family
@@ -32,6 +33,7 @@ class Architecture:
     state: dict[str, Tensor]
     assumptions: tuple[str, ...]
     num_heads: int | None = None
+    assumes_size: bool = False
 
 
 class Renamer:
@@ -68,6 +70,19 @@ class Renamer:
     def left(self) -> list[str]:
         """Names that nobody took."""
         return sorted(self._left)
+
+
+def num_blocks(names: Collection[str], side: str) -> int:
+    """How many numbered blocks there are: one more than the largest number behind `side`.
+
+    Raises:
+        ValueError: A number is none, or larger than there are tensors.
+    """
+    numbers = [int(name.split(".")[1]) for name in names if name.startswith(f"{side}.")]
+    num = 1 + max(numbers, default=-1)
+    if num > len(names):
+        raise ValueError(f"{num:,} blocks in {len(names)} tensors")
+    return num
 
 
 def check_all_taken(renamer: Renamer, where: object) -> None:

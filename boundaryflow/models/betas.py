@@ -13,7 +13,11 @@ from boundaryflow.errors import CheckpointError
 
 USUAL = {"beta_schedule": "linear", "num_train_timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02}
 """Ho et al. 2020, section 4; what all of the paper's models were trained with."""
+MAX_TIMESTEPS = 100_000
 _OTHER_PROCESSES = ("ScoreSde", "Karras", "EDM", "FlowMatch", "CM", "VQ", "UnCLIP", "Cosine")
+
+
+_LEAST_SIGNAL = 1e-30
 
 
 def schedule_betas(config: Mapping[str, Any], where: str) -> Tensor:
@@ -33,26 +37,34 @@ def schedule_betas(config: Mapping[str, Any], where: str) -> Tensor:
         CheckpointError: It describes another process, predicts something else than noise, or has an
             unknown schedule.
     """
+    betas = _betas(config, where)
+    left = float((1 - betas).prod())
+    if left < _LEAST_SIGNAL:
+        raise CheckpointError(f"model {where}: its betas leave no signal at the last timestep (a share of {left:.2g})")
+    return betas
+
+
+def _betas(config: Mapping[str, Any], where: str) -> Tensor:
     kind = str(config.get("_class_name", ""))
     if kind.startswith(_OTHER_PROCESSES):
         raise CheckpointError(f"model {where}: {kind} is not a variance-preserving process with betas")
     if config.get("prediction_type", "epsilon") != "epsilon":
-        raise CheckpointError(f"model {where}: prediction_type is {config['prediction_type']!r}, must be 'epsilon'")
+        raise CheckpointError(f"model {where}: prediction_type is {config['prediction_type']!r:.60}, must be 'epsilon'")
     if config.get("rescale_betas_zero_snr"):
         raise CheckpointError(f"model {where}: rescale_betas_zero_snr is true; a network for that cannot predict noise")
-    if config.get("trained_betas") is not None:
-        return torch.tensor(config["trained_betas"], dtype=torch.float64)
-    values = {**USUAL, **{key: config[key] for key in USUAL if key in config}}
-    name = values["beta_schedule"]
-    try:
-        num, start, end = int(values["num_train_timesteps"]), float(values["beta_start"]), float(values["beta_end"])
-    except (TypeError, ValueError):
-        raise CheckpointError(f"model {where}: num_train_timesteps, beta_start and beta_end must be numbers") from None
-    if num < 2 or not 0 < start <= end < 1:  # noqa: PLR2004 - one timestep is no schedule
-        raise CheckpointError(
-            f"model {where}: {num} timesteps with betas from {start:g} to {end:g}; must be at least 2, within (0, 1), "
-            "rising"
-        )
+    trained = config.get("trained_betas")
+    if trained is not None:
+        if not isinstance(trained, list | tuple) or not all(_is_number(beta) and 0 < beta < 1 for beta in trained):
+            raise CheckpointError(f"model {where}: trained_betas must be a list of numbers within (0, 1)")
+        _check_num(len(trained), where)
+        return torch.tensor(trained, dtype=torch.float64)
+    values: dict[str, Any] = {**USUAL, **{key: config[key] for key in USUAL if key in config}}
+    name, num, start, end = (values[key] for key in USUAL)
+    if not isinstance(num, int) or not all(_is_number(value) for value in (num, start, end)):
+        raise CheckpointError(f"model {where}: num_train_timesteps, beta_start and beta_end must be numbers")
+    _check_num(num, where)
+    if not 0 < start <= end < 1:
+        raise CheckpointError(f"model {where}: betas from {start!r:.20} to {end!r:.20}; must be within (0, 1), rising")
     if name == "linear":
         return torch.linspace(start, end, num, dtype=torch.float64)
     if name == "scaled_linear":
@@ -62,6 +74,15 @@ def schedule_betas(config: Mapping[str, Any], where: str) -> Tensor:
         alpha_bar = torch.cos((at + 0.008) / 1.008 * math.pi / 2) ** 2
         return (1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=0.999)
     raise CheckpointError(
-        f"model {where}: beta_schedule {name!r} is not known (linear, scaled_linear, squaredcos_cap_v2 are); give its "
-        "values as trained_betas"
+        f"model {where}: beta_schedule {name!r:.60} is not known (linear, scaled_linear, squaredcos_cap_v2 are); give "
+        "its values as trained_betas"
     )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _check_num(num: int, where: str) -> None:
+    if not 2 <= num <= MAX_TIMESTEPS:  # noqa: PLR2004 - one timestep is no schedule
+        raise CheckpointError(f"model {where}: {num!r:.20} timesteps, must be 2 to {MAX_TIMESTEPS:,}")

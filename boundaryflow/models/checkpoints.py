@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,15 +20,17 @@ from boundaryflow.diffusion import EpsModel, NoiseSchedule
 from boundaryflow.errors import CheckpointError
 from boundaryflow.models.architecture import Architecture, check_channels
 from boundaryflow.models.betas import USUAL, schedule_betas
+from boundaryflow.models.config import check_config, network_config
 from boundaryflow.models.custom import load_python_model, names_python_model
 from boundaryflow.models.ddpm import convert_ddpm
 from boundaryflow.models.families import family_of
 from boundaryflow.models.iddpm import convert_iddpm
-from boundaryflow.models.stated import Stated, read_json, read_stated
+from boundaryflow.models.stated import MAX_IMAGE_SIZE, Stated, read_json, read_stated
 from boundaryflow.models.unet import UNetModel
 from boundaryflow.models.weights import check_finite, read_weights, sha256_of
 
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
+HALF_WEIGHTS = ("diffusion_pytorch_model.fp16.safetensors", "diffusion_pytorch_model.fp16.bin")
 NETWORK_FOLDERS = ("unet_ema", "unet", "")
 """Where a diffusers folder keeps the network; averaged weights first."""
 _OLD_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
@@ -148,13 +151,7 @@ def build_network(checkpoint: Checkpoint) -> UNet2DModel:
         CheckpointError: Configuration and tensors are of different networks.
     """
     architecture, where = checkpoint.architecture, checkpoint.source
-    try:
-        with torch.device("meta"):  # shapes only; nothing is drawn that the file would replace
-            unet: UNet2DModel = UNet2DModel.from_config(architecture.config)  # pyright: ignore[reportAssignmentType]
-    except (ValueError, TypeError, RuntimeError, KeyError, IndexError, ZeroDivisionError) as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        reason = " ".join(lines[:2])[:200] or type(error).__name__
-        raise CheckpointError(f"model {where}: config.json describes no network ({reason})") from None
+    unet = _empty_network(network_config(architecture.config), len(architecture.state), where)
     wanted = {name: tuple(tensor.shape) for name, tensor in unet.state_dict().items()}
     there = {name: tuple(tensor.shape) for name, tensor in architecture.state.items()}
     for problem, names in (
@@ -169,9 +166,35 @@ def build_network(checkpoint: Checkpoint) -> UNet2DModel:
                 f"model {where}: {len(names)} tensors are {problem}, the first is {name}{shapes}; config.json and the "
                 "weights are of different networks"
             )
+    other = next((n for n, tensor in sorted(architecture.state.items()) if not tensor.is_floating_point()), None)
+    if other is not None:
+        kind = str(architecture.state[other].dtype).removeprefix("torch.")
+        raise CheckpointError(f"model {where}: tensor {other} is of {kind}, must be of floating-point numbers")
     unet.load_state_dict(architecture.state, assign=True)
     if architecture.num_heads is not None:
         set_num_heads(unet, architecture.num_heads, where)
+    return unet
+
+
+def _empty_network(config: dict[str, Any], num_tensors: int, where: str) -> UNet2DModel:
+    """A network without numbers, which has been called once to see that its layers fit one another."""
+    resnets = len(config["block_out_channels"]) * (2 * int(config["layers_per_block"]) + 1)
+    if resnets > num_tensors:  # each has eight tensors or more
+        raise CheckpointError(
+            f"model {where}: config.json describes {resnets:,} blocks, the weights have {num_tensors:,} tensors; they "
+            "are of different networks"
+        )
+    shape = [1, config["in_channels"], config["sample_size"], config["sample_size"]]
+    try:
+        with torch.device("meta"), torch.inference_mode():  # shapes only: no memory, nothing drawn or computed
+            unet = UNet2DModel(**config)
+            out = unet.eval()(torch.empty(shape), torch.zeros(1)).sample
+        if out.shape != (1, config["out_channels"], *shape[2:]):
+            raise ValueError(f"it makes {tuple(out.shape)} of {tuple(shape)}")
+    except Exception as error:  # noqa: BLE001 - diffusers raises nearly anything on a configuration; it is refused then
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        reason = " ".join(lines[:2])[:200] or type(error).__name__
+        raise CheckpointError(f"model {where}: config.json describes no network ({reason})") from None
     return unet
 
 
@@ -197,7 +220,11 @@ def _open_file(path: Path, stated: Stated) -> Checkpoint:
             f"model {path}: diffusers weights without their config.json; give the folder that has both"
         )
     convert = {"ddpm": convert_ddpm, "iddpm": convert_iddpm}[family]
-    architecture = convert(weights.state, stated, path)
+    try:
+        architecture = convert(weights.state, stated, path)
+    except (LookupError, ValueError, RuntimeError) as error:  # tensors of shapes that no network of the family has
+        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        raise CheckpointError(f"model {path}: its tensors make no network of the {family} family ({reason})") from None
     schedule = {**USUAL, **stated.schedule}
     schedule_betas(schedule, str(path))
     assumption = "" if stated.schedule else "1000 timesteps with linear betas from 0.0001 to 0.02"
@@ -209,14 +236,14 @@ def _open_folder(root: Path, stated: Stated | None) -> Checkpoint:
     folder = next((root / f for f in NETWORK_FOLDERS if (root / f / "config.json").exists()), root)
     if not (folder / "config.json").exists():
         _refuse_other_folder(root)
-    config = _normal_config(folder, read_json(folder / "config.json"))
+    config = check_config(folder, read_json(folder / "config.json"))
     stated = read_stated(folder) if stated is None else stated
-    file = next((folder / name for name in WEIGHTS if (folder / name).exists()), None)
-    if file is None:
-        raise CheckpointError(f"model {folder}: {WEIGHTS[0]} is missing; fetch the folder again, weights and all")
+    file = _weights_file(folder)
     state = {_new_name(name): tensor for name, tensor in read_weights(file).state.items()}
     family_of(state, folder)
     fold = stated.pixel_unshuffle
+    if config["sample_size"] * fold > MAX_IMAGE_SIZE:
+        raise CheckpointError(f"model {folder}: images of {config['sample_size'] * fold:,} pixels a side are too large")
     if int(config["in_channels"]) % fold**2:
         raise CheckpointError(f"model {folder}: in_channels is {config['in_channels']}, not a multiple of {fold}^2")
     check_channels(int(config["in_channels"]) // fold**2, int(config["out_channels"]) // fold**2, folder)
@@ -225,28 +252,6 @@ def _open_folder(root: Path, stated: Stated | None) -> Checkpoint:
     ema = True if folder.name == "unet_ema" else None
     architecture = Architecture(stated.family or "diffusers", config, state, (), stated.num_heads)
     return Checkpoint(str(root), file, "diffusers folder", ema, architecture, schedule, "", stated)
-
-
-def _normal_config(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
-    """Refuse what cannot be edited with; give what older releases called otherwise its present name."""
-    kind = config.get("_class_name", "UNet2DModel")
-    if kind != "UNet2DModel":
-        raise CheckpointError(
-            f"model {folder}: it is a {kind}; only unconditional pixel models (UNet2DModel) can be edited with"
-        )
-    if config.get("num_class_embeds") or config.get("class_embed_type"):
-        raise CheckpointError(f"model {folder}: it is conditional on a class; use an unconditional model")
-    if config.get("time_embedding_type", "positional") != "positional":
-        raise CheckpointError(
-            f"model {folder}: time_embedding_type is {config['time_embedding_type']!r}, must be 'positional'; it is "
-            "of a process without timesteps"
-        )
-    if "attention_head_dim" not in config and "num_head_channels" in config:
-        config = {**config, "attention_head_dim": config["num_head_channels"]}
-    for key in ("sample_size", "in_channels", "out_channels"):
-        if not isinstance(config.get(key), int):
-            raise CheckpointError(f"model {folder}: config.json has {key} {config.get(key)!r}, must be a whole number")
-    return config
 
 
 def _refuse_latent(root: Path) -> None:
@@ -266,6 +271,16 @@ def _refuse_other_folder(root: Path) -> None:
     raise CheckpointError(f"model {root}: config.json is missing; a diffusers folder has it, at its root or in unet/")
 
 
+def _weights_file(folder: Path) -> Path:
+    """The weights under their usual name, in half precision, or the only file of weights that there is."""
+    usual = next((folder / name for name in (*WEIGHTS, *HALF_WEIGHTS) if (folder / name).exists()), None)
+    others = sorted(path for suffix in (".safetensors", ".bin") for path in folder.glob(f"*{suffix}"))
+    if usual is None and len(others) != 1:
+        way_out = "rename one of the files that there are" if others else "fetch the folder again, weights and all"
+        raise CheckpointError(f"model {folder}: {WEIGHTS[0]} is missing; {way_out}")
+    return usual or others[0]
+
+
 def _new_name(name: str) -> str:
     """Attention layers had other names before diffusers 0.14."""
     for old, new in _OLD_ATTENTION.items():
@@ -274,25 +289,47 @@ def _new_name(name: str) -> str:
 
 
 def _read_schedule(root: Path, folder: Path) -> dict[str, Any]:
-    places = (folder, root, root / "scheduler", folder.parent / "scheduler")
+    places = [folder, root, root / "scheduler", folder.parent / "scheduler"]
+    saved = next((at for at in (root, root.resolve().parent) if re.fullmatch(r"checkpoint-\d+", at.name)), None)
+    if saved is not None:  # what a training run saves on its way has the scheduler of the run beside it
+        places += [saved.parent, saved.parent / "scheduler"]
     found = next((p for p in (f / "scheduler_config.json" for f in places) if p.exists()), None)
     if found is None:
         raise CheckpointError(f"model {root}: scheduler_config.json is missing; it states the noise schedule")
     return read_json(found)
 
 
+def why_no_hub_id(source: str) -> str:
+    """Why a name that is no file or folder is not asked for on the hub either; empty where it may be an id there.
+
+    What begins with a folder that is here is a mistyped path, and nothing is asked for on the net.
+    """
+    owner = source.partition("/")[0]
+    if re.fullmatch(r"[\w-]+/[\w.-]+(@[\w.-]+)?", source) is None:
+        return "no such file or folder"
+    if Path(owner).exists():
+        return f"no such file or folder; it is taken for a path, not for a hub id, because {owner} is here"
+    return ""
+
+
 def _from_hub(name: str) -> Path:
-    repo, _, revision = name.partition("@")
-    if name.startswith((".", "/")) or repo.count("/") != 1:
+    reason = why_no_hub_id(name)
+    if reason:
         raise CheckpointError(
-            f"model {name!r}: no such file or folder; give a checkpoint, a diffusers folder or a hub id like owner/name"
+            f"model {name!r}: {reason}; give a checkpoint, a diffusers folder or a hub id like owner/name"
         )
+    repo, _, revision = name.partition("@")
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
-    try:
-        wanted = [f"{place}{kind}" for place in ("", "unet/", "unet_ema/") for kind in ("*.json", *WEIGHTS)]
+    def fetched(*names: str) -> Path:
+        wanted = [f"{place}{name}" for place in ("", "unet/", "unet_ema/") for name in ("*.json", *names)]
         return Path(snapshot_download(repo, revision=revision or None, allow_patterns=[*wanted, "scheduler/*.json"]))
+
+    try:
+        root = fetched(*WEIGHTS)
+        # Half precision only where there is nothing else: it would be fetched beside the other in any case.
+        return root if any(path.name in WEIGHTS for path in root.rglob("*")) else fetched(*HALF_WEIGHTS)
     except (HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(

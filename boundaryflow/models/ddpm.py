@@ -19,6 +19,7 @@ from boundaryflow.models.architecture import (
     check_channels,
     common_config,
     image_size_from,
+    num_blocks,
 )
 from boundaryflow.models.stated import Stated
 
@@ -38,7 +39,7 @@ def convert_ddpm(state: Mapping[str, Tensor], stated: Stated, where: object) -> 
     Raises:
         CheckpointError: A part is missing, or of a variant that is not known.
     """
-    levels = 1 + max((int(name.split(".")[1]) for name in state if name.startswith("down.")), default=-1)
+    levels = num_blocks(state, "down")
     try:
         width = int(state["temb.dense.0.weight"].shape[1])
         widths = [int(state[f"down.{i}.block.0.conv1.weight"].shape[0]) for i in range(levels)]
@@ -90,7 +91,7 @@ def convert_ddpm(state: Mapping[str, Tensor], stated: Stated, where: object) -> 
     if stated.num_heads is None and stated.head_channels is None:
         assumptions.append("attention with one head, as in all networks of this family")
     heads = stated.num_heads if stated.num_heads != 1 else None
-    return Architecture("ddpm", config, renamer.taken, tuple(assumptions), heads)
+    return Architecture("ddpm", config, renamer.taken, tuple(assumptions), heads, stated.image_size is None)
 
 
 def _attention(renamer: Renamer, old: str, new: str) -> None:

@@ -21,6 +21,7 @@ from boundaryflow.models.architecture import (
     check_channels,
     common_config,
     image_size_from,
+    num_blocks,
 )
 from boundaryflow.models.stated import Stated
 
@@ -98,12 +99,12 @@ def convert_iddpm(state: Mapping[str, Tensor], stated: Stated, where: object) ->
         "resnet_time_scale_shift": "scale_shift" if shape.scale_shift else "default",
     }
     num_heads = heads[attended[0]] if config["attention_head_dim"] is None else None
-    return Architecture("iddpm", config, renamer.taken, tuple(assumptions), num_heads)
+    return Architecture("iddpm", config, renamer.taken, tuple(assumptions), num_heads, stated.image_size is None)
 
 
 def _shape_of(state: Mapping[str, Tensor], where: object) -> _Shape:
     """Read the plan of the network off its output blocks, where every level ends with an upsampler but the last."""
-    num_inputs, num_outputs = _count(state, "input_blocks"), _count(state, "output_blocks")
+    num_inputs, num_outputs = num_blocks(state, "input_blocks"), num_blocks(state, "output_blocks")
     ends = [k for k in range(num_outputs) if _upsampler(state, k) is not None]
     per_level = ends[0] + 1 if ends else num_outputs
     levels = len(ends) + 1
@@ -128,10 +129,6 @@ def _shape_of(state: Mapping[str, Tensor], where: object) -> _Shape:
         in_channels=int(state["input_blocks.0.0.weight"].shape[1]),
         out_channels=int(state["out.2.weight"].shape[0]),
     )
-
-
-def _count(state: Mapping[str, Tensor], side: str) -> int:
-    return 1 + max((int(name.split(".")[1]) for name in state if name.startswith(f"{side}.")), default=-1)
 
 
 def _upsampler(state: Mapping[str, Tensor], block: int) -> str | None:

@@ -14,6 +14,7 @@ from safetensors.torch import save
 from boundaryflow.errors import CheckpointError
 from boundaryflow.models.betas import schedule_betas
 from boundaryflow.models.checkpoints import WEIGHTS, Checkpoint, build_network, open_checkpoint, state_of
+from boundaryflow.models.config import network_config
 from boundaryflow.models.stated import SIDECAR, Stated
 from boundaryflow.models.weights import check_finite, sha256_of
 
@@ -79,7 +80,7 @@ def scheduler_config(checkpoint: Checkpoint) -> dict[str, Any]:
 
 def describe(checkpoint: Checkpoint) -> dict[str, Any]:
     """What a checkpoint is, for people and programs."""
-    config = checkpoint.architecture.config
+    config = network_config(checkpoint.architecture.config)
     widths = list(config["block_out_channels"])
     attends = ["Attn" in str(kind) for kind in config["down_block_types"]]
     side = checkpoint.image_size // checkpoint.stated.pixel_unshuffle

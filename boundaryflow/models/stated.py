@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
@@ -10,10 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from boundaryflow.errors import CheckpointError
+from boundaryflow.files import MAX_SETTINGS_BYTES, RefusedFileError, read_bytes
 from boundaryflow.models.families import Family
 from boundaryflow.models.weights import EmaChoice
+from boundaryflow.tensor_headers import parse_json_object
 
 SIDECAR = "boundaryflow.json"
+MAX_IMAGE_SIZE = 2**14
+"""Pixels a side; no network on pixels comes near it."""
 _CHOICES = {"qkv_order": ("legacy", "new"), "ema": ("prefer", "require", "never"),
             "family": ("ddpm", "iddpm", "diffusers")}  # fmt: skip
 
@@ -52,15 +55,17 @@ class Stated:
         for name in ("image_size", "num_heads", "head_channels", "pixel_unshuffle"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-                raise CheckpointError(f"{name} is {value!r}, must be a whole number of at least 1")
+                raise CheckpointError(f"{name} is {value!r:.60}, must be a whole number of at least 1")
+            if value is not None and value > MAX_IMAGE_SIZE:
+                raise CheckpointError(f"{name} is {value!r:.20}, must be at most {MAX_IMAGE_SIZE:,}")
         for name, choices in _CHOICES.items():
             value = getattr(self, name)
             if value is not None and value not in choices:
-                raise CheckpointError(f"{name} is {value!r}, must be one of {', '.join(choices)}")
+                raise CheckpointError(f"{name} is {value!r:.60}, must be one of {', '.join(choices)}")
         if self.num_heads is not None and self.head_channels is not None:
             raise CheckpointError("num_heads and head_channels are both stated; state one")
         if not isinstance(self.schedule, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] - it comes from JSON
-            raise CheckpointError(f"schedule is {self.schedule!r}, must be a mapping such as beta_schedule: linear")
+            raise CheckpointError(f"schedule is {self.schedule!r:.60}, must be a mapping such as beta_schedule: linear")
 
     def facts(self) -> dict[str, Any]:
         """What was stated, by name."""
@@ -88,7 +93,7 @@ def read_stated(path: Path) -> Stated:
         if key not in known:
             near = get_close_matches(key, known, 1)
             hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)}"
-            raise CheckpointError(f"model {sidecar}: unknown key {key!r}; {hint}")
+            raise CheckpointError(f"model {sidecar}: unknown key {key!r:.60}; {hint}")
     try:
         return Stated(**content)
     except CheckpointError as error:
@@ -102,12 +107,10 @@ def read_json(path: Path) -> dict[str, Any]:
         CheckpointError: The file is missing or not a JSON object.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        return parse_json_object(read_bytes(path, MAX_SETTINGS_BYTES))
     except FileNotFoundError:
         raise CheckpointError(f"model {path.parent}: {path.name} is missing; a diffusers folder has it") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        where = f" at line {error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
-        raise CheckpointError(f"model {path}: not JSON{where}; fetch the file again") from None
-    if not isinstance(content, dict):
-        raise CheckpointError(f"model {path}: holds a {type(content).__name__}, must be a JSON object")
-    return content
+    except RefusedFileError as error:
+        raise CheckpointError(f"model {path}: {error.reason}; give another folder") from None
+    except ValueError as error:
+        raise CheckpointError(f"model {path}: {error}; fetch the file again") from None

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
-import re
-import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +10,12 @@ from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from boundaryflow.errors import CheckpointError
+from boundaryflow.files import RefusedFileError, check_regular
+from boundaryflow.tensor_files import read_tensors
+from boundaryflow.torch_files import TorchFile, check_sharing, read_torch_file
 
 EmaChoice = Literal["prefer", "require", "never"]
 _EMA_KEYS = ("ema", "ema_state_dict", "model_ema", "ema_model", "ema_model_state_dict", "params_ema", "state_dict_ema")
@@ -52,9 +51,25 @@ def read_weights(path: Path, ema: EmaChoice = "prefer") -> Weights:
         CheckpointError: The file is missing, empty, truncated or not a checkpoint; it holds code, no
             network, or not the weights that are wanted.
     """
+    found = read_content(path)
+    if found.is_script:
+        raise CheckpointError(f"model {path}: it is a TorchScript archive; give the state dict of the network")
+    return _choose(path, found.content, ema)
+
+
+def read_content(path: Path) -> TorchFile:
+    """Read all that a file of weights holds, whatever it is of.
+
+    Raises:
+        CheckpointError: See `read_weights`.
+    """
     _check_file(path)
-    content = _load(path)
-    return _choose(path, content, ema)
+    if path.suffix != ".safetensors":
+        return read_torch_file(path)
+    try:
+        return TorchFile(read_tensors(path)[0], is_script=False)
+    except SafetensorError as error:
+        raise CheckpointError(f"model {path}: not a whole safetensors file ({error}); fetch it again") from None
 
 
 def check_finite(path: Path, state: Mapping[str, Tensor]) -> None:
@@ -75,8 +90,12 @@ def sha256_of(path: Path) -> str:
 
 
 def _check_file(path: Path) -> None:
-    if not path.is_file():
+    if not path.exists():
         raise CheckpointError(f"model {path}: no such file; check the path")
+    try:
+        check_regular(path)
+    except RefusedFileError as error:
+        raise CheckpointError(f"model {path}: {error.reason}; give the file of the weights") from None
     with path.open("rb") as file:
         start = file.read(256).lstrip().lower()
     if not start:
@@ -85,43 +104,6 @@ def _check_file(path: Path) -> None:
         raise CheckpointError(f"model {path}: it is a git-lfs pointer, not the weights; run `git lfs pull`")
     if start.startswith((b"<!doctype", b"<html", b"<?xml")):
         raise CheckpointError(f"model {path}: it is a web page, not the weights; fetch the file itself")
-
-
-def _load(path: Path) -> Any:
-    if path.suffix == ".safetensors":
-        try:
-            return load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"model {path}: not a whole safetensors file ({error}); fetch it again") from None
-    try:
-        # Mapped, so that what a file is can be told without reading all of it; the old format cannot be.
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except pickle.UnpicklingError as error:
-        raise _refuse_pickle(path, str(error)) from None
-    except Exception as error:  # noqa: BLE001 - torch raises nearly anything on a damaged file; it is refused in any case
-        text = str(error)
-        if "pickle protocol" in text:
-            raise CheckpointError(
-                f"model {path}: it is a plain pickle, not a checkpoint of tensors; nothing in it was run; save the "
-                "state dict with torch.save, on a machine where you trust the file"
-            ) from None
-        if "TorchScript" in text:
-            raise CheckpointError(f"model {path}: it is a TorchScript archive, not a state dict") from None
-        reason = text.splitlines()[0][:120] if text else type(error).__name__
-        raise CheckpointError(
-            f"model {path}: not a whole checkpoint ({reason}); it was cut short or is of another kind, fetch it again"
-        ) from None
-
-
-def _refuse_pickle(path: Path, text: str) -> CheckpointError:
-    found = re.search(r"(?:GLOBAL|global:?) ([\w.]+\.[\w]+)", text)
-    if found:
-        return CheckpointError(
-            f"model {path}: the pickle in it wants to call {found[1]}; nothing in it was run; only tensors are read, "
-            "so save the state dict alone, on a machine where you trust the file"
-        )
-    reason = text.splitlines()[0][:120] if text else "no reason given"
-    return CheckpointError(f"model {path}: not a checkpoint of tensors ({reason}); give a state dict")
 
 
 def _choose(path: Path, content: Any, ema: EmaChoice) -> Weights:
@@ -147,7 +129,7 @@ def _choose(path: Path, content: Any, ema: EmaChoice) -> Weights:
 
 def _of_two(path: Path, kind: str, plain: Mapping[str, Any], averaged: Mapping[str, Any] | None, ema: str) -> Weights:
     if averaged is not None and ema != "never":
-        return Weights(_stripped(averaged), kind, True)
+        return Weights(_stripped(path, averaged), kind, True)
     if ema == "require":
         raise CheckpointError(
             f"model {path}: holds no averaged (EMA) weights, and ema is 'require'; give the file that has them, or "
@@ -157,7 +139,7 @@ def _of_two(path: Path, kind: str, plain: Mapping[str, Any], averaged: Mapping[s
         raise CheckpointError(f"model {path}: holds no tensors of a network; give a file with its state dict")
     if not _tensors(plain):
         raise CheckpointError(f"model {path}: holds averaged (EMA) weights only, and ema is 'never'; say 'prefer'")
-    return Weights(_stripped(plain), kind, None if kind == "state dict" else False)
+    return Weights(_stripped(path, plain), kind, None if kind == "state dict" else False)
 
 
 def _tensors(part: Any) -> bool:
@@ -165,9 +147,11 @@ def _tensors(part: Any) -> bool:
     return isinstance(part, Mapping) and any(isinstance(value, Tensor) and value.ndim > 0 for value in part.values())
 
 
-def _stripped(part: Mapping[str, Any]) -> dict[str, Tensor]:
+def _stripped(path: Path, part: Mapping[str, Any]) -> dict[str, Tensor]:
     """Tensors only, without the prefixes of wrappers; float32 where they are of another float."""
-    state = {str(k): v.float() if v.is_floating_point() else v for k, v in _only_tensors(part)}
+    tensors = dict(_only_tensors(part))
+    check_sharing(path, tensors.values())
+    state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
     while state:
         prefix = next((p for p in _PREFIXES if all(name.startswith(p) for name in state)), None)
         if prefix is None:

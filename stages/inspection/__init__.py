@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from boundaryflow.errors import PipelineError
+from boundaryflow.files import check_regular
+from boundaryflow.models.checkpoints import why_no_hub_id
+from boundaryflow.text import visible
 from stages.inspection import images, models, ours, tables
 
 __all__ = ["as_text", "inspect"]
@@ -27,10 +30,15 @@ def inspect(source: str) -> dict[str, Any]:
     """
     logging.getLogger("diffusers").setLevel(logging.ERROR)
     path = Path(source)
-    if models.is_function(source) or (not path.exists() and models.is_hub_id(source)):
+    if models.is_function(source):
         return models.about_model(source)
     if not path.exists():
-        raise PipelineError(f"inspect {source}: there is no such file or folder")
+        reason = why_no_hub_id(source)
+        if reason:
+            raise PipelineError(f"inspect {source}: there is {reason}")
+        return models.about_model(source)
+    if not path.is_dir():
+        check_regular(path)  # a FIFO or a device would be read for ever
     for room in (ours, models, tables, images):
         facts = room.about(path)
         if facts is not None:
@@ -44,12 +52,13 @@ def inspect(source: str) -> dict[str, Any]:
 def as_text(facts: Mapping[str, Any], indent: str = "") -> str:
     """Facts as lines for a person."""
     lines: list[str] = []
-    width = max((len(str(name)) for name, value in facts.items() if not isinstance(value, Mapping)), default=0)
+    facts = {visible(str(name)): value for name, value in facts.items()}
+    width = max((len(name) for name, value in facts.items() if not isinstance(value, Mapping)), default=0)
     for name, value in facts.items():
         if isinstance(value, Mapping):
             lines += [f"{indent}{name}", as_text(value, f"{indent}  ")] if value else []
         elif isinstance(value, list) and value and all(isinstance(v, str) and " " in v for v in value):
-            lines += [f"{indent}{name}", *(f"{indent}  - {line}" for line in value)]
+            lines += [f"{indent}{name}", *(f"{indent}  - {visible(line)}" for line in value)]
         else:
             lines.append(f"{indent}{name:{width}}  {_shown(value)}".rstrip())
     return "\n".join(lines)
@@ -62,4 +71,4 @@ def _shown(value: Any) -> str:
         return ", ".join(_shown(v) for v in value) or "none"
     if isinstance(value, int):
         return f"{value:,}"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return f"{value:.4g}" if isinstance(value, float) else visible(str(value))

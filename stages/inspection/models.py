@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import re
-import zipfile
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from boundaryflow.labelling import load_clip
-from boundaryflow.models import load_model, open_checkpoint
+from boundaryflow.labelling import holds_clip, load_clip
+from boundaryflow.models import build_network, load_model, open_checkpoint
 from boundaryflow.models.custom import names_python_model
 from boundaryflow.models.importing import describe
-from boundaryflow.models.weights import check_finite
+from boundaryflow.models.weights import check_finite, read_content
 
 _CHECKPOINTS = {".ckpt", ".pt", ".pth", ".bin", ".safetensors", ".pkl", ".pickle"}
 
@@ -23,11 +19,6 @@ def is_function(source: str) -> bool:
     return names_python_model(source)
 
 
-def is_hub_id(source: str) -> bool:
-    """May it be the id of a model on the hub?"""
-    return re.fullmatch(r"[\w-]+/[\w.-]+(@[\w.-]+)?", source) is not None
-
-
 def about(path: Path) -> dict[str, Any] | None:
     """A model's folder or a checkpoint file; None for anything else."""
     if path.is_dir():
@@ -35,7 +26,7 @@ def about(path: Path) -> dict[str, Any] | None:
         return about_model(str(path)) if is_model or (path / "model_index.json").exists() else None
     if path.suffix.lower() not in _CHECKPOINTS:
         return None
-    return _about_clip(path) or about_model(str(path))
+    return (None if path.suffix == ".safetensors" else _about_clip(path)) or about_model(str(path))
 
 
 def about_model(source: str) -> dict[str, Any]:
@@ -56,30 +47,20 @@ def about_model(source: str) -> dict[str, Any]:
         }
     checkpoint = open_checkpoint(source)
     check_finite(checkpoint.file, checkpoint.architecture.state)
+    build_network(checkpoint)
     return {"what": "a diffusion model that can be edited with", **describe(checkpoint)}
 
 
 def _about_clip(path: Path) -> dict[str, Any] | None:
-    """A CLIP, if it is one; whether it is, is seen from the names in the archive or of its tensors."""
-    if not zipfile.is_zipfile(path):
-        return None
-    with zipfile.ZipFile(path) as archive:
-        script = any(name.endswith("constants.pkl") for name in archive.namelist())
-    if not script and not _holds_text_encoder(path):
+    """A CLIP, if it is one, which is seen from the names of its tensors."""
+    found = read_content(path)
+    if not holds_clip(found.content):
         return None
     labeller = load_clip(str(path))
     return {
         "what": "a CLIP model, for labels from words",
-        "kept as": "TorchScript archive" if script else "state dict",
+        "kept as": "TorchScript archive, whose code was not run" if found.is_script else "state dict",
         "image size": labeller.image_size,
         "features": labeller.num_features,
         "parameters": labeller.num_parameters,
     }
-
-
-def _holds_text_encoder(path: Path) -> bool:
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception:  # noqa: BLE001 - whatever is wrong with it is told when it is read as a checkpoint
-        return False
-    return isinstance(state, dict) and "token_embedding.weight" in state

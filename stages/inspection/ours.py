@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 
 from boundaryflow.boundary import load_boundaries
 from boundaryflow.errors import ManifestError
+from boundaryflow.evaluation.judges import FILES, read_judge
 from boundaryflow.storage.shards import read_shard
 from boundaryflow.storage.tables import read_json, table_schema
 from boundaryflow.tensor_files import read_about
@@ -45,8 +46,10 @@ def _about_tensors(path: Path) -> dict[str, Any] | None:
         shard = read_shard(path)
         tensors = {name: f"{tensor.dtype} {list(tensor.shape)}" for name, tensor in shard.tensors.items()}
         return {"what": "a shard, whole", "items": len(shard.item_ids), "recipe": shard.recipe, "tensors": tensors}
-    if "kind" in header and "config" in header:
-        return {"what": f"a judge ({header['kind']})", "knows": list(header.get("names", [])), **header["config"]}
+    for kind in FILES:
+        if header.get("kind") == kind:
+            _net, config, names = read_judge(path, kind)
+            return {"what": f"a judge ({kind})", "knows": names, **config}
     return None
 
 

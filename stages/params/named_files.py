@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from boundaryflow.errors import CheckpointError
+from boundaryflow.files import MAX_SETTINGS_BYTES, RefusedFileError, read_bytes
+from boundaryflow.tensor_headers import parse_json_object, read_header
 from stages.params.sections import (
     CelebaSource,
     ClipSource,
@@ -75,7 +78,8 @@ def _missing(root: Path, name: str, key: str, value: str) -> str | None:
     if key in ("model", "evaluate.judges"):
         if (root / value).is_dir() or (key == "model" and (root / value).is_file()):
             return None
-        if key == "model" and not _looks_like_path(value) and value.count("/") == 1:
+        owner = value.partition("/")[0]
+        if key == "model" and not _looks_like_path(value) and value.count("/") == 1 and not (root / owner).exists():
             return None  # the id of a model on the hub
         hint = "or a hub id like owner/name" if key == "model" else "or null"
         what = "is not a folder" if (root / value).exists() else "does not exist"
@@ -107,15 +111,14 @@ def _looks_like_path(value: str) -> bool:
 
 def _about_model(root: Path, dataset: DatasetParams) -> Iterator[str]:
     """What `boundaryflow.models` would find; the weights themselves are read when they are needed."""
-    folder = root / "unet" if (root / "unet" / "config.json").exists() else root
+    folder = next((root / part for part in ("unet_ema", "unet") if (root / part / "config.json").exists()), root)
     try:
-        config = json.loads((folder / "config.json").read_text())
-        sidecar = folder / "boundaryflow.json"
-        fold = int(json.loads(sidecar.read_text()).get("pixel_unshuffle", 1)) if sidecar.exists() else 1
+        config, sidecar = _json(folder / "config.json"), folder / "boundaryflow.json"
+        fold = int(_json(sidecar).get("pixel_unshuffle", 1)) if sidecar.exists() else 1
         side, channels = int(config["sample_size"]) * fold, int(config["in_channels"]) // fold**2
     except FileNotFoundError:
         yield f"model: {dataset.model} has no config.json; give a diffusers folder"
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (RefusedFileError, OSError, ArithmeticError, ValueError, TypeError, KeyError):
         yield f"model: {dataset.model} does not say its image size (sample_size, in_channels of config.json)"
     else:
         yield from _about_geometry("model", dataset.model, side, channels, dataset)
@@ -130,7 +133,15 @@ def _about_checkpoint(path: Path, dataset: DatasetParams) -> Iterator[str]:
     except CheckpointError as error:
         yield f"model: {str(error).removeprefix('model ')}"
     else:
-        yield from _about_geometry("model", dataset.model, found.image_size, found.channels, dataset)
+        side = found.image_size
+        if found.architecture.assumes_size and side != dataset.ingest.image_size:
+            yield (
+                f"ingest.image_size: is {dataset.ingest.image_size}, but nothing in {dataset.model} (model) says the "
+                f"size of its images, and {side} was taken for granted; write the true one into {dataset.model}.json, "
+                f'such as {{"image_size": {dataset.ingest.image_size}}}'
+            )
+            side = dataset.ingest.image_size
+        yield from _about_geometry("model", dataset.model, side, found.channels, dataset)
 
 
 def _about_judges(folder: Path, dataset: DatasetParams) -> Iterator[str]:
@@ -177,14 +188,26 @@ def _about_segmenter(path: Path, mask: MaskParams, dataset: DatasetParams) -> It
 
 
 def _header(path: Path) -> dict[str, Any]:
-    """As `boundaryflow.tensor_files.read_about`, which needs torch."""
-    from safetensors import SafetensorError, safe_open
+    """What a judge says of itself.
 
+    Raises:
+        ValueError, KeyError, TypeError, OSError: It is none, or is damaged.
+    """
     try:
-        with safe_open(path, "np") as file:
-            return json.loads((file.metadata() or {})["boundaryflow"])
+        about = read_header(path).about
     except SafetensorError as error:
         raise ValueError(str(error)) from None
+    config, names, kind = about["config"], about["names"], about["kind"]
+    num = config["num_parts" if kind == "segment" else "num_outputs"]
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise TypeError("names are no list of texts")
+    if kind != "embed" and len(names) != num:
+        raise ValueError(f"names {len(names)} of {num} outputs")
+    return about
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return parse_json_object(read_bytes(path, MAX_SETTINGS_BYTES))
 
 
 def _about_geometry(key: str, where: str, side: int, channels: int, dataset: DatasetParams) -> Iterator[str]:

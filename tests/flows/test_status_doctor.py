@@ -72,8 +72,12 @@ def test_doctor_finds_what_is_wrong_and_says_the_way_out(toy: Path, monkeypatch:
     (weights / "a.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n")
     (weights / "b.safetensors").write_bytes((2).to_bytes(8, "little") + b"{}")
     (weights / "c.safetensors").write_bytes((400).to_bytes(8, "little") + b"{}")
+    (weights / "d.safetensors").write_bytes((3).to_bytes(8, "little") + b"[1]")
+    os.mkfifo(weights / "e.safetensors")
     lines = [str(check) for check in doctor.examine(toy)]
     text = "\n".join(lines)
+    assert "d.safetensors: its header holds a list, must be a JSON object; restore it" in text
+    assert "e.safetensors: a FIFO, not a regular file; restore it" in text.replace(f"{weights}/", "")
     assert any(line.startswith("warn packages: click") and "pip install" in line for line in lines)
     assert "a Git LFS pointer, not the file; git lfs pull" in text
     assert "c.safetensors: cut off; restore it" in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from boundaryflow.boundary import Boundaries, load_boundaries, save_boundaries
 from boundaryflow.errors import BoundaryError, ManifestError, ParamsError
 from boundaryflow.storage.shards import load_items
 from boundaryflow.storage.tables import read_table
@@ -68,6 +70,29 @@ def test_mistakes_say_what_there_is(photo: Path, tmp_path: Path, monkeypatch: py
     with pytest.raises(ParamsError, match="no entry 'dogs'"):
         sample_images("dogs", 1, {}, 0, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("method", ["guided", "single_step"])
+def test_boundary_of_another_size_or_of_nan_is_refused_before_a_picture_is_written(
+    project: Path, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    monkeypatch.chdir(project)
+    text = Path("params.yaml").read_text()
+    assert "method: guided" in text
+    Path("params.yaml").write_text(text.replace("method: guided", f"method: {method}"))
+    path = Path("data/boundary/avatars/hat.safetensors")
+    whole = load_boundaries(path)
+    for change, reason in (
+        (lambda normal: normal[:7] / normal[:7].norm(), "has 7 dimensions, the latents of this model have"),
+        (lambda normal: normal * torch.nan, "is no unit vector of finite numbers"),
+    ):
+        noised = tuple(replace(plane, normal=change(plane.normal)) for plane in whole.noised)
+        mixed = {s: replace(plane, normal=change(plane.normal)) for s, plane in whole.at_mixing_step.items()}
+        save_boundaries(path, Boundaries("hat", mixed, noised))
+        with pytest.raises(BoundaryError, match=reason) as caught:
+            edit_photos([photo], "avatars", "hat", [1.0], tmp_path / "out")
+        assert "\n" not in str(caught.value)
+    assert not list(tmp_path.glob("out/*"))
 
 
 def test_before_any_run_it_says_what_to_run(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from safetensors.torch import save_file
 from boundaryflow.errors import PipelineError
 from flows.cli import cli
 from stages.inspection import as_text, inspect
+from tests.hostile.corpus_models import CASES
 from tests.layouts import ddpm_layout, iddpm_layout, random_state
 from tests.stages.small_project import ROOT
 
@@ -183,6 +185,39 @@ def test_what_cannot_be_told_is_one_line(tmp_path: Path, name: str, content: str
     with pytest.raises(PipelineError, match=message) as caught:
         inspect(str(tmp_path / name))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("case", sorted(CASES))
+def test_hostile_model_file_is_refused_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    source = CASES[case](tmp_path)
+    with pytest.raises(PipelineError) as caught:
+        inspect(str(source))
+    assert "\n" not in str(caught.value)
+    assert not list((tmp_path / "here").iterdir())
+
+
+def test_mistyped_path_is_not_asked_for_on_the_net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    with pytest.raises(PipelineError, match=r"no such file or folder; it is taken for a path, .* because data is here"):
+        inspect("data/rwa")
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.csv", "a.parquet", "a.safetensors", "a.zip", "a.lmdb", "a"])
+def test_what_is_no_regular_file_is_not_waited_for(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(PipelineError, match="a FIFO, not a regular file"):
+        inspect(str(tmp_path / name))
+
+
+def test_text_of_a_file_is_made_visible() -> None:
+    facts = {"says \x1b[31m": "a\x07b", "list": ["x\x1b y", "z z"], "within": {"\x1b": 1}}
+    lines = as_text(facts).splitlines()
+    assert lines[0] == r"says \x1b[31m  a\x07b"
+    assert r"  - x\x1b y" in lines
+    assert not any("\x1b" in line for line in lines)
 
 
 def test_empty_folder_is_told(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import yaml
 from boundaryflow.errors import ParamsError
 from boundaryflow.evaluation.judges import JudgeNet, SegmenterNet, save_judge
 from stages.params import activate_dataset, load_params
+from tests.hostile.corpus_models import JUDGES as HOSTILE_JUDGES
 from tests.layouts import ddpm_layout, random_state
 from tests.stages.small_project import ROOT, write_project
 
@@ -435,6 +437,26 @@ def test_folder_without_judges_or_with_a_damaged_one_is_refused(judges: Path) ->
     assert line.startswith(f"evaluate.judges: {JUDGES} has no attributes.safetensors")
 
 
+@pytest.mark.parametrize("case", ["names_5", "names_fewer", "names_numbers"])
+def test_judge_whose_names_are_not_those_of_its_outputs_is_refused(judges: Path, case: str) -> None:
+    (judges / JUDGES / "attributes.safetensors").write_bytes(HOSTILE_JUDGES[case]())
+    (line,) = lines_of(judges, evaluate__judges=JUDGES)
+    assert line.startswith(f"evaluate.judges: {JUDGES}/attributes.safetensors is damaged, or not a judge")
+
+
+def test_config_that_is_no_file_is_not_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "net").mkdir()
+    os.mkfifo(tmp_path / "net/config.json")
+    (line,) = lines_of(tmp_path, model="net")
+    assert line.startswith("model: net does not say its image size")
+
+
+def test_mistyped_path_of_a_model_is_not_taken_for_a_hub_id(tmp_path: Path) -> None:
+    (tmp_path / "models").mkdir()
+    (line,) = lines_of(tmp_path, model="models/nte")
+    assert line == "model: models/nte does not exist; give an existing path, or a hub id like owner/name"
+
+
 def test_mask_asks_for_a_segmenter_that_knows_the_parts(judges: Path) -> None:
     file = f"{JUDGES}/segmenter.safetensors"
     mask = {"segmenter": file, "parts": {"hat": ["hair", "hat"]}, "grow": 2}
@@ -518,9 +540,17 @@ def test_checkpoint_of_the_right_size_is_taken(tmp_path: Path) -> None:
 
 
 def test_checkpoint_of_another_size_is_refused_before_a_run(tmp_path: Path) -> None:
+    (line,) = lines_of(tmp_path, model=checkpoint(tmp_path, image_size=64))
+    assert line == "ingest.image_size: is 16, but net.ckpt (model) is for 64; set it to 64"
+
+
+def test_assumption_about_a_checkpoint_is_no_reason_to_contradict_what_is_stated(tmp_path: Path) -> None:
+    """A guided-diffusion network that attends from 32 x 32 on is taken for half its size."""
     (line,) = lines_of(tmp_path, model=checkpoint(tmp_path))
-    assert line.startswith("ingest.image_size: is 16, but net.ckpt")
-    assert line.endswith("set it to 32")
+    assert line == (
+        "ingest.image_size: is 16, but nothing in net.ckpt (model) says the size of its images, and 32 was taken for "
+        'granted; write the true one into net.ckpt.json, such as {"image_size": 16}'
+    )
 
 
 def test_checkpoint_that_cannot_be_used_is_refused_before_a_run(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from boundaryflow.boundary import (
 )
 from boundaryflow.boundary.fit import RIDGES
 from boundaryflow.errors import BoundaryError
+from tests.hostile.corpus_models import BOUNDARIES
 
 
 def boundary(space: str = "eps", dim: int = 12, seed: int = 0) -> Boundary:
@@ -74,6 +75,47 @@ def test_damaged_file_is_one_clear_line(tmp_path: Path) -> None:
         load_boundaries(path)
     with pytest.raises(BoundaryError, match="no such file"):
         load_boundaries(tmp_path / "other.safetensors")
+
+
+REASONS = {
+    "calibration_null": "plane eps has calibration None, must be of type dict",
+    "calibration_words": "calibration of plane eps has mean_positive 'x', must be of type float",
+    "extra_key": "plane eps has not the facts intercept, space",
+    "intercept_1e400": "plane eps has intercept inf, must be finite",
+    "intercept_1e400_written_out": "plane eps has intercept 1000",
+    "nan": "the normal of plane eps is no unit vector of finite numbers",
+    "no_attribute": "it has no attribute, or no planes",
+    "no_planes": "it has no attribute, or no planes",
+    "not_unit": "the normal of plane eps is no unit vector",
+    "other_attribute": "plane eps is of 'hat', not of 'beard'",
+    "other_space": "plane eps is of z-space at timestep 5",
+    "plane_number": "plane eps has not the facts",
+    "planes_list": "it has no attribute, or no planes",
+    "space_list": "has space .'eps'., must be of type str",
+    "t_negative": "of eps-space at timestep -1",
+    "t_true": "has t True, must be of type int",
+    "t_word": "has t '5', must be of type int",
+    "two_axes": "the normal of plane eps is no unit vector",
+    "whole_numbers": "the normal of plane eps is no unit vector",
+}
+
+
+@pytest.mark.parametrize("case", sorted(BOUNDARIES))
+def test_impossible_boundary_is_refused_in_one_line(tmp_path: Path, case: str) -> None:
+    path = tmp_path / "hat.safetensors"
+    path.write_bytes(BOUNDARIES[case]())
+    with pytest.raises(BoundaryError, match=REASONS[case]) as caught:
+        load_boundaries(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_latents_of_another_size_are_refused() -> None:
+    reason = r"'smiling' \(eps-space\) has 12 dimensions, the latents of this model have 8;"
+    with pytest.raises(BoundaryError, match=reason):
+        boundary().signed_distance(torch.zeros(2, 2, 4))
+    planes = [Boundaries("smiling", {}, (dataclasses.replace(boundary("h", dim=dim)),)) for dim in (12, 8)]
+    with pytest.raises(BoundaryError, match="has 12 dimensions"):
+        planes[0].likeness(planes[1])
 
 
 def test_wrong_model_or_timestep_is_refused() -> None:

@@ -9,6 +9,7 @@ import torch
 
 from boundaryflow.errors import CheckpointError
 from boundaryflow.evaluation.judges import JudgeNet, SegmenterNet, load_judges, save_judge
+from tests.hostile.corpus_models import JUDGES, judge
 
 
 def write_judges(folder: Path, *, all_three: bool = True) -> JudgeNet:
@@ -43,6 +44,39 @@ def test_only_the_classifier_is_needed(tmp_path: Path) -> None:
     judges = load_judges(tmp_path)
     assert judges.identity(torch.rand(1, 3, 16, 16)) is None
     assert judges.parts(torch.rand(1, 3, 16, 16)) is None
+
+
+REASONS = {
+    "extra": r"the first is more: \(3,\), must be left out",
+    "image_size_0": "image_size is 0, must be a whole number of 1 to",
+    "image_size_true": "image_size is True",
+    "missing": r"the first is head.bias: missing, must be \(2,\)",
+    "names_5": "no list of names",
+    "names_fewer": "it names 1 outputs and has 2",
+    "names_numbers": "no list of names",
+    "nan": "tensor head.bias is not of finite floating-point numbers",
+    "outputs_1e10": "num_outputs is 10000000000, must be",
+    "shape": r"the first is head.bias: \(3,\), must be \(2,\)",
+    "whole_numbers": "tensor head.bias is not of finite floating-point numbers",
+    "widths_100k": "widths must be as many multiples of 8",
+    "widths_1e9": r"must be \(8000000000, 3, 3, 3\)",
+    "widths_7": "widths must be as many multiples of 8",
+    "widths_none": "widths must be as many multiples of 8",
+    "widths_word": "widths must be as many multiples of 8",
+}
+
+
+@pytest.mark.parametrize("case", sorted(JUDGES))
+def test_impossible_judge_is_refused_in_one_line(tmp_path: Path, case: str) -> None:
+    (tmp_path / "attributes.safetensors").write_bytes(JUDGES[case]())
+    with pytest.raises(CheckpointError, match=REASONS[case]) as caught:
+        load_judges(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_sound_judge_of_the_same_kind_is_read(tmp_path: Path) -> None:
+    (tmp_path / "attributes.safetensors").write_bytes(judge({}))
+    assert load_judges(tmp_path).probabilities(torch.rand(1, 3, 4, 4)).tolist() == [[0.5, 0.5]]
 
 
 def test_missing_damaged_or_other_file_is_refused(tmp_path: Path) -> None:
