@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+_VALUE = re.compile(r"([^&#=]+=)?[^&#=][^&#]*(?<![:;,.)])")
 _JOINERS = "\u200c\u200d"  # emoji and several scripts are written with them
 
 
@@ -26,6 +28,24 @@ def visible(text: str, *, keep: str = "") -> str:
     return "".join(
         c if c in keep or c in _JOINERS or unicodedata.category(c) not in _HIDDEN else _escaped(c) for c in text
     )
+
+
+def masked(text: str) -> str:
+    """Replace what may be secret in addresses: the user and password, and the values of a query.
+
+    Args:
+        text: An address, or any text that has some in it.
+
+    Example:
+        >>> masked("http://me:s3cret@host/faces?token=abc&list")
+        'http://***@host/faces?token=***&***'
+    """
+    without_user = re.sub(r"(?<=://)[^/\s?#]+@", "***@", text)
+    return re.sub(r"(://[^\s?]*\?)([^\s'\"<>]+)", lambda found: found[1] + _VALUE.sub(_hidden, found[2]), without_user)
+
+
+def _hidden(value: re.Match[str]) -> str:
+    return f"{value[1] or ''}***"
 
 
 def _escaped(character: str) -> str:
