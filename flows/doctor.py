@@ -161,7 +161,7 @@ def _repository(root: Path) -> Iterator[Check]:
         yield Check("ok", "dvc", f"a run is at work ({holder})")
         return
     try:
-        steps = plan(root)
+        steps = plan(root, ask_remote=False)
     except PipelineError as error:
         yield Check("fail", "dvc", str(error))
         return

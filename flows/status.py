@@ -17,6 +17,7 @@ from flows.summary import report_path
 
 # What to count in a stage's output folder.
 _ITEM_TABLES = {
+    "listing": "pictures.parquet",
     "label": "labels.parquet",
     "invert": "index.parquet",
     "observe": "index.parquet",
@@ -105,7 +106,7 @@ def collect(root: Path) -> Status:
     if holder is not None:
         wait = "wait for the run, or stop it with Ctrl-C where it runs"
         return Status(holder, _from_record(root), recipes, cache_bytes, wait)
-    steps = plan(root)
+    steps = plan(root, ask_remote=False)
     errors: dict[str, str] = _record(root).get("errors", {})
     stages = tuple(_status(root, step, errors.get(step.name)) for step in steps)
     return Status("", stages, recipes, cache_bytes, _next_step(root, steps))

@@ -12,6 +12,7 @@ from boundaryflow.files import RefusedFileError, read_bytes
 from boundaryflow.storage.archives import MAX_BYTES, UnusableError, raise_if_disk
 from boundaryflow.storage.raw import RawPictures, survey
 from boundaryflow.storage.remote import COLUMNS, RemoteFolder, list_remote
+from boundaryflow.storage.walking import path_of
 
 
 def is_remote(address: str) -> bool:
@@ -80,7 +81,7 @@ class _LocalInbox:
         if reason:
             raise UnusableError(reason)
         try:
-            path = (self._folder / name).resolve(strict=True)
+            path = path_of(self._folder, name).resolve(strict=True)
             if not path.is_relative_to(self._folder.resolve()):
                 raise UnusableError("a link that leads out of the folder")
             data = read_bytes(path, MAX_BYTES)

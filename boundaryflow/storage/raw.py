@@ -23,24 +23,20 @@ from boundaryflow.storage.archives import (
     archive_suffix,
     raise_if_disk,
 )
-from boundaryflow.storage.walking import walk
+from boundaryflow.storage.walking import path_of, walk
 
 TABLES = frozenset((".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet"))
 """Suffixes of what labels and splits are read from."""
 CLOSED = frozenset((".7z", ".rar", ".zst", ".gz", ".bz2", ".xz", ".lz4", ".lz", ".z", ".cab", ".iso", ".dmg"))
 """Suffixes of archives that are not opened here."""
-_OTHERS = frozenset(
-    (
-        ".md", ".rst", ".yaml", ".yml", ".toml", ".ini", ".cfg", ".conf", ".html", ".htm", ".xml", ".xsl", ".css",
-        ".js", ".log", ".rtf", ".pdf", ".doc", ".docx", ".xls", ".xlsx", ".ppt", ".pptx", ".odt", ".ods", ".tex",
-        ".bib", ".db", ".sqlite", ".cls", ".pkl", ".pickle", ".npy", ".npz", ".mat", ".h5", ".hdf5", ".arrow", ".feather",
-        ".tfrecord", ".tfrecords", ".pt", ".pth", ".ckpt", ".safetensors", ".onnx", ".pb", ".bin", ".dat", ".idx",
-        ".py", ".pyc", ".ipynb", ".m", ".r", ".sh", ".bat", ".ps1", ".c", ".h", ".cpp", ".java", ".exe", ".dll", ".so",
-        ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".wmv", ".flv", ".mpg", ".mpeg", ".3gp", ".mp3", ".wav",
-        ".flac", ".ogg", ".m4a", ".srt", ".vtt", ".lnk", ".url", ".webloc", ".torrent", ".part", ".crdownload", ".tmp",
-        ".bak", ".md5", ".sha1", ".sha256", ".asc", ".sig", ".aae", ".xmp", ".mdb", ".dvc",
-    )
-)  # fmt: skip
+_OTHERS = """
+    .md .rst .yaml .yml .toml .ini .cfg .conf .html .htm .xml .xsl .css .js .log .rtf .pdf .doc .docx .xls .xlsx
+    .ppt .pptx .odt .ods .tex .bib .db .sqlite .cls .pkl .pickle .npy .npz .mat .h5 .hdf5 .arrow .feather .tfrecord
+    .tfrecords .pt .pth .ckpt .safetensors .onnx .pb .bin .dat .idx .py .pyc .ipynb .m .r .sh .bat .ps1 .c .h .cpp
+    .java .exe .dll .so .mp4 .m4v .mov .avi .mkv .webm .wmv .flv .mpg .mpeg .3gp .mp3 .wav .flac .ogg .m4a .srt .vtt
+    .lnk .url .webloc .torrent .part .crdownload .tmp .bak .md5 .sha1 .sha256 .asc .sig .aae .xmp .mdb .dvc
+    """
+_KNOWN_OTHERS = frozenset(_OTHERS.split())
 _NAMES = frozenset(("license", "licence", "copying", "notice", "readme", "authors", "makefile", "sha256sums"))
 _HEAD = 512
 """Bytes by which a file without suffix is known for a text."""
@@ -173,7 +169,7 @@ class RawFolder:
         """What holds pictures, and the name of the folder it stands for."""
         loose: dict[str, str] = {}
         for file in found:
-            path = self.folder / file.name
+            path = path_of(self.folder, file.name)
             if file.kind in ("archive", "lmdb") and file.version and path.stat().st_size != file.size:
                 raise ManifestError(f"ingest {path}: changed after it was listed; run again")
             if file.kind == "lmdb":
@@ -233,7 +229,7 @@ class _LooseFiles:
     def read(self, key: Any) -> bytes:
         version = self._versions[key]
         try:
-            data = read_bytes(self._folder / key, MAX_BYTES)
+            data = read_bytes(path_of(self._folder, key), MAX_BYTES)
         except RefusedFileError as refused:
             raise UnusableError(refused.reason) from None
         except FileNotFoundError as error:
@@ -289,7 +285,7 @@ def _kind(name: str, size: int) -> tuple[Kind, str]:
         return "table", ""
     if suffix in CLOSED:
         return "passed", "an archive that is not opened here; unpack it"
-    if suffix in _OTHERS or path.name.lower() in _NAMES:
+    if suffix in _KNOWN_OTHERS or path.name.lower() in _NAMES:
         return "passed", ""
     return ("refused", f"{size:,} bytes are too many for a picture") if size > MAX_BYTES else ("picture", "")
 

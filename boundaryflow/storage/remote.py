@@ -57,9 +57,7 @@ def list_remote(url: str, *, may_be_empty: bool = False, what: str = "ingest") -
         chosen = {
             path.removeprefix(prefix): about
             for path, about in sorted(found.items())
-            if path.startswith(prefix)
-            and about.get("type", "file") == "file"
-            and _is_taken(path.removeprefix(prefix))
+            if path.startswith(prefix) and about.get("type", "file") == "file" and _is_taken(path.removeprefix(prefix))
         }
         chosen = _looked_up(files, prefix, chosen)
     except Exception as error:  # every driver has exceptions of its own

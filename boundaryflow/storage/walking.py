@@ -90,6 +90,11 @@ def walk(folder: Path, *, follow_out: bool) -> list[Entry]:
     return sorted(found)
 
 
+def path_of(folder: Path, name: str) -> Path:
+    """Where an entry lies that has no reason against it, whatever the locale is."""
+    return folder / (name if name.isascii() else os.fsdecode(name.encode()))
+
+
 def _look(entry: os.DirEntry[str], name: str, home: str, *, follow_out: bool) -> Entry | str | None:
     """An entry; or that it is a `folder` or a `link` to one; None if it was taken away meanwhile."""
     is_link = entry.is_symlink()
