@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 _VALUE = re.compile(r"([^&#=]+=)?[^&#=][^&#]*(?<![:;,.)])")
@@ -42,6 +44,18 @@ def masked(text: str) -> str:
     """
     without_user = re.sub(r"(?<=://)[^/\s?#]+@", "***@", text)
     return re.sub(r"(://[^\s?]*\?)([^\s'\"<>]+)", lambda found: found[1] + _VALUE.sub(_hidden, found[2]), without_user)
+
+
+def masked_values(content: Any) -> Any:
+    """The same JSON-like content with every text in it `masked`."""
+    if isinstance(content, str):
+        return masked(content)
+    if isinstance(content, Mapping):
+        of_keys = cast("Mapping[Any, Any]", content)
+        return {key: masked_values(value) for key, value in of_keys.items()}
+    if isinstance(content, list | tuple):
+        return [masked_values(value) for value in cast("Sequence[Any]", content)]
+    return content
 
 
 def _hidden(value: re.Match[str]) -> str:

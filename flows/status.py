@@ -17,7 +17,6 @@ from flows.summary import report_path
 
 # What to count in a stage's output folder.
 _ITEM_TABLES = {
-    "listing": "pictures.parquet",
     "label": "labels.parquet",
     "invert": "index.parquet",
     "observe": "index.parquet",
@@ -213,6 +212,8 @@ def _count(folder: Path, kind: str) -> tuple[int | None, int | None]:
         if kind == "ingest":
             facts = json.loads((folder / "ingest.json").read_text())
             return int(facts["num_ok"]), int(facts["num_bad"])
+        if kind == "listing":
+            return int(json.loads((folder / "listing.json").read_text())["num_pictures"]), None
         if kind in _ITEM_TABLES:
             from pyarrow import parquet
 

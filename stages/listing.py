@@ -25,7 +25,7 @@ from boundaryflow.files import RefusedFileError, check_regular, write_bytes
 from boundaryflow.storage.archives import MAX_BYTES, raise_if_disk
 from boundaryflow.storage.raw import CLOSED, Found, Wanted, survey
 from boundaryflow.storage.walking import path_of
-from boundaryflow.text import masked
+from boundaryflow.text import masked, visible
 from stages.params import AvatarSource, FolderSource, RemoteSource, files_beside_images, load_params
 from stages.process import entry, own_folder
 
@@ -106,9 +106,9 @@ def difference(dataset: str, *, ask_remote: bool = True) -> str:
                 old = read_table(folder / f"{what}.parquet", schema=LISTING)
                 return f"{now.source}: {_words(what, files, old)}"
     except PipelineError as error:
-        return " ".join(str(error).split())
+        return visible(" ".join(str(error).split()))
     except OSError as error:
-        return f"{error.filename or dataset}: {error.strerror}"
+        return visible(f"{error.filename or dataset}: {error.strerror}")
     return "" if before.get("source") == now.source else f"is of {before.get('source')}"
 
 
@@ -250,9 +250,12 @@ def _sha256(path: Path, size: int) -> str:
 
 def _tell(dataset: str, listing: Listing) -> None:
     files = [*(listing.pictures or ()), *listing.tables]
-    counts = Counter(file.kind for file in files)
-    told = [f"{num} {kind}" for kind, num in sorted(counts.items())]
-    LOG.info("listing %s: %s: %s", dataset, listing.source, ", ".join(told) or "nothing")
+    count = Counter(file.kind for file in files)
+    LOG.info(
+        "listing %s: %s: %d pictures, %d archives and LMDBs, %d tables; %d passed over, %d refused", dataset,
+        listing.source, count["picture"], count["archive"] + count["lmdb"], count["table"], count["passed"],
+        count["refused"],
+    )  # fmt: skip
     closed = [file.name for file in files if PurePosixPath(file.name).suffix.lower() in CLOSED]
     if closed:
         more = f" and {len(closed) - 3} more" if len(closed) > 3 else ""

@@ -18,6 +18,7 @@ from boundaryflow.files import write_bytes
 from boundaryflow.storage.images import encode_png
 from boundaryflow.storage.outbox import Outbox
 from boundaryflow.storage.tables import write_json
+from boundaryflow.text import masked_values
 from stages.adhoc import tile
 from stages.provenance import provenance
 
@@ -57,6 +58,7 @@ def recorded(
             **about(),
             **provenance(Path()),
         }
+        facts = masked_values(facts)
         write_json(folder / LAST, facts)
         if shown:
             write_bytes(folder / GRID, encode_png(_before_above_after(shown), {"synthetic": "true"}))

@@ -97,7 +97,7 @@ def run_here(folder: Path, monkeypatch: Any, *stages: str, dataset: str = "avata
     import importlib
 
     monkeypatch.chdir(folder)
-    for stage in [name for stage in stages for name in (("listing", stage) if stage == "ingest" else (stage,))]:
+    for stage in [name for asked in stages for name in (("listing", asked) if asked == "ingest" else (asked,))]:
         monkeypatch.setattr(sys, "argv", [stage, dataset])
         module = importlib.import_module(f"stages.{stage}")
         module.main.__wrapped__()
