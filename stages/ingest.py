@@ -69,7 +69,7 @@ def open_raw(dataset: str, source: FolderSource | RemoteSource, image_size: int)
     wanted = Wanted(source.include, source.exclude)
     raw = RawFolder(Path("data/raw") / dataset, image_size, wanted, read_found(table))
     for pattern in sorted(raw.unmatched):
-        LOG.warning("ingest %s: no picture fits the pattern %r of ingest.source", dataset, pattern)
+        LOG.info("ingest %s: no picture fits the pattern %r of ingest.source", dataset, pattern)
     return raw
 
 

@@ -205,7 +205,7 @@ class _Memory:
             return [done or next(read) for done in known]
 
     def _known(self, file: Found) -> Found | None:
-        if file.kind == "table" and file.size > MAX_BYTES:
+        if file.kind not in ("archive", "lmdb") and file.size > MAX_BYTES:
             return file._replace(reason=f"{file.size:,} bytes are too many for a table")
         if file.reason:
             return file

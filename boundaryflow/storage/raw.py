@@ -212,11 +212,8 @@ class RawFolder:
     def _what_there_is(self) -> str:
         more = f" and {len(self._beside) - 3} more" if len(self._beside) > 3 else ""
         what = f", only {', '.join(self._beside[:3])}{more}" if self._beside else ""
-        return (
-            f"{what}, as `include` and `exclude` of ingest.source leave it"
-            if self._wanted.include or self._wanted.exclude
-            else what
-        )
+        has_patterns = self._wanted.include or self._wanted.exclude
+        return f"{what}, as `include` and `exclude` of ingest.source leave it" if has_patterns else what
 
 
 class _LooseFiles:

@@ -45,8 +45,9 @@ def walk(folder: Path, *, follow_out: bool) -> list[Entry]:
 
     Args:
         folder: Where; may itself be a link.
-        follow_out: Follow links to files and folders, also to those outside, each folder once. Else only links to
-            files within are followed: whoever may write to the folder shall not have others' files read.
+        follow_out: Follow links to files and folders, also to those outside, each folder once and none that this one
+            lies in. Else only links to files within are followed: whoever may write to the folder shall not have
+            others' files read.
 
     Raises:
         ManifestError: The folder itself cannot be read.
@@ -111,6 +112,8 @@ def _look(entry: os.DirEntry[str], name: str, home: str, *, follow_out: bool) ->
     if stat.S_ISDIR(about.st_mode):
         if is_link and not follow_out:
             return _named(Entry(name, entry.path, special="a link to a folder"))
+        if is_link and f"{home}/".startswith(f"{os.path.realpath(entry.path).rstrip('/')}/"):
+            return _named(Entry(name, entry.path, special="a link to a folder that this one lies in"))
         return "link" if is_link else "folder"
     if not stat.S_ISREG(about.st_mode):
         return _named(Entry(name, entry.path, special=kind_of(about.st_mode)))
