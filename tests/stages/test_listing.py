@@ -74,7 +74,8 @@ def test_listing_is_of_names_and_content_and_not_of_times(
     write_lmdb(raw / "db", {b"d": encoded(4)})
     run(raw, monkeypatch)
     assert {name: row["kind"] for name, row in rows("pictures").items()} == {
-        "a.png": "picture", "deep/b.jpg": "picture", "more.zip": "archive", "db/data.mdb": "lmdb", "movie.mp4": "passed",
+        "a.png": "picture", "deep/b.jpg": "picture", "more.zip": "archive", "db/data.mdb": "lmdb",
+        "movie.mp4": "passed",
     }  # fmt: skip
     assert list(rows("tables")) == ["labels.csv"]
     assert "movie.mp4" not in read
