@@ -134,7 +134,7 @@ def _of_dataset(dataset: str, model: EpsModel, num: int) -> tuple[Tensor, list[s
 
 def _of_folder(folder: Path, params: DatasetParams, model: EpsModel) -> Tensor:
     readable = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
-    names = [file.name for file in survey(folder) if file.kind == "picture"]
+    names = [file.name for file in survey(folder, what="text --positives") if file.kind == "picture"]
     paths = [path_of(folder, name) for name in names if PurePosixPath(name).suffix.lower() in readable]
     if len(paths) < MIN_IMAGES // 3:
         raise ManifestError(f"text --positives {folder}: {len(paths)} pictures, must be at least {MIN_IMAGES // 3}")

@@ -43,7 +43,7 @@ def list_inbox(address: str) -> pd.DataFrame:
         raise ManifestError(f"inbox {address}: no such folder; make it, or name another one")
     rows = [
         (file.name, file.size, _version(file.mtime_ns, file.size), file.reason)
-        for file in survey(folder, follow_out=False)
+        for file in survey(folder, follow_out=False, what="inbox")
         if file.kind in ("picture", "refused")
     ]
     return pd.DataFrame(sorted(rows), columns=list(COLUMNS))

@@ -244,20 +244,21 @@ class _LooseFiles:
         return data
 
 
-def survey(folder: Path, *, follow_out: bool = True) -> list[Found]:
+def survey(folder: Path, *, follow_out: bool = True, what: str = "ingest") -> list[Found]:
     """What lies in a folder and below it, by name; of files only those without suffix are looked into.
 
     Args:
         folder: Where; may itself be a link.
         follow_out: See `walk`.
+        what: What messages call it.
 
     Raises:
         ManifestError: The folder is missing or cannot be read.
     """
     if not folder.is_dir():
-        raise ManifestError(f"ingest {folder}: no such folder; put images there, or link to where they are")
+        raise ManifestError(f"{what} {folder}: no such folder; put images there, or link to where they are")
     found: list[Found] = []
-    for entry in walk(folder, follow_out=follow_out):
+    for entry in walk(folder, follow_out=follow_out, what=what):
         kind, reason = _kind(entry.name, entry.size)
         if entry.special:
             kind, reason = "passed", entry.special

@@ -40,7 +40,7 @@ class Entry(NamedTuple):
     wrong: str = ""
 
 
-def walk(folder: Path, *, follow_out: bool) -> list[Entry]:
+def walk(folder: Path, *, follow_out: bool, what: str) -> list[Entry]:
     """All entries that are not hidden, sorted by name.
 
     Args:
@@ -48,6 +48,7 @@ def walk(folder: Path, *, follow_out: bool) -> list[Entry]:
         follow_out: Follow links to files and folders, also to those outside, each folder once and none that this one
             lies in. Else only links to files within are followed: whoever may write to the folder shall not have
             others' files read.
+        what: What messages call it.
 
     Raises:
         ManifestError: The folder itself cannot be read.
@@ -71,7 +72,7 @@ def walk(folder: Path, *, follow_out: bool) -> list[Entry]:
             raise_if_disk(error)
             if not name:
                 raise ManifestError(
-                    f"ingest {folder}: cannot be read ({error.strerror}); change its permissions"
+                    f"{what} {folder}: cannot be read ({error.strerror}); change its permissions"
                 ) from None
             found.append(_named(Entry(name, path, wrong=f"a folder that cannot be read ({error.strerror})")))
             continue

@@ -47,7 +47,7 @@ def _about_container(what: str, container: LmdbPictures | ZipPictures | TarPictu
 
 
 def _about_folder(path: Path) -> dict[str, Any] | None:
-    found = survey(path)
+    found = survey(path, what="inspect")
     tables = [file.name for file in found if PurePosixPath(file.name).suffix.lower() in {*SUFFIXES, ".txt"}]
     try:
         raw = RawFolder(path, _ALL, found=found)
