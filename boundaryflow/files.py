@@ -93,11 +93,15 @@ def check_regular(path: Path, max_bytes: int | None = None) -> os.stat_result:
     """
     about = path.stat()
     if not stat.S_ISREG(about.st_mode):
-        kind = next((name for test, name in _KINDS if test(about.st_mode)), "of an unknown kind")
-        raise RefusedFileError(path, f"{kind}, not a regular file")
+        raise RefusedFileError(path, f"{kind_of(about.st_mode)}, not a regular file")
     if max_bytes is not None and about.st_size > max_bytes:
         raise RefusedFileError(path, f"{about.st_size:,} bytes, more than the {max_bytes:,} that are read")
     return about
+
+
+def kind_of(mode: int) -> str:
+    """What something that is no regular file is, from its mode."""
+    return next((name for test, name in _KINDS if test(mode)), "of an unknown kind")
 
 
 def write_bytes(path: Path, data: bytes, *, scratch: Path | None = None) -> None:

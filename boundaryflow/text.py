@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
 
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+_VALUE = re.compile(r"([^&#=]+=)?[^&#=][^&#]*(?<![:;,.)])")
 _JOINERS = "\u200c\u200d"  # emoji and several scripts are written with them
 
 
@@ -29,14 +32,34 @@ def visible(text: str, *, keep: str = "") -> str:
     )
 
 
-def without_password(text: str) -> str:
-    """Hide what stands before the @ of an address, for messages and records.
+def masked(text: str) -> str:
+    """Replace what may be secret in addresses: the user and password, and the values of a query.
+
+    Args:
+        text: An address, or any text that has some in it.
 
     Example:
-        >>> without_password("http://user:secret@host:4200/api: no answer")
-        'http://***@host:4200/api: no answer'
+        >>> masked("http://me:s3cret@host/faces?token=abc&list")
+        'http://***@host/faces?token=***&***'
     """
-    return re.sub(r"(?<=://)[^/?#\s\x22']*@", "***@", text)
+    without_user = re.sub(r"(?<=://)[^/\s?#]+@", "***@", text)
+    return re.sub(r"(://[^\s?]*\?)([^\s'\"<>]+)", lambda found: found[1] + _VALUE.sub(_hidden, found[2]), without_user)
+
+
+def masked_values(content: Any) -> Any:
+    """The same JSON-like content with every text in it `masked`."""
+    if isinstance(content, str):
+        return masked(content)
+    if isinstance(content, Mapping):
+        of_keys = cast("Mapping[Any, Any]", content)
+        return {key: masked_values(value) for key, value in of_keys.items()}
+    if isinstance(content, list | tuple):
+        return [masked_values(value) for value in cast("Sequence[Any]", content)]
+    return content
+
+
+def _hidden(value: re.Match[str]) -> str:
+    return f"{value[1] or ''}***"
 
 
 def _escaped(character: str) -> str:

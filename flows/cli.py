@@ -14,7 +14,7 @@ import click
 
 from boundaryflow.errors import PipelineError
 from boundaryflow.files import way_out
-from boundaryflow.text import visible
+from boundaryflow.text import masked, visible
 from flows.commands import files, pictures, recipes, running
 from flows.environment import LOG_FOLDER, find_root
 
@@ -56,7 +56,7 @@ def _say_error(error: PipelineError) -> None:
 
 
 def _echo(line: str) -> None:
-    click.echo(visible(line), err=True)
+    click.echo(visible(masked(line)), err=True)
 
 
 def _write_traceback() -> Path | str:

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from boundaryflow.errors import PipelineError
 from boundaryflow.files import check_regular
 from boundaryflow.tensor_headers import read_header
-from boundaryflow.text import without_password
+from boundaryflow.text import masked
 from flows import environment, locks
 
 Level = Literal["ok", "warn", "fail"]
@@ -161,7 +161,7 @@ def _repository(root: Path) -> Iterator[Check]:
         yield Check("ok", "dvc", f"a run is at work ({holder})")
         return
     try:
-        steps = plan(root)
+        steps = plan(root, ask_remote=False)
     except (PipelineError, OSError) as error:
         yield Check("fail", "dvc", f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error))
         return
@@ -240,7 +240,7 @@ def _prefect(_root: Path) -> Iterator[Check]:
         return
     from flows.server import refusal
 
-    reason, shown = refusal(url, timeout_s=5), without_password(url)
+    reason, shown = refusal(url, timeout_s=5), masked(url)
     if environment.url_source() != "PREFECT_API_URL":
         yield Check("ok", "prefect", f"taken from {environment.url_source()}")
     if not reason:
@@ -249,7 +249,7 @@ def _prefect(_root: Path) -> Iterator[Check]:
         yield Check("fail", "prefect", f"{shown} refuses us ({reason})", "set PREFECT_API_AUTH_STRING to USER:PASSWORD")
     else:
         way_out = "start it (prefect server start) or unset PREFECT_API_URL"
-        yield Check("fail", "prefect", f"no answer at {shown} ({without_password(reason)})", way_out)
+        yield Check("fail", "prefect", f"no answer at {shown} ({masked(reason)})", way_out)
 
 
 def _locks(root: Path) -> Iterator[Check]:

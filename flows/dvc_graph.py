@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from dvc.repo import Repo
 
 
+_ALWAYS = "always changed"
+"""What DVC says of a stage that it runs every time, of which there is one."""
+
+
 @dataclass(frozen=True)
 class Step:
     """One DVC stage.
@@ -53,13 +57,18 @@ class Step:
         return self.name.partition("@")[2]
 
 
-def plan(root: Path, datasets: Sequence[str] = (), stages: Sequence[str] = ()) -> tuple[Step, ...]:
+def plan(
+    root: Path, datasets: Sequence[str] = (), stages: Sequence[str] = (), *, ask_remote: bool = True
+) -> tuple[Step, ...]:
     """Read the graph in an order in which it can run.
+
+    The stage `listing`, which DVC runs every time, has work where its listing is no longer what lies in data/raw.
 
     Args:
         root: The checkout.
         datasets: Keep only the stages of these data sets and what they read from; empty keeps all.
         stages: Keep only these stages (`edit` or `edit@avatars`) and what they read from; empty keeps all.
+        ask_remote: Also look into remote folders.
 
     Raises:
         PipelineError: There is no DVC repository, dvc.yaml does not parse, or a name is unknown.
@@ -76,7 +85,12 @@ def plan(root: Path, datasets: Sequence[str] = (), stages: Sequence[str] = ()) -
                 continue
             upstream = tuple(sorted(other.addressing for other in graph.successors(stage)))
             stale = [other for other in upstream if steps[other].is_dirty]
-            reason = _reason(stage.status().get(name, []))
+            reason = _reason([entry for entry in stage.status().get(name, []) if entry != _ALWAYS])
+            kind, _, dataset = name.partition("@")
+            if kind == "listing" and not reason:
+                from stages.listing import difference
+
+                reason = difference(dataset, ask_remote=ask_remote)
             if not reason and stale:
                 reason = f"{stale[0]} will run"
             has_run = name in known

@@ -18,6 +18,7 @@ from flows.status import size_of, size_text
 
 Keep = Literal["workspace", "branches", "commits"]
 STAGES = (
+    "listing",
     "ingest",
     "label",
     "mixing",

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from boundaryflow.errors import PipelineError
-from boundaryflow.text import without_password
+from boundaryflow.text import masked
 from flows import environment, processes
 from flows.environment import LOG_FOLDER, STATE_FOLDER
 
@@ -58,7 +58,7 @@ def connect(root: Path, note: Callable[[str], None]) -> None:
 
     url = PREFECT_API_URL.value()
     if url:
-        note(f"using the Prefect server at {without_password(url)}, {environment.url_source()}")
+        note(f"using the Prefect server at {masked(url)}, {environment.url_source()}")
         check(url)
         return
     note("starting a Prefect server for this run (5 to 15 s; a running one, named by PREFECT_API_URL, saves it)")
@@ -164,7 +164,7 @@ def check(url: str) -> None:
     Raises:
         PipelineError: One line with the way out.
     """
-    reason, where = refusal(url, timeout_s=10), f"{environment.url_source()} is {without_password(url)}"
+    reason, where = refusal(url, timeout_s=10), f"{environment.url_source()} is {masked(url)}"
     if reason in ("401", "403"):
         raise PipelineError(
             f"{where}: the server lets nobody in without a password, or not with this one (status "
@@ -172,7 +172,7 @@ def check(url: str) -> None:
         )
     if reason:
         raise PipelineError(
-            f"{where}: no answer ({without_password(reason)}); start that server, or unset the variable"
+            f"{where}: no answer ({masked(reason)}); start that server, or unset the variable"
         )
 
 

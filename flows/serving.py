@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
 from boundaryflow.errors import ParamsError
-from boundaryflow.text import without_password
+from boundaryflow.text import masked
 from flows import environment, locks, processes, server
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def serve_recipes(
         server.check(url)
         schedule = _schedule(cron, timezone, every_s)
         when = f"every {every_s:g} s" if cron is None else f"{cron} ({timezone})"
-        page = without_password(url).removesuffix("/api")
+        page = masked(url).removesuffix("/api")
         _say(f"serving {', '.join(f'bulk_edit/{name}' for name in chosen)}: {when}; page: {page}")
         try:
             _serve(root, chosen, schedule)

@@ -105,7 +105,7 @@ def collect(root: Path) -> Status:
     if holder is not None:
         wait = "wait for the run, or stop it with Ctrl-C where it runs"
         return Status(holder, _from_record(root), recipes, cache_bytes, wait)
-    steps = plan(root)
+    steps = plan(root, ask_remote=False)
     errors: dict[str, str] = _record(root).get("errors", {})
     stages = tuple(_status(root, step, errors.get(step.name)) for step in steps)
     return Status("", stages, recipes, cache_bytes, _next_step(root, steps))
@@ -212,6 +212,8 @@ def _count(folder: Path, kind: str) -> tuple[int | None, int | None]:
         if kind == "ingest":
             facts = json.loads((folder / "ingest.json").read_text())
             return int(facts["num_ok"]), int(facts["num_bad"])
+        if kind == "listing":
+            return int(json.loads((folder / "listing.json").read_text())["num_pictures"]), None
         if kind in _ITEM_TABLES:
             from pyarrow import parquet
 

@@ -21,6 +21,7 @@ from boundaryflow.errors import ManifestError
 from boundaryflow.storage.outbox import open_outbox
 from boundaryflow.storage.shards import load_items
 from boundaryflow.storage.tables import read_table
+from boundaryflow.text import masked
 from stages.augmenter import Augmenter, Good, groups_of, routes_into
 from stages.batch import EditPlan, plan_edits
 from stages.params import AugmentParams, EqualTarget, load_params
@@ -232,7 +233,7 @@ def main() -> None:
         open_outbox(address) as box,
         recorded(STATE / told.recipe, box, lambda: _about(told.recipe, recipe, address, plan, summary), summary.shown),
     ):
-        out = TrainingSet(box, address, {**facts, "model_sha256": plan.model_sha256})
+        out = TrainingSet(box, masked(address), {**facts, "model_sha256": plan.model_sha256})
         run(told.recipe, recipe, plan, section.ingest.shard_size, out, summary)
 
 

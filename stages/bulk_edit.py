@@ -22,6 +22,7 @@ from torch import Tensor
 from boundaryflow.storage.inbox import is_remote, list_inbox, open_inbox
 from boundaryflow.storage.outbox import Outbox, open_outbox
 from boundaryflow.storage.shards import ShardJob, fingerprint, read_shard, shard_index
+from boundaryflow.text import masked
 from stages.batch import EditPlan, open_batch_editor, plan_edits, reached, weakest
 from stages.code import code_hash
 from stages.delivery import Delivery, Entry
@@ -159,11 +160,11 @@ def run(recipe: Recipe, inbox: str, box: Outbox, outbox: str, *, again: bool, su
     listing = list_inbox(inbox)
     recipe_hash = recipe.fingerprint
     facts = {"dataset": recipe.dataset, "recipe": recipe.name, "recipe_hash": recipe_hash}
-    delivery = Delivery(box, outbox, {**facts, "model_sha256": recipe.plan.model_sha256})
+    delivery = Delivery(box, masked(outbox), {**facts, "model_sha256": recipe.plan.model_sha256})
     counts = recipe_hash if again else None
     new = delivery.new_files(listing, recipe_hash=counts)
     summary.counts.update(listed=len(listing), new=len(new))
-    LOG.info("bulk_edit %s: %d files in %s, %d new", recipe.name, len(listing), inbox, len(new))
+    LOG.info("bulk_edit %s: %d files in %s, %d new", recipe.name, len(listing), masked(inbox), len(new))
     for start in range(0, len(new), _AT_ONCE):
         some = new[start : start + _AT_ONCE]
         _edit_and_deliver(recipe, inbox, some, delivery, delivery.edited_items(recipe_hash=counts), work, summary)

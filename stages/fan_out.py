@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from boundaryflow.errors import ParamsError, TransientError
 from boundaryflow.files import may_pass, scratch_path, write_bytes
-from boundaryflow.text import without_password
+from boundaryflow.text import masked
 from stages.cluster_worker import Facts, OtherWorkerError, Task, differences, facts, work_on
 
 if TYPE_CHECKING:
@@ -137,8 +137,8 @@ def _over_dask(
         client = Client(address, timeout=20, set_as_default=False)
     except (OSError, ValueError) as error:
         raise ParamsError(
-            f"BOUNDARYFLOW_DASK is {without_password(address)!r}: no scheduler answers there "
-            f"({without_password(str(error))}); start one or unset it"
+            f"BOUNDARYFLOW_DASK is {masked(address)!r}: no scheduler answers there "
+            f"({masked(str(error))}); start one or unset it"
         ) from None
     with client, _token(folder) as token:
         task = Task(complete, context, facts(), str(Path.cwd()), str(token))
@@ -164,7 +164,7 @@ class _Cluster:
 
     def __init__(self, client: Client, address: str, task: Task, groups: Sequence[Any]) -> None:
         self._client, self._task, self._groups = client, task, groups
-        self._address = without_password(address)
+        self._address = masked(address)
         self._ended: queue.SimpleQueue[tuple[int, Future[Any]]] = queue.SimpleQueue()
         self._attempts = dict.fromkeys(range(len(groups)), 0)
         self._known: dict[str, str] = {}

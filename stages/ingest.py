@@ -19,13 +19,13 @@ from torch import Tensor
 from boundaryflow.avatars import ATTRIBUTES, FACTORS, Avatar, render, sample_avatars
 from boundaryflow.errors import ManifestError
 from boundaryflow.storage.images import Box, Fit, decode_image, encode_png
-from boundaryflow.storage.raw import RawFolder, RawPictures
-from boundaryflow.storage.remote import LISTING, RemoteFolder
+from boundaryflow.storage.raw import RawFolder, RawPictures, Wanted
+from boundaryflow.storage.remote import RemoteFolder
 from boundaryflow.storage.shards import ShardJob, fingerprint
 from boundaryflow.storage.tables import read_json, read_table, write_json, write_table
 from stages.code import code_hash
 from stages.judging import ABOUT, Spool, Verdict, choose, item_id_of, judge_into
-from stages.listing import listing_path
+from stages.listing import LISTING, pictures_path, read_found, source_of
 from stages.params import AvatarSource, FileSplit, FolderSource, RemoteSource, Split, load_params
 from stages.process import Progress, entry, own_folder
 from stages.sharding import items_there, run_sharded
@@ -52,25 +52,25 @@ def face_of(avatar: Avatar, size: int) -> tuple[NDArray[np.uint8], str]:
 
 
 def open_raw(dataset: str, source: FolderSource | RemoteSource, image_size: int) -> RawPictures:
-    """The raw pictures of a data set.
+    """The raw pictures of a data set, as they are listed.
 
     Raises:
         ManifestError: There are none, or what holds them is damaged or out of date.
     """
-    if isinstance(source, FolderSource):
-        return RawFolder(Path("data/raw") / dataset, image_size)
-    return _remote_folder(dataset, source.url)
-
-
-def _remote_folder(dataset: str, url: str) -> RemoteFolder:
-    path = listing_path(dataset)
-    listing = read_table(path, schema=LISTING)
-    if set(listing["url"]) != {url}:
+    path = pictures_path(dataset)
+    table, of = read_table(path, schema=LISTING), read_json(path.with_name("listing.json")).get("source")
+    if of != source_of(dataset, source):
         raise ManifestError(
-            f"ingest {path}: is of {listing['url'][0]}, but ingest.source.url is {url}; use `boundaryflow run`, or "
-            f"`python -m stages.listing {dataset}`"
+            f"ingest {path}: is of {of}, but ingest.source is {source_of(dataset, source)}; use `boundaryflow run`, "
+            f"or `python -m stages.listing {dataset}`"
         )
-    return RemoteFolder(url, listing)
+    if isinstance(source, RemoteSource):
+        return RemoteFolder(source.url, table)
+    wanted = Wanted(source.include, source.exclude)
+    raw = RawFolder(Path("data/raw") / dataset, image_size, wanted, read_found(table))
+    for pattern in sorted(raw.unmatched):
+        LOG.info("ingest %s: no picture fits the pattern %r of ingest.source", dataset, pattern)
+    return raw
 
 
 def run_shard(
@@ -274,8 +274,7 @@ def _from_raw(
             Verdict(name, item_id_of(name.encode()), {}, why, was_read=False) for name, why in raw.refused.items()
         ]
         rows, seen = _rows(verdicts)
-        where = source.url if isinstance(source, RemoteSource) else Path("data/raw") / dataset
-        _check_bad(where, rows, seen, max_failed_items)
+        _check_bad(source_of(dataset, source), rows, seen, max_failed_items)
         num_computed = _write_shards(out, spool, seen, recipe, shard_size, source, geometry)
     _remember_remote(out, raw, verdicts)
     return pd.DataFrame(rows), num_computed

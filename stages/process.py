@@ -19,7 +19,7 @@ from typing import Any, NoReturn, Self
 
 from boundaryflow.errors import PipelineError, TransientError
 from boundaryflow.files import may_pass, remove_leftovers, way_out
-from boundaryflow.text import visible
+from boundaryflow.text import masked, visible
 from stages.metering import keep_cost
 
 LOG = logging.getLogger(__name__)
@@ -67,14 +67,14 @@ def entry(main: Callable[[], None]) -> Callable[[], None]:
 
 
 class _Visible(logging.Formatter):
-    """Shows what names from outside would have a terminal do."""
+    """Shows what names from outside would have a terminal do, and no secrets of addresses."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return visible(super().format(record), keep="\n")
+        return visible(masked(super().format(record)), keep="\n")
 
 
 def _end(line: str, status: int) -> NoReturn:
-    sys.stderr.write(f"{visible(line)}\n")
+    sys.stderr.write(f"{visible(masked(line))}\n")
     sys.exit(status)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from boundaryflow.errors import ParamsError
+from boundaryflow.text import masked_values
 from stages.params import load_params
 from stages.process import entry
 from stages.report_pages.grids import readme_picture
@@ -82,7 +83,7 @@ def main() -> None:
     parser.add_argument("--readme", type=Path, metavar="PNG", help="draw the README's picture instead of the page")
     args = parser.parse_args()
     dataset = load_params().dataset(args.dataset)
-    shown = dataset.model_dump(mode="json")
+    shown = masked_values(dataset.model_dump(mode="json"))
     if args.readme:
         draw_readme(args.dataset, args.readme, seed=dataset.report.seed)
     else:

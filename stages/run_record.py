@@ -18,7 +18,7 @@ from boundaryflow.files import write_bytes
 from boundaryflow.storage.images import encode_png
 from boundaryflow.storage.outbox import Outbox
 from boundaryflow.storage.tables import write_json
-from boundaryflow.text import without_password
+from boundaryflow.text import masked_values
 from stages.adhoc import tile
 from stages.provenance import provenance
 
@@ -63,7 +63,7 @@ def recorded(
             **about(),
             **provenance(Path()),
         }
-        facts = json.loads(without_password(json.dumps(facts)))
+        facts = masked_values(facts)
         write_json(folder / LAST, facts)
         known = (folder / RUNS).read_bytes() if (folder / RUNS).is_file() else b""
         write_bytes(folder / RUNS, known + _line(facts))

@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import numpy as np
@@ -29,8 +29,10 @@ from boundaryflow.errors import BoundaryError, ManifestError
 from boundaryflow.labelling import load_clip
 from boundaryflow.rng import item_noise, item_seed
 from boundaryflow.storage.images import read_image, to_model_range, to_u8
+from boundaryflow.storage.raw import survey
 from boundaryflow.storage.shards import load_items
 from boundaryflow.storage.tables import read_json, read_table
+from boundaryflow.storage.walking import path_of
 from stages.adhoc import draw_images
 from stages.frozen_model import batch_size, device, open_model
 from stages.observe import bottlenecks
@@ -132,7 +134,8 @@ def _of_dataset(dataset: str, model: EpsModel, num: int) -> tuple[Tensor, list[s
 
 def _of_folder(folder: Path, params: DatasetParams, model: EpsModel) -> Tensor:
     readable = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in readable)
+    names = [file.name for file in survey(folder, what="text --positives") if file.kind == "picture"]
+    paths = [path_of(folder, name) for name in names if PurePosixPath(name).suffix.lower() in readable]
     if len(paths) < MIN_IMAGES // 3:
         raise ManifestError(f"text --positives {folder}: {len(paths)} pictures, must be at least {MIN_IMAGES // 3}")
     ingest = params.ingest

@@ -48,6 +48,7 @@ def memory(num: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(dir=ROOT / "out") as name:
         root = _tiny(Path(name), num)
         found: dict[str, Any] = {"num": num}
+        _stage(root, "listing")
         for stage in STAGES:
             found[stage] = _stage(root, stage)
         return found
@@ -105,6 +106,7 @@ def ingest(num: int) -> dict[str, Any]:
                     pass
             return time.perf_counter() - started
 
+        _stage(root, "listing")
         before = decode_all()
         whole = _stage(root, "ingest")["seconds"]
         return {"num": num, "stage_s": whole, "decode_s": (before + decode_all()) / 2}

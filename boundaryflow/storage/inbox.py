@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from boundaryflow.errors import ManifestError
-from boundaryflow.storage.archives import UnusableError, archive_suffix
-from boundaryflow.storage.raw import NOT_IMAGES, RawPictures, picture_files
-from boundaryflow.storage.remote import RemoteFolder, list_remote
-
-COLUMNS = ("name", "size", "version")
+from boundaryflow.files import RefusedFileError, read_bytes
+from boundaryflow.storage.archives import MAX_BYTES, UnusableError, raise_if_disk
+from boundaryflow.storage.raw import RawPictures, survey
+from boundaryflow.storage.remote import COLUMNS, RemoteFolder, list_remote
+from boundaryflow.storage.walking import path_of
 
 
 def is_remote(address: str) -> bool:
@@ -24,32 +23,29 @@ def is_remote(address: str) -> bool:
 def list_inbox(address: str) -> pd.DataFrame:
     """What an inbox holds that may be a picture, without reading any of it.
 
-    Archives are not opened: an inbox is for files.
+    Archives are not opened: an inbox is for files. Others may write to it, so no link that leads
+    out of it is followed.
 
     Args:
         address: A folder, or the address of a remote one.
 
     Returns:
-        Sorted by name: name within the inbox, size in bytes, version (when it was written, or the store's checksum);
-        empty of an inbox that holds nothing.
+        Sorted by name: name within the inbox, size in bytes, version (when it was written, or the store's checksum),
+        reason why it cannot be read, or nothing; empty of an inbox that holds nothing.
 
     Raises:
         ManifestError: There is no such folder, or it cannot be reached.
     """
     if is_remote(address):
-        return list_remote(address, may_be_empty=True, what="inbox")[list(COLUMNS)]
+        return list_remote(address, may_be_empty=True, what="inbox")
     folder = Path(address)
     if not folder.is_dir():
         raise ManifestError(f"inbox {address}: no such folder; make it, or name another one")
-    rows: list[tuple[str, int, str]] = []
-    for path in picture_files(folder):
-        if path.suffix.lower() in NOT_IMAGES or archive_suffix(path):
-            continue
-        try:
-            about = path.stat()
-        except FileNotFoundError:  # taken away since
-            continue
-        rows.append((path.relative_to(folder).as_posix(), about.st_size, _version(about)))
+    rows = [
+        (file.name, file.size, _version(file.mtime_ns, file.size), file.reason)
+        for file in survey(folder, follow_out=False, what="inbox")
+        if file.kind in ("picture", "refused")
+    ]
     return pd.DataFrame(sorted(rows), columns=list(COLUMNS))
 
 
@@ -67,29 +63,40 @@ class _LocalInbox:
 
     def __init__(self, folder: Path, listing: pd.DataFrame) -> None:
         self._folder = folder
-        self._versions: dict[str, str] = dict(zip(listing["name"], listing["version"], strict=True))
+        self._listed: dict[str, tuple[str, str]] = {
+            name: (version, reason)
+            for name, version, reason in zip(listing["name"], listing["version"], listing["reason"], strict=True)
+        }
 
     @property
     def names(self) -> Sequence[str]:
-        return list(self._versions)
+        return list(self._listed)
 
     def is_in_order(self, name: str) -> bool:
         return False
 
     def read(self, name: str) -> bytes:
         """The bytes of a picture; looked at again afterwards, so that a file that is being written is not taken."""
-        path = self._folder / name
+        version, reason = self._listed[name]
+        if reason:
+            raise UnusableError(reason)
         try:
-            data = path.read_bytes()
-            now = _version(path.stat())
+            path = path_of(self._folder, name).resolve(strict=True)
+            if not path.is_relative_to(self._folder.resolve()):
+                raise UnusableError("a link that leads out of the folder")
+            data = read_bytes(path, MAX_BYTES)
+            about = path.stat()
         except FileNotFoundError:
             raise UnusableError("no longer there; it was removed after it was listed") from None
-        except PermissionError as error:
+        except RefusedFileError as refused:
+            raise UnusableError(refused.reason) from None
+        except OSError as error:
+            raise_if_disk(error)
             raise UnusableError(f"cannot be read ({error.strerror})") from None
-        if now != self._versions[name]:
+        if _version(about.st_mtime_ns, about.st_size) != version:
             raise UnusableError("changed after it was listed")
         return data
 
 
-def _version(about: os.stat_result) -> str:
-    return f"mtime_ns {about.st_mtime_ns} size {about.st_size}"
+def _version(mtime_ns: int, size: int) -> str:
+    return f"mtime_ns {mtime_ns} size {size}"

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from boundaryflow.errors import ParamsError, PipelineError
-from boundaryflow.text import without_password
+from boundaryflow.text import masked
 from flows.environment import check_conflicts, find_root
 
 
@@ -49,7 +49,7 @@ def use_dask(address: str | None) -> None:
         return
     if not re.fullmatch(r"(tcp|tls|ucx|ws|wss)://[^/\s]+:\d+", address):
         raise ParamsError(
-            f"--dask {without_password(address)}: is no address of a Dask scheduler, such as tcp://10.0.0.5:8786"
+            f"--dask {masked(address)}: is no address of a Dask scheduler, such as tcp://10.0.0.5:8786"
         )
     os.environ["BOUNDARYFLOW_DASK"] = address
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -13,9 +13,6 @@ from boundaryflow.errors import PipelineError
 from boundaryflow.files import write_bytes
 from flows.commands import enter_root, how_it_runs, use_dask
 from flows.environment import num_parallel, prepare
-
-if TYPE_CHECKING:
-    from stages.params import Params
 
 
 @click.command(
@@ -63,7 +60,6 @@ def run(
         return
     use_dask(dask)
     _check_params(root, datasets, stages, push=push, quiet=quiet)
-    _refresh_listings(root, datasets)
     from flows.run import execute
 
     ctx.exit(execute(root, datasets, stages, force=force, pull=pull, push=push, quiet=quiet, verbose=verbose))
@@ -95,28 +91,9 @@ def _check_params(root: Path, datasets: Sequence[str], stages: Sequence[str], *,
         click.echo(f"params.yaml: {name} added to `datasets`{copied}")
 
 
-def _refresh_listings(root: Path, datasets: Sequence[str]) -> None:
-    """List remote folders anew, so that DVC sees what changed there; a run whose folder cannot be listed stops."""
-    from flows.locks import flow_lock
-    from stages.params import load_params
-
-    params = load_params()
-    with flow_lock(root):
-        _list_remote(params, datasets or params.datasets)
-
-
-def _list_remote(params: Params, datasets: Sequence[str]) -> None:
-    sources = {name: params.data[name].ingest.source for name in datasets}
-    for name, source in sources.items():
-        if source.kind == "remote":
-            from stages.listing import refresh
-
-            refresh(name, source.url)
-
-
 def _activate(root: Path, new: Sequence[str], datasets: Sequence[str], stages: Sequence[str], *, push: bool) -> None:
     """Add data sets to params.yaml; none of them stays there unless the run that was asked for can begin."""
-    from boundaryflow.storage.raw import RawFolder
+    from boundaryflow.storage.raw import RawFolder, Wanted
     from flows.dvc_graph import has_remote, plan
     from flows.locks import clear_what_is_stale
     from stages.params import activate_dataset, copy_entry, load_params, ready_entries
@@ -136,8 +113,12 @@ def _activate(root: Path, new: Sequence[str], datasets: Sequence[str], stages: S
         params = load_params()
         for name, dataset in params.data.items():
             if name in new and dataset.ingest.source.kind == "folder":
-                RawFolder(Path("data/raw") / name, dataset.ingest.image_size)
-        _list_remote(params, new)
+                wanted = Wanted(dataset.ingest.source.include, dataset.ingest.source.exclude)
+                RawFolder(Path("data/raw") / name, dataset.ingest.image_size, wanted)
+            elif name in new and dataset.ingest.source.kind == "remote":
+                from boundaryflow.storage.remote import list_remote
+
+                list_remote(dataset.ingest.source.url)
         plan(root, datasets, stages)
     except BaseException:
         write_bytes(path, before)

@@ -10,7 +10,9 @@ from pathlib import Path
 import torch
 
 from boundaryflow.errors import ManifestError
+from boundaryflow.storage.raw import RawFolder, RawPictures, Wanted
 from boundaryflow.storage.tables import read_table
+from boundaryflow.text import masked
 from stages.edit import directions_of
 from stages.estimate.counting import Planned, count
 from stages.estimate.probe import Rates, measure
@@ -18,8 +20,8 @@ from stages.evaluate import MAX_REAL
 from stages.frozen_model import device, resolve_dtype
 from stages.ingest import open_raw
 from stages.judging import choose
-from stages.listing import listing_path
-from stages.params import AvatarSource, DatasetParams, RemoteSource
+from stages.listing import pictures_path
+from stages.params import AvatarSource, DatasetParams, FolderSource, RemoteSource
 from stages.splits import split_images
 
 PROBE_S = 20.0
@@ -124,15 +126,20 @@ def _split_shares(dataset: str, params: DatasetParams) -> dict[str, int]:
         if isinstance(how.source, AvatarSource):
             names = [f"face-{number}" for number in range(how.source.num_images)]
         else:
-            if isinstance(how.source, RemoteSource) and not listing_path(dataset).is_file():
-                raise ManifestError(
-                    f"estimate {dataset}: {how.source.url} has not been listed yet; run `python -m stages.listing "
-                    f"{dataset}`"
-                ) from None
-            names = choose(open_raw(dataset, how.source, how.image_size).names, how.max_images)
+            names = choose(_raw(dataset, how.source, how.image_size).names, how.max_images)
         split = how.split
         found = list(split_images(Path("data/raw") / dataset, dict(zip(names, names, strict=True)), split).values())
     return {split: found.count(split) for split in ("train", "val", "test")}
+
+
+def _raw(dataset: str, source: FolderSource | RemoteSource, image_size: int) -> RawPictures:
+    """What lies there now; a remote folder as it was listed."""
+    if isinstance(source, FolderSource):
+        return RawFolder(Path("data/raw") / dataset, image_size, Wanted(source.include, source.exclude))
+    if not pictures_path(dataset).is_file():
+        what = f"{masked(source.url)} has not been listed yet; run `python -m stages.listing {dataset}`"
+        raise ManifestError(f"estimate {dataset}: {what}")
+    return open_raw(dataset, source, image_size)
 
 
 def _asked(dataset: str, params: DatasetParams) -> dict[str, float]:

@@ -11,8 +11,8 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 
 from boundaryflow.errors import ManifestError
-from boundaryflow.storage.archives import LmdbPictures, TarPictures, ZipPictures, archive_suffix, is_beside
-from boundaryflow.storage.raw import RawFolder
+from boundaryflow.storage.archives import LmdbPictures, TarPictures, ZipPictures, archive_suffix
+from boundaryflow.storage.raw import RawFolder, survey
 from stages.inspection.tables import SUFFIXES
 
 _SAMPLE = 200  # pictures whose headers are read
@@ -47,19 +47,20 @@ def _about_container(what: str, container: LmdbPictures | ZipPictures | TarPictu
 
 
 def _about_folder(path: Path) -> dict[str, Any] | None:
-    tables = sorted(
-        file.relative_to(path).as_posix()
-        for file in path.rglob("*")
-        if file.suffix.lower() in {*SUFFIXES, ".txt"} and not is_beside(file.relative_to(path).parts)
-    )
+    found = survey(path, what="inspect")
+    tables = [file.name for file in found if PurePosixPath(file.name).suffix.lower() in {*SUFFIXES, ".txt"}]
     try:
-        raw = RawFolder(path, _ALL)
+        raw = RawFolder(path, _ALL, found=found)
     except ManifestError as error:
         if "holds no images" not in str(error):
             raise
         return {"what": "a folder without pictures", "tables": tables} if tables else None
     refused = [f"{name}: {reason}" for name, reason in sorted(raw.refused.items())]
-    return {"what": "a folder of pictures", **_facts(raw.names, refused, raw.read), "tables": tables}
+    passed = Counter(
+        file.reason or PurePosixPath(file.name).suffix.lower() or file.name for file in found if file.kind == "passed"
+    )
+    facts = _facts(raw.names, refused, raw.read)
+    return {"what": "a folder of pictures", **facts, "passed over": _most(passed), "tables": tables}
 
 
 def _facts(names: Sequence[str], refused: list[str], read: Callable[[str], bytes]) -> dict[str, Any]:

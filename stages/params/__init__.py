@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 from boundaryflow.errors import ParamsError
 from boundaryflow.files import write_bytes
 from stages.params.agreement import disagreements
-from stages.params.named_files import unfit_files
+from stages.params.named_files import files_beside_images, unfit_files
 from stages.params.sections import (
     Annotations,
     AttributeRule,
@@ -75,13 +75,18 @@ __all__ = [
     "activate_dataset",
     "copy_entry",
     "described",
+    "files_beside_images",
     "load_params",
     "ready_entries",
 ]
 
 
-def load_params(root: Path = Path()) -> Params:
+def load_params(root: Path = Path(), *, check_files: bool = True) -> Params:
     """Read and check params.yaml, and for the data sets in its list the files that it names.
+
+    Args:
+        root: The checkout.
+        check_files: False leaves out the files, which takes seconds where a model is a checkpoint.
 
     Raises:
         ParamsError: One line per mistake: file, key, value, rule, nearest valid name.
@@ -100,7 +105,7 @@ def load_params(root: Path = Path()) -> Params:
     except ValidationError as error:
         raise _refusal(path, told(error.errors(), Params)) from None
     lines = [f"data.{name}.{line}" for name, dataset in params.data.items() for line in disagreements(dataset)]
-    for name in params.datasets if not lines else ():
+    for name in params.datasets if check_files and not lines else ():
         lines += [f"data.{name}.{line}" for line in unfit_files(root, name, params.data[name])]
     if lines:
         raise _refusal(path, lines)

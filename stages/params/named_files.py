@@ -55,6 +55,13 @@ def unfit_files(root: Path, name: str, dataset: DatasetParams) -> Iterator[str]:
         yield from _about_judges(root / evaluate.judges, dataset)
 
 
+def files_beside_images(dataset: DatasetParams) -> list[str]:
+    """Paths and patterns, within data/raw/NAME, of what labels and splits are read from."""
+    split = dataset.ingest.split
+    paths = [path for _, path in _label_files("label.source", dataset.label.source)]
+    return [path for path in [*paths, split.path if isinstance(split, FileSplit) else None] if path is not None]
+
+
 def _label_files(key: str, source: Section | None) -> Iterator[tuple[str, str | None]]:
     """Keys and paths of annotations, of those within another source too."""
     if isinstance(source, ClipSource):

@@ -32,13 +32,21 @@ class AvatarSource(Section):
 
 
 class FolderSource(Section):
-    """The user's own images, in data/raw/NAME: image files, archives, LMDBs; a link to a folder elsewhere will do."""
+    """The user's own images, in data/raw/NAME: image files, archives, LMDBs; a link to a folder elsewhere will do.
+
+    Attributes:
+        include: Patterns of names, in which `*` stands for anything: only pictures that fit one. None is all, also
+            where the key is left out, as it is in what was written before there was one.
+        exclude: The same of pictures that are left out.
+    """
 
     kind: Literal["folder"]
+    include: list[str] = []
+    exclude: list[str] = []
 
 
 class RemoteSource(Section):
-    """Images in a remote folder; `boundaryflow run` keeps its listing in data/raw/NAME."""
+    """Images in a remote folder; labels and a file of splits lie in data/raw/NAME."""
 
     kind: Literal["remote"]
     url: str

@@ -137,7 +137,7 @@ def two_sets(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     from stages.params import described
 
     def section(kind: str) -> types.SimpleNamespace:
-        source = types.SimpleNamespace(kind=kind)
+        source = types.SimpleNamespace(kind=kind, include=[], exclude=[])
         return types.SimpleNamespace(ingest=types.SimpleNamespace(source=source, image_size=32))
 
     def load_params() -> types.SimpleNamespace:

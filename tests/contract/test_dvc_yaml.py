@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,20 @@ def test_params_of_a_stage_exist_for_every_data_set(name: str, dataset: str) -> 
         for part in key.replace("${item.ds}", dataset).split("."):
             assert part in value, key
             value = value[part]
+
+
+def test_no_stage_has_dvc_look_into_a_folder_of_the_users() -> None:
+    """DVC hangs on a FIFO and fails on a dangling link; the stage listing does not (ADR 15)."""
+    deps = {dep for stage in STAGES.values() for dep in stage["deps"]}
+    assert not [dep for dep in deps if dep.startswith(("data/raw", "data/inbox"))]
+    assert STAGES["listing"]["always_changed"]
+    assert not [name for name in STAGES if name != "listing" and "always_changed" in STAGES[name]]
+
+
+def test_listing_imports_no_torch() -> None:
+    """It is started by every `dvc repro`."""
+    code = "import sys, stages.listing; sys.exit(bool({'torch', 'fsspec', 'pandas'} & set(sys.modules)))"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
 def test_every_section_of_a_data_set_belongs_to_a_stage() -> None:

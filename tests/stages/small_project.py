@@ -92,12 +92,21 @@ def run_stage(folder: Path, stage: str, **extra: str) -> subprocess.CompletedPro
     )
 
 
-def run_here(folder: Path, monkeypatch: Any, *stages: str, dataset: str = "avatars") -> None:
-    """Run stages in this process: much quicker than one process each."""
+def run_here(folder: Path, monkeypatch: Any, *stages: str, dataset: str = "avatars", listed: bool = True) -> None:
+    """Run stages in this process: much quicker than one process each.
+
+    Args:
+        folder: The project.
+        monkeypatch: Of pytest.
+        stages: Which.
+        dataset: Of which data set.
+        listed: Run stage listing before ingest.
+    """
     import importlib
 
     monkeypatch.chdir(folder)
-    for stage in stages:
+    before = {"ingest": ("listing", "ingest")} if listed else {}
+    for stage in [name for asked in stages for name in before.get(asked, (asked,))]:
         monkeypatch.setattr(sys, "argv", [stage, dataset])
         module = importlib.import_module(f"stages.{stage}")
         module.main.__wrapped__()

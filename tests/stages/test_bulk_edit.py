@@ -24,7 +24,8 @@ from boundaryflow.storage.images import encode_png
 from boundaryflow.storage.outbox import open_outbox
 from boundaryflow.storage.shards import load_items
 from boundaryflow.storage.tables import read_table
-from stages import bulk_edit
+from stages import bulk_edit, run_record
+from tests.hostile.corpus_listing import CASES
 from tests.stages.small_project import content, environment
 
 
@@ -95,6 +96,40 @@ def test_new_pictures_are_edited_and_delivered_with_their_provenance(
     assert ledger(recipe)["face-0-3.png"] == ("delivered", "")
     assert json.loads((recipe / "out/some/runs.jsonl").read_text())["model_sha256"] == told["model_sha256"]
     assert (recipe / "data/bulk_edit/some/grid.png").is_file()
+
+
+def test_odd_entries_of_an_inbox_are_left_and_told_and_the_rest_is_delivered(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inbox = arrive(recipe, 1)
+    odd = ("fifo", "dangling link", "name not UTF-8", "sparse picture", "sparse movie", "device by a link")
+    for number, case in enumerate(odd):
+        CASES[case](tmp_path / str(number)).rename(inbox / f"case{number}")
+    (inbox / "secret.png").symlink_to(tmp_path / "secret.png")
+    shutil.copy(inbox / "face-0-0.png", tmp_path / "secret.png")
+    told = run(recipe, monkeypatch)
+    assert (told["state"], told["counts"]["left"]) == ("completed", 3)
+    assert {(failed["file"].rpartition("/")[2], failed["reason"]) for failed in told["failures"]} == {
+        ("odd.png", "a link that leads nowhere"),
+        ("caf\\xe9.png", "its name is not UTF-8; rename it"),
+        ("huge.png", "42,949,672,960 bytes are too many for a picture"),
+    }
+    assert "face-0-0.png" in ledger(recipe)
+    assert "secret.png" not in ledger(recipe)
+
+
+def test_password_of_an_address_is_not_kept_on_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    about = {"inbox": "http://me:s3cret@host/in?token=s3cret", "failures": [{"reason": "ftp://s3cret@host: no"}]}
+    with (
+        open_outbox("out") as box,
+        pytest.raises(ManifestError),
+        run_record.recorded(tmp_path / "state", box, lambda: about, ()),
+    ):
+        raise ManifestError("inbox http://me:s3cret@host: cannot be reached")
+    for record in (tmp_path / "state/last_run.json", tmp_path / "out/runs.jsonl"):
+        assert "s3cret" not in record.read_text()
+        assert "http://***@host" in record.read_text()
 
 
 def test_edits_are_those_of_the_stage(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:

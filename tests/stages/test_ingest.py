@@ -18,6 +18,7 @@ from stages import ingest, judging
 from stages.ingest import draw_avatars
 from stages.params import AvatarSource
 from stages.splits import split_of
+from tests.hostile.corpus_listing import CASES
 from tests.stages.small_project import content, run_here, write_project
 
 
@@ -134,6 +135,59 @@ def test_too_many_bad_files_stop_the_run_with_examples(project: Path, monkeypatc
         ManifestError, match=r"4 of 12 files cannot be used, max_failed_items is 3 \(empty.jpg: the file is empty; "
     ):
         run_here(project, monkeypatch, "ingest")
+
+
+def test_odd_entries_are_set_aside_or_passed_over_and_the_rest_is_ingested(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = project / "data/raw/avatars"
+    for number, case in enumerate(sorted(CASES)):
+        CASES[case](tmp_path / str(number)).rename(raw / f"case{number}")
+    (raw / "x.png").symlink_to(picture_at(tmp_path / "elsewhere/x.png", 50))
+    (raw / "linked").symlink_to(picture_at(tmp_path / "cats/y.png", 51).parent)
+    run_here(project, monkeypatch, "ingest")
+    rows = manifest_of(project)
+    assert {rows[name]["status"] for name in ("a.jpg", "x.png", "linked/y.png")} == {"ok"}
+    bad = {
+        name.rpartition("/")[2]: row["reason"]
+        for name, row in rows.items()
+        if name.startswith("case") and row["reason"]
+    }
+    assert bad == {
+        "odd.png": "a link that leads to itself",
+        "caf\\xe9.png": "its name is not UTF-8; rename it",
+        "inside.png": "its name is not UTF-8; rename it",
+        "huge.png": "42,949,672,960 bytes are too many for a picture",
+        "huge": "42,949,672,960 bytes are too many for a picture",
+    } | {"odd.png": bad["odd.png"]}
+    assert bad["odd.png"] in ("a link that leads to itself", "a link that leads nowhere")
+    fine = [row for name, row in rows.items() if name.endswith("/fine.png")]
+    assert len(fine) == len(CASES)  # all the same picture: each source has its row
+    assert [row["status"] for row in fine].count("duplicate") == len(CASES) - 1
+    assert len({row["item_id"] for row in fine}) == 1
+
+
+def test_picture_that_changed_after_it_was_listed_is_set_aside(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_here(project, monkeypatch, "listing")
+    raw = project / "data/raw/avatars"
+    picture(77).save(raw / "a.jpg")
+    (raw / "b.PNG").unlink()
+    picture(78).save(raw / "late.png")
+    run_here(project, monkeypatch, "ingest", listed=False)
+    rows = manifest_of(project)
+    assert rows["a.jpg"]["reason"] == "changed after it was listed"
+    assert rows["b.PNG"]["reason"] == "no longer there; it was removed after it was listed"
+    assert "late.png" not in rows
+    run_here(project, monkeypatch, "ingest")
+    rows = manifest_of(project)
+    assert {rows["a.jpg"]["status"], rows["late.png"]["status"]} == {"ok"}
+    assert "b.PNG" not in rows
+
+
+def picture_at(path: Path, seed: int) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture(seed).save(path)
+    return path
 
 
 def test_missing_and_empty_folder_say_what_to_do(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,6 @@ from boundaryflow.errors import ManifestError, ParamsError, TransientError
 from boundaryflow.storage.remote import RemoteFolder
 from boundaryflow.storage.shards import load_items
 from boundaryflow.storage.tables import read_table
-from flows.commands import running
 from stages import listing
 from stages.judging import choose
 from tests.raw_data import celebahq, encoded, picture, write_lmdb, write_tar, write_zip
@@ -54,12 +54,12 @@ def raw(project: Path) -> Path:
 def ingest(project: Path, monkeypatch: pytest.MonkeyPatch) -> Ingest:
     """Run the stage with some values of its section changed; returns the manifest by source."""
 
-    def run(**changes: Any) -> dict[str, dict[str, Any]]:
+    def run(*, listed: bool = True, **changes: Any) -> dict[str, dict[str, Any]]:
         path = project / "params.yaml"
         params = yaml.safe_load(path.read_text())
         params["data"]["avatars"]["ingest"].update(changes)
         path.write_text(yaml.safe_dump(params))
-        run_here(project, monkeypatch, "ingest")
+        run_here(project, monkeypatch, "ingest", listed=listed)
         table = read_table(project / "data/ingest/avatars/manifest.parquet", schema="manifest/1")
         return {str(row["source"]): row for row in table.to_dict("records")}  # pyright: ignore[reportReturnType]
 
@@ -355,16 +355,32 @@ def put(s3: Any, name: str, data: bytes) -> None:
 REMOTE = {"kind": "remote", "url": "s3://pictures/faces"}
 
 
-def test_remote_folder_is_ingested_and_only_what_is_new_is_downloaded(
-    project: Path, raw: Path, ingest: Ingest, s3: Any, downloads: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def remote(project: Path, s3: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """List a remote folder as the stage does; returns what `difference` said before."""
+    (project / "data/raw/avatars").rmdir()
     monkeypatch.chdir(project)
+
+    def run(url: str = REMOTE["url"]) -> str:
+        params = yaml.safe_load(Path("params.yaml").read_text())
+        params["data"]["avatars"]["ingest"]["source"] = {"kind": "remote", "url": url}
+        Path("params.yaml").write_text(yaml.safe_dump(params))
+        told = listing.difference("avatars")
+        listing.write("avatars", listing.look("avatars"))
+        return told
+
+    return run
+
+
+def test_remote_folder_is_ingested_and_only_what_is_new_is_downloaded(
+    project: Path, ingest: Ingest, remote: Callable[..., str], s3: Any, downloads: list[str]
+) -> None:
     for i in range(5):
         put(s3, f"val/{i}.png" if i < 2 else f"{i}.png", encoded(i, (16, 16)))
     put(s3, "bad.png", b"hello")
     put(s3, "labels.csv", b"x")
     put(s3, "more.zip", b"x")
-    assert listing.refresh("avatars", REMOTE["url"])
+    assert "no such file" in remote()
     rows = ingest(source=REMOTE, split={"val": ["val"], "test": 0.5})
     assert sorted(downloads) == ["2.png", "3.png", "4.png", "bad.png", "val/0.png", "val/1.png"]
     assert rows["bad.png"]["reason"] == "not an image that can be read"
@@ -372,105 +388,75 @@ def test_remote_folder_is_ingested_and_only_what_is_new_is_downloaded(
     np.testing.assert_array_equal(pixels(project, rows["val/1.png"]), as_it_is(1))
 
     downloads.clear()
-    written = (raw / "listing.parquet").stat().st_mtime_ns
-    assert not listing.refresh("avatars", REMOTE["url"])
-    assert (raw / "listing.parquet").stat().st_mtime_ns == written
-    before = content(project / "data/ingest/avatars")
+    before = content(project / "data")
+    assert remote() == ""
     assert ingest() == rows
     assert downloads == []
-    assert content(project / "data/ingest/avatars") == before
+    assert content(project / "data") == before
 
     put(s3, "new.png", encoded(9, (16, 16)))
     put(s3, "2.png", encoded(8, (16, 16)))
-    assert listing.refresh("avatars", REMOTE["url"])
+    assert remote() == "s3://pictures/faces: pictures: 1 new, 1 changed"
     rows = ingest()
     assert sorted(downloads) == ["2.png", "new.png"]
     np.testing.assert_array_equal(pixels(project, rows["2.png"]), as_it_is(8))
 
 
 def test_object_that_changed_since_it_was_listed_is_set_aside_and_looked_at_again(
-    project: Path, ingest: Ingest, s3: Any, downloads: list[str], monkeypatch: pytest.MonkeyPatch
+    ingest: Ingest, remote: Callable[..., str], s3: Any, downloads: list[str]
 ) -> None:
-    monkeypatch.chdir(project)
     for name in "abc":
         put(s3, f"{name}.png", encoded(ord(name)))
-    listing.refresh("avatars", REMOTE["url"])
+    remote()
     put(s3, "a.png", encoded(1))
     s3.delete_object(Bucket="pictures", Key="faces/b.png")
-    rows = ingest(source=REMOTE)
+    rows = ingest(listed=False)
     assert rows["a.png"]["reason"] == "changed after it was listed"
     assert rows["b.png"]["reason"] == "no longer there; it was removed after it was listed"
     assert rows["c.png"]["status"] == "ok"
     downloads.clear()
-    ingest()
+    ingest(listed=False)
     assert sorted(downloads) == ["a.png", "b.png"]
 
 
-def test_listing_of_another_folder_or_none_is_told(
-    project: Path, ingest: Ingest, s3: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(project)
-    with pytest.raises(ManifestError, match=r"data/raw/avatars/listing.parquet: no such file; run `boundaryflow run`"):
-        ingest(source=REMOTE)
+def test_listing_of_another_folder_or_none_is_told(ingest: Ingest, remote: Callable[..., str], s3: Any) -> None:
+    with pytest.raises(ManifestError, match=r"listing/avatars/pictures.parquet: no such file; run `boundaryflow run`"):
+        ingest(source=REMOTE, listed=False)
     put(s3, "a.png", encoded(1))
-    listing.refresh("avatars", "s3://pictures/")
+    remote("s3://pictures/")
     with pytest.raises(
         ManifestError,
-        match=r"is of s3://pictures/, but ingest.source.url is s3://pictures/faces; use .* -m stages.listing avatars`",
+        match=r"is of s3://pictures/, but ingest.source is s3://pictures/faces; use .* -m stages.listing avatars`",
     ):
-        ingest()
+        ingest(source=REMOTE, listed=False)
 
 
 def test_missing_and_denied_and_empty_buckets_are_one_line(
-    project: Path, s3: Any, monkeypatch: pytest.MonkeyPatch
+    remote: Callable[..., str], s3: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(project)
     with pytest.raises(
         ManifestError, match=r"^ingest s3://nosuch/x: (no such bucket or folder; check|holds no images)"
     ):
-        listing.refresh("avatars", "s3://nosuch/x")
+        remote("s3://nosuch/x")
     with pytest.raises(ManifestError, match=r"^ingest s3://pictures/x: holds no images; check the address \(archives"):
-        listing.refresh("avatars", "s3://pictures/x")
+        remote("s3://pictures/x")
     put(s3, "a.png", b"x")
 
     def denied(*_: Any, **__: Any) -> None:
         raise PermissionError("Access Denied")
 
     monkeypatch.setattr("s3fs.S3FileSystem.find", denied)
-    with pytest.raises(
-        ManifestError, match=r"^ingest s3://pictures/faces: access is denied \(Access Denied\); set the credentials in"
-    ):
-        listing.refresh("avatars", REMOTE["url"])
-    assert not (project / "data/raw/avatars/listing.parquet").exists()
+    message = "ingest s3://pictures/faces: access is denied (Access Denied); set the credentials in"
+    with pytest.raises(ManifestError, match=f"^{re.escape(message)}"):
+        remote()
+    assert listing.difference("avatars").startswith(message)
+    assert listing.difference("avatars", ask_remote=False).endswith("run `boundaryflow run` to make it")
 
 
-def test_store_that_does_not_answer_is_one_line(project: Path, s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(project)
+def test_store_that_does_not_answer_is_one_line(remote: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     with pytest.raises(
         TransientError, match=r"^ingest s3://pictures/faces: cannot be reached \(.*\); check the network"
     ):
-        listing.refresh("avatars", REMOTE["url"])
-
-
-def test_run_lists_remote_folders_before_anything_else(project: Path, s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(project)
-    params = yaml.safe_load((project / "params.yaml").read_text())
-    params["data"]["avatars"]["ingest"]["source"] = REMOTE
-    (project / "params.yaml").write_text(yaml.safe_dump(params))
-    put(s3, "a.png", encoded(1))
-    for datasets in ((), ("avatars",)):
-        running._refresh_listings(project, datasets)
-        assert read_table(project / "data/raw/avatars/listing.parquet", schema="listing/1")["name"].tolist() == [
-            "a.png"
-        ]
-        (project / "data/raw/avatars/listing.parquet").unlink()
-    s3.delete_object(Bucket="pictures", Key="faces/a.png")
-    with pytest.raises(ManifestError, match=r"s3://pictures/faces: holds no images; check the address"):
-        running._refresh_listings(project, ())
-
-
-def test_listing_by_hand_is_for_remote_data_sets(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ParamsError, match=r"data.avatars.ingest.source: is folder, only remote has a listing"):
-        run_here(project, monkeypatch, "listing")
+        remote()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,8 @@ def test_pictures_made_elsewhere_are_the_positives(words_project: Path) -> None:
     folder.mkdir()
     for index in range(12):
         Image.new("RGB", (20, 20), (10, 10, 200 + index)).save(folder / f"{index}.png")
+    os.mkfifo(folder / "pipe.png")
+    (folder / "gone.png").symlink_to("nowhere.png")
     found = boundary_from_words("avatars", "blue", "any", "blue", on="images", num=40, seed=0, positives=folder)[1]
     assert max(plane.calibration.auc for plane in found.noised) > 0.9
 

@@ -1,21 +1,32 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import os
 import pickle
+import re
 import stat
 import tarfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import fsspec
 import pytest
 
-from boundaryflow.errors import ManifestError
+from boundaryflow.errors import ManifestError, PipelineError
+from boundaryflow.storage import raw as raw_module
+from boundaryflow.storage import remote as remote_module
 from boundaryflow.storage.archives import UnusableError
-from boundaryflow.storage.raw import RawFolder
-from boundaryflow.storage.remote import RemoteFolder, list_remote
+from boundaryflow.storage.inbox import list_inbox, open_inbox
+from boundaryflow.storage.raw import RawFolder, Wanted, survey
+from boundaryflow.storage.remote import UNKNOWN_SIZE, RemoteFolder, list_remote
+from tests.hostile.corpus_listing import CASES, GOOD
 from tests.raw_data import celebahq, encoded, write_lmdb, write_tar, write_zip
 
 MEMBERS = {f"{letter}/{i}.png": encoded(i) for i, letter in enumerate("bac")}
@@ -227,15 +238,117 @@ def test_folder_without_pictures_is_told(folder: Path, fill: Callable[[Path], No
     assert str(error.value).startswith(f"ingest {folder}: {message}")
 
 
-def test_files_within_are_taken_and_others_left(folder: Path, tmp_path: Path) -> None:
+def test_files_and_links_are_taken_and_what_is_no_picture_is_left(folder: Path, tmp_path: Path) -> None:
     (folder / "a/b").mkdir(parents=True)
     (folder / ".git").mkdir()
+    (tmp_path / "outside/cats").mkdir(parents=True)
     for name in ("a/b/x.JPG", "top.png", "no_suffix", ".hidden.png", ".git/x.png", "a/labels.json"):
-        (folder / name).write_bytes(b"x")
-    (tmp_path / "outside.png").write_bytes(b"x")
-    (folder / "a/link.png").symlink_to(tmp_path / "outside.png")
+        (folder / name).write_bytes(encoded(1))
+    for name in ("LICENSE", "notes", "desktop.ini", "clip.MP4", "w.safetensors", "Thumbs.db", "a.7z"):
+        (folder / name).write_text("hello\n")
+    for name in ("x.png", "cats/y.png"):
+        (tmp_path / "outside" / name).write_bytes(encoded(2))
+    (folder / "a/link.png").symlink_to(tmp_path / "outside/x.png")
     (folder / "a/inside.png").symlink_to(folder / "top.png")
-    assert sorted(opened(folder).names) == ["a/b/x.JPG", "a/inside.png", "no_suffix", "top.png"]
+    (folder / "cats").symlink_to(tmp_path / "outside/cats")
+    names = ["a/b/x.JPG", "a/inside.png", "a/link.png", "cats/y.png", "no_suffix", "top.png"]
+    assert sorted(opened(folder).names) == names
+    assert opened(folder).read("cats/y.png") == encoded(2)
+
+
+def test_patterns_choose_among_files_and_members(folder: Path) -> None:
+    write_zip(folder / "HQ.zip", {"img/1.jpg": encoded(1), "mask/0/1_hair.png": encoded(2), "mask/0/1_skin.png": b"x"})
+    (folder / "mask").mkdir()
+    (folder / "mask/loose.png").write_bytes(encoded(3))
+    assert RawFolder(folder, 16, Wanted(exclude=["*mask/*"])).names == ["HQ/img/1.jpg"]
+    raw = RawFolder(folder, 16, Wanted(include=["HQ/*"], exclude=["*_skin.png", "*.gif"]))
+    assert raw.names == ["HQ/img/1.jpg", "HQ/mask/0/1_hair.png"]
+    assert raw.unmatched == {"*.gif"}
+    with pytest.raises(
+        ManifestError, match=r"holds no images, only HQ .*, as `include` and `exclude` of"
+    ):
+        RawFolder(folder, 16, Wanted(include=["x*"]))
+
+
+@pytest.mark.parametrize("case", sorted(CASES))
+def test_odd_entry_neither_hangs_nor_hides_what_is_fine(tmp_path: Path, case: str) -> None:
+    folder = CASES[case](tmp_path)
+    raw = opened(folder)
+    assert GOOD in raw.names
+    for name in raw.names:
+        assert raw.read(name)
+    reasons = {
+        "dangling link": {"odd.png": "a link that leads nowhere"},
+        "link to itself": {"odd.png": "a link that leads to itself"},
+        "name not UTF-8": {"caf\\xe9.png": "its name is not UTF-8; rename it"},
+        "folder not UTF-8": {"caf\\xe9/inside.png": "its name is not UTF-8; rename it"},
+        "sparse picture": {"huge.png": "42,949,672,960 bytes are too many for a picture"},
+        "sparse without suffix": {"huge": "42,949,672,960 bytes are too many for a picture"},
+    }
+    assert raw.refused == reasons.get(case, {})
+    passed = {
+        "fifo": "a FIFO", "socket": "a socket", "device by a link": "a device",
+        "link to its own folder": "a link to a folder that this one lies in",
+        "link to a folder above": "a link to a folder that this one lies in",
+    }  # fmt: skip
+    if case in passed:
+        assert [(file.kind, file.reason) for file in survey(folder) if file.name != GOOD] == [("passed", passed[case])]
+
+
+def test_folders_linked_to_one_another_are_each_read_once(folder: Path, tmp_path: Path) -> None:
+    (folder / "real").mkdir()
+    (folder / "real/x.png").write_bytes(encoded(1))
+    (folder / "a_link").symlink_to("real")
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far/y.png").write_bytes(encoded(2))
+    (tmp_path / "far/back").symlink_to(folder / "real")
+    (folder / "far").symlink_to(tmp_path / "far")
+    assert sorted(opened(folder).names) == ["far/y.png", "real/x.png"]
+
+
+def test_folder_or_file_that_cannot_be_read_is_refused_and_the_rest_is_taken(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("closed/a.png", "open/b.png", "open/c.png"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(encoded(1))
+    scandir, opening = os.scandir, os.open
+
+    def scan(path: Any) -> Any:
+        return _denied() if str(path).endswith("closed") else scandir(path)
+
+    def open_(path: Any, *rest: Any) -> int:
+        return opening(path, *rest) if not str(path).endswith("c.png") else int(bool(_denied()))
+
+    monkeypatch.setattr(os, "scandir", scan)
+    monkeypatch.setattr(os, "open", open_)
+    raw = opened(folder)
+    assert raw.refused == {"closed": "a folder that cannot be read (Permission denied)"}
+    assert raw.read("open/b.png")
+    with pytest.raises(UnusableError, match=r"^cannot be read \(Permission denied\)$"):
+        raw.read("open/c.png")
+    monkeypatch.setattr(os, "scandir", _denied)
+    with pytest.raises(ManifestError, match=r"raw: cannot be read \(Permission denied\); change its permissions$"):
+        opened(folder)
+
+
+def test_file_that_changed_after_it_was_listed_is_not_taken(folder: Path) -> None:
+    (folder / "a.png").write_bytes(encoded(1))
+    write_archive(folder, ".zip")
+    found = [
+        file._replace(version=hashlib.sha256((folder / file.name).read_bytes()).hexdigest()) for file in survey(folder)
+    ]
+    raw = RawFolder(folder, 16, found=found)
+    assert raw.read("a.png") == encoded(1)
+    (folder / "a.png").write_bytes(encoded(2))
+    with pytest.raises(UnusableError, match="^changed after it was listed$"):
+        raw.read("a.png")
+    (folder / "a.png").unlink()
+    with pytest.raises(UnusableError, match="^no longer there; it was removed after it was listed$"):
+        raw.read("a.png")
+    write_archive(folder, ".zip", {**MEMBERS, "more.png": encoded(7)})
+    with pytest.raises(ManifestError, match=r"images.zip: changed after it was listed; run again$"):
+        RawFolder(folder, 16, found=found)
 
 
 def test_folder_that_was_pickled_reads_the_same(folder: Path) -> None:
@@ -301,6 +414,115 @@ def test_remote_picture_that_changed_after_it_was_listed_is_unusable(folder: Pat
         raw.read("b.png")
 
 
+class _Server(SimpleHTTPRequestHandler):
+    """Lists folders, as any web server, and says what a file is when it is asked."""
+
+    says_size = True
+
+    def log_message(self, *_: object) -> None: ...
+
+    def send_header(self, keyword: str, value: str) -> None:
+        if keyword != "Content-Length" or self.says_size or "html" in self.path or self.path.endswith("/"):
+            super().send_header(keyword, value)
+
+
+@pytest.fixture
+def web(folder: Path) -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Server, directory=str(folder))) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("says_size", [True, False], ids=["size", "no size"])
+def test_folder_of_a_web_server_is_read(
+    folder: Path, web: str, monkeypatch: pytest.MonkeyPatch, says_size: bool
+) -> None:
+    monkeypatch.setattr(_Server, "says_size", says_size)
+    (folder / "faces").mkdir()
+    for number in range(3):
+        (folder / f"faces/{number}.png").write_bytes(encoded(number))
+    (folder / "faces/labels.csv").write_text("x")
+    url = f"http://me:s3cret@{web}/faces/"
+    listing = list_remote(url)
+    assert listing["name"].tolist() == ["0.png", "1.png", "2.png"]
+    assert set(listing["size"]) == ({len(encoded(n)) for n in range(3)} if says_size else {UNKNOWN_SIZE})
+    assert "s3cret" not in listing.to_csv()
+    raw = RemoteFolder(url, listing)
+    assert raw.url == f"http://***@{web}/faces/"
+    assert raw.read("1.png") == encoded(1)
+    (folder / "faces/2.png").unlink()
+    with pytest.raises(UnusableError, match="no longer there"):
+        raw.read("2.png")
+    monkeypatch.setattr(remote_module, "MAX_BYTES", 100)
+    if not says_size:
+        with pytest.raises(UnusableError, match="^more than 100 bytes are too many for a picture$"):
+            raw.read("1.png")
+    assert (list_remote(url)["reason"] != "").all() == says_size
+
+
+def test_password_of_an_address_is_never_told(web: str) -> None:
+    for url in (f"http://me:s3cret@{web}/none", f"http://{web}/none?token=s3cret", "ftp://me:s3cret@127.0.0.1:9/x",
+                "nosuch://me:s3cret@host/x", "me:s3cret@host"):  # fmt: skip
+        with pytest.raises(PipelineError) as error:
+            list_remote(url)
+        assert "s3cret" not in str(error.value) or "://" not in url
+
+
+def test_remote_file_with_an_odd_name_or_too_large_has_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = fsspec.filesystem("memory")
+    for name in ("fine.png", "esc\x1b[31m.png", "big.png"):
+        store.pipe(f"/odd/{name}", encoded(1) if name != "big.png" else b"x" * 2000)
+    monkeypatch.setattr(remote_module, "MAX_BYTES", 1500)
+    listing = list_remote("memory://odd")
+    assert dict(zip(listing["name"], listing["reason"], strict=True)) == {
+        "big.png": "2,000 bytes are too many for a picture",
+        "esc\\x1b[31m.png": "its name has control characters; rename it",
+        "fine.png": "",
+    }
+    raw = RemoteFolder("memory://odd", listing)
+    with pytest.raises(UnusableError, match="^its name has control characters; rename it$"):
+        raw.read("esc\\x1b[31m.png")
+    store.rm("/odd", recursive=True)
+    assert [remote_module._wrong_with(name) for name in ("a/../b.png", "/etc/x.png", "a//b.png", "a/b.png")] == [
+        *["its name leads out of the folder; rename it"] * 3,
+        "",
+    ]
+
+
+# Inboxes
+
+
+@pytest.mark.parametrize("case", sorted(CASES))
+def test_odd_entry_of_an_inbox_leaves_the_rest_readable(tmp_path: Path, case: str) -> None:
+    folder = str(CASES[case](tmp_path))
+    listing = list_inbox(folder)
+    listing["name"].str.encode("utf-8")  # can be stored
+    inbox = open_inbox(folder, listing)
+    assert inbox.read(GOOD) == encoded(0, (16, 16))
+    reasons = dict(zip(listing["name"], listing["reason"], strict=True))
+    for name in inbox.names:
+        if reasons[name]:
+            with pytest.raises(UnusableError, match=f"^{re.escape(reasons[name])}$"):
+                inbox.read(name)
+
+
+def test_link_out_of_an_inbox_is_not_followed(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret.png").write_bytes(encoded(1))
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets/x.png").write_bytes(encoded(1))
+    (folder / "a.png").write_bytes(encoded(2))
+    (folder / "out.png").symlink_to(tmp_path / "secret.png")
+    (folder / "out").symlink_to(tmp_path / "secrets")
+    (folder / "in.png").symlink_to("a.png")
+    listing = list_inbox(str(folder))
+    assert listing["name"].tolist() == ["a.png", "in.png"]
+    (folder / "a.png").unlink()
+    (folder / "a.png").symlink_to(tmp_path / "secret.png")  # exchanged after it was listed
+    with pytest.raises(UnusableError, match="^a link that leads out of the folder$"):
+        open_inbox(str(folder), listing).read("a.png")
+
+
 def test_disk_that_fails_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.png").write_bytes(b"x")
     with zipfile.ZipFile(tmp_path / "more.zip", "w") as archive:
@@ -310,15 +532,15 @@ def test_disk_that_fails_is_no_damage(tmp_path: Path, monkeypatch: pytest.Monkey
     def fails(*_: object, **__: object) -> bytes:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(Path, "read_bytes", fails)
+    monkeypatch.setattr(raw_module, "read_bytes", fails)
     monkeypatch.setattr(zipfile.ZipFile, "read", fails)
     for name in raw.names:
         with pytest.raises(OSError, match="Input/output error"):
             raw.read(name)
-    monkeypatch.setattr(Path, "read_bytes", _denied)
+    monkeypatch.setattr(raw_module, "read_bytes", _denied)
     with pytest.raises(UnusableError, match="cannot be read"):
         raw.read("a.png")
 
 
-def _denied(*_: object) -> bytes:
+def _denied(*_: object) -> Any:
     raise PermissionError(errno.EACCES, "Permission denied")
