@@ -116,6 +116,7 @@ def run(
     crop: Box | None,
     fit: Fit,
     background: Sequence[int],
+    levels: tuple[float, float] | None,
     split: Split | FileSplit,
     shard_size: int,
     max_failed_items: int,
@@ -133,6 +134,7 @@ def run(
         "crop": crop,
         "fit": fit,
         "background": tuple(background),
+        "levels": levels,
     }
     recipe = fingerprint(stage="ingest", code=code_hash(*CODE), **geometry)
     about = {"recipe": recipe}

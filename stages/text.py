@@ -28,7 +28,7 @@ from boundaryflow.diffusion import EpsModel
 from boundaryflow.errors import BoundaryError, ManifestError
 from boundaryflow.labelling import load_clip
 from boundaryflow.rng import item_noise, item_seed
-from boundaryflow.storage.images import read_image, to_model_range, to_u8
+from boundaryflow.storage.images import FORMATS, read_image, to_model_range, to_u8
 from boundaryflow.storage.shards import load_items
 from boundaryflow.storage.tables import read_json, read_table
 from stages.adhoc import draw_images
@@ -131,14 +131,11 @@ def _of_dataset(dataset: str, model: EpsModel, num: int) -> tuple[Tensor, list[s
 
 
 def _of_folder(folder: Path, params: DatasetParams, model: EpsModel) -> Tensor:
-    readable = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    readable = {suffix for suffix, kind in Image.registered_extensions().items() if kind in FORMATS}
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in readable)
     if len(paths) < MIN_IMAGES // 3:
         raise ManifestError(f"text --positives {folder}: {len(paths)} pictures, must be at least {MIN_IMAGES // 3}")
-    ingest = params.ingest
-    pixels = [
-        read_image(path, ingest.image_size, ingest.channels, ingest.fit, ingest.background, None) for path in paths
-    ]
+    pixels = [read_image(path, **{**params.ingest.geometry, "crop": None}) for path in paths]
     return to_model_range(torch.from_numpy(np.stack(pixels)), model.value_range)
 
 

@@ -26,7 +26,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from boundaryflow.errors import ManifestError
-from boundaryflow.files import remove_leftovers
+from boundaryflow.files import may_pass, remove_leftovers
 from boundaryflow.tensor_files import read_about, read_tensors, write_tensors
 
 SCHEMA = "shard/2"
@@ -198,12 +198,14 @@ def read_shard(path: Path) -> Shard:
 
     Raises:
         ManifestError: The file is missing, damaged, or not a shard.
+        OSError: The disk failed: that says nothing against the shard.
     """
     try:
         tensors, about = read_tensors(path)
         stated = about.pop("sha256", None)
         is_whole = about.get("schema") == SCHEMA and stated == _digest(tensors, about)
     except (SafetensorError, OSError, ValueError, AttributeError) as error:
+        _raise_if_disk(error)
         raise ManifestError(f"shard {path}: cannot be read ({error}); run `boundaryflow run` to make it anew") from None
     if not is_whole:
         raise ManifestError(
@@ -260,8 +262,14 @@ def _items_of(path: Path, recipe: str | None = None) -> list[str]:
     try:
         about = read_about(path)
         return about["item_ids"] if about.get("schema") == SCHEMA and recipe in (None, about["recipe"]) else []
-    except (SafetensorError, OSError, ValueError, KeyError, AttributeError):
+    except (SafetensorError, OSError, ValueError, KeyError, AttributeError) as error:
+        _raise_if_disk(error)
         return []
+
+
+def _raise_if_disk(error: Exception) -> None:
+    if isinstance(error, OSError) and may_pass(error):
+        raise error
 
 
 def load_items(folder: Path, item_ids: Sequence[str], names: Sequence[str]) -> dict[str, Tensor]:

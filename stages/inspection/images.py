@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
-
 from boundaryflow.errors import ManifestError
-from boundaryflow.storage.archives import LmdbPictures, TarPictures, ZipPictures, archive_suffix, is_beside
+from boundaryflow.files import RefusedFileError, read_bytes
+from boundaryflow.storage.archives import (
+    MAX_BYTES,
+    LmdbPictures,
+    TarPictures,
+    ZipPictures,
+    archive_suffix,
+    is_beside,
+    raise_if_disk,
+)
+from boundaryflow.storage.images import open_picture
 from boundaryflow.storage.raw import RawFolder
+from boundaryflow.text import visible
 from stages.inspection.tables import SUFFIXES
 
 _SAMPLE = 200  # pictures whose headers are read
 _MAX_LISTED = 12
+_MAX_TEXT = 500  # characters that are shown of a text in a picture
+_NOT_ONE = "not an image that can be read"
 _ALL = 2**20  # of an LMDB with several resolutions the largest
 
 
@@ -68,12 +78,11 @@ def _facts(names: Sequence[str], refused: list[str], read: Callable[[str], bytes
     formats, sizes, bad = Counter[str](), Counter[str](), list(refused)
     for name in list(names)[::step]:
         try:
-            with Image.open(io.BytesIO(read(name))) as picture:
+            with open_picture(read(name)) as picture:
                 formats[f"{picture.format} {picture.mode}"] += 1
                 sizes[f"{picture.width} x {picture.height}"] += 1
-        except UnidentifiedImageError:
-            bad.append(f"{name}: not an image that can be read")
-        except (ManifestError, OSError, ValueError) as error:
+        except (ManifestError, OSError) as error:
+            raise_if_disk(error)
             bad.append(f"{name}: {error}")
     folders = Counter(PurePosixPath(name).parent.as_posix() for name in names)
     return {
@@ -95,9 +104,13 @@ def _most(counts: Counter[str]) -> dict[str, int]:
 
 
 def _about_picture(path: Path) -> dict[str, Any] | None:
-    """A picture, with what this project wrote into it."""
+    """A picture, with what this project wrote into it.
+
+    Raises:
+        ManifestError: It is damaged, too large, or no regular file.
+    """
     try:
-        with Image.open(path) as picture:
+        with open_picture(read_bytes(path, MAX_BYTES)) as picture:
             facts: dict[str, Any] = {
                 "what": "a picture",
                 "format": picture.format or "",
@@ -105,6 +118,14 @@ def _about_picture(path: Path) -> dict[str, Any] | None:
                 "width": picture.width,
                 "height": picture.height,
             }
-            return facts | {f"says {key}": str(text) for key, text in getattr(picture, "text", {}).items()}
-    except (UnidentifiedImageError, OSError):
-        return None
+            # Texts before the pixels, where this project writes them; those after them would cost decoding it.
+            texts = {visible(str(k)[:_MAX_TEXT]): v for k, v in picture.info.items() if isinstance(v, str)}
+            shown = list(texts.items())[:_MAX_LISTED]
+            facts |= {f"says {key}": visible(text[:_MAX_TEXT]) for key, text in shown if picture.format == "PNG"}
+            return facts
+    except RefusedFileError as error:
+        raise ManifestError(f"inspect {path}: {error.reason}") from None
+    except ManifestError as error:
+        if str(error).startswith((_NOT_ONE, "the file is empty")):
+            return None
+        raise ManifestError(f"inspect {path}: {error}") from None
