@@ -219,14 +219,14 @@ def _member(name: str, key: Any, wrong: str) -> Iterator[Member]:
     parts = PurePosixPath(written).parts
     if ".." in parts or written.startswith("/") or re.match(r"[A-Za-z]:", written):
         yield Member(written, key, "its path leads out of the archive; pack it again with relative paths")
-    elif parts and not is_beside(parts):
+    elif parts and not is_beside(parts) and parts[-1] != "lock.mdb":
         yield Member("/".join(parts), key, _within(parts[-1]) or wrong)
 
 
 def _within(name: str) -> str:
     """Why a member of this name cannot be read where it is."""
     suffix = PurePosixPath(name.lower()).suffix
-    if suffix in (".mdb", ".lmdb") or name.lower().endswith(".lmdb-lock"):
+    if suffix in (".mdb", ".lmdb"):
         return "an LMDB in an archive; unpack it"
     is_archive = suffix in UNREADABLE_ARCHIVES or archive_suffix(PurePosixPath(name))
     return "an archive within an archive; unpack it" if is_archive else ""

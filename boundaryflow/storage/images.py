@@ -38,7 +38,7 @@ FORMATS = (
 """What is read, by Pillow's names. Its other decoders run programs, or open pictures within pictures."""
 MAX_DECODED_BYTES = 1_600_000_000
 """Of memory for one picture while it is decoded; one that needs more is set aside."""
-_BYTES_PER_PIXEL = {"TIFF": 16, "WEBP": 24, "AVIF": 24, "JPEG2000": 32, "PPM": 12}
+_BYTES_PER_PIXEL = {"TIFF": 16, "WEBP": 24, "AVIF": 32, "JPEG2000": 32, "PPM": 12}
 """What decoding takes at most, where it is more than `_PLAIN`; measured by tests/unit/storage/test_picture_bounds.py."""
 _PLAIN = 8  # decoded and turned or converted, each with 4 bytes a pixel
 MAX_ASPECT = 8.0
@@ -127,7 +127,7 @@ def decode_image(
         span = _span_of(picture, levels)
         with _DECODING.lent(picture.width * picture.height * bytes_per_pixel(picture)):
             _load(picture)
-            plain = _flatten(_cut(picture, crop), channels, background, span)
+            plain = _flatten(picture, _box_of(picture, crop), channels, background, span)
             fitted = _fit(plain, size, fit, background)
         pixels = np.array(fitted, np.uint8)  # a copy: the picture's own bytes cannot be written to
     return np.ascontiguousarray(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)), about
@@ -203,15 +203,16 @@ def _load(picture: ImageFile.ImageFile) -> None:
     ImageOps.exif_transpose(picture, in_place=True)
 
 
-def _cut(picture: Image.Image, crop: Box | None) -> Image.Image:
+def _box_of(picture: Image.Image, crop: Box | None) -> Box:
+    """Left, top, right and bottom of what is used."""
     if crop is None:
-        return picture
+        return 0, 0, picture.width, picture.height
     left, top, width, height = crop
     if left + width > picture.width or top + height > picture.height:
         raise ManifestError(
             f"{picture.width} x {picture.height} is smaller than the crop box, {width} x {height} from {left}, {top}"
         )
-    return picture.crop((left, top, left + width, top + height))
+    return left, top, left + width, top + height
 
 
 def _span_of(picture: Image.Image, levels: Sequence[float] | None) -> tuple[float, float] | None:
@@ -227,17 +228,18 @@ def _span_of(picture: Image.Image, levels: Sequence[float] | None) -> tuple[floa
 
 
 def _flatten(
-    picture: Image.Image, channels: int, background: Sequence[int], span: tuple[float, float] | None
+    picture: Image.Image, box: Box, channels: int, background: Sequence[int], span: tuple[float, float] | None
 ) -> Image.Image:
-    """RGB or greyscale in sRGB with nothing see-through; strip by strip, so that no second copy is made."""
+    """What is in the box in RGB or greyscale, in sRGB, with nothing see-through; strip by strip, to save memory."""
     mode = "RGB" if channels == 3 else "L"
     convert = _srgb_of(picture)
     if picture.mode == mode and convert is None and not picture.has_transparency_data:
-        return picture
-    whole = Image.new(mode, picture.size)
-    rows = max(1, _STRIP // picture.width)
-    for top in range(0, picture.height, rows):
-        strip = picture.crop((0, top, picture.width, min(top + rows, picture.height)))
+        return picture if box == (0, 0, *picture.size) else picture.crop(box)
+    left, top, right, bottom = box
+    whole = Image.new(mode, (right - left, bottom - top))
+    rows = max(1, _STRIP // whole.width)
+    for at in range(top, bottom, rows):
+        strip = picture.crop((left, at, right, min(at + rows, bottom)))
         if span is not None:
             strip = _in_8_bits(strip, span)
         if convert is not None:
@@ -245,7 +247,7 @@ def _flatten(
         if strip.has_transparency_data:
             over = strip.convert("RGBA")
             strip = Image.alpha_composite(Image.new("RGBA", over.size, (*background, 255)), over)
-        whole.paste(strip.convert(mode), (0, top))
+        whole.paste(strip.convert(mode), (0, at - top))
     return whole
 
 

@@ -28,7 +28,7 @@ def serve(path: Path, max_bytes: int, requests: BinaryIO, replies: BinaryIO) -> 
     LMDB says, or `o` and the number of an error of the operating system.
     """
 
-    def reply(kind: bytes, data: bytes | memoryview = b"") -> None:
+    def reply(kind: bytes, data: bytes = b"") -> None:
         replies.write(HEAD.pack(kind, len(data)))
         replies.write(data)
         replies.flush()
@@ -47,7 +47,7 @@ def serve(path: Path, max_bytes: int, requests: BinaryIO, replies: BinaryIO) -> 
                     elif len(value) > max_bytes:
                         reply(b"l", str(len(value)).encode())
                     else:
-                        reply(b"v", value)
+                        reply(b"v", bytes(value))  # a page that is not there ends the process here, before the reply
                     continue
                 frame, most = bytearray(), _file(path).stat().st_size // 8
                 for num, item in enumerate(view.cursor().iternext(values=False)):

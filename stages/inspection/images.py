@@ -50,9 +50,10 @@ def about(path: Path) -> dict[str, Any] | None:
 def _about_container(what: str, container: LmdbPictures | ZipPictures | TarPictures) -> dict[str, Any] | None:
     members = list(container.members())
     keys = {member.name: member.key for member in members if not member.reason}
-    if not keys:
-        raise ManifestError(f"inspect {container.path}: {what.partition(' of')[0]} that holds no pictures")
     refused = [f"{member.name}: {member.reason}" for member in members if member.reason]
+    if not keys:
+        why = f" ({refused[0]})" if refused else ""
+        raise ManifestError(f"inspect {container.path}: {what.partition(' of')[0]} that holds no pictures{why}")
     return {"what": what, **_facts(list(keys), refused, lambda name: container.read(keys[name]))}
 
 
