@@ -39,7 +39,7 @@ FORMATS = (
 MAX_DECODED_BYTES = 1_600_000_000
 """Of memory for one picture while it is decoded; one that needs more is set aside."""
 _BYTES_PER_PIXEL = {"TIFF": 16, "WEBP": 24, "AVIF": 32, "JPEG2000": 32, "PPM": 12}
-"""What decoding takes at most, where it is more than `_PLAIN`; measured by tests/unit/storage/test_picture_bounds.py."""
+"""What decoding takes at most, where it is more than `_PLAIN`; see tests/unit/storage/test_picture_bounds.py."""
 _PLAIN = 8  # decoded and turned or converted, each with 4 bytes a pixel
 MAX_ASPECT = 8.0
 """Narrower pictures are set aside if they are cropped: what is left of them shows nothing of the whole."""

@@ -201,6 +201,7 @@ def read_shard(path: Path) -> Shard:
         OSError: The disk failed: that says nothing against the shard.
     """
     try:
+        _reach(path)
         tensors, about = read_tensors(path)
         stated = about.pop("sha256", None)
         is_whole = about.get("schema") == SCHEMA and stated == _digest(tensors, about)
@@ -260,11 +261,18 @@ def shard_index(folder: Path, recipe: str | None = None) -> pd.DataFrame:
 def _items_of(path: Path, recipe: str | None = None) -> list[str]:
     """The items that a shard's header names; none where it is damaged, or of another recipe."""
     try:
+        _reach(path)
         about = read_about(path)
         return about["item_ids"] if about.get("schema") == SCHEMA and recipe in (None, about["recipe"]) else []
     except (SafetensorError, OSError, ValueError, KeyError, AttributeError) as error:
         _raise_if_disk(error)
         return []
+
+
+def _reach(path: Path) -> None:
+    """Raise what the system says of a file that it cannot read; safetensors says of each that it is not there."""
+    with path.open("rb") as file:
+        file.read(1)
 
 
 def _raise_if_disk(error: Exception) -> None:

@@ -31,7 +31,8 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 def png(width: int, height: int, rows: bytes, *more: bytes, depth: int = 8, colour: int = 0) -> bytes:
     """A PNG of packed rows, whatever its header says, with further chunks before them."""
     head = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
-    return PNG_HEAD + chunk(b"IHDR", head) + b"".join(more) + chunk(b"IDAT", zlib.compress(rows, 9)) + chunk(b"IEND", b"")
+    pixels = chunk(b"IDAT", zlib.compress(rows, 9))
+    return PNG_HEAD + chunk(b"IHDR", head) + b"".join(more) + pixels + chunk(b"IEND", b"")
 
 
 def tiff(width: int, height: int, tags: Mapping[int, int], strip: bytes) -> bytes:
@@ -135,8 +136,7 @@ def sparse_map() -> bytes:
     """A tar with a file in the way of `tar --sparse`, in extended headers."""
     record = b"GNU.sparse.major=1\n"
     record = b"%d %s" % (len(record) + 3, record)
-    data = encoded(1)
-    return tar_header("x", len(record), tarfile.XHDTYPE) + padded(record) + tar_header("a.png", len(data)) + padded(data)
+    return tar_header("x", len(record), tarfile.XHDTYPE) + padded(record) + tar_header("a.png", 9) + padded(b"x")
 
 
 def unpacking_to(num_bytes: int) -> bytes:
