@@ -32,7 +32,10 @@ from stages.sharding import items_there, run_sharded
 from stages.splits import split_images
 
 LOG = logging.getLogger(__name__)
-CODE = ("stages/ingest.py", "stages/judging.py", "boundaryflow/avatars", "boundaryflow/storage/images.py")
+CODE = (
+    *("stages/ingest.py", "stages/judging.py"),
+    *("boundaryflow/avatars", "boundaryflow/storage/images.py", "boundaryflow/storage/colours.py"),
+)
 _REMOTE = "remote/1"
 _CHUNK, _FACE = 50, "avatar-"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
 import io
 import lzma
@@ -292,6 +293,8 @@ def _check_xz(path: Path) -> None:
 
 def _bad_lmdb(path: Path, error: Exception) -> ManifestError:
     raise_if_disk(error)
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        return ManifestError(f"ingest {path}: its map does not fit into the address space; raise the limit (ulimit -v)")
     return ManifestError(
         f"ingest {path}: damaged or cut off, no LMDB that can be read ({_line(error)}); fetch it again"
     )

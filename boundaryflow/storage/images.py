@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,12 +18,13 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageFile, ImageOps, PngImagePlugin, UnidentifiedImageError, features
+from PIL import Image, ImageFile, ImageOps, PngImagePlugin, UnidentifiedImageError, features
 from torch import Tensor
 
 from boundaryflow.errors import ManifestError, PipelineError
 from boundaryflow.files import RefusedFileError, read_bytes
 from boundaryflow.storage.archives import MAX_BYTES
+from boundaryflow.storage.colours import to_srgb_of
 from boundaryflow.text import visible
 
 Fit = Literal["crop", "pad", "stretch"]
@@ -45,11 +45,7 @@ MAX_ASPECT = 8.0
 """Narrower pictures are set aside if they are cropped: what is left of them shows nothing of the whole."""
 _MAX_TILE = 2**24  # pixels of a tile of a TIFF, unless the picture itself has more
 _MAX_SCANNED = 20_000_000_000  # pixels times scans of a progressive JPEG: some ten seconds
-_MAX_PROFILE = 4 * 2**20  # bytes
 _STRIP = 2**20  # pixels that are converted at once
-_SRGB_STEP = 2  # of 255: a profile that changes no colour by more is taken for sRGB
-_SPACES = {"RGB ": ("RGB", "RGBA"), "CMYK": ("CMYK",), "GRAY": ("L", "LA")}
-"""ICC's names of colour spaces to the modes that hold them."""
 
 
 def to_model_range(
@@ -232,7 +228,7 @@ def _flatten(
 ) -> Image.Image:
     """What is in the box in RGB or greyscale, in sRGB, with nothing see-through; strip by strip, to save memory."""
     mode = "RGB" if channels == 3 else "L"
-    convert = _srgb_of(picture)
+    convert = to_srgb_of(picture)
     if picture.mode == mode and convert is None and not picture.has_transparency_data:
         return picture if box == (0, 0, *picture.size) else picture.crop(box)
     left, top, right, bottom = box
@@ -257,55 +253,6 @@ def _in_8_bits(strip: Image.Image, span: tuple[float, float]) -> Image.Image:
         raise ManifestError("has values that are NaN or infinite")
     low, high = span
     return Image.fromarray(((values - low) / (high - low) * 255).round().clip(0, 255).astype(np.uint8))
-
-
-def _srgb_of(picture: Image.Image) -> Callable[[Image.Image], Image.Image] | None:
-    """What converts a part of a picture by its embedded profile; None if it has none, or it is sRGB's or broken."""
-    profile = picture.info.get("icc_profile")
-    if not isinstance(profile, bytes) or not 0 < len(profile) <= _MAX_PROFILE:
-        return None
-    mode = {"P": "RGB", "PA": "RGBA", "I;16": "L", "I;16B": "L", "I": "L", "F": "L"}.get(picture.mode, picture.mode)
-    if mode in ("RGB", "RGBA"):
-        mode = "RGBA" if picture.has_transparency_data else "RGB"
-    transform = _to_srgb(profile, mode)
-    return transform and (lambda strip: _converted(strip, mode, transform))
-
-
-def _converted(strip: Image.Image, mode: str, transform: ImageCms.ImageCmsTransform) -> Image.Image:
-    if mode != "LA":
-        return transform.apply(strip if strip.mode == mode else strip.convert(mode))
-    colours = transform.apply(strip.getchannel("L"))
-    colours.putalpha(strip.getchannel("A"))
-    return colours
-
-
-@lru_cache(maxsize=8)
-def _to_srgb(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """The relative colorimetric transform; None where the profile is broken, of another kind of picture, or sRGB's."""
-    plain = "L" if mode == "LA" else mode
-    try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        space: str = getattr(source.profile, "xcolor_space", "")
-        if mode not in _SPACES.get(space, ()):
-            return None
-        transform = ImageCms.buildTransform(
-            source,
-            ImageCms.createProfile("sRGB"),
-            plain,
-            "RGBA" if mode == "RGBA" else "RGB",
-            ImageCms.Intent.RELATIVE_COLORIMETRIC,
-            ImageCms.Flags.BLACKPOINTCOMPENSATION,
-        )
-        if plain == "CMYK":
-            return transform
-        values = np.linspace(0, 255, 18).round().astype(np.uint8)
-        colours = np.stack(np.meshgrid(values, values, values), -1).reshape(1, -1, 3)
-        probe = Image.fromarray(colours).convert(plain)
-        before = np.asarray(probe.convert("RGB"), np.int16)
-        change = np.abs(np.asarray(transform.apply(probe).convert("RGB"), np.int16) - before).max()
-    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-        return None
-    return transform if change > _SRGB_STEP else None
 
 
 def _fit(picture: Image.Image, size: int, fit: Fit, background: Sequence[int]) -> Image.Image:

@@ -6,6 +6,7 @@ A request is a letter, a length and a key; a reply is a letter, a length and byt
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import signal
@@ -60,6 +61,8 @@ def serve(path: Path, max_bytes: int, requests: BinaryIO, replies: BinaryIO) -> 
                 if frame:
                     reply(b"k", bytes(frame))
                 reply(b"k")
+        except lmdb.MemoryError:
+            reply(b"o", str(errno.ENOMEM).encode())
         except lmdb.Error as error:
             reply(b"e", str(error).encode("utf-8", "replace"))
         except OSError as error:

@@ -200,13 +200,12 @@ def read_shard(path: Path) -> Shard:
         ManifestError: The file is missing, damaged, or not a shard.
         OSError: The disk failed: that says nothing against the shard.
     """
+    _check_disk(path)
     try:
-        _reach(path)
         tensors, about = read_tensors(path)
         stated = about.pop("sha256", None)
         is_whole = about.get("schema") == SCHEMA and stated == _digest(tensors, about)
     except (SafetensorError, OSError, ValueError, AttributeError) as error:
-        _raise_if_disk(error)
         raise ManifestError(f"shard {path}: cannot be read ({error}); run `boundaryflow run` to make it anew") from None
     if not is_whole:
         raise ManifestError(
@@ -260,24 +259,22 @@ def shard_index(folder: Path, recipe: str | None = None) -> pd.DataFrame:
 
 def _items_of(path: Path, recipe: str | None = None) -> list[str]:
     """The items that a shard's header names; none where it is damaged, or of another recipe."""
+    _check_disk(path)
     try:
-        _reach(path)
         about = read_about(path)
         return about["item_ids"] if about.get("schema") == SCHEMA and recipe in (None, about["recipe"]) else []
-    except (SafetensorError, OSError, ValueError, KeyError, AttributeError) as error:
-        _raise_if_disk(error)
+    except (SafetensorError, OSError, ValueError, KeyError, AttributeError):
         return []
 
 
-def _reach(path: Path) -> None:
-    """Raise what the system says of a file that it cannot read; safetensors says of each that it is not there."""
-    with path.open("rb") as file:
-        file.read(1)
-
-
-def _raise_if_disk(error: Exception) -> None:
-    if isinstance(error, OSError) and may_pass(error):
-        raise error
+def _check_disk(path: Path) -> None:
+    """Raise what the system says where a disk fails; safetensors would say that the file is not there."""
+    try:
+        with path.open("rb") as file:
+            file.read(1)
+    except OSError as error:
+        if may_pass(error):
+            raise
 
 
 def load_items(folder: Path, item_ids: Sequence[str], names: Sequence[str]) -> dict[str, Tensor]:

@@ -13,10 +13,10 @@ from boundaryflow.storage.archives import (
     MAX_BYTES,
     LmdbPictures,
     TarPictures,
+    UnusableError,
     ZipPictures,
     archive_suffix,
     is_beside,
-    raise_if_disk,
 )
 from boundaryflow.storage.images import open_picture
 from boundaryflow.storage.raw import RawFolder
@@ -74,16 +74,24 @@ def _about_folder(path: Path) -> dict[str, Any] | None:
 
 
 def _facts(names: Sequence[str], refused: list[str], read: Callable[[str], bytes]) -> dict[str, Any]:
-    """Counts of all, and of a sample spread over them the formats and sizes."""
+    """Counts of all, and of a sample spread over them the formats and sizes.
+
+    Raises:
+        ManifestError: What holds the pictures is damaged.
+    """
     step = max(1, len(names) // _SAMPLE)
     formats, sizes, bad = Counter[str](), Counter[str](), list(refused)
     for name in list(names)[::step]:
         try:
-            with open_picture(read(name)) as picture:
+            data = read(name)
+        except UnusableError as error:
+            bad.append(f"{name}: {error}")
+            continue
+        try:
+            with open_picture(data) as picture:
                 formats[f"{picture.format} {picture.mode}"] += 1
                 sizes[f"{picture.width} x {picture.height}"] += 1
-        except (ManifestError, OSError) as error:
-            raise_if_disk(error)
+        except ManifestError as error:
             bad.append(f"{name}: {error}")
     folders = Counter(PurePosixPath(name).parent.as_posix() for name in names)
     return {
