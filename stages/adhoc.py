@@ -173,9 +173,7 @@ def _edited(paths: Sequence[Path], dataset: str, attribute: str, strengths: Sequ
     for path in paths:
         if not path.is_file():
             raise ManifestError(f"edit {path}: no such image file; check the path")
-        crop = ingest.crop and ingest.crop.box
-        picture = read_image(path, ingest.image_size, ingest.channels, ingest.fit, ingest.background, crop)
-        pixels.append(torch.from_numpy(picture))
+        pixels.append(torch.from_numpy(read_image(path, **ingest.geometry)))
     model, settings = open_editor(dataset, params)
     editor = Editor(model, replace(settings, strengths=list(strengths)), load_params().run_seed)
     ids = [hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in paths]

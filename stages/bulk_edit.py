@@ -35,7 +35,7 @@ from stages.sharding import run_sharded
 
 LOG = logging.getLogger(__name__)
 STATE = Path("data/bulk_edit")
-CODE = ("stages/bulk_edit.py", "boundaryflow/storage/images.py")
+CODE = ("stages/bulk_edit.py", "boundaryflow/storage/images.py", "boundaryflow/storage/colours.py")
 _AT_ONCE = 2048  # files from decoding to delivery
 _NUM_SHOWN, _NUM_TOLD = 8, 1000
 

@@ -32,7 +32,10 @@ from stages.sharding import items_there, run_sharded
 from stages.splits import split_images
 
 LOG = logging.getLogger(__name__)
-CODE = ("stages/ingest.py", "stages/judging.py", "boundaryflow/avatars", "boundaryflow/storage/images.py")
+CODE = (
+    *("stages/ingest.py", "stages/judging.py"),
+    *("boundaryflow/avatars", "boundaryflow/storage/images.py", "boundaryflow/storage/colours.py"),
+)
 _REMOTE = "remote/1"
 _CHUNK, _FACE = 50, "avatar-"
 
@@ -116,6 +119,7 @@ def run(
     crop: Box | None,
     fit: Fit,
     background: Sequence[int],
+    levels: tuple[float, float] | None,
     split: Split | FileSplit,
     shard_size: int,
     max_failed_items: int,
@@ -133,6 +137,7 @@ def run(
         "crop": crop,
         "fit": fit,
         "background": tuple(background),
+        "levels": levels,
     }
     recipe = fingerprint(stage="ingest", code=code_hash(*CODE), **geometry)
     about = {"recipe": recipe}

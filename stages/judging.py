@@ -22,6 +22,8 @@ from stages.process import Progress
 
 ABOUT = ("width_px", "height_px", "format", "mode")
 _AT_ONCE = 64  # pictures in memory
+_BYTES_AT_ONCE = 2**29  # of files that one thread reads ahead, unless a single one is larger
+_MAX_THREADS = 16  # each has a file of up to MAX_BYTES in memory
 _DOWNLOADS = 16  # at once
 
 
@@ -86,10 +88,18 @@ def judge(
             return Verdict(name, item, {}, str(error))
         return Verdict(name, item, about, pixels=pixels)
 
-    with ThreadPoolExecutor(num_threads) as pool:
-        for start in range(0, len(names), _AT_ONCE):
-            some = names[start : start + _AT_ONCE]
-            yield from pool.map(one, some, [fetch(name) if raw.is_in_order(name) else None for name in some])
+    with ThreadPoolExecutor(min(num_threads, _MAX_THREADS)) as pool:
+        some: list[tuple[str, bytes | UnusableError | None]] = []
+        num_bytes = 0
+        for name in names:
+            fetched = fetch(name) if raw.is_in_order(name) else None
+            some.append((name, fetched))
+            num_bytes += len(fetched) if isinstance(fetched, bytes) else 0
+            if len(some) == _AT_ONCE or num_bytes >= _BYTES_AT_ONCE:
+                yield from pool.map(one, *zip(*some, strict=True))
+                some, num_bytes = [], 0
+        if some:
+            yield from pool.map(one, *zip(*some, strict=True))
 
 
 def judge_into(

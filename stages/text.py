@@ -28,7 +28,7 @@ from boundaryflow.diffusion import EpsModel
 from boundaryflow.errors import BoundaryError, ManifestError
 from boundaryflow.labelling import load_clip
 from boundaryflow.rng import item_noise, item_seed
-from boundaryflow.storage.images import read_image, to_model_range, to_u8
+from boundaryflow.storage.images import FORMATS, read_image, to_model_range, to_u8
 from boundaryflow.storage.raw import survey
 from boundaryflow.storage.shards import load_items
 from boundaryflow.storage.tables import read_json, read_table
@@ -133,15 +133,12 @@ def _of_dataset(dataset: str, model: EpsModel, num: int) -> tuple[Tensor, list[s
 
 
 def _of_folder(folder: Path, params: DatasetParams, model: EpsModel) -> Tensor:
-    readable = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    readable = {suffix for suffix, kind in Image.registered_extensions().items() if kind in FORMATS}
     names = [file.name for file in survey(folder, what="text --positives") if file.kind == "picture"]
     paths = [path_of(folder, name) for name in names if PurePosixPath(name).suffix.lower() in readable]
     if len(paths) < MIN_IMAGES // 3:
         raise ManifestError(f"text --positives {folder}: {len(paths)} pictures, must be at least {MIN_IMAGES // 3}")
-    ingest = params.ingest
-    pixels = [
-        read_image(path, ingest.image_size, ingest.channels, ingest.fit, ingest.background, None) for path in paths
-    ]
+    pixels = [read_image(path, **{**params.ingest.geometry, "crop": None}) for path in paths]
     return to_model_range(torch.from_numpy(np.stack(pixels)), model.value_range)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
 import io
 import lzma
@@ -16,17 +17,28 @@ import zlib
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache, partial
+from itertools import pairwise
 from pathlib import Path, PurePath, PurePosixPath
 from typing import IO, Any, NamedTuple
 
-import lmdb
-
 from boundaryflow.errors import ManifestError
 from boundaryflow.files import may_pass
+from boundaryflow.storage.lmdb_process import ReaderError, keys_of, value_of
+from boundaryflow.storage.tar_headers import tar_files
 
 ARCHIVES = (".tar.gz", ".tar.bz2", ".tar.xz", ".tgz", ".tar", ".zip")
-MAX_BYTES = 2**30
-"""Larger members are set aside unread: no picture is as large, and a small archive may hold one."""
+UNREADABLE_ARCHIVES = frozenset(
+    (".7z", ".rar", ".zst", ".gz", ".bz2", ".xz", ".lz4", ".lz", ".lzma", ".z", ".cab", ".iso", ".dmg")
+)
+"""Suffixes of archives that are not read."""
+MAX_BYTES = 2**28
+"""Larger files, members and values are set aside unread: no picture is as large, and a small archive may hold one."""
+_MAX_EXPANDED = 2**28, 200
+"""A compressed tar may be so many bytes, and so many times its own size, when unpacked."""
+_MAX_NAMES = 10_000, 64
+"""An archive may hold so many pictures, and one more for every so many of its bytes."""
+_MAX_XZ_BYTES = 2**29
+"""Memory that unpacking xz may take."""
 _UNPACK: Mapping[str, Callable[[Path], Any]] = {
     ".tar.gz": gzip.open,
     ".tgz": gzip.open,
@@ -35,12 +47,12 @@ _UNPACK: Mapping[str, Callable[[Path], Any]] = {
 }
 _DAMAGED = (
     zipfile.BadZipFile, tarfile.TarError, OSError, EOFError, ValueError, RuntimeError,
-    struct.error, zlib.error, lzma.LZMAError,
+    OverflowError, struct.error, zlib.error, lzma.LZMAError,
 )  # fmt: skip
 """What reading a damaged archive ends in. gzip and bz2 raise OSErrors of their own, which have no errno; zipfile raises
 RuntimeError where a password is needed, and its kind NotImplementedError for a compression that it does not know."""
-_TAR_BLOCK = 512
-_OF_SIZE = re.compile(rb"(\d+)-(\d+)")
+_OF_SIZE = re.compile(rb"(\d{1,9})-(\d{1,18})")
+_MAX_NAME = 4096
 
 
 class UnusableError(ManifestError):
@@ -91,6 +103,8 @@ class ZipPictures:
 
     def members(self) -> Iterator[Member]:
         archive, _ = self._open()
+        with _damage_as(partial(_refusal, self.path)):
+            _check_apart(archive)
         for info in archive.infolist():
             if info.is_dir() or stat.S_ISLNK(info.external_attr >> 16):
                 continue
@@ -100,7 +114,14 @@ class ZipPictures:
     def read(self, key: Any) -> bytes:
         archive, lock = self._open()
         with _damage_as(_unusable), lock:
-            return archive.read(str(key))
+            info = archive.getinfo(str(key))
+            # Of these two a part is not larger unpacked than asked for; 4 kB of bzip2 are up to 80 MB.
+            part = 2**20 if info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) else 4096
+            with archive.open(info) as file:
+                data = b"".join(iter(partial(file.read, part), b""))
+            if len(data) != info.file_size:
+                raise EOFError(f"{len(data):,} bytes of {info.file_size:,}")
+        return data
 
     def _open(self) -> tuple[zipfile.ZipFile, threading.Lock]:
         with _damage_as(partial(_refusal, self.path)):
@@ -119,20 +140,22 @@ class TarPictures:
             yield from self._members()
 
     def _members(self) -> Iterator[Member]:
-        unpack = _UNPACK.get(archive_suffix(self.path))
-        with (
-            unpack(self.path) if unpack else self.path.open("rb") as file,
-            tarfile.open(fileobj=file, mode="r:") as archive,
-        ):
-            for info in archive:
-                if info.isreg():
-                    yield from _member(info.name, (info.offset_data, info.size), _too_large(info.size))
-                archive.members = []  # pyright: ignore[reportAttributeAccessIssue]  # else it keeps all it has seen
-            file.seek(archive.offset)
-            if file.read(_TAR_BLOCK) != bytes(_TAR_BLOCK):  # tarfile takes a broken header for the end
-                raise tarfile.ReadError(f"no header at byte {archive.offset:,}, and no end")
+        suffix = archive_suffix(self.path)
+        unpack, packed = _UNPACK.get(suffix), self.path.stat().st_size
+        if suffix == ".tar.xz":
+            _check_xz(self.path)
+        num = 0
+        with unpack(self.path) if unpack else self.path.open("rb") as file:
+            for name, offset, size in tar_files(file):
+                num += 1
+                if num > _MAX_NAMES[0] + packed // _MAX_NAMES[1]:
+                    raise tarfile.ReadError(f"more than {num - 1:,} files in {packed:,} bytes")
+                if unpack:
+                    _check_expansion(packed, offset + size)
+                yield from _member(name, (offset, size), _too_large(size))
             while file.read(io.DEFAULT_BUFFER_SIZE):  # to the checksum of what it is compressed with
-                pass
+                if unpack:
+                    _check_expansion(packed, file.tell())
 
     def read(self, key: Any) -> bytes:
         offset, size = key
@@ -140,11 +163,15 @@ class TarPictures:
             if not self.in_order:
                 with self.path.open("rb") as file:
                     file.seek(offset)
-                    return file.read(size)
-            stream, lock = _stream(self.path, *_version(self.path))
-            with lock:
-                stream.seek(offset)
-                return stream.read(size)
+                    data = file.read(min(size, MAX_BYTES))
+            else:
+                stream, lock = _stream(self.path, *_version(self.path))
+                with lock:
+                    stream.seek(offset)
+                    data = stream.read(min(size, MAX_BYTES))
+            if len(data) != size:
+                raise EOFError(f"{len(data):,} bytes of {size:,}")
+        return data
 
 
 class LmdbPictures:
@@ -162,29 +189,26 @@ class LmdbPictures:
 
     def members(self) -> Iterator[Member]:
         try:
-            with _environment(self.path).begin() as view:
-                keys = [bytes(key) for key in view.cursor().iternext(values=False)]
-                of_size = [(match, key) for key in keys if (match := _OF_SIZE.fullmatch(key))]
-                if not of_size:
-                    yield from (Member(_key_name(key), key) for key in keys if key != b"length")
-                    return
-                sizes = {int(match[1]) for match, _ in of_size}
-                wanted = min((size for size in sizes if size >= self._size), default=max(sizes))
-                for match, key in of_size:
-                    if int(match[1]) == wanted:
-                        yield Member(_original_name(match[2], view.get(match[2])), key)
-        except (lmdb.Error, OSError) as error:
-            raise_if_disk(error)
-            raise ManifestError(
-                f"ingest {self.path}: damaged or cut off, no LMDB that can be read ({_line(error)}); fetch it again"
-            ) from None
+            keys = keys_of(self.path, MAX_BYTES)
+            of_size = [(match, key) for key in keys if (match := _OF_SIZE.fullmatch(key))]
+            if not of_size:
+                yield from (Member(_key_name(key), key) for key in keys if key != b"length")
+                return
+            sizes = {int(match[1]) for match, _ in of_size}
+            wanted = min((size for size in sizes if size >= self._size), default=max(sizes))
+            for match, key in of_size:
+                if int(match[1]) == wanted:
+                    yield Member(_original_name(match[2], value_of(self.path, match[2], MAX_BYTES)), key)
+        except (ReaderError, OSError) as error:
+            raise _bad_lmdb(self.path, error) from None
 
     def read(self, key: Any) -> bytes:
         try:
-            with _environment(self.path).begin() as view:
-                value = view.get(key)
-        except lmdb.Error as error:
-            raise UnusableError(f"damaged in its LMDB ({_line(error)})") from None
+            value = value_of(self.path, key, MAX_BYTES)
+        except (ReaderError, OSError) as error:
+            raise _bad_lmdb(self.path, error) from None
+        if isinstance(value, int):
+            raise UnusableError(_too_large(value))
         if value is None:
             raise UnusableError("no longer in its LMDB")
         return value
@@ -196,9 +220,17 @@ def _member(name: str, key: Any, wrong: str) -> Iterator[Member]:
     parts = PurePosixPath(written).parts
     if ".." in parts or written.startswith("/") or re.match(r"[A-Za-z]:", written):
         yield Member(written, key, "its path leads out of the archive; pack it again with relative paths")
-    elif parts and not is_beside(parts):
-        within = "an archive within an archive; unpack it" if archive_suffix(Path(parts[-1])) else ""
-        yield Member("/".join(parts), key, within or wrong)
+    elif parts and not is_beside(parts) and parts[-1] != "lock.mdb":
+        yield Member("/".join(parts), key, _within(parts[-1]) or wrong)
+
+
+def _within(name: str) -> str:
+    """Why a member of this name cannot be read where it is."""
+    suffix = PurePosixPath(name.lower()).suffix
+    if suffix in (".mdb", ".lmdb"):
+        return "an LMDB in an archive; unpack it"
+    is_archive = suffix in UNREADABLE_ARCHIVES or archive_suffix(PurePosixPath(name))
+    return "an archive within an archive; unpack it" if is_archive else ""
 
 
 def _too_large(size: int) -> str:
@@ -215,10 +247,11 @@ def _key_name(key: bytes) -> str:
     return name if safe else key.hex()
 
 
-def _original_name(index: bytes, original: bytes | None) -> str:
+def _original_name(index: bytes, original: bytes | int | None) -> str:
     """The file name that labels know an image of CelebA-HQ by."""
+    stated = original if isinstance(original, bytes) and len(original) <= _MAX_NAME else index
     try:
-        name = PurePosixPath((original or index).decode().strip()).name or index.decode()
+        name = PurePosixPath(stated.decode().strip()).name or index.decode()
     except UnicodeDecodeError:
         name = index.decode()
     return name if PurePosixPath(name).suffix else f"{name}.jpg"
@@ -239,27 +272,32 @@ def _stream(path: Path, _mtime_ns: int, _size: int) -> tuple[IO[bytes], threadin
     return _UNPACK[archive_suffix(path)](path), threading.Lock()
 
 
-_environments: dict[Path, lmdb.Environment] = {}
-_opening = threading.Lock()
+def _check_apart(archive: zipfile.ZipFile) -> None:
+    """Refuse an archive whose members share their bytes: a few of them would be unpacked as many."""
+    places = sorted((info.header_offset, info.header_offset + info.compress_size) for info in archive.infolist())
+    for (_, end), (start, _) in pairwise(places):
+        if end > start:
+            raise zipfile.BadZipFile(f"members overlap at byte {start:,}")
 
 
-def _environment(path: Path) -> lmdb.Environment:
-    """An LMDB opened to read, once: a process cannot open it a second time."""
-    home = path.resolve()
-    with _opening:
-        if home not in _environments:
-            environment = lmdb.open(str(home), readonly=True, lock=False, readahead=False, subdir=home.is_dir())
-            _check_whole(environment, home / "data.mdb" if home.is_dir() else home)
-            _environments[home] = environment
-        return _environments[home]
+def _check_expansion(packed: int, unpacked: int) -> None:
+    if unpacked > max(_MAX_EXPANDED[0], packed * _MAX_EXPANDED[1]):
+        raise tarfile.ReadError(f"{unpacked:,} bytes or more in {packed:,}")
 
 
-def _check_whole(environment: lmdb.Environment, file: Path) -> None:
-    """Refuse a file that ends too early: the system kills a process that reads beyond the end of a mapped file."""
-    needed = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
-    if file.stat().st_size < needed:
-        environment.close()
-        raise lmdb.CorruptedError(f"{file.stat().st_size:,} bytes, must be {needed:,}")
+def _check_xz(path: Path) -> None:
+    """Refuse xz that asks for gigabytes of memory; lzma.open sets no limit."""
+    with path.open("rb") as file:
+        lzma.LZMADecompressor(memlimit=_MAX_XZ_BYTES).decompress(file.read(io.DEFAULT_BUFFER_SIZE), max_length=1)
+
+
+def _bad_lmdb(path: Path, error: Exception) -> ManifestError:
+    raise_if_disk(error)
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        return ManifestError(f"ingest {path}: its map does not fit into the address space; raise the limit (ulimit -v)")
+    return ManifestError(
+        f"ingest {path}: damaged or cut off, no LMDB that can be read ({_line(error)}); fetch it again"
+    )
 
 
 def _line(error: BaseException) -> str:

@@ -26,7 +26,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from boundaryflow.errors import ManifestError
-from boundaryflow.files import remove_leftovers
+from boundaryflow.files import may_pass, remove_leftovers
 from boundaryflow.tensor_files import read_about, read_tensors, write_tensors
 
 SCHEMA = "shard/2"
@@ -198,7 +198,9 @@ def read_shard(path: Path) -> Shard:
 
     Raises:
         ManifestError: The file is missing, damaged, or not a shard.
+        OSError: The disk failed: that says nothing against the shard.
     """
+    _check_disk(path)
     try:
         tensors, about = read_tensors(path)
         stated = about.pop("sha256", None)
@@ -257,11 +259,22 @@ def shard_index(folder: Path, recipe: str | None = None) -> pd.DataFrame:
 
 def _items_of(path: Path, recipe: str | None = None) -> list[str]:
     """The items that a shard's header names; none where it is damaged, or of another recipe."""
+    _check_disk(path)
     try:
         about = read_about(path)
         return about["item_ids"] if about.get("schema") == SCHEMA and recipe in (None, about["recipe"]) else []
     except (SafetensorError, OSError, ValueError, KeyError, AttributeError):
         return []
+
+
+def _check_disk(path: Path) -> None:
+    """Raise what the system says where a disk fails; safetensors would say that the file is not there."""
+    try:
+        with path.open("rb") as file:
+            file.read(1)
+    except OSError as error:
+        if may_pass(error):
+            raise
 
 
 def load_items(folder: Path, item_ids: Sequence[str], names: Sequence[str]) -> dict[str, Tensor]:

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
-
 from boundaryflow.errors import ManifestError
-from boundaryflow.storage.archives import LmdbPictures, TarPictures, ZipPictures, archive_suffix
+from boundaryflow.files import RefusedFileError, read_bytes
+from boundaryflow.storage.archives import (
+    MAX_BYTES,
+    LmdbPictures,
+    TarPictures,
+    UnusableError,
+    ZipPictures,
+    archive_suffix,
+)
+from boundaryflow.storage.images import open_picture
 from boundaryflow.storage.raw import RawFolder, survey
+from boundaryflow.text import visible
 from stages.inspection.tables import SUFFIXES
 
 _SAMPLE = 200  # pictures whose headers are read
 _MAX_LISTED = 12
+_MAX_TEXT = 500  # characters that are shown of a text in a picture
+_NOT_ONE = "not an image that can be read"
 _ALL = 2**20  # of an LMDB with several resolutions the largest
 
 
@@ -40,9 +49,10 @@ def about(path: Path) -> dict[str, Any] | None:
 def _about_container(what: str, container: LmdbPictures | ZipPictures | TarPictures) -> dict[str, Any] | None:
     members = list(container.members())
     keys = {member.name: member.key for member in members if not member.reason}
-    if not keys:
-        raise ManifestError(f"inspect {container.path}: {what.partition(' of')[0]} that holds no pictures")
     refused = [f"{member.name}: {member.reason}" for member in members if member.reason]
+    if not keys:
+        why = f" ({refused[0]})" if refused else ""
+        raise ManifestError(f"inspect {container.path}: {what.partition(' of')[0]} that holds no pictures{why}")
     return {"what": what, **_facts(list(keys), refused, lambda name: container.read(keys[name]))}
 
 
@@ -64,17 +74,24 @@ def _about_folder(path: Path) -> dict[str, Any] | None:
 
 
 def _facts(names: Sequence[str], refused: list[str], read: Callable[[str], bytes]) -> dict[str, Any]:
-    """Counts of all, and of a sample spread over them the formats and sizes."""
+    """Counts of all, and of a sample spread over them the formats and sizes.
+
+    Raises:
+        ManifestError: What holds the pictures is damaged.
+    """
     step = max(1, len(names) // _SAMPLE)
     formats, sizes, bad = Counter[str](), Counter[str](), list(refused)
     for name in list(names)[::step]:
         try:
-            with Image.open(io.BytesIO(read(name))) as picture:
+            data = read(name)
+        except UnusableError as error:
+            bad.append(f"{name}: {error}")
+            continue
+        try:
+            with open_picture(data) as picture:
                 formats[f"{picture.format} {picture.mode}"] += 1
                 sizes[f"{picture.width} x {picture.height}"] += 1
-        except UnidentifiedImageError:
-            bad.append(f"{name}: not an image that can be read")
-        except (ManifestError, OSError, ValueError) as error:
+        except ManifestError as error:
             bad.append(f"{name}: {error}")
     folders = Counter(PurePosixPath(name).parent.as_posix() for name in names)
     return {
@@ -96,9 +113,13 @@ def _most(counts: Counter[str]) -> dict[str, int]:
 
 
 def _about_picture(path: Path) -> dict[str, Any] | None:
-    """A picture, with what this project wrote into it."""
+    """A picture, with what this project wrote into it.
+
+    Raises:
+        ManifestError: It is damaged, too large, or no regular file.
+    """
     try:
-        with Image.open(path) as picture:
+        with open_picture(read_bytes(path, MAX_BYTES)) as picture:
             facts: dict[str, Any] = {
                 "what": "a picture",
                 "format": picture.format or "",
@@ -106,6 +127,14 @@ def _about_picture(path: Path) -> dict[str, Any] | None:
                 "width": picture.width,
                 "height": picture.height,
             }
-            return facts | {f"says {key}": str(text) for key, text in getattr(picture, "text", {}).items()}
-    except (UnidentifiedImageError, OSError):
-        return None
+            # Texts before the pixels, where this project writes them; those after them would cost decoding it.
+            texts = {visible(str(k)[:_MAX_TEXT]): v for k, v in picture.info.items() if isinstance(v, str)}
+            shown = list(texts.items())[:_MAX_LISTED]
+            facts |= {f"says {key}": visible(text[:_MAX_TEXT]) for key, text in shown if picture.format == "PNG"}
+            return facts
+    except RefusedFileError as error:
+        raise ManifestError(f"inspect {path}: {error.reason}") from None
+    except ManifestError as error:
+        if str(error).startswith((_NOT_ONE, "the file is empty")):
+            return None
+        raise ManifestError(f"inspect {path}: {error}") from None

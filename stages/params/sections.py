@@ -110,9 +110,17 @@ class IngestParams(Section):
     crop: CropBox | None
     fit: Literal["crop", "pad", "stretch"]
     background: tuple[Annotated[int, Field(ge=0, le=255)], ...] = Field(min_length=3, max_length=3)
+    levels: tuple[float, float] | None = None  # younger than the other keys; params.yaml files lack it
     split: Annotated[Annotated[Split, Tag("Split")] | Annotated[FileSplit, Tag("FileSplit")], Discriminator(_split_tag)]
     shard_size: int = Field(ge=1)
     max_failed_items: int = Field(ge=0)
+
+    @field_validator("levels")
+    @classmethod
+    def _rising(cls, levels: tuple[float, float] | None) -> tuple[float, float] | None:
+        if levels is not None and not levels[0] < levels[1]:
+            raise ValueError("the value of black must be below the value of white")
+        return levels
 
     @property
     def geometry(self) -> dict[str, Any]:
@@ -123,6 +131,7 @@ class IngestParams(Section):
             "crop": self.crop and self.crop.box,
             "fit": self.fit,
             "background": self.background,
+            "levels": self.levels,
         }
 
 

@@ -21,6 +21,7 @@ from boundaryflow.errors import PipelineError
 from flows.cli import cli
 from stages.inspection import as_text, inspect
 from tests.hostile.corpus_models import CASES
+from tests.hostile.corpus_pictures import CASES as HOSTILE
 from tests.layouts import ddpm_layout, iddpm_layout, random_state
 from tests.stages.small_project import ROOT
 
@@ -128,7 +129,8 @@ def test_folder_of_pictures(tmp_path: Path) -> None:
     assert facts["folders"] == {"cat": 2, "dog": 1, ".": 1}
     assert facts["tables"] == ["labels.csv"]
     assert facts["sizes"] == {"20 x 10": 3}
-    assert facts["cannot be used"] == ["broken.png: not an image that can be read"]
+    (broken,) = facts["cannot be used"]
+    assert broken.startswith("broken.png: not an image that can be read (a format of JPEG, PNG, ")
 
 
 def test_archive_of_pictures(tmp_path: Path) -> None:
@@ -169,6 +171,37 @@ def test_picture_says_what_was_written_into_it(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(encode_png(torch.zeros(3, 4, 4, dtype=torch.uint8), {"synthetic": "true"}))
     facts = inspect(str(tmp_path / "a.png"))
     assert (facts["what"], facts["says synthetic"]) == ("a picture", "true")
+
+
+def test_texts_of_a_picture_are_bounded_and_made_visible(tmp_path: Path) -> None:
+    facts = inspect(str(HOSTILE["texts.png"](tmp_path)))
+    assert facts["says synthetic"] == r"\x1b[2J\x1b]0;owned\x07"
+    assert len(facts["says long"]) == 500
+    assert len(facts) == 5 + 12
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("huge.png", "60000 x 60000 are more than 200,000,000 pixels; make it smaller"),
+        ("ztxt.png", "damaged (Decompressed data too large for PngImagePlugin.MAX_TEXT_CHUNK)"),
+        ("fifo", "a FIFO, not a regular file"),
+        ("sparse movie.mp4", "42,949,672,960 bytes, more than the 268,435,456 that are read"),
+        ("eps.jpg", "of no kind that is known: "),
+        ("LMDB in a zip", "an archive that holds no pictures (church_val_lmdb/data.mdb: an LMDB in an archive;"),
+    ],
+)
+def test_picture_made_to_do_harm_is_one_line(tmp_path: Path, name: str, message: str) -> None:
+    path = HOSTILE[name](tmp_path)
+    with pytest.raises(PipelineError) as error:
+        inspect(str(path))
+    assert str(error.value).startswith(f"inspect {path}: {message}")
+
+
+def test_damaged_page_of_an_lmdb_names_the_file(tmp_path: Path) -> None:
+    path = HOSTILE["LMDB that ends its reader"](tmp_path)
+    with pytest.raises(PipelineError, match=rf"{path}: damaged or cut off, .* \(its reader ended by signal \d+\)"):
+        inspect(str(path))
 
 
 @pytest.mark.parametrize(

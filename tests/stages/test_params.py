@@ -50,6 +50,9 @@ CASES = [
     ("dataset", 1, "dataset: unknown key, did you mean 'datasets'? (got 1)"),
     ("run_seed", -1, "run_seed: input should be greater than or equal to 0 (got -1)"),
     ("run_seed", ..., "run_seed: is missing; every value is stated in params.yaml"),
+    (A + "ingest.levels", [5, 5], "data.avatars.ingest.levels: the value of black must be below the value of white"),
+    (A + "ingest.levels", [0], "data.avatars.ingest.levels"),
+    (A + "ingest.levels", [0, float("inf")], "data.avatars.ingest.levels"),
     (A + "edit.strenghts", [1], "data.avatars.edit.strenghts: unknown key, did you mean 'strengths'? (got [1])"),
     (A + "edit.eta", 1.5, "data.avatars.edit.eta: input should be less than or equal to 1 (got 1.5)"),
     (

@@ -533,7 +533,7 @@ def test_disk_that_fails_is_no_damage(tmp_path: Path, monkeypatch: pytest.Monkey
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(raw_module, "read_bytes", fails)
-    monkeypatch.setattr(zipfile.ZipFile, "read", fails)
+    monkeypatch.setattr(zipfile.ZipFile, "open", fails)
     for name in raw.names:
         with pytest.raises(OSError, match="Input/output error"):
             raw.read(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,21 @@ def test_damaged_shard_is_made_again_to_the_same_bytes(tmp_path: Path, damage: s
         victim.write_bytes(bytes(data[: len(data) // 2] if damage == "cut" else b""))
     assert 0 < bring_up_to_date(tmp_path, items) < 40
     assert content(tmp_path) == whole
+
+
+def test_disk_that_fails_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bring_up_to_date(tmp_path, ["a", "b"])
+    before = content(tmp_path)
+
+    def fails(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(Path, "open", fails)
+    for read in (lambda: plan_shards(tmp_path, ["a", "b"], "r", 4), lambda: load_items(tmp_path, ["a"], ["value"])):
+        with pytest.raises(OSError, match="Input/output error"):
+            read()
+    monkeypatch.undo()
+    assert content(tmp_path) == before
 
 
 def test_items_come_in_the_order_asked_for(tmp_path: Path) -> None:
