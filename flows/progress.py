@@ -142,7 +142,7 @@ class Board:
             "progress": {name: str(self.latest[name]) for name in self.running if name in self.latest},
         }
         temporary = path.with_suffix(".new")
-        temporary.write_text(json.dumps(state))
+        temporary.write_text(json.dumps(state), encoding="utf-8")
         temporary.replace(path)
 
 

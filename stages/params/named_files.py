@@ -94,8 +94,6 @@ def _missing_beside_images(root: Path, raw: Path, value: str) -> str | None:
     if not set("*?[") & set(value):
         what = "is a folder; give the file in it" if (root / path).is_dir() else "does not exist; give a path"
         return f"{path} {what} within {raw}"
-    if Path(value).is_absolute():
-        return f"{value} must be relative to {raw}"
     found = any(file.is_file() for file in (root / raw).glob(value))
     return None if found else f"no file fits {path}; give a path or pattern within {raw}"
 
@@ -109,9 +107,9 @@ def _about_model(root: Path, dataset: DatasetParams) -> Iterator[str]:
     """What `boundaryflow.models` would find; the weights themselves are read when they are needed."""
     folder = root / "unet" if (root / "unet" / "config.json").exists() else root
     try:
-        config = json.loads((folder / "config.json").read_text())
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         sidecar = folder / "boundaryflow.json"
-        fold = int(json.loads(sidecar.read_text()).get("pixel_unshuffle", 1)) if sidecar.exists() else 1
+        fold = int(json.loads(sidecar.read_text(encoding="utf-8")).get("pixel_unshuffle", 1)) if sidecar.exists() else 1
         side, channels = int(config["sample_size"]) * fold, int(config["in_channels"]) // fold**2
     except FileNotFoundError:
         yield f"model: {dataset.model} has no config.json; give a diffusers folder"
