@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from boundaryflow.errors import LabelError
+from boundaryflow.errors import LabelError, TooFewLabelsError
 from boundaryflow.labelling import ClipLabeller, Combination, calibrate, combined, load_clip, probe_labels
 from boundaryflow.storage.images import to_model_range
 from boundaryflow.storage.shards import in_batches, load_items
@@ -71,6 +71,7 @@ def run(
     labels = combined(labels, made)[["item_id", *attributes]]
     facts = _facts(labels, ingested, about)
     left_out = too_rare(labels, usable.set_index("item_id")["split"])
+    left_out |= {name: told["left_out"] for name, told in about.items() if "left_out" in told}
     for name, reason in left_out.items():
         facts[name]["left_out"] = reason
         LOG.warning("label %s: is left out, and so is every edit that needs it: %s", name, reason)
@@ -135,7 +136,11 @@ def _by_clip(
             labels[name] = scores.sigmoid().numpy().astype(np.float32)
             continue
         odds = scores.double().numpy()
-        curve, report = calibrate(odds, known[name].to_numpy(np.float64), name)
+        try:
+            curve, report = calibrate(odds, known[name].to_numpy(np.float64), name)
+        except TooFewLabelsError as error:
+            labels[name], about[name] = np.float32("nan"), {"left_out": str(error)}
+            continue
         labels[name] = curve.probabilities(odds).astype(np.float32)
         about[name] = {**_told(report), **_told(curve), "rows_without_image": stray}
         if report.log_loss_after > report.log_loss_before:
@@ -159,7 +164,13 @@ def _by_probe(
         features[rows] = some.cpu().numpy()
     labels, about = pd.DataFrame({"item_id": items}), Facts()
     for name in rules:
-        probability, report = probe_labels(features, known[name].to_numpy(np.float64), source.num_folds, attribute=name)
+        try:
+            probability, report = probe_labels(
+                features, known[name].to_numpy(np.float64), source.num_folds, attribute=name
+            )
+        except TooFewLabelsError as error:
+            labels[name], about[name] = np.float32("nan"), {"left_out": str(error)}
+            continue
         labels[name] = probability.astype(np.float32)
         told = {f"cv_{k}" if k in ("auc", "log_loss", "ece") else k: v for k, v in _told(report).items()}
         about[name] = {**told, "rows_without_image": stray}
