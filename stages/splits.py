@@ -83,7 +83,9 @@ def _by_file(raw: Path, sources: Mapping[str, str], split: FileSplit) -> dict[st
         key = _SAID.get(word(value))
         if key is None:
             known = "; ".join(f"{name}: {', '.join(texts)}" for name, texts in _WORDS.items())
-            raise ManifestError(f"ingest.split {path}: row {number} says {short(value)!r} of {short(file)}, must be one of {known}")
+            raise ManifestError(
+                f"ingest.split {path}: row {number} says {short(value)!r} of {short(file)}, must be one of {known}"
+            )
         if said.setdefault(file, key) != key:
             raise ManifestError(f"ingest.split {path}: {short(file)} is in {said[file]} and, in row {number}, in {key}")
     names = match_files(list(said), sources)
@@ -114,8 +116,8 @@ def _read_partition(path: Path) -> list[tuple[int, str, str]]:
         cells = line.rsplit(maxsplit=1)
         if len(cells) == 1:
             raise ManifestError(
-                f"ingest.split {path}: line {number} is {short(line.strip())!r}, must be a file name and 0, 1 or 2; of a "
-                "table give file_column and split_column"
+                f"ingest.split {path}: line {number} is {short(line.strip())!r}, must be a file name and 0, 1 or 2; of "
+                "a table give file_column and split_column"
             )
         rows += [(len(rows) + 1, cells[0].strip(), cells[1])] if cells else []
     return rows

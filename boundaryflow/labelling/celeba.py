@@ -45,7 +45,9 @@ def read_celeba(path: Path) -> pd.DataFrame:
     for number, cells in lines:
         if len(cells) != len(names) + 1:
             _refuse(
-                path, number, f"has {len(cells) - 1} values after {short(cells[0])}, must have {len(names)}, one per name"
+                path,
+                number,
+                f"has {len(cells) - 1} values after {short(cells[0])}, must have {len(names)}, one per name",
             )
         files.append(cells[0])
         for name, column, value in zip(names, columns, cells[1:], strict=True):
@@ -122,7 +124,8 @@ def image_names(
         numbers = [by_stem.get(stem) for stem in stems]
         if not any(number is not None for number in numbers):
             raise LabelError(
-                f"labels {where}: no row is named as in the mapping ({short(files[0])} against {short(next(iter(mapping), 'nothing'))}); if the "
+                f"labels {where}: no row is named as in the mapping ({short(files[0])} against "
+                f"{short(next(iter(mapping), 'nothing'))}); if the "
                 "rows have CelebA-HQ's numbers, set mapping to null"
             )
     wanted = {str(number) for number in numbers if number is not None}
@@ -147,7 +150,7 @@ def _look_for_mapping(stems: Sequence[str], sources: Collection[str], where: obj
     numbered = [stem for stem in images if stem.isdecimal() and len(stem) < 6]
     if numbered and len(numbered) == len(images) and all(_CELEBA_NAME.fullmatch(stem) for stem in stems):
         raise LabelError(
-            f"labels {where}: rows have CelebA's names ({short(stems[0])}), images CelebA-HQ's numbers ({numbered[0]}); give "
+            f"labels {where}: rows have CelebA's names ({stems[0]}), images CelebA-HQ's numbers ({numbered[0]}); give "
             "CelebA-HQ-to-CelebA-mapping.txt as mapping"
         )
 
@@ -163,7 +166,9 @@ def _refuse_own_names(images: set[str], where: object) -> None:
 
 def _check_names(path: Path, number: int, names: list[str]) -> None:
     if len(names) > 1 and all(value in _VALUES for value in names[1:]):
-        _refuse(path, number, f"must be the names of the attributes, and is a row ({short(names[0])}); put the names back")
+        _refuse(
+            path, number, f"must be the names of the attributes, and is a row ({short(names[0])}); put the names back"
+        )
     if any("," in name for name in names):
         _refuse(path, number, "has commas; this is a CSV table, read it with kind csv")
     twice = next((name for name, num in Counter(names).items() if num > 1), None)

@@ -68,15 +68,19 @@ def read_values(
     check_columns(table.columns, where, file_column, [file_column, *(a.column for a in attributes.values())])
     files = texts(table[file_column])
     if "" in files:
-        raise LabelError(f"labels {where}: column {file_column!r} is blank {place(table.index[files.index('')])}; name its image")
+        raise LabelError(
+            f"labels {where}: column {file_column!r} is blank {place(table.index[files.index('')])}; name its image"
+        )
     read = {name: _read_column(table[spec.column], where, spec, place) for name, spec in attributes.items()}
-    for name, spec in attributes.items() if seen is not None else ():
-        if spec.positive or spec.negative:
+    for name, spec in attributes.items():
+        if seen is not None and (spec.positive or spec.negative):
             seen.setdefault(name, set()).update(texts(table[spec.column]))
     return pd.DataFrame({"file": files, **read})
 
 
-def check_met(values: pd.DataFrame, where: object, attributes: Mapping[str, AttributeColumn], seen: Mapping[str, set[str]]) -> None:
+def check_met(
+    values: pd.DataFrame, where: object, attributes: Mapping[str, AttributeColumn], seen: Mapping[str, set[str]]
+) -> None:
     """Refuse an attribute one side of which lists only values that no row has.
 
     Args:
@@ -89,12 +93,14 @@ def check_met(values: pd.DataFrame, where: object, attributes: Mapping[str, Attr
         LabelError: There is one; the message names the values there are.
     """
     for name, there in seen.items():
-        for side, wanted, value in (("positive", attributes[name].positive, 1.0), ("negative", attributes[name].negative, 0.0)):
+        for side, wanted, value in (
+            ("positive", attributes[name].positive, 1.0),
+            ("negative", attributes[name].negative, 0.0),
+        ):
             if wanted and not (values[name] == value).any():
-                raise LabelError(
-                    f"labels {where}: {name}: no row says {' or '.join(short(v) for v in wanted[:5])} ({side}) in column "
-                    f"{attributes[name].column!r}{nearest(str(wanted[0]), sorted(there - {''}))}"
-                )
+                listed, column = " or ".join(map(short, wanted[:5])), attributes[name].column
+                said = nearest(str(wanted[0]), sorted(there - {""}))
+                raise LabelError(f"labels {where}: {name}: no row says {listed} ({side}) in column {column!r}{said}")
 
 
 def check_columns(there: Iterable[object], where: object, file_column: str, columns: Iterable[str]) -> None:
@@ -143,7 +149,9 @@ def _read_column(
 ) -> NDArray[np.float64]:
     cells = texts(column)
     if spec.positive or spec.negative:
-        sides = {said: side for side, of in ((0.0, spec.negative), (1.0, spec.positive)) for v in of for said in words(v)}
+        sides = {
+            said: side for side, of in ((0.0, spec.negative), (1.0, spec.positive)) for v in of for said in words(v)
+        }
         said = {cell: sides.get(word(cell), np.nan) for cell in set(cells)}
         return np.array([said[cell] for cell in cells])
     limits = None if spec.above is None or spec.below is None else (spec.above, spec.below)
@@ -154,14 +162,15 @@ def _read_column(
     if outside.any():
         row = int(np.argmax(outside))
         other = "" if limits else "; otherwise say positive and negative, or above and below"
+        at = place(column.index[row])
         raise LabelError(
-            f"labels {where}: column {spec.column!r} has {short(cells[row])!r} {place(column.index[row])}; must be {meant}{other}"
+            f"labels {where}: column {spec.column!r} has {short(cells[row])!r} {at}; must be {meant}{other}"
         )
     if limits:
         return np.where(numbers > limits[0], 1.0, np.where(numbers < limits[1], 0.0, np.nan))
     if (numbers == -1).any() and ((numbers > -1) & (numbers < 1)).any():
         raise LabelError(
-            f"labels {where}: column {spec.column!r} has -1 and also {short(cells[int(np.argmax(abs(numbers) < 1))])}, which "
+            f"labels {where}: column {spec.column!r} has -1 and also {cells[int(np.argmax(abs(numbers) < 1))]}, which "
             "may mean without or unknown; say positive and negative values"
         )
     return np.where(numbers == -1, 0.0, numbers)

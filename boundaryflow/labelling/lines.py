@@ -56,7 +56,7 @@ def open_table(path: Path) -> BinaryIO:
         refuse(path, "is a folder; give the file with the labels")
     try:
         check_regular(path)
-        file = open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+        file = open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")  # noqa: SIM115 - handed out
     except FileNotFoundError:
         refuse(path, "no such file; check the path in params.yaml")
     except RefusedFileError as error:
