@@ -181,7 +181,12 @@ def _parquet_rows(path: Path, wanted: Wanted | None) -> Iterator[Mapping[str, An
     import pyarrow.parquet as pq
 
     with open_table(path) as data:
-        batches = _told(path, lambda: iter(_parquet_batches(path, pq.ParquetFile(data), wanted)))
+        names = _told(path, lambda: pq.read_schema(data).names)
+        data.seek(0)
+        # Texts by their number in the file's dictionary, so that one said over and over is in memory once.
+        batches = _told(
+            path, lambda: _parquet_batches(path, pq.ParquetFile(data, read_dictionary=list(names)), wanted)
+        )
         while (rows := _told(path, lambda: next(batches, None))) is not None:
             yield from rows
 
@@ -198,7 +203,15 @@ def _parquet_batches(path: Path, file: Any, wanted: Wanted | None) -> Iterator[l
         if not 0 <= size <= _MAX_CHUNK_BYTES:
             refuse(path, f"a column has {size:,} bytes in one row group, at most {_MAX_CHUNK_BYTES:,} are read")
     for batch in file.iter_batches(_BATCH_ROWS, columns=[names[at] for at in chosen], use_threads=False):
-        yield batch.to_pylist()
+        cells = [_cells(column) for column in batch.columns]
+        yield [dict(zip(batch.schema.names, row, strict=True)) for row in zip(*cells, strict=True)]
+
+
+def _cells(column: Any) -> list[Any]:
+    if not hasattr(column, "dictionary"):
+        return column.to_pylist()
+    values = column.dictionary.to_pylist()
+    return [None if at is None else values[at] for at in column.indices.to_pylist()]
 
 
 def _told(path: Path, read: Callable[[], _T]) -> _T:

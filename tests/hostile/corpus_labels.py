@@ -57,3 +57,89 @@ SETTINGS: dict[str, Writer] = {
     "FIFO": partial(_fifo, "params.yaml"),
 }
 """Each is a params.yaml."""
+
+
+def _table(name: str, content: str | bytes) -> Writer:
+    return partial(_file, name, content)
+
+
+def _parquet(columns: dict[str, list[object]], metadata: dict[bytes, bytes], folder: Path) -> Path:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder.mkdir(parents=True, exist_ok=True)
+    table = pa.table(columns).replace_schema_metadata(metadata)
+    pq.write_table(table, folder / "labels.parquet")
+    return folder / "labels.parquet"
+
+
+def _parquet_of_one_value(num_rows: int, folder: Path) -> Path:
+    """A few kilobytes that say the same long text over and over."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder.mkdir(parents=True, exist_ok=True)
+    cells = pa.DictionaryArray.from_arrays(pa.array([0] * num_rows, pa.int32()), pa.array(["x" * 10_000]))
+    table = pa.table({"file": cells, "hat": cells})
+    pq.write_table(table, folder / "labels.parquet", compression="zstd")
+    return folder / "labels.parquet"
+
+
+def _parquet_column_twice(folder: Path) -> Path:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder.mkdir(parents=True, exist_ok=True)
+    table = pa.Table.from_arrays([pa.array(["0.png"]), pa.array([1]), pa.array([0])], ["file", "hat", "hat"])
+    pq.write_table(table, folder / "labels.parquet")
+    return folder / "labels.parquet"
+
+
+def _folder_of(name: str, folder: Path) -> Path:
+    (folder / name).mkdir(parents=True)
+    return folder / name
+
+
+_ROWS: dict[str, list[object]] = {"file": [f"{i}.png" for i in range(12)], "hat": [i % 2 for i in range(12)]}
+PANDAS: dict[str, bytes] = {
+    "no JSON": b"{",
+    "a list": b"[]",
+    "an index that is not there": b'{"index_columns": ["__index_level_0__"], "columns": [], "column_indexes": []}',
+    "a type that is none": b'{"index_columns": [], "columns": [{"name": "hat", "field_name": "hat", "pandas_type": "x",'
+    b' "numpy_type": "nonsense[zz]", "metadata": {"timezone": 7}}], "column_indexes": [{"name": 1}]}',
+}
+"""What Parquet tables may claim of their pandas origin; nothing of it is needed to read them."""
+TABLES: dict[str, Writer] = {
+    **{
+        f"Parquet, pandas metadata: {name}": partial(_parquet, _ROWS, {b"pandas": about})
+        for name, about in PANDAS.items()
+    },
+    "Parquet with a column twice": _parquet_column_twice,
+    "Parquet of one long text": partial(_parquet_of_one_value, 30_000),
+    "Parquet cut off": _table("labels.parquet", b"PAR1" + b"\0" * 40 + b"PAR1"),
+    "Parquet, endless footer": _table("labels.parquet", b"PAR1" + b"\xff\xff\xff\x7fPAR1"),
+    "CSV with a NUL": _table("labels.csv", b"file,hat\n0.png,\0\n"),
+    "CSV in Latin-1": _table("labels.csv", "file,hat\ncaf\xe9.png,1\n".encode("latin-1")),
+    "CSV in UTF-16": _table("labels.csv", "file,hat\n0.png,1\n".encode("utf-16")),
+    "CSV of one long cell": _table("labels.csv", b"file,hat\n" + b"x" * 200_000),
+    "CSV, quote not closed": _table("labels.csv", 'file,hat\n"0.png,1\n' + "a,b\n" * 1000),
+    "CSV of 20,000 columns": _table("labels.csv", ",".join(f"c{i}" for i in range(20_000)) + "\n"),
+    "CSV with escapes": _table("labels.csv", "file,h\x1b[31mat\n0.png,\x1b]0;pwned\x07\n1.png,2\n"),
+    "TSV of blanks": _table("labels.tsv", "\t\t\n\t\t\n"),
+    "JSON lines 50000 deep": _table("labels.jsonl", '{"file": ' + "[" * 50_000),
+    "JSON lines, number of 5000 digits": _table("labels.jsonl", f'{{"file": "0.png", "hat": {"9" * 5000}}}\n'),
+    "JSON lines, number beyond floats": _table("labels.jsonl", '{"file": "0.png", "hat": 1e999}\n'),
+    "JSON lines of numbers": _table("labels.jsonl", "1\n2\n"),
+    "CelebA, count of 5000 digits": _table("labels.txt", f"{'9' * 5000}\nhat\n0.png 1\n"),
+    "CelebA, count below 0": _table("labels.txt", "-5\nhat\n0.png 1\n"),
+    "CelebA, count in other digits": _table("labels.txt", "\u0663\nhat\n0.png 1\n"),
+    "CelebA, huge value": _table("labels.txt", f"1\nhat\n0.png {'9' * 5000}\n"),
+    "mapping, number of 5000 digits": _table("labels.txt", f"idx orig_idx orig_file\n{'9' * 5000} 1 000001.jpg\n"),
+    "partition, number of 5000 digits": _table("labels.txt", f"000001.jpg 0\n000002.jpg {'9' * 5000}\n"),
+    "web page": _table("labels.csv", "<!DOCTYPE html><html>"),
+    "Git LFS pointer": _table("labels.csv", "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"),
+    "table that is a FIFO": partial(_fifo, "labels.csv"),
+    "table that is a folder": partial(_folder_of, "labels.csv"),
+}
+"""Each is a table of labels, good ones among them: what is odd about them may not matter."""
+CASES: dict[str, Writer] = {**SETTINGS, **TABLES}
