@@ -29,3 +29,7 @@ class BoundaryError(PipelineError):
 
 class LabelError(PipelineError):
     """Labels are missing, unreadable or do not belong to the images."""
+
+
+class TooFewLabelsError(LabelError):
+    """An attribute has too few labels to learn it from; others may have enough."""

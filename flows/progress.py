@@ -145,7 +145,7 @@ class Board:
         with suppress(OSError):  # a full disk; the run goes on without `status` being able to look on
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary = path.with_suffix(".new")
-            temporary.write_text(json.dumps(state))
+            temporary.write_text(json.dumps(state), encoding="utf-8")
             temporary.replace(path)
 
 

@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from boundaryflow.errors import PipelineError
 from flows import environment, locks, record
 from flows.dvc_graph import Step, plan
 from flows.summary import report_path
+from stages.yaml_file import read_yaml
 
 # What to count in a stage's output folder.
 _ITEM_TABLES = {
@@ -156,12 +156,13 @@ def _status(root: Path, step: Step, error: str | None) -> StageStatus:
 
 def _recipes(root: Path) -> tuple[RecipeStatus, ...]:
     try:
-        params: dict[str, Any] = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8")) or {}
-    except (OSError, yaml.YAMLError):
-        return ()
+        params: Any = read_yaml(root / "params.yaml")
+    except (OSError, PipelineError):
+        params = None  # DVC, or the next run, says what is wrong with it
     found: list[RecipeStatus] = []
     for kind in ("bulk_edit", "augment"):
-        for recipe in params.get(kind) or {}:
+        section: Any = params.get(kind) if isinstance(params, dict) else None
+        for recipe in section if isinstance(section, dict) else ():
             told = record.last(root, kind, str(recipe))
             size = size_of(record.folder(root, kind, str(recipe)))
             name = f"{kind}@{recipe}"
@@ -176,7 +177,7 @@ def _recipes(root: Path) -> tuple[RecipeStatus, ...]:
 def _record(root: Path) -> dict[str, Any]:
     """What the last run wrote down, or the one at work."""
     try:
-        return json.loads((root / environment.STATE_FOLDER / "run.json").read_text())
+        return json.loads((root / environment.STATE_FOLDER / "run.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
 
@@ -210,7 +211,7 @@ def _count(folder: Path, kind: str) -> tuple[int | None, int | None]:
     """Items and failed items; None where the stage has not written them."""
     try:
         if kind == "ingest":
-            facts = json.loads((folder / "ingest.json").read_text())
+            facts = json.loads((folder / "ingest.json").read_text(encoding="utf-8"))
             return int(facts["num_ok"]), int(facts["num_bad"])
         if kind == "listing":
             return int(json.loads((folder / "listing.json").read_text())["num_pictures"]), None

@@ -18,7 +18,7 @@ _COLUMNS = (
     "identity",
     "ssim",
     "counterfactual_recovery",
-    "fid",
+    "clip_fd",
 )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
@@ -10,6 +11,7 @@ import pandas as pd
 from boundaryflow.errors import LabelError
 from boundaryflow.labelling import (
     AttributeColumn,
+    Wanted,
     find_tables,
     image_names,
     in_folder,
@@ -22,6 +24,8 @@ from boundaryflow.labelling import (
     read_values,
     word,
 )
+from boundaryflow.labelling.columns import check_met, words
+from boundaryflow.labelling.lines import short
 from stages.params import (
     Annotations,
     CelebaSource,
@@ -44,6 +48,7 @@ def read_labels(
     sources: Mapping[str, str],
     *,
     partial: bool = False,
+    copies: Mapping[str, str] | None = None,
 ) -> tuple[pd.DataFrame, int]:
     """What people have said of the images.
 
@@ -53,6 +58,7 @@ def read_labels(
         rules: Attribute to how it is read; a rule without a column stands for the attribute's own.
         sources: Item id to path of the image within `raw`.
         partial: One image with a row is enough; else 95 % must have one.
+        copies: Further paths of the same pictures to their item ids.
 
     Returns:
         One row per item, sorted by id: item_id, then a float32 probability per attribute, NaN
@@ -62,13 +68,29 @@ def read_labels(
         LabelError: A file is missing, damaged or of another form, or does not belong to the images.
     """
     attributes = {name: _column(name, rule) for name, rule in rules.items()}
+    _check_sides(attributes)
+    images = [*sources.values(), *(copies or ())]
+    join = functools.partial(join_values, sources=sources, copies=copies)
     if isinstance(source, FolderLabels):
-        return _from_folders(attributes, sources)
-    where = raw / source.path
+        return join(_from_folders(attributes, images), "folders")
+    where, seen = raw / source.path, dict[str, set[str]]()
     if isinstance(source, CelebaSource):
-        return join_values(_from_celeba(raw, source, attributes, sources), where, sources, partial=partial)
-    values = [_from_table(raw, path, source, attributes, sources) for path in find_tables(raw, source.path)]
-    return join_values(pd.concat(values, ignore_index=True), where, sources, partial=partial)
+        values, num_left_out = _from_celeba(raw, source, attributes, images, seen), 0
+    else:
+        tables = [_from_table(raw, path, source, attributes, images, seen) for path in find_tables(raw, source.path)]
+        values = pd.concat([of_table for of_table, _num in tables], ignore_index=True)
+        num_left_out = sum(num for _values, num in tables)
+    labels = join(values, where, partial=partial, num_left_out=num_left_out)
+    check_met(values, where, attributes, seen)
+    return labels
+
+
+def _check_sides(attributes: Mapping[str, AttributeColumn]) -> None:
+    for name, spec in attributes.items():
+        both = {said for value in spec.positive for said in words(value)}
+        for value in spec.negative:
+            if words(value) & both:
+                raise LabelError(f"labels: {name}: {value!r} is also among the positive values; keep one")
 
 
 def _column(name: str, rule: PromptRule | ValueRule | ThresholdRule | ColumnRule) -> AttributeColumn:
@@ -84,38 +106,47 @@ def _from_table(
     path: Path,
     source: CsvSource | LongSource,
     attributes: Mapping[str, AttributeColumn],
-    sources: Mapping[str, str],
-) -> pd.DataFrame:
-    table = read_annotations(path)
+    images: Sequence[str],
+    seen: dict[str, set[str]],
+) -> tuple[pd.DataFrame, int]:
+    """Values row by row, and the number of further rows, which are about no image."""
     if isinstance(source, LongSource):
+        table = read_annotations(
+            path, Wanted.of(source.file_column, [source.attribute_column, source.value_column], images)
+        )
         wide = pivot_long(table, path, source.file_column, source.attribute_column, source.value_column)
         files = wide[source.file_column].tolist()
-        values = read_values(wide, path, source.file_column, attributes, lambda row: f"for {files[row]}")
+        values = read_values(wide, path, source.file_column, attributes, lambda row: f"for {short(files[row])}", seen)
     else:
-        values = read_values(table, path, source.file_column, attributes)
+        columns = [spec.column for spec in attributes.values()]
+        table = read_annotations(path, Wanted.of(source.file_column, columns, images))
+        values = read_values(table, path, source.file_column, attributes, seen=seen)
     folder = path.parent.relative_to(raw).as_posix() if path.is_relative_to(raw) else ""
-    return values.assign(file=in_folder(values["file"].tolist(), folder, sources, path))
+    return values.assign(file=in_folder(values["file"].tolist(), folder, images, path)), table.attrs["num_left_out"]
 
 
 def _from_celeba(
-    raw: Path, source: CelebaSource, attributes: Mapping[str, AttributeColumn], sources: Mapping[str, str]
+    raw: Path,
+    source: CelebaSource,
+    attributes: Mapping[str, AttributeColumn],
+    images: Sequence[str],
+    seen: dict[str, set[str]],
 ) -> pd.DataFrame:
     path = raw / source.path
     table = read_celeba(path)
     mapping = None if source.mapping is None else read_hq_mapping(raw / source.mapping)
     files = table["file"].tolist()
-    values = read_values(table, path, "file", attributes, lambda row: f"for {files[row]}")
-    names = pd.Series(image_names(files, sources, path, mapping), values.index, object)
+    values = read_values(table, path, "file", attributes, lambda row: f"for {short(files[row])}", seen)
+    names = pd.Series(image_names(files, images, path, mapping), values.index, object)
     return values.assign(file=names).dropna(subset="file")
 
 
-def _from_folders(attributes: Mapping[str, AttributeColumn], sources: Mapping[str, str]) -> tuple[pd.DataFrame, int]:
-    files = list(sources.values())
-    folders = [PurePosixPath(source).parent.name for source in files]
+def _from_folders(attributes: Mapping[str, AttributeColumn], images: Sequence[str]) -> pd.DataFrame:
+    folders = [PurePosixPath(source).parent.name for source in images]
     there = sorted(set(folders) - {""})
     for name, spec in attributes.items():
         for value in (*spec.positive, *spec.negative):
-            if word(value) not in map(word, there):
+            if words(value).isdisjoint(map(word, there)):
                 raise LabelError(f"labels: {name}: no folder is named {str(value)!r}{nearest(str(value), there)}")
-    table = pd.DataFrame({"file": files, FOLDER: folders}, dtype=object)
-    return join_values(read_values(table, "folders", "file", attributes), "folders", sources)
+    table = pd.DataFrame({"file": images, FOLDER: folders}, dtype=object)
+    return read_values(table, "folders", "file", attributes)

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 Means = Mapping[str, float | None]
 """Metric to its mean over images; None where there is none."""
 
+SHARES = frozenset({"target_success", "clean_success"})
+"""Metrics that are yes or no of each image, so that their mean is a share."""
 RULES = (
     ("clean_success", "the largest clean success"),
     ("counterfactual_recovery", "the largest recovery R"),

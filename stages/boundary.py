@@ -25,6 +25,7 @@ from boundaryflow.boundary import (
     Labels,
     average_neighbours,
     balancing_weights,
+    check_classes,
     fit_boundaries,
     low_passed,
     most_certain,
@@ -138,13 +139,14 @@ def run(
     out.mkdir(parents=True, exist_ok=True)
     inverted, observed = (read_json(Path("data") / s / dataset / f"{s}.json") for s in ("invert", "observe"))
     labels = read_table(Path("data/label") / dataset / "labels.parquet", schema="labels/1").set_index("item_id")
-    attributes = [str(name) for name in labels.columns]
     noise_levels = observed["timesteps"] if observed["num_items"] else []
+    inverted_images, observed_images = (_labelled(dataset, s, labels, Choice(**choice)) for s in ("invert", "observe"))
+    attributes = _fittable(out, [inverted_images, *([observed_images] if noise_levels else [])])
     table = Table()
     at_mixing_step: dict[str, dict[Space, Boundary]] = {attribute: {} for attribute in attributes}
     along_path: dict[str, list[tuple[Boundary, FitReport]]] = {attribute: [] for attribute in attributes}
     with Progress("boundary", (len(spaces) + len(noise_levels)) * len(attributes), "boundaries") as progress:
-        images = _labelled(dataset, "invert", labels, Choice(**choice))
+        images = inverted_images
         used = images.used(attributes)
         _check_memory(dataset, len(used))
         for space in spaces:
@@ -162,7 +164,7 @@ def run(
                 at_mixing_step[boundary.attribute][space] = boundary
                 table.add_at_mixing_step(boundary, report, images, along + boundary.intercept)
                 progress.advance(1)
-        images = _labelled(dataset, "observe", labels, Choice(**choice))
+        images = observed_images
         every = np.arange(len(images.items))
         val = np.flatnonzero(images.split == "val")
         val_latents: list[Tensor] = []
@@ -195,6 +197,29 @@ def run(
         found = Boundaries(attribute, at_mixing_step[attribute], followed)
         save_boundaries(out / f"{attribute}.safetensors", found)
     return table.write(dataset, out)
+
+
+def _fittable(out: Path, images: Sequence[Labelled]) -> list[str]:
+    """The attributes that each set of images has enough of, on both sides; the others lose what they had before.
+
+    Raises:
+        BoundaryError: There is none.
+    """
+    lacking: dict[str, str] = {}
+    names = [str(name) for name in images[0].labels.columns]
+    for name in names:
+        try:
+            for some in images:
+                probability, train, held_out = some.of(name)
+                check_classes(probability > 0.5, train, held_out, name)
+        except BoundaryError as error:
+            lacking[name] = str(error)
+    if len(lacking) == len(names):
+        raise BoundaryError(next(iter(lacking.values()), "boundary: no attribute has labels; run `boundaryflow run`"))
+    for name, reason in lacking.items():
+        LOG.warning("%s; it is left out, and so is every edit that needs it", reason)
+        (out / f"{name}.safetensors").unlink(missing_ok=True)
+    return [name for name in names if name not in lacking]
 
 
 def _labelled(dataset: str, stage: str, labels: pd.DataFrame, choice: Choice) -> Labelled:

@@ -21,7 +21,7 @@ def code_hash(*sources: str) -> str:
     for source in sources:
         path = _ROOT / source
         for file in [path] if path.is_file() else sorted(path.rglob("*.py")):
-            tree = ast.parse(file.read_text())
+            tree = ast.parse(file.read_text(encoding="utf-8"))
             for node in ast.walk(tree):
                 body = getattr(node, "body", None)
                 if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and body:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,6 +29,7 @@ from stages.params import load_params
 from stages.process import entry, own_folder, tick
 from stages.sharding import run_sharded_together
 
+LOG = logging.getLogger(__name__)
 CODE = ("stages/edit.py", "stages/editor.py", *(f"boundaryflow/{room}" for room in ("diffusion", "models", "editing")))
 OF_SINGLE_STEP = {"t_mix", "num_steps", "noise_until", "order", "eta", "correction", "eps_scale", "h_scale", "h_window",
                   "conditional"}  # fmt: skip
@@ -82,7 +84,37 @@ def run_shards(
 
 def open_boundaries(dataset: str, attribute: str) -> Boundaries:
     """Read the boundaries of one attribute of a data set."""
-    return load_boundaries(Path("data/boundary") / dataset / f"{attribute}.safetensors")
+    return load_boundaries(_boundary_path(dataset, attribute))
+
+
+def _boundary_path(dataset: str, attribute: str) -> Path:
+    return Path("data/boundary") / dataset / f"{attribute}.safetensors"
+
+
+def possible_edits(
+    dataset: str, edits: Mapping[str, Mapping[str, str]], labels: pd.DataFrame, *, guided: bool
+) -> dict[str, Mapping[str, str]]:
+    """The edits that there are labels and boundaries for; the others are warned of.
+
+    Raises:
+        BoundaryError: There is none.
+    """
+    lacking = {edit: reason for edit, of in edits.items() if (reason := _lacking(dataset, of, labels, guided=guided))}
+    if len(lacking) == len(edits):
+        raise BoundaryError(f"edit {dataset}: no edit is left: {next(iter(lacking.values()))}")
+    for edit, reason in lacking.items():
+        LOG.warning("edit %s: is left out: %s", edit, reason)
+    return {edit: targets for edit, targets in edits.items() if edit not in lacking}
+
+
+def _lacking(dataset: str, targets: Mapping[str, str], labels: pd.DataFrame, *, guided: bool) -> str | None:
+    for attribute in targets:
+        if attribute not in labels.columns or not _boundary_path(dataset, attribute).exists():
+            return f"attribute {attribute!r} has too few labelled images; the stages label and boundary said how many"
+        boundaries = open_boundaries(dataset, attribute)
+        if guided and not boundaries.noised:
+            return boundaries.not_told_apart
+    return None
 
 
 def directions_of(labels: pd.DataFrame, items: Sequence[str], targets: Mapping[str, str]) -> dict[str, list[int]]:
@@ -124,7 +156,9 @@ def run(
     how = EditSettings(**settings)
     guided = how.is_guided
     labels = read_table(Path("data/label") / dataset / "labels.parquet", schema="labels/1").set_index("item_id")
-    held = [str(name) for name in labels.columns] if how.keeps_others else []
+    edits = possible_edits(dataset, edits, labels, guided=guided)
+    fitted = [str(name) for name in labels.columns if _boundary_path(dataset, str(name)).exists()]
+    held = fitted if how.keeps_others else []
     manifest = read_table(ingested / "manifest.parquet", schema="manifest/1")
     usable = manifest[(manifest["status"] == "ok") & (manifest["split"] == split)]
     items = sorted(usable["item_id"])[:max_images]

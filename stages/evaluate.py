@@ -23,6 +23,7 @@ from boundaryflow.labelling import ClipLabeller, load_clip
 from boundaryflow.storage.images import to_model_range
 from boundaryflow.storage.shards import in_batches, load_items
 from boundaryflow.storage.tables import read_table, write_json, write_table
+from stages.best_strength import SHARES
 from stages.frozen_model import device
 from stages.params import ClipSource, LabelParams, PromptRule, load_params
 from stages.process import Progress, entry, own_folder
@@ -102,7 +103,8 @@ def run(
     write_table(out / "tables" / "per_image.parquet", per_image, schema="per_image/1", units=_UNITS)
     summary = _summarise(per_image, distances, num_bootstraps, run_seed)
     write_bytes(out / "tables" / "summary.csv", summary.to_csv(index=False, float_format="%.6g").encode())
-    over_edits = summary.drop(columns=["edit"]).groupby("strength", as_index=False).mean()
+    intervals = [str(name) for name in summary.columns if str(name).endswith(("_low", "_high"))]
+    over_edits = summary.drop(columns=["edit", *intervals]).groupby("strength", as_index=False).mean()
     write_bytes(out / "strength.csv", over_edits.to_csv(index=False, float_format="%.6g").encode())
     metrics = _metrics(summary, len(set(per_image["item_id"])))
     write_json(out / "metrics.json", metrics)
@@ -231,8 +233,8 @@ def _real_features(dataset: str, ingested: Path, bench: Bench, targets: Sequence
 
 
 def _distances(real: Tensor, features: Tensor) -> dict[str, float]:
-    """FID and KID on CLIP features, against real images that have what was asked for."""
-    return {"fid": ev.frechet_distance(real, features), "kid": ev.kernel_distance(real, features)}
+    """As FID and KID, but on CLIP features, against real images that have what was asked for."""
+    return {"clip_fd": ev.frechet_distance(real, features), "clip_kd": ev.kernel_distance(real, features)}
 
 
 def _features(clip: ClipLabeller, images_01: Tensor) -> Tensor:
@@ -243,7 +245,10 @@ def _features(clip: ClipLabeller, images_01: Tensor) -> Tensor:
 def _summarise(
     per_image: pd.DataFrame, distances: Mapping[tuple[str, float], Mapping[str, float]], num_bootstraps: int, seed: int
 ) -> pd.DataFrame:
-    """One row per edit and strength: means over images with their 95 % intervals, then distances between sets."""
+    """One row per edit and strength: means over images, then distances between sets.
+
+    Each mean has its 95 % interval: Wilson's where it is a share, else by bootstrap.
+    """
     rows: list[dict[str, Any]] = []
     for (edit, strength), kept in distances.items():
         group = per_image[(per_image["edit"] == edit) & (per_image["strength"] == strength)]
@@ -251,7 +256,12 @@ def _summarise(
         for column in group.columns.drop(["item_id", "edit", "strength"]):
             values = group[column].to_numpy(np.float64)
             row[column] = float(np.nanmean(values)) if not np.isnan(values).all() else float("nan")
-            row[f"{column}_low"], row[f"{column}_high"] = ev.bootstrap_interval(values, num_bootstraps, seed)
+            known = values[~np.isnan(values)]
+            row[f"{column}_low"], row[f"{column}_high"] = (
+                ev.wilson_interval(int((known > 0.5).sum()), len(known))
+                if column in SHARES
+                else ev.bootstrap_interval(known, num_bootstraps, seed)
+            )
         rows.append({**row, **kept})
     return pd.DataFrame(rows)
 
@@ -263,7 +273,7 @@ def _metrics(summary: pd.DataFrame, num_images: int) -> dict[str, Any]:
         numbers = {
             str(k): None if not np.isfinite(v) else round(float(v), 5)
             for k, v in row.items()
-            if k not in ("edit", "strength") and not str(k).endswith(("_low", "_high"))
+            if k not in ("edit", "strength")
         }
         edits.setdefault(row["edit"], {})[f"{row['strength']:g}"] = numbers
     return {"num_images": num_images, "edits": edits}

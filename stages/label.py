@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from boundaryflow.errors import LabelError
+from boundaryflow.errors import LabelError, TooFewLabelsError
 from boundaryflow.labelling import ClipLabeller, Combination, calibrate, combined, load_clip, probe_labels
 from boundaryflow.storage.images import to_model_range
 from boundaryflow.storage.shards import in_batches, load_items
@@ -37,6 +37,8 @@ from stages.process import Progress, entry, own_folder
 
 LOG = logging.getLogger(__name__)
 _BATCH = 256
+LEAST_PER_CLASS = {"train": 2, "val": 1}
+"""Images with an attribute, and without, that a boundary is fitted on and calibrated on."""
 
 Facts = dict[str, dict[str, Any]]
 PlainRule = PromptRule | ValueRule | ThresholdRule | ColumnRule
@@ -52,35 +54,76 @@ def run(
     ingested, out = Path("data/ingest") / dataset, own_folder("label", dataset)
     raw = Path("data/raw") / dataset
     manifest = read_table(ingested / "manifest.parquet", schema="manifest/1")
-    usable = manifest[manifest["status"] == "ok"]
+    usable, again = (manifest[manifest["status"] == status] for status in ("ok", "duplicate"))
     sources = dict(zip(usable["item_id"], usable["source"], strict=True))
+    copies = dict(zip(again["source"], again["duplicates_of"], strict=True))
     plain = {name: rule for name, rule in attributes.items() if not isinstance(rule, CombinedRule)}
     about: Facts = {}
     if isinstance(source, ClipSource):
-        labels, about = _by_clip(ingested, raw, source, plain, sources)
+        labels, about = _by_clip(ingested, raw, source, plain, sources, copies)
     elif isinstance(source, ProbeSource):
-        labels, about = _by_probe(ingested, raw, source, plain, sources)
+        labels, about = _by_probe(ingested, raw, source, plain, sources, copies)
     elif isinstance(source, TruthSource):
         labels = _by_truth(ingested, list(plain))
     else:
-        labels, _ = read_labels(raw, source, plain, sources)
+        labels, _ = read_labels(raw, source, plain, sources, copies=copies)
     made = {name: _combination(rule) for name, rule in attributes.items() if isinstance(rule, CombinedRule)}
     labels = combined(labels, made)[["item_id", *attributes]]
-    write_table(out / "labels.parquet", labels, schema="labels/1", units={a: "probability" for a in attributes})
     facts = _facts(labels, ingested, about)
+    left_out = too_rare(labels, usable.set_index("item_id")["split"])
+    left_out |= {name: told["left_out"] for name, told in about.items() if "left_out" in told}
+    for name, reason in left_out.items():
+        facts[name]["left_out"] = reason
+        LOG.warning("label %s: is left out, and so is every edit that needs it: %s", name, reason)
+    if len(left_out) == len(attributes):
+        name, reason = next(iter(left_out.items()))
+        raise LabelError(f"labels of {dataset}: no attribute has images enough to go on; {name}: {reason}")
+    labels = labels.drop(columns=list(left_out))
+    units = dict.fromkeys(labels.columns.drop("item_id"), "probability")
+    write_table(out / "labels.parquet", labels, schema="labels/1", units=units)
     write_json(out / "label.json", facts)
     for attribute, told in facts.items():
         LOG.info("label %s: %s", attribute, ", ".join(f"{k} {v}" for k, v in told.items()))
     return labels
 
 
+def too_rare(labels: pd.DataFrame, split: pd.Series) -> dict[str, str]:
+    """Attributes that no boundary can be fitted for, and why: a class has too few images.
+
+    Args:
+        labels: item_id, then a probability per attribute.
+        split: Item to train, val or test.
+    """
+    of_item = split.loc[labels["item_id"]].to_numpy()
+    found: dict[str, str] = {}
+    for name in labels.columns.drop("item_id"):
+        probability = labels[name].to_numpy(np.float64)
+        for part, least in LEAST_PER_CLASS.items():
+            known = probability[(of_item == part) & ~np.isnan(probability)]
+            positive = int((known > 0.5).sum())
+            if min(positive, len(known) - positive) < least:
+                found[str(name)] = (
+                    f"{positive} images of {part} have it and {len(known) - positive} have not, must be at least "
+                    f"{least} each; label more"
+                )
+                break
+    return found
+
+
 def _by_clip(
-    ingested: Path, raw: Path, source: ClipSource, rules: Mapping[str, PlainRule], sources: Mapping[str, str]
+    ingested: Path,
+    raw: Path,
+    source: ClipSource,
+    rules: Mapping[str, PlainRule],
+    sources: Mapping[str, str],
+    copies: Mapping[str, str],
 ) -> tuple[pd.DataFrame, Facts]:
     labeller, items = load_clip(source.weights, device()), sorted(sources)
     # Read before the pictures are: a mistake in the file is told at once.
     known, stray = (
-        (None, 0) if source.calibration is None else read_labels(raw, source.calibration, rules, sources, partial=True)
+        (None, 0)
+        if source.calibration is None
+        else read_labels(raw, source.calibration, rules, sources, partial=True, copies=copies)
     )
     prompts = {
         name: rule for name, rule in rules.items() if isinstance(rule, PromptRule)
@@ -93,7 +136,11 @@ def _by_clip(
             labels[name] = scores.sigmoid().numpy().astype(np.float32)
             continue
         odds = scores.double().numpy()
-        curve, report = calibrate(odds, known[name].to_numpy(np.float64), name)
+        try:
+            curve, report = calibrate(odds, known[name].to_numpy(np.float64), name)
+        except TooFewLabelsError as error:
+            labels[name], about[name] = np.float32("nan"), {"left_out": str(error)}
+            continue
         labels[name] = curve.probabilities(odds).astype(np.float32)
         about[name] = {**_told(report), **_told(curve), "rows_without_image": stray}
         if report.log_loss_after > report.log_loss_before:
@@ -102,9 +149,14 @@ def _by_clip(
 
 
 def _by_probe(
-    ingested: Path, raw: Path, source: ProbeSource, rules: Mapping[str, PlainRule], sources: Mapping[str, str]
+    ingested: Path,
+    raw: Path,
+    source: ProbeSource,
+    rules: Mapping[str, PlainRule],
+    sources: Mapping[str, str],
+    copies: Mapping[str, str],
 ) -> tuple[pd.DataFrame, Facts]:
-    known, stray = read_labels(raw, source.annotations, rules, sources, partial=True)
+    known, stray = read_labels(raw, source.annotations, rules, sources, partial=True, copies=copies)
     items = sorted(sources)
     labeller = load_clip(source.weights, device())
     features = np.empty((len(items), labeller.num_features), np.float32)
@@ -112,7 +164,13 @@ def _by_probe(
         features[rows] = some.cpu().numpy()
     labels, about = pd.DataFrame({"item_id": items}), Facts()
     for name in rules:
-        probability, report = probe_labels(features, known[name].to_numpy(np.float64), source.num_folds, attribute=name)
+        try:
+            probability, report = probe_labels(
+                features, known[name].to_numpy(np.float64), source.num_folds, attribute=name
+            )
+        except TooFewLabelsError as error:
+            labels[name], about[name] = np.float32("nan"), {"left_out": str(error)}
+            continue
         labels[name] = probability.astype(np.float32)
         told = {f"cv_{k}" if k in ("auc", "log_loss", "ece") else k: v for k, v in _told(report).items()}
         about[name] = {**told, "rows_without_image": stray}

@@ -10,7 +10,8 @@ from pathlib import Path, PurePosixPath
 
 from boundaryflow.errors import LabelError, ManifestError
 from boundaryflow.labelling import match_files, nearest, read_annotations, word
-from boundaryflow.labelling.tables import read_text
+from boundaryflow.labelling.lines import short, text_lines
+from boundaryflow.labelling.tables import Wanted
 from stages.params import FileSplit, Split
 
 LOG = logging.getLogger(__name__)
@@ -74,17 +75,19 @@ def _names(value: float | list[str]) -> Sequence[str]:
 def _by_file(raw: Path, sources: Mapping[str, str], split: FileSplit) -> dict[str, str]:
     path = raw / split.path
     try:
-        rows = _read_partition(path) if split.file_column is None else _read_table(path, split)
+        rows = _read_partition(path) if split.file_column is None else _read_table(path, split, sources)
     except LabelError as error:
         raise ManifestError(f"ingest.split {str(error).removeprefix('labels ')}") from None
     said: dict[str, str] = {}
-    for number, (file, value) in enumerate(rows, 1):
+    for number, file, value in rows:
         key = _SAID.get(word(value))
         if key is None:
             known = "; ".join(f"{name}: {', '.join(texts)}" for name, texts in _WORDS.items())
-            raise ManifestError(f"ingest.split {path}: row {number} says {value!r} of {file}, must be one of {known}")
+            raise ManifestError(
+                f"ingest.split {path}: row {number} says {short(value)!r} of {short(file)}, must be one of {known}"
+            )
         if said.setdefault(file, key) != key:
-            raise ManifestError(f"ingest.split {path}: {file} is in {said[file]} and, in row {number}, in {key}")
+            raise ManifestError(f"ingest.split {path}: {short(file)} is in {said[file]} and, in row {number}, in {key}")
     names = match_files(list(said), sources)
     if len(names) < MIN_JOINED * len(sources):
         without = sorted(source for item, source in sources.items() if item not in names)
@@ -106,25 +109,21 @@ def _by_file(raw: Path, sources: Mapping[str, str], split: FileSplit) -> dict[st
     return found
 
 
-def _read_partition(path: Path) -> list[tuple[str, str]]:
+def _read_partition(path: Path) -> list[tuple[int, str, str]]:
     """CelebA's list_eval_partition.txt: a file name and 0, 1 or 2, apart by white space."""
-    rows: list[tuple[str, str]] = []
-    for number, line in enumerate(read_text(path).splitlines(), 1):
+    rows: list[tuple[int, str, str]] = []
+    for number, line in enumerate(text_lines(path), 1):
         cells = line.rsplit(maxsplit=1)
         if len(cells) == 1:
             raise ManifestError(
-                f"ingest.split {path}: line {number} is {line.strip()!r}, must be a file name and 0, 1 or 2; of a "
-                "table give file_column and split_column"
+                f"ingest.split {path}: line {number} is {short(line.strip())!r}, must be a file name and 0, 1 or 2; of "
+                "a table give file_column and split_column"
             )
-        rows += [(cells[0].strip(), cells[1])] if cells else []
+        rows += [(len(rows) + 1, cells[0].strip(), cells[1])] if cells else []
     return rows
 
 
-def _read_table(path: Path, split: FileSplit) -> list[tuple[str, str]]:
-    table = read_annotations(path)
+def _read_table(path: Path, split: FileSplit, sources: Mapping[str, str]) -> list[tuple[int, str, str]]:
     columns = [str(split.file_column), str(split.split_column)]
-    for key, column in zip(("file_column", "split_column"), columns, strict=True):
-        if column not in table.columns:
-            there = nearest(column, [str(name) for name in table.columns])
-            raise ManifestError(f"ingest.split.{key}: {path} has no column {column!r}{there}")
-    return [(str(file), str(value)) for file, value in table[columns].itertuples(index=False)]
+    table = read_annotations(path, Wanted.of(columns[0], columns[1:], sources.values()))
+    return [(row + 1, str(file), str(value)) for row, file, value in table[columns].itertuples()]

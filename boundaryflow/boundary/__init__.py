@@ -1,6 +1,6 @@
 """Hyperplanes that separate latents with an attribute from latents without."""
 
-from boundaryflow.boundary.fit import Estimator, FitReport, Gram, Labels, fit_boundaries, fit_boundary
+from boundaryflow.boundary.fit import Estimator, FitReport, Gram, Labels, check_classes, fit_boundaries, fit_boundary
 from boundaryflow.boundary.hyperplane import Boundaries, Boundary, Calibration, load_boundaries, save_boundaries
 from boundaryflow.boundary.low_pass import low_passed
 from boundaryflow.boundary.noise_levels import average_neighbours, told_apart
@@ -19,6 +19,7 @@ __all__ = [
     "LatentRows",
     "average_neighbours",
     "balancing_weights",
+    "check_classes",
     "fit_boundaries",
     "fit_boundary",
     "load_boundaries",

@@ -10,9 +10,9 @@ does not grow with the dimension.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -37,12 +37,10 @@ class Gram:
     Attributes:
         rows: The n latents.
         products: [n,n] float64 inner products of the latents.
-        spectra: Decompositions for ridge regression, kept because attributes share them.
     """
 
     rows: LatentRows
     products: NDArray[np.float64]
-    spectra: dict[bytes, _Spectrum] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of(cls, latents: LatentRows | Float[Tensor, "n ..."]) -> Gram:
@@ -138,20 +136,17 @@ def fit_boundaries(
         BoundaryError: A class has fewer than two images to fit on or one to calibrate on.
     """
     for known in labels:
-        _check_classes(known.has_attribute, known.train, known.held_out, known.attribute)
+        check_classes(known.has_attribute, known.train, known.held_out, known.attribute)
     if not labels:
         return []
     solver = _Solver(estimator, c, ridge)
-
-    def solve(known: Labels) -> tuple[tuple[NDArray[np.float64], float], float]:
-        of_all = solver.solve(gram, known.has_attribute, known.train, known.weights)
-        steadiness = _bootstrap_cosine(
-            gram, known.has_attribute, known.train, solver, known.weights, num_bootstraps, seed
-        )
-        return of_all, steadiness
-
-    with ThreadPoolExecutor(_num_threads(estimator, len(gram.products))) as pool:
-        solved, cosines = zip(*pool.map(solve, labels), strict=True)
+    num_bootstraps = num_bootstraps if num_bootstraps > 1 else 0
+    # An attribute's training images, then bootstrap samples of them.
+    samples = [(known, rows) for known in labels for rows in (known.train, *_bootstraps(known, num_bootstraps, seed))]
+    every = _solve_all(gram, samples, solver)
+    at = range(0, len(samples), 1 + num_bootstraps)
+    solved = [every[first] for first in at]
+    cosines = [_mean_cosine(gram, [shares for shares, _ in every[i + 1 : i + 1 + num_bootstraps]]) for i in at]
     directions = combine(gram.rows, np.stack([shares for shares, _offset in solved]))
     found: list[tuple[Boundary, FitReport]] = []
     for known, (shares, offset), cosine, direction in zip(labels, solved, cosines, directions, strict=True):
@@ -178,18 +173,47 @@ def fit_boundaries(
     return found
 
 
-def _num_threads(estimator: Estimator, num: int) -> int:
-    """Attributes to solve at once: an SVM keeps one core busy, and a copy of the inner products in memory.
+def _solve_all(
+    gram: Gram, samples: Sequence[tuple[Labels, NDArray[np.int64]]], solver: _Solver
+) -> list[tuple[NDArray[np.float64], float]]:
+    """Solve each sample, those with the same rows and weights together: ridge regression decomposes these once.
 
-    The others multiply matrices, on all cores as it is, and ridge regression shares a decomposition.
+    One decomposition is in memory at a time.
+    """
+    groups: dict[bytes | int, list[int]] = {}
+    for place, (known, rows) in enumerate(samples):
+        weights = b"" if known.weights is None else known.weights[rows].tobytes()
+        groups.setdefault(rows.tobytes() + weights if solver.estimator == "ridge" else place, []).append(place)
+
+    def solve(places: Sequence[int]) -> list[tuple[NDArray[np.float64], float]]:
+        known, rows = samples[places[0]]
+        has = [samples[place][0].has_attribute for place in places]
+        return solver.solve(gram, has, rows, known.weights)
+
+    found: dict[int, tuple[NDArray[np.float64], float]] = {}
+    with ThreadPoolExecutor(_num_threads(solver.estimator, len(gram.products))) as pool:
+        for places, solved in zip(groups.values(), pool.map(solve, groups.values()), strict=True):
+            found |= zip(places, solved, strict=True)
+    return [found[place] for place in range(len(samples))]
+
+
+def _num_threads(estimator: Estimator, num: int) -> int:
+    """Samples to solve at once: an SVM keeps one core busy, and a copy of the inner products in memory.
+
+    The others multiply matrices, on all cores as it is.
     """
     at_most = _COPIES_BYTES // (8 * num**2 + 1)
     return max(1, min(os.cpu_count() or 1, at_most)) if estimator == "svm" else 1
 
 
-def _check_classes(
+def check_classes(
     has_attribute: NDArray[np.bool_], train: NDArray[np.int64], held_out: NDArray[np.int64], attribute: str
 ) -> None:
+    """See whether a boundary can be fitted.
+
+    Raises:
+        BoundaryError: A class has fewer than two images to fit on or one to calibrate on.
+    """
     for rows, least, purpose in ((train, 2, "to fit on"), (held_out, 1, "to calibrate on")):
         positive = int(has_attribute[rows].sum())
         negative = len(rows) - positive
@@ -209,33 +233,32 @@ class _Solver:
     def solve(
         self,
         gram: Gram,
-        has_attribute: NDArray[np.bool_],
+        labels: Sequence[NDArray[np.bool_]],
         rows: NDArray[np.int64],
         weights: NDArray[np.float64] | None,
-    ) -> tuple[NDArray[np.float64], float]:
-        """Share of every latent in the normal, and the intercept that goes with it."""
-        products, labels = gram.products[np.ix_(rows, rows)], has_attribute[rows]
+    ) -> list[tuple[NDArray[np.float64], float]]:
+        """For each attribute's labels the share of every latent in the normal, and the intercept that goes with it."""
+        products = gram.products[np.ix_(rows, rows)]
         weight = np.ones(len(rows)) if weights is None else weights[rows]
-        alphas = np.zeros(len(gram.products))
-        if self.estimator == "svm":
-            from sklearn.svm import SVC
+        spectrum = _Spectrum.of(products, weight / weight.sum()) if self.estimator == "ridge" else None
+        found: list[tuple[NDArray[np.float64], float]] = []
+        for has in (of_all[rows] for of_all in labels):
+            alphas = np.zeros(len(gram.products))
+            if self.estimator == "svm":
+                from sklearn.svm import SVC
 
-            svm = SVC(kernel="precomputed", C=self.c)
-            svm.fit(products, labels, sample_weight=None if weights is None else weight)
-            np.add.at(alphas, rows[svm.support_], svm.dual_coef_[0])
-            return alphas, float(svm.intercept_[0])
-        positive, negative = weight * labels, weight * ~labels
-        positive, negative = positive / positive.sum(), negative / negative.sum()
-        if self.estimator == "mean":
-            solved = positive - negative
-        else:
-            key = rows.tobytes() + (b"" if weights is None else weight.tobytes())
-            if key not in gram.spectra:
-                gram.spectra[key] = _Spectrum.of(products, weight / weight.sum())
-            solved = gram.spectra[key].solve(np.where(labels, 1.0, -1.0), self.ridge)
-        np.add.at(alphas, rows, solved)
-        distances = products @ solved
-        return alphas, -float(positive @ distances + negative @ distances) / 2
+                svm = SVC(kernel="precomputed", C=self.c)
+                svm.fit(products, has, sample_weight=None if weights is None else weight)
+                np.add.at(alphas, rows[svm.support_], svm.dual_coef_[0])
+                found.append((alphas, float(svm.intercept_[0])))
+                continue
+            positive, negative = weight * has, weight * ~has
+            positive, negative = positive / positive.sum(), negative / negative.sum()
+            solved = positive - negative if spectrum is None else spectrum.solve(np.where(has, 1.0, -1.0), self.ridge)
+            np.add.at(alphas, rows, solved)
+            distances = products @ solved
+            found.append((alphas, -float(positive @ distances + negative @ distances) / 2))
+        return found
 
 
 @dataclass(frozen=True)
@@ -298,26 +321,22 @@ def calibrate(distances: NDArray[np.float64], has_attribute: NDArray[np.bool_]) 
     )
 
 
-def _bootstrap_cosine(
-    gram: Gram,
-    has_attribute: NDArray[np.bool_],
-    train: NDArray[np.int64],
-    solver: _Solver,
-    weights: NDArray[np.float64] | None,
-    num: int,
-    seed: int,
-) -> float:
-    """Mean cosine between bootstrap normals, without ever forming them: w = X^T a, so w.v = a^T (X X^T) b."""
-    if num < 2:
-        return float("nan")
+def _bootstraps(known: Labels, num: int, seed: int) -> Iterator[NDArray[np.int64]]:
+    """Samples of the training images, each with two images of either class at least."""
     rng = np.random.default_rng(seed)
-    shares: list[NDArray[np.float64]] = []
-    while len(shares) < num:
-        rows = rng.choice(train, len(train))
-        if 2 <= has_attribute[rows].sum() <= len(rows) - 2:
-            shares.append(solver.solve(gram, has_attribute, rows, weights)[0])
+    while num > 0:
+        rows = rng.choice(known.train, len(known.train))
+        if 2 <= known.has_attribute[rows].sum() <= len(rows) - 2:
+            num -= 1
+            yield rows
+
+
+def _mean_cosine(gram: Gram, shares: Sequence[NDArray[np.float64]]) -> float:
+    """Mean cosine between normals, without ever forming them: w = X^T a, so w.v = a^T (X X^T) b."""
+    if not shares:
+        return float("nan")
     stacked = np.stack(shares)
     products = stacked @ gram.products @ stacked.T
     norms = np.sqrt(np.diag(products))
     cosines = products / np.outer(norms, norms)
-    return float(cosines[np.triu_indices(num, 1)].mean())
+    return float(cosines[np.triu_indices(len(shares), 1)].mean())

@@ -155,12 +155,27 @@ class Boundaries:
         """Every plane under the name that the file has for it: `eps`, `h`, and `h@t` for noised images."""
         return {**self.at_mixing_step, **{f"h@{boundary.t}": boundary for boundary in self.noised}}
 
+    @property
+    def not_told_apart(self) -> str:
+        """What to say where there are no planes between noised images."""
+        return (
+            f"boundary {self.attribute!r}: held-out images with it and without it cannot be told apart at any noise "
+            "level (no AUC of at least boundary.min_auc); label more images, lower boundary.min_auc, or set "
+            "edit.method: single_step"
+        )
+
     def in_space(self, space: Space, model_sha256: str, t: int) -> Boundary:
         """The plane at the mixing step in one space.
 
         Raises:
             BoundaryError: There is none, or it belongs to another model or timestep.
         """
+        if not self.at_mixing_step:
+            raise BoundaryError(
+                f"boundary {self.attribute!r}: has planes between noised images only, as one from words or pictures "
+                "has, and a single step needs one at the mixing step; set edit.method: guided, or label it in "
+                "params.yaml and run `boundaryflow run`"
+            )
         if space not in self.at_mixing_step:
             raise BoundaryError(
                 f"boundary {self.attribute!r}: has no plane in {space}-space; add {space} to boundary.spaces in "
@@ -193,11 +208,7 @@ class Boundaries:
             BoundaryError: There is none, or one belongs to another path or model.
         """
         if not self.noised and not may_be_empty:
-            raise BoundaryError(
-                f"boundary {self.attribute!r}: held-out images with it and without it cannot be told apart at any "
-                "noise level (no AUC of at least boundary.min_auc); label more images, lower boundary.min_auc, or "
-                "set edit.method: single_step"
-            )
+            raise BoundaryError(self.not_told_apart)
         for boundary in self.noised:
             if boundary.t not in timesteps:
                 raise BoundaryError(

@@ -4,7 +4,7 @@ from boundaryflow.evaluation.attributes import attribute_drift, num_flipped, tar
 from boundaryflow.evaluation.counterfactual import counterfactual_recovery, rmse
 from boundaryflow.evaluation.directional import directional_similarity
 from boundaryflow.evaluation.distribution import frechet_distance, kernel_distance
-from boundaryflow.evaluation.intervals import bootstrap_interval
+from boundaryflow.evaluation.intervals import bootstrap_interval, wilson_interval
 from boundaryflow.evaluation.judges import Judges, Segmenter, load_judges, load_segmenter
 from boundaryflow.evaluation.structure import psnr_db, segmentation_consistency, ssim
 
@@ -25,4 +25,5 @@ __all__ = [
     "segmentation_consistency",
     "ssim",
     "target_reached",
+    "wilson_interval",
 ]

@@ -1,11 +1,37 @@
-"""How sure a mean is."""
+"""How sure a mean or a share is."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 from numpy.typing import NDArray
 
 _VALUES_AT_ONCE = 2**20
+_Z_95 = 1.959964
+
+
+def wilson_interval(num_success: int, num: int) -> tuple[float, float]:
+    """95 % score interval of a share (Wilson 1927); that of 0 of 12 is not 0 to 0, as resampling has it.
+
+    Args:
+        num_success: How many have it.
+        num: How many there are.
+
+    Returns:
+        Lower and upper end in [0, 1]; NaN where there is none.
+
+    Example:
+        >>> low, high = wilson_interval(0, 12)
+        >>> low, round(high, 2)
+        (0.0, 0.24)
+    """
+    if num == 0:
+        return float("nan"), float("nan")
+    share, z2 = num_success / num, _Z_95**2
+    centre = (share + z2 / (2 * num)) / (1 + z2 / num)
+    half = _Z_95 / (1 + z2 / num) * math.sqrt(share * (1 - share) / num + z2 / (4 * num**2))
+    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def bootstrap_interval(values: NDArray[np.float64], num: int, seed: int) -> tuple[float, float]:

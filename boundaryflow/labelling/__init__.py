@@ -8,7 +8,7 @@ from boundaryflow.labelling.columns import AttributeColumn, nearest, read_values
 from boundaryflow.labelling.combine import Combination, combined
 from boundaryflow.labelling.join import in_folder, join_labels, join_values, match_files
 from boundaryflow.labelling.probe import ProbeReport, probe_labels
-from boundaryflow.labelling.tables import find_tables, pivot_long, read_annotations
+from boundaryflow.labelling.tables import Wanted, find_tables, pivot_long, read_annotations
 
 __all__ = [
     "AttributeColumn",
@@ -17,6 +17,7 @@ __all__ = [
     "Combination",
     "Platt",
     "ProbeReport",
+    "Wanted",
     "calibrate",
     "combined",
     "find_tables",

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from boundaryflow.errors import LabelError
+from boundaryflow.errors import LabelError, TooFewLabelsError
 
 MIN_ANNOTATED = 20
 _MAX_FOLDS = 5
@@ -88,14 +88,14 @@ def calibrate(
         attribute: Name, for messages.
 
     Raises:
-        LabelError: Too few annotated images, or of one class only, or the scores say the opposite
-            of the annotations.
+        TooFewLabelsError: Too few annotated images, or of one class only.
+        LabelError: The scores say the opposite of the annotations.
     """
     annotated = ~np.isnan(labels)
     scores, has_attribute = scores[annotated], labels[annotated] > 0.5
     num, num_positive = len(scores), int(has_attribute.sum())
     if num < MIN_ANNOTATED or min(num_positive, num - num_positive) < 2:
-        raise LabelError(
+        raise TooFewLabelsError(
             f"calibration of {attribute!r}: {num_positive} annotated images with it and {num - num_positive} without, "
             f"must be at least {MIN_ANNOTATED} together and 2 each; annotate more, or set calibration to null"
         )

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
 import pandas as pd
 
 from boundaryflow.errors import LabelError
-from boundaryflow.labelling.tables import read_text
+from boundaryflow.labelling.lines import refuse, short, text_lines
 
-_VALUES = frozenset({"-1", "0", "1"})
+_VALUES = {"-1": "-1", "0": "0", "1": "1"}  # the same three texts in every cell
+_COUNT = re.compile(r"-?[0-9]+")
 _HEADER = ["idx", "orig_idx", "orig_file"]
-_HQ_NUMBER = re.compile(r"0|[1-9]\d*")
-_CELEBA_NAME = re.compile(r"\d{6}")
+_HQ_NUMBER = re.compile(r"0|[1-9][0-9]{0,8}")
+_CELEBA_NAME = re.compile(r"[0-9]{6}")
 
 
 def read_celeba(path: Path) -> pd.DataFrame:
@@ -30,26 +32,38 @@ def read_celeba(path: Path) -> pd.DataFrame:
     Raises:
         LabelError: The file is not of this form; the count, a row's length or a value is wrong.
     """
-    lines = [(number, line.split()) for number, line in enumerate(read_text(path).splitlines(), 1)]
-    lines = [(number, cells) for number, cells in lines if cells]
-    count = int(lines[0][1][0]) if len(lines[0][1]) == 1 and lines[0][1][0].isdecimal() else None
-    lines = lines if count is None else lines[1:]
-    if not lines:
+    lines = _lines(path)
+    number, names = next(lines)
+    count = names[0] if len(names) == 1 and _COUNT.fullmatch(names[0]) else None
+    if count is not None:
+        number, names = next(lines, (1, []))
+    if not names:
         _refuse(path, 1, "is all there is; names and rows must follow")
-    (number, names), rows = lines[0], lines[1:]
     _check_names(path, number, names)
-    for number, cells in rows:
+    files: list[str] = []
+    columns: list[list[str]] = [[] for _ in names]
+    for number, cells in lines:
         if len(cells) != len(names) + 1:
-            _refuse(path, number, f"has {len(cells) - 1} values after {cells[0]}, must have {len(names)}, one per name")
-        wrong = next((at for at, value in enumerate(cells[1:]) if value not in _VALUES), None)
-        if wrong is not None:
-            _refuse(path, number, f"has {cells[wrong + 1]!r} for {names[wrong]}, must be -1 or 1")
-    if count is not None and count != len(rows):
-        _refuse(path, 1, f"says {count} rows, but there are {len(rows)}; the file is not whole")
-    if not rows:
+            _refuse(
+                path,
+                number,
+                f"has {len(cells) - 1} values after {short(cells[0])}, must have {len(names)}, one per name",
+            )
+        files.append(cells[0])
+        for name, column, value in zip(names, columns, cells[1:], strict=True):
+            if value not in _VALUES:
+                _refuse(path, number, f"has {short(value)!r} for {short(name)}, must be -1 or 1")
+            column.append(_VALUES[value])
+    if count is not None and (count.lstrip("0") or "0") != str(len(files)):
+        _refuse(path, 1, f"says {short(count)} rows, but there are {len(files)}; the file is not whole")
+    if not files:
         _refuse(path, number, "is all there is; rows must follow")
-    columns = dict(zip(["file", *names], zip(*(cells for _, cells in rows), strict=True), strict=True))
-    return pd.DataFrame({name: list(column) for name, column in columns.items()}, dtype=object)
+    return pd.DataFrame({"file": files, **dict(zip(names, columns, strict=True))}, dtype=object)
+
+
+def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Numbers and cells of the lines that are not blank."""
+    return ((number, cells) for number, line in enumerate(text_lines(path), 1) if (cells := line.split()))
 
 
 def read_hq_mapping(path: Path) -> dict[str, int]:
@@ -61,17 +75,17 @@ def read_hq_mapping(path: Path) -> dict[str, int]:
     Raises:
         LabelError: The file is not of this form, or names a file or a number twice.
     """
-    lines = [(number, line.split()) for number, line in enumerate(read_text(path).splitlines(), 1)]
-    lines = [(number, cells) for number, cells in lines if cells]
-    if lines[0][1] != _HEADER:
-        _refuse(path, lines[0][0], f"must be the header {' '.join(_HEADER)}")
+    lines = _lines(path)
+    number, header = next(lines)
+    if header != _HEADER:
+        _refuse(path, number, f"must be the header {' '.join(_HEADER)}")
     mapping: dict[str, int] = {}
-    for number, cells in lines[1:]:
-        if len(cells) != len(_HEADER) or not cells[0].isdecimal():
+    for number, cells in lines:
+        if len(cells) != len(_HEADER) or not _HQ_NUMBER.fullmatch(cells[0].lstrip("0") or "0"):
             _refuse(path, number, "must be a number of CelebA-HQ, one of CelebA and a file name")
         if cells[2] in mapping:
-            _refuse(path, number, f"has {cells[2]} a second time")
-        mapping[cells[2]] = int(cells[0])
+            _refuse(path, number, f"has {short(cells[2])} a second time")
+        mapping[cells[2]] = int(cells[0].lstrip("0") or "0")
     if len(set(mapping.values())) != len(mapping):
         numbers = pd.Series(mapping)
         _refuse(path, 1, f"is followed by two rows for number {numbers[numbers.duplicated()].iloc[0]}; keep one")
@@ -79,7 +93,7 @@ def read_hq_mapping(path: Path) -> dict[str, int]:
 
 
 def image_names(
-    files: Sequence[str], sources: Mapping[str, str], where: object, mapping: Mapping[str, int] | None
+    files: Sequence[str], sources: Collection[str], where: object, mapping: Mapping[str, int] | None
 ) -> list[str | None]:
     """What the rows of an annotation file are to be joined by.
 
@@ -89,7 +103,7 @@ def image_names(
 
     Args:
         files: Names in the annotation file.
-        sources: Item id to relative path of the image.
+        sources: Relative paths of the images.
         where: The annotation file, for messages.
         mapping: Of `read_hq_mapping`: rows named by CelebA, images numbered by CelebA-HQ.
 
@@ -110,17 +124,18 @@ def image_names(
         numbers = [by_stem.get(stem) for stem in stems]
         if not any(number is not None for number in numbers):
             raise LabelError(
-                f"labels {where}: no row is named as in the mapping ({files[0]} against {next(iter(mapping))}); if the "
+                f"labels {where}: no row is named as in the mapping ({short(files[0])} against "
+                f"{short(next(iter(mapping), 'nothing'))}); if the "
                 "rows have CelebA-HQ's numbers, set mapping to null"
             )
     wanted = {str(number) for number in numbers if number is not None}
-    images = {PurePosixPath(source).stem for source in sources.values()}
+    images = {PurePosixPath(source).stem for source in sources}
     plain, padded = images & wanted, images & {f"{name:0>5}" for name in wanted if len(name) < 5}
     if plain and padded and any(str(int(name)) in plain for name in padded):
         twice = next(name for name in sorted(padded) if str(int(name)) in plain)
         raise LabelError(f"labels {where}: images {int(twice)} and {twice} may both be number {int(twice)}; rename one")
     if mapping is None and not padded:
-        return list(files)
+        return [name if "." in name else f"{name}.jpg" for name in files]
     if not plain and not padded:
         _refuse_own_names(images, where)
     return [
@@ -129,9 +144,9 @@ def image_names(
     ]
 
 
-def _look_for_mapping(stems: Sequence[str], sources: Mapping[str, str], where: object) -> None:
+def _look_for_mapping(stems: Sequence[str], sources: Collection[str], where: object) -> None:
     """Refuse images of CelebA-HQ beside annotations of CelebA: their numbers never agree."""
-    images = [PurePosixPath(source).stem for source in sources.values()]
+    images = [PurePosixPath(source).stem for source in sources]
     numbered = [stem for stem in images if stem.isdecimal() and len(stem) < 6]
     if numbered and len(numbered) == len(images) and all(_CELEBA_NAME.fullmatch(stem) for stem in stems):
         raise LabelError(
@@ -151,15 +166,17 @@ def _refuse_own_names(images: set[str], where: object) -> None:
 
 def _check_names(path: Path, number: int, names: list[str]) -> None:
     if len(names) > 1 and all(value in _VALUES for value in names[1:]):
-        _refuse(path, number, f"must be the names of the attributes, and is a row ({names[0]}); put the names back")
+        _refuse(
+            path, number, f"must be the names of the attributes, and is a row ({short(names[0])}); put the names back"
+        )
     if any("," in name for name in names):
         _refuse(path, number, "has commas; this is a CSV table, read it with kind csv")
-    twice = next((name for name in names if names.count(name) > 1), None)
+    twice = next((name for name, num in Counter(names).items() if num > 1), None)
     if twice is not None:
-        _refuse(path, number, f"has the name {twice!r} twice")
+        _refuse(path, number, f"has the name {short(twice)!r} twice")
     if "file" in names:
         _refuse(path, number, "has the name 'file', which is no attribute")
 
 
 def _refuse(path: Path, number: int, what: str) -> NoReturn:
-    raise LabelError(f"labels {path}: line {number} {what}")
+    refuse(path, f"line {number} {what}")

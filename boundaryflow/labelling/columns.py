@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,9 +11,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from boundaryflow.errors import LabelError
+from boundaryflow.labelling.lines import short
 
 _WORDS = {"true": 1.0, "yes": 1.0, "t": 1.0, "y": 1.0, "false": 0.0, "no": 0.0, "f": 0.0, "n": 0.0}
 _UNKNOWN = {"", "nan", "na", "n/a", "none", "null", "?", "<na>", "nat"}
+_SPELLINGS = {True: ("true", "yes", "on", 1), False: ("false", "no", "off", 0)}
 _MAX_NAMED = 20
 
 
@@ -45,6 +47,7 @@ def read_values(
     file_column: str,
     attributes: Mapping[str, AttributeColumn],
     place: Callable[[int], str] = lambda row: f"in row {row + 1}",
+    seen: dict[str, set[str]] | None = None,
 ) -> pd.DataFrame:
     """Probabilities of the attributes, row by row.
 
@@ -53,7 +56,8 @@ def read_values(
         where: The table's file, for messages.
         file_column: Column with file names.
         attributes: Attribute to how it is read.
-        place: Row number, from 0, to how a message names the row.
+        place: Row number, of the table's index, to how a message names the row.
+        seen: To which the values of columns are added that attributes list values of.
 
     Returns:
         `file`, as it is written, then a float64 column per attribute, NaN where unknown.
@@ -61,24 +65,64 @@ def read_values(
     Raises:
         LabelError: A column is missing, a row has no file name, or a value makes no sense.
     """
-    for column in (file_column, *(a.column for a in attributes.values())):
-        if column not in table.columns:
-            names = [str(name) for name in table.columns if column == file_column or name != file_column]
-            raise LabelError(f"labels {where}: has no column {column!r}{nearest(column, names)}")
+    check_columns(table.columns, where, file_column, [file_column, *(a.column for a in attributes.values())])
     files = texts(table[file_column])
     if "" in files:
-        raise LabelError(f"labels {where}: column {file_column!r} is blank {place(files.index(''))}; name its image")
+        raise LabelError(
+            f"labels {where}: column {file_column!r} is blank {place(table.index[files.index('')])}; name its image"
+        )
     read = {name: _read_column(table[spec.column], where, spec, place) for name, spec in attributes.items()}
+    for name, spec in attributes.items():
+        if seen is not None and (spec.positive or spec.negative):
+            seen.setdefault(name, set()).update(texts(table[spec.column]))
     return pd.DataFrame({"file": files, **read})
+
+
+def check_met(
+    values: pd.DataFrame, where: object, attributes: Mapping[str, AttributeColumn], seen: Mapping[str, set[str]]
+) -> None:
+    """Refuse an attribute one side of which lists only values that no row has.
+
+    Args:
+        values: Of `read_values`, of all tables.
+        where: The file, for messages.
+        attributes: Attribute to how it is read.
+        seen: Of `read_values`.
+
+    Raises:
+        LabelError: There is one; the message names the values there are.
+    """
+    for name, there in seen.items():
+        for side, wanted, value in (
+            ("positive", attributes[name].positive, 1.0),
+            ("negative", attributes[name].negative, 0.0),
+        ):
+            if wanted and not (values[name] == value).any():
+                listed, column = " or ".join(map(short, wanted[:5])), attributes[name].column
+                said = nearest(str(wanted[0]), sorted(there - {""}))
+                raise LabelError(f"labels {where}: {name}: no row says {listed} ({side}) in column {column!r}{said}")
+
+
+def check_columns(there: Iterable[object], where: object, file_column: str, columns: Iterable[str]) -> None:
+    """Refuse a table that lacks one of some columns, `file_column` among them or not.
+
+    Raises:
+        LabelError: It lacks one.
+    """
+    names = [str(name) for name in there]
+    for column in columns:
+        if column not in names:
+            others = [name for name in names if column == file_column or name != file_column]
+            raise LabelError(f"labels {where}: has no column {column!r}{nearest(column, others)}")
 
 
 def nearest(name: str, names: Sequence[str]) -> str:
     """The end of a message about an unknown name: the one that was probably meant, else those there are."""
     meant = difflib.get_close_matches(name, names, 1)
     if meant:
-        return f", did you mean {meant[0]!r}?"
+        return f", did you mean {short(meant[0])!r}?"
     more = f" and {len(names) - _MAX_NAMED} more" if len(names) > _MAX_NAMED else ""
-    return f"; there are {', '.join(names[:_MAX_NAMED])}{more}" if names else "; there are none"
+    return f"; there are {', '.join(map(short, names[:_MAX_NAMED]))}{more}" if names else "; there are none"
 
 
 def texts(column: pd.Series) -> list[str]:
@@ -95,12 +139,19 @@ def word(value: object) -> str:
         return text
 
 
+def words(value: object) -> set[str]:
+    """All that a value of params.yaml stands for: YAML makes a boolean of yes, no, on and off."""
+    return {word(said) for said in _SPELLINGS[value]} if isinstance(value, bool) else {word(value)}
+
+
 def _read_column(
     column: pd.Series, where: object, spec: AttributeColumn, place: Callable[[int], str]
 ) -> NDArray[np.float64]:
     cells = texts(column)
     if spec.positive or spec.negative:
-        sides = dict.fromkeys((word(v) for v in spec.negative), 0.0) | dict.fromkeys(map(word, spec.positive), 1.0)
+        sides = {
+            said: side for side, of in ((0.0, spec.negative), (1.0, spec.positive)) for v in of for said in words(v)
+        }
         said = {cell: sides.get(word(cell), np.nan) for cell in set(cells)}
         return np.array([said[cell] for cell in cells])
     limits = None if spec.above is None or spec.below is None else (spec.above, spec.below)
@@ -111,8 +162,9 @@ def _read_column(
     if outside.any():
         row = int(np.argmax(outside))
         other = "" if limits else "; otherwise say positive and negative, or above and below"
+        at = place(column.index[row])
         raise LabelError(
-            f"labels {where}: column {spec.column!r} has {cells[row]!r} {place(row)}; must be {meant}{other}"
+            f"labels {where}: column {spec.column!r} has {short(cells[row])!r} {at}; must be {meant}{other}"
         )
     if limits:
         return np.where(numbers > limits[0], 1.0, np.where(numbers < limits[1], 0.0, np.nan))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 
@@ -11,8 +13,11 @@ import pandas as pd
 
 from boundaryflow.errors import LabelError
 from boundaryflow.labelling.columns import AttributeColumn, read_values
+from boundaryflow.labelling.lines import short
 
+LOG = logging.getLogger(__name__)
 MIN_JOINED = 0.95
+_NUMBER, _DIGITS = re.compile(r"0|[1-9][0-9]{0,17}"), re.compile(r"[0-9]{1,18}")
 _SUFFIX = re.compile(r"\.[A-Za-z][A-Za-z0-9]{1,4}$")  # no digit first: 1.5 is not 1 with the suffix .5
 
 
@@ -35,14 +40,31 @@ def match_files(files: Sequence[str], sources: Mapping[str, str]) -> dict[str, s
         written.setdefault(normal(name), name)
     images = set(sources.values())
     found = {item: written[source] for item, source in sources.items() if source in written}
-    shorter: tuple[Callable[[str], str], ...] = (_without_suffix, _base_name, lambda p: _without_suffix(_base_name(p)))
-    for shorten in shorter if len(found) < len(sources) else ():
+    for shorten in _SHORTER if len(found) < len(sources) else ():
         in_table, in_images = _unique(written, shorten), _unique(images, shorten)
         for item, source in sources.items():
-            short = shorten(source)
-            if item not in found and in_images.get(short) == source and short in in_table:
-                found[item] = written[in_table[short]]
-    return found
+            shorter = shorten(source)
+            if item not in found and in_images.get(shorter) == source and shorter in in_table:
+                found[item] = written[in_table[shorter]]
+    by_number = _by_number(written, sources) if len(found) < len(sources) else {}
+    return by_number if len(by_number) > len(found) else found
+
+
+def _by_number(written: Mapping[str, str], sources: Mapping[str, str]) -> dict[str, str]:
+    stems = {item: _without_suffix(_base_name(source)) for item, source in sources.items()}
+    if not all(_NUMBER.fullmatch(name) for name in written) or not all(_DIGITS.fullmatch(s) for s in stems.values()):
+        return {}
+    images = {stem.lstrip("0") or "0": item for item, stem in stems.items()}
+    both = written.keys() & images.keys()
+    if len(images) < len(stems) or len(both) < min(len(written), len(images)):
+        return {}
+    return {images[name]: written[name] for name in sorted(both)}
+
+
+def key(name: str) -> str:
+    """What a file name and an image have in common wherever `match_files` may join them; quickly."""
+    base = _without_suffix(_base_name(_composed(name.replace("\\", "/").rstrip("/. "))))
+    return base.lstrip("0") or "0" if base.isdecimal() else base
 
 
 def normal(name: str) -> str:
@@ -50,34 +72,42 @@ def normal(name: str) -> str:
     return PurePosixPath(name.replace("\\", "/")).as_posix()
 
 
-def in_folder(files: Sequence[str], folder: str, sources: Mapping[str, str], where: object) -> list[str]:
+def in_folder(files: Sequence[str], folder: str, images: Iterable[str], where: object) -> list[str]:
     """Names of a table that lies in a folder of its own, relative to the folder of all images.
 
     Args:
         files: Names as they are written: relative to all images' folder, or to the table's.
         folder: The table's folder, relative to all images'; empty or `.` if it is the same.
-        sources: Item id to relative path of the image.
+        images: Relative paths of the images.
         where: The table's file, for messages.
 
     Raises:
         LabelError: A name fits an image of either folder.
     """
-    names, images = [normal(name) for name in files], set(sources.values())
+    names, there = [normal(name) for name in files], set(map(_composed, images))
+    folder = _composed(folder)
     if folder in ("", "."):
         return names
     found: list[str] = []
     for name in names:
         own = f"{folder}/{name}"
-        if name in images and own in images:
+        if _composed(name) in there and _composed(own) in there:
+            name, own = short(name), short(own)
             raise LabelError(
                 f"labels {where}: {name} may be {name} or {own}; write paths from the root and put the table there"
             )
-        found.append(name if name in images else own)
+        found.append(name if _composed(name) in there else own)
     return found
 
 
 def join_values(
-    values: pd.DataFrame, where: object, sources: Mapping[str, str], *, partial: bool = False
+    values: pd.DataFrame,
+    where: object,
+    sources: Mapping[str, str],
+    *,
+    partial: bool = False,
+    copies: Mapping[str, str] | None = None,
+    num_left_out: int = 0,
 ) -> tuple[pd.DataFrame, int]:
     """Labels of each image.
 
@@ -86,28 +116,58 @@ def join_values(
         where: The file, for messages.
         sources: Item id to relative path of the image.
         partial: One image with a row is enough; else 95 % must have one.
+        copies: Further paths of the same pictures to their item ids. Where rows of one picture
+            contradict one another it is unknown.
+        num_left_out: Further rows, about no image, that are not in `values`.
 
     Returns:
         One row per item, sorted by id: item_id, then a float32 probability per attribute, NaN
         where unknown; and the number of rows that belong to no image.
 
     Raises:
-        LabelError: Two rows for one image disagree, or too few images have a row.
+        LabelError: Two rows for one path disagree, or too few images have a row.
     """
     distinct = values.assign(file=[normal(name) for name in values["file"]]).drop_duplicates()
     twice = distinct["file"].duplicated(keep=False)
     if twice.any():
-        name = distinct.loc[twice, "file"].iloc[0]
+        name = short(distinct.loc[twice, "file"].iloc[0])
         raise LabelError(f"labels {where}: rows for {name} contradict one another; keep one of them")
     files = distinct["file"].tolist()
-    rows = match_files(files, sources)
+    rows = {item: [name] for item, name in match_files(files, sources).items()}
+    if copies:
+        found = match_files(files, {path: path for path in (*sources.values(), *copies)})
+        for path, item in sorted(copies.items()):
+            if path in found and found[path] not in rows.get(item, ()):
+                rows.setdefault(item, []).append(found[path])
+    used = {name for names in rows.values() for name in names}
     if not rows if partial else len(rows) < MIN_JOINED * len(sources):
-        _refuse(where, rows, files, sources, partial)
+        _refuse(where, rows, files, used, sources, partial, num_left_out)
     by_file = distinct.set_index("file")
     items = sorted(sources)
-    joined = by_file.reindex([rows.get(item, "") for item in items])
+    joined = by_file.reindex([rows.get(item, [""])[0] for item in items])
+    joined.index = pd.Index(items)
+    _settle(joined, where, by_file, rows)
     labels = {str(name): joined[name].to_numpy(np.float32) for name in by_file.columns}
-    return pd.DataFrame({"item_id": items, **labels}), len(files) - len(set(rows.values()))
+    return pd.DataFrame({"item_id": items, **labels}), len(files) - len(used) + num_left_out
+
+
+def _settle(joined: pd.DataFrame, where: object, by_file: pd.DataFrame, rows: Mapping[str, Sequence[str]]) -> None:
+    """The labels of pictures that have several rows: what these agree on."""
+    for attribute in by_file.columns:
+        contradicting: list[str] = []
+        for item, names in rows.items():
+            if len(names) < 2:
+                continue
+            known = by_file.loc[list(names), attribute].dropna()
+            agree = (known > 0.5).nunique() < 2
+            joined.loc[item, attribute] = known.iloc[0] if len(known) and agree else np.nan
+            contradicting += [] if agree else [" and ".join(map(short, names[:2]))]
+        if contradicting:
+            LOG.warning(
+                "labels %s: %d pictures are there under several names whose labels contradict one another about %s, "
+                "such as %s; they are unknown",
+                where, len(contradicting), attribute, contradicting[0],
+            )  # fmt: skip
 
 
 def join_labels(
@@ -122,15 +182,22 @@ def join_labels(
 
 
 def _refuse(
-    where: object, rows: Mapping[str, str], files: Sequence[str], sources: Mapping[str, str], partial: bool
+    where: object,
+    rows: Mapping[str, object],
+    files: Sequence[str],
+    used: set[str],
+    sources: Mapping[str, str],
+    partial: bool,
+    num_left_out: int,
 ) -> None:
     without = sorted(source for item, source in sources.items() if item not in rows)
-    stray = sorted(set(files) - set(rows.values()))
+    stray = sorted(set(files) - used)
     least = "at least one" if partial else f"{MIN_JOINED:.0%}"
-    lonely, spare = ", ".join(without[:3]), ", ".join(stray[:3]) or "none"
+    lonely, spare = (", ".join(map(short, names[:3])) for names in (without, stray))
     raise LabelError(
-        f"labels {where}: only {len(rows)} of {len(sources)} images have one of its {len(files)} rows, must be "
-        f"{least}; images without a row: {lonely}; rows without an image: {spare}; check the file names"
+        f"labels {where}: only {len(rows)} of {len(sources)} images have one of its {len(files) + num_left_out} rows, "
+        f"must be {least}; images without a row: {lonely}; rows without an image: {spare or 'none'}; check the file "
+        "names"
     )
 
 
@@ -142,9 +209,21 @@ def _unique(names: Iterable[str], shorten: Callable[[str], str]) -> dict[str, st
     return {short: group[0] for short, group in groups.items() if len(group) == 1}
 
 
+def _composed(path: str) -> str:
+    return path if path.isascii() else unicodedata.normalize("NFC", path)
+
+
 def _base_name(path: str) -> str:
     return path.rpartition("/")[2]
 
 
 def _without_suffix(path: str) -> str:
     return _SUFFIX.sub("", path)
+
+
+_SHORTER: tuple[Callable[[str], str], ...] = (
+    _composed,
+    lambda path: _without_suffix(_composed(path)),
+    lambda path: _base_name(_composed(path)),
+    lambda path: _without_suffix(_base_name(_composed(path))),
+)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from boundaryflow.errors import LabelError
+from boundaryflow.errors import TooFewLabelsError
 from boundaryflow.labelling.calibration import (
     cross_fitted,
     expected_calibration_error,
@@ -75,7 +75,7 @@ def probe_labels(
         [n] probabilities: the annotation where there is one, else the probe's; and the report.
 
     Raises:
-        LabelError: A class has fewer annotated images than there are folds.
+        TooFewLabelsError: A class has fewer annotated images than there are folds.
     """
     from sklearn.metrics import roc_auc_score
 
@@ -84,7 +84,7 @@ def probe_labels(
     num_positive = int(has_attribute.sum())
     num_negative = len(known) - num_positive
     if min(num_positive, num_negative) < num_folds:
-        raise LabelError(
+        raise TooFewLabelsError(
             f"probe of {attribute!r}: {num_positive} annotated images with it and {num_negative} without, must be at "
             f"least {num_folds} each (num_folds); annotate more"
         )

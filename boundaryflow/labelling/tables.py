@@ -3,37 +3,79 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, TypeVar
 
 import pandas as pd
 
 from boundaryflow.errors import LabelError
-from boundaryflow.labelling.columns import nearest, texts, word
+from boundaryflow.labelling.columns import check_columns, texts, word
+from boundaryflow.labelling.join import key
+from boundaryflow.labelling.lines import open_table, refuse, short, text_lines
+from boundaryflow.text import visible
 
 _READ = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson")
 _GLOB = frozenset("*?[")
+_T = TypeVar("_T")
 
 
-def read_annotations(path: Path) -> pd.DataFrame:
+_MAX_COLUMNS, _MAX_CELLS, _MAX_CHUNK_BYTES = 10_000, 50_000_000, 2**31
+_NUM_STRAYS = 3
+_BATCH_ROWS = 2**14
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is kept of a table: some columns, and the rows that may be about images there are.
+
+    Attributes:
+        file_column: Column with file names.
+        columns: All columns that are read.
+        keys: `join.key` of the images.
+    """
+
+    file_column: str
+    columns: Sequence[str]
+    keys: frozenset[str]
+
+    @classmethod
+    def of(cls, file_column: str, columns: Sequence[str], images: Iterable[str]) -> Wanted:
+        """Columns beside that of the file names, and rows about images of these relative paths."""
+        return cls(file_column, [file_column, *columns], frozenset(map(key, images)))
+
+
+def read_annotations(path: Path, wanted: Wanted | None = None, *, max_cells: int | None = None) -> pd.DataFrame:
     """Read a CSV, TSV, Parquet or JSON-lines table, every value as it is written; a blank cell is None.
 
+    Args:
+        path: The table.
+        wanted: What is kept of it; None is everything.
+        max_cells: Where to stop reading; None is never, and a very large table is refused.
+
+    Returns:
+        The table, its index the number of each row. Of rows about other images a few are kept, for messages;
+        `attrs["num_left_out"]` counts the rest. `attrs["is_whole"]`: `max_cells` was not reached.
+
     Raises:
-        LabelError: The file is missing, unreadable, damaged, empty or of another kind.
+        LabelError: The file is missing, unreadable, damaged, empty, too large or of another kind, or lacks a column.
     """
     kind = path.suffix.lower()
     if path.is_file() and kind in (".xlsx", ".xls", ".ods"):
         raise LabelError(f"labels {path}: is a spreadsheet ({kind}); save it as CSV")
-    if path.is_file() and kind not in _READ:
+    if kind not in _READ:
+        open_table(path).close()
         raise LabelError(f"labels {path}: kind {kind!r} is not known; use .csv, .tsv, .parquet or .jsonl")
     if kind == ".parquet":
-        table = _read_parquet(path)
+        rows = _parquet_rows(path, wanted)
     elif kind in (".jsonl", ".ndjson"):
-        table = _read_json_lines(path, read_text(path))
+        rows = _json_rows(path)
     else:
-        table = _read_separated(path, read_text(path), "\t" if kind == ".tsv" else ",")
+        rows = _separated_rows(path, "\t" if kind == ".tsv" else ",")
+    table = _collected(path, rows, wanted, max_cells)
     if table.empty:
         raise LabelError(f"labels {path}: has no rows")
     return table
@@ -46,11 +88,14 @@ def find_tables(root: Path, pattern: str) -> list[Path]:
         LabelError: A pattern names no file.
     """
     path = root / pattern
+    if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
+        raise LabelError(f"labels {pattern}: must be relative to {root} and stay in it, without ..")
     if not _GLOB & set(pattern) or path.is_file():
         return [path]
-    if Path(pattern).is_absolute():
-        raise LabelError(f"labels {pattern}: a pattern must be relative to {root}")
-    found = sorted(path for path in root.glob(pattern) if path.is_file())
+    try:
+        found = sorted(path for path in root.glob(pattern) if path.is_file())
+    except ValueError as error:
+        raise LabelError(f"labels {path}: is no pattern ({error})") from None
     if not found:
         raise LabelError(f"labels {path}: no file fits this pattern; check the path in params.yaml")
     return found
@@ -74,23 +119,19 @@ def pivot_long(
     Raises:
         LabelError: A column is missing, a cell is blank, or two rows contradict one another.
     """
-    for column in (file_column, attribute_column, value_column):
-        if column not in table.columns:
-            raise LabelError(
-                f"labels {where}: has no column {column!r}{nearest(column, [str(name) for name in table.columns])}"
-            )
+    check_columns(table.columns, where, "", (file_column, attribute_column, value_column))
     files, attributes, values = (texts(table[c]) for c in (file_column, attribute_column, value_column))
     said: dict[str, dict[str, str | None]] = {}
     rows: dict[str, dict[str, str | None]] = {}
-    for row, (file, attribute, value) in enumerate(zip(files, attributes, values, strict=True)):
+    for row, file, attribute, value in zip(table.index, files, attributes, values, strict=True):
         if not file or not attribute:
             blank = attribute_column if file else file_column
             raise LabelError(f"labels {where}: column {blank!r} is blank in row {row + 1}; fill it in")
         of_attribute = said.setdefault(attribute, {})
         if file in of_attribute and word(of_attribute[file]) != word(value or None):
             raise LabelError(
-                f"labels {where}: {attribute!r} of {file} is {of_attribute[file] or 'blank'} and, in row {row + 1}, "
-                f"{value or 'blank'}; keep one of them"
+                f"labels {where}: {short(attribute)!r} of {short(file)} is {short(of_attribute[file] or 'blank')} and, "
+                f"in row {row + 1}, {short(value or 'blank')}; keep one of them"
             )
         of_attribute[file] = rows.setdefault(file, {})[attribute] = value or None
     if file_column in said:
@@ -99,51 +140,93 @@ def pivot_long(
     return pd.DataFrame({file_column: list(rows), **wide}, dtype=object)
 
 
-def read_text(path: Path) -> str:
-    """A text file as UTF-8, with or without byte order mark, that is what it seems to be.
+def _collected(
+    path: Path, rows: Iterator[Mapping[str, Any]], wanted: Wanted | None, max_cells: int | None
+) -> pd.DataFrame:
+    """Column by column, each different text in memory once."""
+    columns: dict[str, list[Any]] = {name: [] for name in wanted.columns} if wanted else {}
+    names: dict[str, None] = {}
+    numbers: list[int] = []
+    known: dict[str, str] = {}
+    num_strays, num_left_out, is_whole = 0, 0, True
+    for number, row in enumerate(rows):
+        if not row.keys() <= names.keys():
+            names |= dict.fromkeys(row)
+            if len(names) > _MAX_COLUMNS:
+                refuse(path, f"has more than {_MAX_COLUMNS:,} columns, which are too many")
+            columns |= {} if wanted else {name: [None] * len(numbers) for name in names if name not in columns}
+        if wanted and key(str(row.get(wanted.file_column))) not in wanted.keys:
+            num_strays += 1
+            if num_strays > _NUM_STRAYS:
+                num_left_out += 1
+                continue
+        if (len(numbers) + 1) * len(columns) > (max_cells or _MAX_CELLS):
+            if max_cells is None:
+                refuse(path, f"has more than {_MAX_CELLS:,} cells, which are too many; remove columns or rows")
+            is_whole = False
+            break
+        numbers.append(number)
+        for name, cells in columns.items():
+            cell = row.get(name)
+            cells.append(known.setdefault(cell, cell) if isinstance(cell, str) else cell)
+    if wanted and names:
+        check_columns(names, path, wanted.file_column, wanted.columns)
+    table = pd.DataFrame(columns, numbers, dtype=object)
+    table.attrs.update(num_left_out=num_left_out, is_whole=is_whole)
+    return table
 
-    Raises:
-        LabelError: It is missing, a folder, empty, in another encoding, a Git LFS pointer or a web page.
-    """
-    data = _read_bytes(path)
+
+def _parquet_rows(path: Path, wanted: Wanted | None) -> Iterator[Mapping[str, Any]]:
+    """Through Arrow alone: what pandas noted in the file of its own index and types is not looked at."""
+    import pyarrow.parquet as pq
+
+    with open_table(path) as data:
+        names = _told(path, lambda: pq.read_schema(data).names)
+        data.seek(0)
+        # Texts by their number in the file's dictionary, so that one said over and over is in memory once.
+        batches = _told(
+            path, lambda: _parquet_batches(path, pq.ParquetFile(data, read_dictionary=list(names)), wanted)
+        )
+        while (rows := _told(path, lambda: next(batches, None))) is not None:
+            yield from rows
+
+
+def _parquet_batches(path: Path, file: Any, wanted: Wanted | None) -> Iterator[list[dict[str, Any]]]:
+    names: list[str] = file.schema_arrow.names
+    _check_names(path, names)
+    chosen = [at for at, name in enumerate(names) if wanted is None or name in wanted.columns]
+    if wanted is not None:
+        check_columns(names, path, wanted.file_column, wanted.columns)
+    for group in range(file.metadata.num_row_groups):
+        about = file.metadata.row_group(group)
+        size = max((about.column(at).total_uncompressed_size for at in range(about.num_columns)), default=0)
+        if not 0 <= size <= _MAX_CHUNK_BYTES:
+            refuse(path, f"a column has {size:,} bytes in one row group, at most {_MAX_CHUNK_BYTES:,} are read")
+    for batch in file.iter_batches(_BATCH_ROWS, columns=[names[at] for at in chosen], use_threads=False):
+        cells = [_cells(column) for column in batch.columns]
+        yield [dict(zip(batch.schema.names, row, strict=True)) for row in zip(*cells, strict=True)]
+
+
+def _cells(column: Any) -> list[Any]:
+    if not hasattr(column, "dictionary"):
+        return column.to_pylist()
+    values = column.dictionary.to_pylist()
+    return [None if at is None else values[at] for at in column.indices.to_pylist()]
+
+
+def _told(path: Path, read: Callable[[], _T]) -> _T:
     try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        _refuse(path, f"is not UTF-8 (byte 0x{data[error.start]:02x} at {error.start}); save it as UTF-8")
-    if not text.strip():
-        _refuse(path, "is empty")
-    return text
+        return read()
+    except LabelError:
+        raise
+    except Exception as error:  # Arrow has errors of its own and lets those of its converters through
+        reason = visible((str(error) or type(error).__name__).splitlines()[0])[:200]
+        refuse(path, f"cannot be read ({reason})")
 
 
-def _read_bytes(path: Path) -> bytes:
-    if path.is_dir():
-        _refuse(path, "is a folder; give the file with the labels")
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        _refuse(path, "no such file; check the path in params.yaml")
-    except OSError as error:
-        _refuse(path, f"cannot be read ({error.strerror})")
-    start = data[:200].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if start.startswith(b"version https://git-lfs"):
-        _refuse(path, "is a Git LFS pointer and not the file itself; fetch it with `git lfs pull`")
-    if start.startswith((b"<!doctype", b"<html", b"<head", b"<?xml")):
-        _refuse(path, "is a web page and not a table; download the file itself")
-    return data
-
-
-def _read_parquet(path: Path) -> pd.DataFrame:
-    data = _read_bytes(path)
-    try:
-        return pd.read_parquet(io.BytesIO(data))
-    except (ValueError, OSError) as error:
-        _refuse(path, f"cannot be read ({str(error).splitlines()[0]})")
-
-
-def _read_separated(path: Path, text: str, separator: str) -> pd.DataFrame:
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True)
+def _separated_rows(path: Path, separator: str) -> Iterator[Mapping[str, Any]]:
+    reader = csv.reader(text_lines(path), delimiter=separator, skipinitialspace=True, strict=True)
     names: list[str] = []
-    rows: list[list[str | None]] = []
     try:
         for cells in reader:
             if not any(cells):
@@ -152,38 +235,30 @@ def _read_separated(path: Path, text: str, separator: str) -> pd.DataFrame:
                 names = [cell.strip() for cell in cells]
                 _check_names(path, names, separator)
             elif len(cells) != len(names):
-                _refuse(path, f"line {reader.line_num} has {len(cells)} values, the line of names has {len(names)}")
+                refuse(path, f"line {reader.line_num} has {len(cells)} values, the line of names has {len(names)}")
             else:
-                rows.append([cell or None for cell in cells])
+                yield {name: cell or None for name, cell in zip(names, cells, strict=True) if name}
     except csv.Error as error:
-        _refuse(path, f"line {reader.line_num} cannot be read ({error})")
-    columns = {name: [row[at] for row in rows] for at, name in enumerate(names) if name}
-    return pd.DataFrame(columns, dtype=object)
+        refuse(path, f"line {reader.line_num} cannot be read ({error})")
 
 
-def _check_names(path: Path, names: list[str], separator: str) -> None:
-    twice = next((name for name in names if name and names.count(name) > 1), None)
+def _check_names(path: Path, names: Sequence[str], separator: str = "") -> None:
+    twice = next((name for name, num in Counter(names).items() if name and num > 1), None)
     if twice is not None:
-        _refuse(path, f"has the column {twice!r} twice; rename one")
-    other = next((mark for mark in (";", "\t", ",") if mark != separator and mark in names[0]), None)
+        refuse(path, f"has the column {short(twice)!r} twice; rename one")
+    other = next((mark for mark in (";", "\t", ",") if mark != separator and separator and mark in names[0]), None)
     if len(names) == 1 and other:
-        _refuse(path, f"its columns are separated by {other!r}, must be by {separator!r}; save it again")
+        refuse(path, f"its columns are separated by {other!r}, must be by {separator!r}; save it again")
 
 
-def _read_json_lines(path: Path, text: str) -> pd.DataFrame:
-    records: list[dict[str, Any]] = []
-    for number, line in enumerate(text.split("\n"), 1):
+def _json_rows(path: Path) -> Iterator[Mapping[str, Any]]:
+    for number, line in enumerate(text_lines(path), 1):
         if not line.strip():
             continue
         try:
             record = json.loads(line)
-        except ValueError:
-            _refuse(path, f"line {number} is not JSON; every line must be one object")
+        except (ValueError, RecursionError):
+            refuse(path, f"line {number} is not JSON; every line must be one object")
         if not isinstance(record, dict):
-            _refuse(path, f"line {number} is no JSON object; every line must be one")
-        records.append(record)
-    return pd.DataFrame(records, dtype=object)
-
-
-def _refuse(path: Path, what: str) -> NoReturn:
-    raise LabelError(f"labels {path}: {what}")
+            refuse(path, f"line {number} is no JSON object; every line must be one")
+        yield record

@@ -15,6 +15,7 @@ from boundaryflow.errors import ManifestError
 from boundaryflow.files import RefusedFileError, read_bytes
 from boundaryflow.storage.archives import (
     MAX_BYTES,
+    UNREADABLE_ARCHIVES,
     LmdbPictures,
     Member,
     TarPictures,
@@ -27,8 +28,6 @@ from boundaryflow.storage.walking import path_of, walk
 
 TABLES = frozenset((".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet"))
 """Suffixes of what labels and splits are read from."""
-CLOSED = frozenset((".7z", ".rar", ".zst", ".gz", ".bz2", ".xz", ".lz4", ".lz", ".z", ".cab", ".iso", ".dmg"))
-"""Suffixes of archives that are not opened here."""
 _OTHERS = """
     .md .rst .yaml .yml .toml .ini .cfg .conf .html .htm .xml .xsl .css .js .log .rtf .pdf .doc .docx .xls .xlsx
     .ppt .pptx .odt .ods .tex .bib .db .sqlite .cls .pkl .pickle .npy .npz .mat .h5 .hdf5 .arrow .feather .tfrecord
@@ -285,7 +284,7 @@ def _kind(name: str, size: int) -> tuple[Kind, str]:
         return "archive", ""
     if suffix in TABLES:
         return "table", ""
-    if suffix in CLOSED:
+    if suffix in UNREADABLE_ARCHIVES:
         return "passed", "an archive that is not opened here; unpack it"
     if suffix in _KNOWN_OTHERS or path.name.lower() in _NAMES:
         return "passed", ""

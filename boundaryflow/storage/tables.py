@@ -30,7 +30,7 @@ def read_json(path: Path) -> Any:
         ManifestError: The file is missing or damaged.
     """
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ManifestError(f"{path}: no such file; run `boundaryflow run` to make it") from None
     except ValueError as error:

@@ -149,6 +149,8 @@ def _asked(dataset: str, params: DatasetParams) -> dict[str, float]:
         items = [str(item) for item in labels.index]
         return {
             edit: sum(any(signs) for signs in directions_of(labels, items, targets).values()) / len(items)
+            if set(targets) <= set(labels.columns)  # else an attribute was left out, and the edit is
+            else 0.0
             for edit, targets in params.edit.edits.items()
         }
     except (ManifestError, KeyError):

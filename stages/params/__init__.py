@@ -6,7 +6,6 @@ import re
 from difflib import get_close_matches
 from pathlib import Path
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from boundaryflow.errors import ParamsError
@@ -43,6 +42,7 @@ from stages.params.sections import (
     ValueRule,
 )
 from stages.params.wording import told
+from stages.yaml_file import as_written, read_text, read_yaml
 
 __all__ = [
     "Annotations",
@@ -93,13 +93,11 @@ def load_params(root: Path = Path(), *, check_files: bool = True) -> Params:
     """
     path = root / "params.yaml"
     try:
-        content = yaml.safe_load(path.read_text())
+        content = read_yaml(path)
     except FileNotFoundError:
         raise ParamsError(f"{path}: no such file; run the command in the folder that has it") from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" line {mark.line + 1}" if mark else ""
-        raise ParamsError(f"{path}:{where} is not YAML: {getattr(error, 'problem', error)}") from None
+    if not isinstance(content, dict):
+        raise ParamsError(f"{path}: must have the keys datasets, run_seed and data at its top; copy the shipped one")
     try:
         params = TypeAdapter(Params).validate_python(content)
     except ValidationError as error:
@@ -131,7 +129,10 @@ def described(params: Params, name: str, root: Path = Path()) -> DatasetParams:
     if name in params.data:
         return params.data[name]
     if name in ready:
-        return DatasetParams.model_validate(yaml.safe_load(ready[name].read_text()))
+        try:
+            return DatasetParams.model_validate(read_yaml(ready[name]))
+        except ValidationError as error:
+            raise _refusal(ready[name], told(error.errors(), DatasetParams)) from None
     known = sorted({*params.data, *ready})
     near = get_close_matches(name, known, 1)
     hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)};"
@@ -144,13 +145,13 @@ def copy_entry(path: Path, name: str, entry: Path) -> None:
     Raises:
         ParamsError: `data` is not the last section of params.yaml.
     """
-    text = path.read_text()
+    text = read_text(path)
     last = re.findall(r"^(\w+):", text, re.MULTILINE)[-1:]
     if last != ["data"]:
         raise ParamsError(f"{path}: the section data must be the last one; move it, or copy {entry} into it by hand")
-    lines = entry.read_text().splitlines()
+    lines = read_text(entry).splitlines()
     body = "".join(f"    {line}\n" if line else "\n" for line in lines)
-    write_bytes(path, f"{text.rstrip()}\n\n  {name}:\n{body}".encode())
+    write_bytes(path, f"{text.rstrip()}\n\n  {as_written(name)}:\n{body}".encode())
 
 
 def activate_dataset(path: Path, name: str) -> None:
@@ -159,11 +160,11 @@ def activate_dataset(path: Path, name: str) -> None:
     Raises:
         ParamsError: The list is not written on one line.
     """
-    text = path.read_text()
+    text = read_text(path)
     found = re.search(r"^datasets:[ \t]*\[(?P<names>[^\]\n]*)\]", text, re.MULTILINE)
     if found is None:
         raise ParamsError(
             f"{path}: datasets: must be written on one line, such as datasets: [avatars]; add {name} by hand"
         )
-    names = ", ".join([*(n for n in (n.strip() for n in found["names"].split(",")) if n), name])
+    names = ", ".join([*(n for n in (n.strip() for n in found["names"].split(",")) if n), as_written(name)])
     write_bytes(path, f"{text[: found.start()]}datasets: [{names}]{text[found.end() :]}".encode())

@@ -105,8 +105,6 @@ def _missing_beside_images(root: Path, raw: Path, value: str) -> str | None:
     if not set("*?[") & set(value):
         what = "is a folder; give the file in it" if (root / path).is_dir() else "does not exist; give a path"
         return f"{path} {what} within {raw}"
-    if Path(value).is_absolute():
-        return f"{value} must be relative to {raw}"
     found = any(file.is_file() for file in (root / raw).glob(value))
     return None if found else f"no file fits {path}; give a path or pattern within {raw}"
 

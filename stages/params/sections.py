@@ -4,14 +4,50 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
+from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from boundaryflow.errors import ParamsError
 from stages.params.wording import closest, nearest
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+"""Of a data set, an edit or a recipe: it becomes the name of a file or folder."""
+RESERVED = ("file", "item_id")
+"""Columns of our own tables, beside which attributes are."""
+
+
+def _not_reserved(name: str) -> str:
+    if name in RESERVED:
+        raise ValueError(f"is a column of our own tables ({', '.join(RESERVED)}); choose another name")
+    return name
+
+
+Attribute = Annotated[Name, AfterValidator(_not_reserved)]
+
+
+def _in_raw_folder(path: str) -> str:
+    parts = PurePosixPath(path).parts
+    if ".." in parts or path.startswith("/"):
+        raise ValueError("must be relative to data/raw/NAME and stay in it, without ..")
+    if any("**" in part and part != "**" for part in parts):
+        raise ValueError("has ** beside other characters; it must stand alone between two slashes")
+    return path
+
+
+RawPath = Annotated[str, AfterValidator(_in_raw_folder)]
+"""A file beside the images, or a pattern for several."""
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -89,7 +125,7 @@ class Split(Section):
 class FileSplit(Section):
     """What is held out, from a file beside the images: CelebA's partition file, or a table with these two columns."""
 
-    path: str
+    path: RawPath
     file_column: str | None
     split_column: str | None
 
@@ -139,7 +175,7 @@ class CsvSource(Section):
     """A table with a row per image: CSV, TSV, Parquet or JSON lines; its path, or a pattern, within data/raw/NAME."""
 
     kind: Literal["csv"]
-    path: str
+    path: RawPath
     file_column: str
 
 
@@ -147,7 +183,7 @@ class LongSource(Section):
     """A table with a row per image and attribute."""
 
     kind: Literal["long"]
-    path: str
+    path: RawPath
     file_column: str
     attribute_column: str
     value_column: str
@@ -161,8 +197,8 @@ class CelebaSource(Section):
     """
 
     kind: Literal["celeba"]
-    path: str
-    mapping: str | None
+    path: RawPath
+    mapping: RawPath | None
 
 
 class FolderLabels(Section):
@@ -295,7 +331,7 @@ class LabelParams(Section):
     """Which attributes there are, and who says so."""
 
     source: Annotated[Annotations | ClipSource | ProbeSource | TruthSource, Field(discriminator="kind")]
-    attributes: dict[Name, AttributeRule] = Field(min_length=1)
+    attributes: dict[Attribute, AttributeRule] = Field(min_length=1)
 
     @field_validator("attributes", mode="before")
     @classmethod

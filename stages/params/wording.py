@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterator, Sequence
+from datetime import date
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 
+_MAX_LINES, _MAX_NAMES, _MAX_NAME, _MAX_SHOWN = 20, 20, 100, 200
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 80, 80
+
+
+def shown(value: object) -> str:
+    """A value as a message shows it, cut short where it is long."""
+    return _SHORT.repr(value)[:_MAX_SHOWN]
+
 
 def closest(name: str, names: Sequence[str]) -> str | None:
     """The name that was probably meant, if any comes close."""
-    return next(iter(difflib.get_close_matches(name, names, 1)), None)
+    return next(iter(difflib.get_close_matches(name[:_MAX_NAME], names[:1000], 1)), None)
 
 
 def nearest(name: str, names: Sequence[str]) -> str:
@@ -19,40 +30,47 @@ def nearest(name: str, names: Sequence[str]) -> str:
     meant = closest(name, names)
     if meant is not None:
         return f", did you mean {meant!r}?"
-    return f"; there are {', '.join(sorted(names))}" if names else ""
+    more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
+    return f"; there are {', '.join(sorted(names)[:_MAX_NAMES])}{more}" if names else ""
 
 
 def told(errors: Sequence[Any], model: type[BaseModel]) -> list[str]:
     """Pydantic's errors about a model, one line each; a mistyped key is not told as a missing one, too."""
+    num_more, errors = max(0, len(errors) - _MAX_LINES), errors[:_MAX_LINES]
     mistyped = {
         (*error["loc"][:-1], closest(str(error["loc"][-1]), _keys_beside(model, error["loc"])))
         for error in errors
         if error["type"] == "extra_forbidden"
     }
     lines = [_line(error, model) for error in errors if not (error["type"] == "missing" and error["loc"] in mistyped)]
-    return list(dict.fromkeys(lines))
+    return [*dict.fromkeys(lines), *([f"and {num_more} more mistakes"] if num_more else [])]
 
 
 def _line(error: Any, model: type[BaseModel]) -> str:
-    keys = [
-        str(part) for before, part in zip(("", *error["loc"]), error["loc"], strict=False) if not _is_tag(before, part)
-    ]
-    key, message, value = ".".join(keys), error["msg"].removeprefix("Value error, "), error["input"]
+    place = zip(("", *error["loc"]), error["loc"], strict=False)
+    keys = [str(part)[:_MAX_NAME] for before, part in place if not _is_tag(before, part)]
+    key, message = ".".join(keys), error["msg"].removeprefix("Value error, ")
+    value = shown(error["input"])
     if error["type"] == "extra_forbidden":
-        return f"{key}: unknown key{nearest(keys[-1], _keys_beside(model, error['loc']))} (got {value!r})"
+        return f"{key}: unknown key{nearest(keys[-1], _keys_beside(model, error['loc']))} (got {value})"
     if error["type"] == "missing":
         return f"{key}: is missing; every value is stated in params.yaml"
     if error["type"] == "value_error" and "|" in message:
         inner, message = message.split("|", 1)
         return f"{'.'.join([*keys, inner])}: {message}"
-    shown = "" if isinstance(value, dict | list) else f" (got {value!r})"
-    return f"{key}: {message[0].lower()}{message[1:]}{shown}"
+    if error["type"] == "string_pattern_mismatch":
+        message = "must be letters, digits, _ and -, at most 64 and no mark first"
+    if error["type"] == "string_type" and isinstance(error["input"], int | float | date):
+        message += "; write it in quotes"
+    got = "" if isinstance(error["input"], dict | list) else f" (got {value})"
+    return f"{key}: {message[0].lower()}{message[1:]}{got}"
 
 
 def _is_tag(before: str | int, part: str | int) -> bool:
     """Is this part of an error's place the name of a choice, and not a key of the file?"""
     return (
-        before in ("source", "calibration", "annotations", "split", "target")
+        part == "[key]"
+        or before in ("source", "calibration", "annotations", "split", "target")
         or (before, part) in (("val", "share"), ("val", "folders"), ("test", "share"), ("test", "folders"))
         or str(part).endswith("Rule")
     )

@@ -9,10 +9,11 @@ from typing import Any
 
 import pandas as pd
 
+from stages.best_strength import SHARES
 from stages.report_pages.figures import Line, line_chart, number
 from stages.report_pages.grids import Pictures, Shown, drawn
 from stages.report_pages.inputs import Inputs
-from stages.report_pages.numbers import BY_COLUMN, SHARES, Estimate, Estimates, Metric
+from stages.report_pages.numbers import BY_COLUMN, Estimate, Estimates, Metric
 
 TILES = frozenset({"target_success", "clean_success", "drift", "identity", "ssim", "counterfactual_recovery"})
 CARD_METRICS = ("target_success", "drift", "counterfactual_recovery")
@@ -142,7 +143,7 @@ def _cell(metric: Metric, value: Estimate) -> dict[str, Any]:
     return {
         "text": metric.show(value.mean),
         "interval": interval,
-        "low": None if metric.column not in SHARES or not value.num else 100 * value.low,
+        "low": None if metric.column not in SHARES or math.isnan(value.low) else 100 * value.low,
         "high": 100 * value.high if value.num else None,
         "mean": 100 * value.mean if value.num else None,
         "num": value.num,

@@ -138,4 +138,4 @@ def _indexed(table: pd.DataFrame | None) -> pd.DataFrame | None:
 
 
 def _facts(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text()) if path.exists() else {}
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from stages.best_strength import RULES, best_strengths
-
-Z_95 = 1.959964
 
 
 @dataclass(frozen=True)
@@ -90,13 +88,14 @@ METRICS: tuple[Metric, ...] = (
 
 DISTANCES: tuple[Metric, ...] = (
     Metric(
-        "fid", "FID", "low",
-        "Fréchet distance between the CLIP features of the edited pictures and of real images that have what was asked "
-        "for. Biased upwards for few images: compare only with the same number.",
+        "clip_fd", "CLIP-FD", "low",
+        "As FID, but on CLIP's features: the Fréchet distance between edited pictures and real images that have what "
+        "was asked for. Biased upwards for few images: compare only with the same number.",
     ),
     Metric(
-        "kid", "KID", "low",
-        "Kernel distance between the same two sets of features, unbiased; about 0 for one distribution, also below it.",
+        "clip_kd", "CLIP-KD", "low",
+        "As KID, but on CLIP's features: the kernel distance between the same two sets, unbiased; about 0 for one "
+        "distribution, also below it.",
         digits=4,
     ),
 )  # fmt: skip
@@ -120,22 +119,6 @@ def shown_metrics(per_image: pd.DataFrame) -> list[Metric]:
     return [m for m in METRICS if m.column in columns and bool(per_image[m.column].notna().any())]
 
 
-def wilson(num_success: int, num: int) -> tuple[float, float]:
-    """95 % Wilson score interval of a share.
-
-    Source: Wilson 1927; the form with centre and half width.
-
-    Returns:
-        Lower and upper end in [0, 1]; (0, 1) where there is no image.
-    """
-    if num == 0:
-        return 0.0, 1.0
-    share, z2 = num_success / num, Z_95**2
-    centre = (share + z2 / (2 * num)) / (1 + z2 / num)
-    half = Z_95 / (1 + z2 / num) * math.sqrt(share * (1 - share) / num + z2 / (4 * num**2))
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
 @dataclass(frozen=True)
 class Estimate:
     """Mean over images, with its 95 % interval."""
@@ -146,48 +129,34 @@ class Estimate:
     num: int
 
 
-def estimate(values: pd.Series, *, share: bool) -> Estimate:
-    """Mean and 95 % interval: Wilson for a share of yes and no, normal for a mean."""
-    known = values.dropna().astype(float).to_numpy()
-    if not len(known):
-        return Estimate(math.nan, math.nan, math.nan, 0)
-    mean = float(known.mean())
-    if share:
-        return Estimate(mean, *wilson(int((known > 0.5).sum()), len(known)), len(known))
-    half = Z_95 * float(known.std(ddof=1)) / math.sqrt(len(known)) if len(known) > 1 else math.nan
-    return Estimate(mean, mean - half, mean + half, len(known))
-
-
-SHARES = frozenset({"target_success", "clean_success"})
-
-
 Estimates = dict[tuple[str, float], dict[str, Estimate]]
 """(edit, strength) to metric to its estimate."""
 
 
-def estimates(per_image: pd.DataFrame, metrics: list[Metric]) -> Estimates:
-    """Every metric of every edit at every strength."""
+def estimates(
+    per_image: pd.DataFrame, metrics: Sequence[Metric], facts: Mapping[str, Any]
+) -> tuple[Estimates, list[Metric]]:
+    """Every metric of every edit at every strength, and which distances between sets there are.
+
+    Args:
+        per_image: One row per image, edit and strength.
+        metrics: Columns of it.
+        facts: metrics.json, which has the intervals of the means, and the distances.
+    """
+    stated: Mapping[str, Mapping[str, Mapping[str, float | None]]] = facts.get("edits", {})
+    every = [row for of in stated.values() for row in of.values()]
+    distances = [metric for metric in DISTANCES if any(row.get(metric.column) is not None for row in every)]
     result: Estimates = {}
     for (edit, strength), rows in per_image.groupby(["edit", "strength"], sort=True):
-        result[str(edit), float(str(strength))] = {
-            m.column: estimate(rows[m.column], share=m.column in SHARES) for m in metrics
-        }
-    return result
-
-
-def with_distances(found: Estimates, facts: Mapping[str, Any]) -> tuple[Estimates, list[Metric]]:
-    """The estimates with the distances that metrics.json states per edit and strength, and which there are."""
-    edits: Mapping[str, Mapping[str, Mapping[str, float | None]]] = facts.get("edits", {})
-    stated = {(e, s): edits.get(e, {}).get(f"{s:g}", {}) for e, s in found}
-    present = [m for m in DISTANCES if any(row.get(m.column) is not None for row in stated.values())]
-    joined: Estimates = {}
-    for key, row in found.items():
-        values = {m.column: stated[key].get(m.column) for m in present}
-        joined[key] = {
-            **row,
-            **{c: Estimate(math.nan if v is None else v, math.nan, math.nan, 0) for c, v in values.items()},
-        }
-    return joined, present
+        about = stated.get(str(edit), {}).get(f"{float(str(strength)):g}", {})
+        number = {key: math.nan if value is None else value for key, value in about.items()}
+        found = {m.column: Estimate(number.get(m.column, math.nan), math.nan, math.nan, 0) for m in distances}
+        for column in (metric.column for metric in metrics):
+            known = rows[column].dropna().astype(float)
+            low, high = (number.get(f"{column}_{end}", math.nan) for end in ("low", "high"))
+            found[column] = Estimate(float(known.mean()), low, high, len(known))
+        result[str(edit), float(str(strength))] = found
+    return result, distances
 
 
 def shown_strengths(

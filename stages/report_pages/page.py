@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from stages.report_pages import cards, pipeline, sections
 from stages.report_pages.grids import Pictures
 from stages.report_pages.inputs import Inputs
-from stages.report_pages.numbers import estimates, shown_metrics, shown_strengths, with_distances
+from stages.report_pages.numbers import estimates, shown_metrics, shown_strengths
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -47,8 +47,9 @@ def write_page(
     out.mkdir(parents=True)
     pictures = Pictures(inputs, out)
     metrics = [] if inputs.per_image is None else shown_metrics(inputs.per_image)
-    found = {} if inputs.per_image is None else estimates(inputs.per_image, metrics)
-    found, distances = with_distances(found, inputs.facts["evaluate"])
+    found, distances = (
+        ({}, []) if inputs.per_image is None else estimates(inputs.per_image, metrics, inputs.facts["evaluate"])
+    )
     best, rule = shown_strengths(inputs.per_image, inputs.edit_names, inputs.strengths)
     asked: Mapping[str, Mapping[str, str]] = inputs.facts["edit"].get("edits", {})
     context = {

@@ -12,6 +12,7 @@ import yaml
 
 from stages.report_pages.figures import stage_graph
 from stages.report_pages.inputs import Inputs
+from stages.yaml_file import read_generated_yaml
 
 VERSIONS = (
     "torch", "torchvision", "diffusers", "safetensors", "clip-anytorch", "scikit-learn", "torchmetrics", "numpy",
@@ -55,7 +56,7 @@ def graph(root: Path, dataset: str, parameters: Mapping[str, Any]) -> dict[str, 
 
 def _stages(path: Path) -> dict[str, dict[str, Any]]:
     """The stages of dvc.yaml or dvc.lock, by name."""
-    content: dict[str, Any] = yaml.safe_load(path.read_text()) or {}
+    content: dict[str, Any] = read_generated_yaml(path) or {}
     return content.get("stages", {})
 
 
@@ -129,6 +130,6 @@ def _locked(path: Path, dataset: str) -> list[tuple[str, str]]:
 def _pinned(path: Path) -> list[tuple[str, str]]:
     if not path.exists():
         return []
-    pairs = [line.split("#")[0].strip().split("==") for line in path.read_text().splitlines()]
+    pairs = [line.split("#")[0].strip().split("==") for line in path.read_text(encoding="utf-8").splitlines()]
     pinned = {pair[0].strip().lower(): pair[1].strip() for pair in pairs if len(pair) == 2}
     return [(name, pinned[name]) for name in VERSIONS if name in pinned]

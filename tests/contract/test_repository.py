@@ -95,3 +95,11 @@ def test_ci_script_is_executable_and_runs_the_tests() -> None:
 
 def _canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_text_files_are_read_and_written_as_utf8_whatever_the_locale(tracked: list[Path]) -> None:
+    rooms = [ROOT / room for room in ("boundaryflow", "stages", "flows")]
+    sources = [path for path in tracked if path.suffix == ".py" and any(room in path.parents for room in rooms)]
+    loose = re.compile(r"(?<!/proc/cpuinfo\"\))\.read_text\(\)|\.write_text\((?![^\n]*encoding=)")
+    found = [f"{path.relative_to(ROOT)}: {match[0]}" for path in sources for match in loose.finditer(path.read_text())]
+    assert found == []

@@ -142,11 +142,11 @@ def test_doctor_without_dvc_fails_with_the_command(tmp_path: Path) -> None:
 def test_metrics_table_has_each_edit_at_its_best_strength(tmp_path: Path) -> None:
     path = tmp_path / "metrics.json"
     assert summary.metrics_table(path) == ((), [])
-    hat = {"0": {"clean_success": 1.0}, "1": {"clean_success": 0.5, "fid": 12.34}, "2": {"clean_success": 0.5}}
+    hat = {"0": {"clean_success": 1.0}, "1": {"clean_success": 0.5, "clip_fd": 12.34}, "2": {"clean_success": 0.5}}
     beard = {"1": {"clean_success": None, "drift": 0.1}, "2": {"counterfactual_recovery": 0.2}}
     path.write_text(json.dumps({"num_images": 3, "edits": {"hat": hat, "beard": beard}}))
     header, rows = summary.metrics_table(path)
-    assert header == ("edit", "strength", "clean success", "counterfactual recovery", "fid")
+    assert header == ("edit", "strength", "clean success", "counterfactual recovery", "clip fd")
     assert rows == [("hat", "1", "0.5", "", "12.3"), ("beard", "2", "", "0.2", "")]
 
 

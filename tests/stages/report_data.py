@@ -232,5 +232,6 @@ def _evaluate(
                      "counterfactual_recovery": 0.5 * s - 0.25 * s**2 + rng.normal(0, 0.12)}
                 )  # fmt: skip
     _table(folder / "tables" / "per_image.parquet", pd.DataFrame(rows), "per_image/1")
-    stated = {e: {f"{s:g}": {"fid": 12.25, "kid": None} for s in strengths} for e in edits}
+    ends = {"target_success_low": 0.11, "target_success_high": 0.92, "identity_low": 0.871, "identity_high": 0.952}
+    stated = {e: {f"{s:g}": {"clip_fd": 12.25, "clip_kd": None, **ends} for s in strengths} for e in edits}
     write_json(folder / "metrics.json", {"num_images": len(items), "edits": stated})

@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 
+from boundaryflow import evaluation as ev
 from boundaryflow.avatars import ATTRIBUTES, FACTORS, Avatar, render
 from boundaryflow.storage.shards import complete_shard, fingerprint, plan_shards
 from boundaryflow.storage.tables import read_table, write_table
@@ -93,4 +94,12 @@ def test_tables_hold_every_image_and_intervals_hold_the_mean(judged: Path) -> No
         group = per_image[(per_image["edit"] == row["edit"]) & (per_image["strength"] == row["strength"])]
         assert len(group) == row["num_images"]
         assert row["target_success"] == pytest.approx(group["target_success"].mean(), abs=1e-5)
-        assert row["target_success_low"] <= row["target_success"] <= row["target_success_high"]
+        low, high = ev.wilson_interval(int(group["target_success"].sum()), len(group))
+        assert row["target_success_low"] == pytest.approx(low, abs=1e-5)
+        assert row["target_success_high"] == pytest.approx(high, abs=1e-5)
+        assert row["identity_low"] <= row["identity"] <= row["identity_high"]
+        stated = json.loads((judged / "data/evaluate/avatars/metrics.json").read_text())["edits"]
+        of_row = stated[row["edit"]][f"{row['strength']:g}"]
+        for name in ("identity_low", "target_success_high"):
+            assert of_row[name] == pytest.approx(row[name], abs=1e-4)
+        assert {"clip_fd", "clip_kd"} <= of_row.keys()

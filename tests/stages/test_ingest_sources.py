@@ -241,7 +241,7 @@ def test_partition_that_does_not_suit_is_told(raw: Path, ingest: Ingest, text: s
 def test_column_that_a_table_of_splits_lacks_is_told(raw: Path, ingest: Ingest) -> None:
     fill(raw, "a.png")
     (raw / "s.csv").write_text("file,partition\na.png,1\n")
-    with pytest.raises(ManifestError, match=r"ingest.split.split_column: data/raw/avatars/s.csv has no column 'part',"):
+    with pytest.raises(ManifestError, match=r"ingest.split data/raw/avatars/s.csv: has no column 'part',"):
         ingest(split={"path": "s.csv", "file_column": "file", "split_column": "part"})
 
 

@@ -36,10 +36,11 @@ def test_words_find_the_attributes_of_faces(project: Path, monkeypatch: pytest.M
         (project / "data/pretrained" / name).symlink_to(ROOT / "data/pretrained" / name)
     text = (project / "params.yaml").read_text()
     (project / "params.yaml").write_text(text.replace("data/pretrained/tiny", "data/pretrained/avatars64"))
-    labels = relabel(project, monkeypatch, SHIPPED, image_size=64)
+    drawn = {"kind": "avatars", "num_images": 60, "seed": 0, "rates": {}, "correlations": {}}
+    labels = relabel(project, monkeypatch, SHIPPED, image_size=64, source=drawn)
     assert set(labels.columns) == {"item_id", *SHIPPED["attributes"]}
     facts = json.loads((project / "data/label/avatars/label.json").read_text())
-    assert all(about["positive"] + about["negative"] == 40 and about["unknown"] == 0 for about in facts.values())
+    assert all(about["positive"] + about["negative"] == 60 and about["unknown"] == 0 for about in facts.values())
     assert all(about["auc"] >= 0.95 for about in facts.values()), facts
 
 
@@ -162,25 +163,26 @@ def test_folders_are_labels(project: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_tables_of_several_folders_name_their_own_images(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hats = {f"{folder}/{i}.png": (i + (folder == "b")) % 2 for folder in "ab" for i in range(12)}
     tables = {
-        "a/metadata.csv": "file_name,hat\n1.png,1\n2.png,0\n",
-        "b/metadata.csv": "file_name,hat\n2.png,1\n1.png,0\n",
+        f"{at}/metadata.csv": "file_name,hat\n" + "".join(f"{n[2:]},{hat}\n" for n, hat in hats.items() if n[0] == at)
+        for at in "ab"
     }
-    as_folder(project, {f"{folder}/{i}.png": "" for folder in "ab" for i in "12"} | tables)
+    as_folder(project, dict.fromkeys(hats, "") | tables)
     source = {"kind": "csv", "path": "*/metadata.csv", "file_column": "file_name"}
     labels = relabel(project, monkeypatch, {"source": source, "attributes": {"hat": {"column": None}}}, **FOLDER)
-    assert by_source(project, labels, "hat") == {"a/1.png": 1, "a/2.png": 0, "b/1.png": 0, "b/2.png": 1}
+    assert by_source(project, labels, "hat") == hats
 
 
 def test_annotations_of_celeba_reach_images_of_celeba_hq(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = "".join(f"{i + 1:06d}.jpg {2 * (i % 2) - 1} -1\n" for i in range(30))
-    mapping = "idx orig_idx orig_file\n" + "".join(f"{i} {25 - i} {26 - i:06d}.jpg\n" for i in range(6))
+    mapping = "idx orig_idx orig_file\n" + "".join(f"{i} {25 - i} {26 - i:06d}.jpg\n" for i in range(20))
     texts = {"attr.txt": f"30\nSmiling Male\n{rows}", "map.txt": mapping}
-    as_folder(project, {f"hq/{i:05d}.png": "" for i in range(6)} | texts)
+    as_folder(project, {f"hq/{i:05d}.png": "" for i in range(20)} | texts)
     label = {"source": {"kind": "celeba", "path": "attr.txt", "mapping": "map.txt"}, "attributes": {}}
     label["attributes"] = {"smiling": {"column": "Smiling"}, "solemn": {"not": "smiling"}}
     labels = relabel(project, monkeypatch, label, **FOLDER)
-    assert by_source(project, labels, "smiling") == {f"hq/{i:05d}.png": float((25 - i) % 2) for i in range(6)}
+    assert by_source(project, labels, "smiling") == {f"hq/{i:05d}.png": float((25 - i) % 2) for i in range(20)}
     np.testing.assert_array_equal(labels["solemn"], 1 - labels["smiling"])
     label["source"]["mapping"] = None
     with pytest.raises(LabelError, match="give CelebA-HQ-to-CelebA-mapping.txt as mapping"):
@@ -241,10 +243,10 @@ def test_labels_of_a_folder_that_was_drawn_before_are_not_held_against_the_faces
 ) -> None:
     raw = project / "data/raw/avatars"
     raw.mkdir(parents=True)
-    for seed in range(6):
+    for seed in range(20):
         pixels = np.random.default_rng(seed).integers(0, 255, (16, 16, 3), np.uint8)
         Image.fromarray(pixels).save(raw / f"{seed}.png")
-    (raw / "l.csv").write_text("file,hat\n" + "".join(f"{seed}.png,{seed % 2}\n" for seed in range(6)))
+    (raw / "l.csv").write_text("file,hat\n" + "".join(f"{seed}.png,{seed % 2}\n" for seed in range(20)))
     params = yaml.safe_load((project / "params.yaml").read_text())
     params["data"]["avatars"]["evaluate"]["counterfactuals"] = False
     (project / "params.yaml").write_text(yaml.safe_dump(params))
@@ -253,5 +255,5 @@ def test_labels_of_a_folder_that_was_drawn_before_are_not_held_against_the_faces
         "attributes": {"hat": {"column": None}},
     }
     labels = relabel(project, monkeypatch, label, source={"kind": "folder"})
-    assert sorted(labels["hat"]) == [0, 0, 0, 1, 1, 1]
+    assert sorted(labels["hat"]) == [0] * 10 + [1] * 10
     assert not (project / "data/ingest/avatars/factors.parquet").exists()

@@ -54,6 +54,35 @@ CASES = [
     (A + "ingest.levels", [0], "data.avatars.ingest.levels"),
     (A + "ingest.levels", [0, float("inf")], "data.avatars.ingest.levels"),
     (A + "edit.strenghts", [1], "data.avatars.edit.strenghts: unknown key, did you mean 'strengths'? (got [1])"),
+    ("datasets", ["avatars", 7], "datasets.1: input should be a valid string; write it in quotes (got 7)"),
+    ("datasets", ["x" * 65], "datasets.0: must be letters, digits, _ and -, at most 64 and no mark first (got 'xxxx"),
+    (
+        A + "label.attributes.item_id",
+        {"column": None},
+        "data.avatars.label.attributes.item_id: is a column of our own tables (file, item_id); choose another name",
+    ),
+    (
+        A + "label.attributes.file",
+        {"column": None},
+        "data.avatars.label.attributes.file: is a column of our own tables (file, item_id); choose another name",
+    ),
+    (A + "edit.strengths", [float("nan")], "data.avatars.edit.strengths.0: input should be a finite number (got nan)"),
+    (A + "ingest.source.rates", {"hat": float("inf")}, "ingest.source.rates.hat: input should be a finite number"),
+    (
+        A + "label.source",
+        {"kind": "csv", "path": "../../etc/l.csv", "file_column": "f"},
+        "data.avatars.label.source.path: must be relative to data/raw/NAME and stay in it, without .. (got '../../etc",
+    ),
+    (
+        A + "label.source",
+        {"kind": "csv", "path": "**x/*.csv", "file_column": "f"},
+        "data.avatars.label.source.path: has ** beside other characters; it must stand alone between two slashes",
+    ),
+    (
+        A + "ingest.split",
+        {"path": "/etc/l.csv", "file_column": None, "split_column": None},
+        "data.avatars.ingest.split.path: must be relative to data/raw/NAME and stay in it",
+    ),
     (A + "edit.eta", 1.5, "data.avatars.edit.eta: input should be less than or equal to 1 (got 1.5)"),
     (
         A + "edit.eta",
@@ -342,7 +371,7 @@ def test_mistake_about_clip_is_one_line(tmp_path: Path, change: dict[str, Any], 
     [
         ({**CSV, "path": "*/metadata.csv"}, None),
         ({**CSV, "path": "*/labels.csv"}, "path: no file fits data/raw/avatars/*/labels.csv; give a path or pattern"),
-        ({**CSV, "path": "/*.csv"}, "path: /*.csv must be relative to data/raw/avatars"),
+        ({**CSV, "path": "/*.csv"}, "path: must be relative to data/raw/NAME and stay in it"),
         ({**CSV, "path": "train"}, "path: data/raw/avatars/train is a folder; give the file in it within data/raw"),
         ({**LONG, "path": "l.csv"}, "path: data/raw/avatars/l.csv does not exist; give a path within data/raw/avatars"),
         (CELEBA, "path: data/raw/avatars/list_attr_celeba.txt does not exist"),
@@ -502,7 +531,7 @@ def test_missing_or_broken_file_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ParamsError, match="no such file; run the command in the folder that has it"):
         load_params(tmp_path)
     (tmp_path / "params.yaml").write_text("a: [1,\nb: 2")
-    with pytest.raises(ParamsError, match="line 2 is not YAML"):
+    with pytest.raises(ParamsError, match="line 2: is not YAML"):
         load_params(tmp_path)
 
 

@@ -22,7 +22,7 @@ from stages.report import draw_readme, run
 from stages.report_pages.figures import Line, line_chart, ticks
 from stages.report_pages.grids import counterfactual, drawn
 from stages.report_pages.inputs import read_inputs
-from stages.report_pages.numbers import estimate, estimates, shown_metrics, shown_strengths, wilson, with_clean_success
+from stages.report_pages.numbers import estimates, shown_metrics, shown_strengths, with_clean_success
 from stages.report_pages.pipeline import graph, provenance
 from tests.stages.report_data import DVC_YAML, PARAMETERS, write_inputs
 
@@ -152,20 +152,6 @@ def test_counterfactual_is_the_renderers_own_picture() -> None:
     assert counterfactual(None, "a", {ATTRIBUTES[0]: 1}, 32) is None
 
 
-def test_wilson_known_values() -> None:
-    assert wilson(8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)  # Newcombe 1998, method 3, gives 0.490 to 0.943
-    assert wilson(0, 0) == (0.0, 1.0)
-    low, high = wilson(10, 10)
-    assert 0.69 < low < 0.73
-    assert high == pytest.approx(1.0)
-
-
-def test_estimate_leaves_unknown_values_out() -> None:
-    found = estimate(pd.Series([1.0, np.nan, 3.0]), share=False)
-    assert (found.mean, found.num) == (2.0, 2)
-    assert np.isnan(estimate(pd.Series([np.nan]), share=True).mean)
-
-
 def _per_image() -> pd.DataFrame:
     rows = [("hat", 0.0, False, 0), ("hat", 1.0, True, 0), ("hat", 2.0, True, 1), ("hat", 3.0, True, 0)]
     return pd.DataFrame(rows, columns=["edit", "strength", "target_success", "num_others_flipped"])
@@ -177,8 +163,13 @@ def test_best_strength_is_largest_clean_success_and_nearest_to_1_wins_tie() -> N
     assert best == {"hat": 1.0}
     assert "clean success" in rule
     assert shown_strengths(None, ["hat"], [0.0, 1.0, 3.0])[0] == {"hat": 3.0}
-    found = estimates(table, shown_metrics(table))
-    assert found["hat", 2.0]["clean_success"].mean == 0.0
+    stated = {"2": {"clean_success_low": 0.0, "clean_success_high": 0.79, "clip_fd": 1.5, "clip_kd": None}}
+    found, distances = estimates(table, shown_metrics(table), {"edits": {"hat": stated}})
+    clean = found["hat", 2.0]["clean_success"]
+    assert (clean.mean, clean.low, clean.high, clean.num) == (0.0, 0.0, 0.79, 1)
+    assert np.isnan(found["hat", 1.0]["clean_success"].low)  # nobody drew it: not drawn here either
+    assert [metric.column for metric in distances] == ["clip_fd"]
+    assert found["hat", 2.0]["clip_fd"].mean == 1.5
 
 
 def test_without_judge_recovery_chooses() -> None:

@@ -103,3 +103,12 @@ def test_recovery_is_unknown_where_there_is_nothing_to_recover() -> None:
 def test_kernel_distance_is_the_same_each_time() -> None:
     real, edited = torch.randn(50, 8), torch.randn(50, 8)
     assert len({ev.kernel_distance(real, edited) for _ in range(5)}) == 1
+
+
+def test_interval_of_a_share_is_wilsons() -> None:
+    assert ev.wilson_interval(8, 10) == pytest.approx((0.4902, 0.9433), abs=1e-4)  # Newcombe 1998, method 3
+    low, high = ev.wilson_interval(0, 12)
+    assert low == 0
+    assert high == pytest.approx(0.2425, abs=1e-4)
+    assert ev.wilson_interval(10, 10)[1] == pytest.approx(1.0)
+    assert all(math.isnan(v) for v in ev.wilson_interval(0, 0))

@@ -39,7 +39,10 @@ def test_rows_find_their_image_whatever_their_order_and_form(form: str) -> None:
         (["img_1.5"], {"a": "d/img_1.5.jpg"}, {"a": "img_1.5"}),
         (["1.PNG"], {"a": "1.png"}, {"a": "1.PNG"}),
         (["10"], {"a": "1.png"}, {}),
-        (["1"], {"a": "01.png"}, {}),
+        (["1"], {"a": "01.png", "b": "x.png"}, {}),
+        (["0", "1"], {"a": "01.png", "b": "02.png"}, {}),
+        (["1"], {"a": "x/01.png", "b": "y/001.png"}, {}),
+        (["01"], {"a": "001.png"}, {}),
     ],
 )
 def test_names_that_could_mean_another_image_are_not_guessed(
@@ -86,9 +89,9 @@ def test_rows_that_contradict_one_another_are_refused_however_they_are_written()
 
 def test_table_in_a_folder_may_name_images_from_there_or_from_the_root() -> None:
     sources = {"a": "train/1.png", "b": "test/1.png", "c": "2.png"}
-    assert in_folder(["1.png", ".\\1.png", "test/1.png", "2.png"], "train", sources, "l.csv") == [
+    assert in_folder(["1.png", ".\\1.png", "test/1.png", "2.png"], "train", sources.values(), "l.csv") == [
         "train/1.png", "train/1.png", "test/1.png", "2.png",
     ]  # fmt: skip
-    assert in_folder(["./1.png"], ".", sources, "l.csv") == ["1.png"]
+    assert in_folder(["./1.png"], ".", sources.values(), "l.csv") == ["1.png"]
     with pytest.raises(LabelError, match="1.png may be 1.png or train/1.png; write paths from the root and put"):
-        in_folder(["1.png"], "train", {**sources, "d": "1.png"}, "train/metadata.csv")
+        in_folder(["1.png"], "train", [*sources.values(), "1.png"], "train/metadata.csv")

@@ -1,0 +1,83 @@
+"""Text files that people or other programs made, a line at a time, so that no file is too large to look at."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, NoReturn
+
+from boundaryflow.errors import LabelError
+from boundaryflow.files import RefusedFileError, check_regular
+from boundaryflow.text import visible
+
+MAX_LINE = 2**24
+"""Characters of a line; a longer one is refused."""
+
+_NO_TABLE = (
+    ((b"version https://git-lfs",), "is a Git LFS pointer and not the file itself; fetch it with `git lfs pull`"),
+    ((b"<!doctype", b"<html", b"<head", b"<?xml"), "is a web page and not a table; download the file itself"),
+)
+
+
+def text_lines(path: Path) -> Iterator[str]:
+    """Lines of a UTF-8 file, with or without byte order mark, each with its end of line.
+
+    Raises:
+        LabelError: See `open_table`; a line is too long, in another encoding, or has a NUL; no line says anything.
+    """
+    # An undecodable byte becomes a surrogate, which tells the line that it is in.
+    text = io.TextIOWrapper(open_table(path), encoding="utf-8-sig", errors="surrogateescape", newline="")
+    number, is_blank = 0, True
+    with text:
+        while line := text.readline(MAX_LINE + 1):
+            number += 1
+            if len(line) > MAX_LINE:
+                refuse(path, f"line {number} is longer than {MAX_LINE:,} characters, which are too many")
+            byte = None if line.isascii() else next((ord(c) for c in line if 0xDC80 <= ord(c) <= 0xDCFF), None)
+            if byte is not None:
+                refuse(path, f"is not UTF-8 (byte 0x{byte - 0xDC00:02x} in line {number}); save it as UTF-8")
+            if "\0" in line:
+                refuse(path, f"line {number} has a NUL byte; it is no text, or damaged")
+            is_blank = is_blank and not line.strip()
+            yield line
+    if is_blank:
+        refuse(path, "is empty")
+
+
+def open_table(path: Path) -> BinaryIO:
+    """Open a file whose content is what it seems to be.
+
+    Raises:
+        LabelError: It is missing, a folder, no regular file, a Git LFS pointer or a web page.
+    """
+    if path.is_dir():
+        refuse(path, "is a folder; give the file with the labels")
+    try:
+        check_regular(path)
+        file = open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")  # noqa: SIM115 - handed out
+    except FileNotFoundError:
+        refuse(path, "no such file; check the path in params.yaml")
+    except RefusedFileError as error:
+        refuse(path, f"is {error.reason}")
+    except OSError as error:
+        refuse(path, f"cannot be read ({error.strerror})")
+    start = file.read(200).lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    file.seek(0)
+    for marks, what in _NO_TABLE:
+        if start.startswith(marks):
+            file.close()
+            refuse(path, what)
+    return file
+
+
+def short(cell: object, most: int = 60) -> str:
+    """What a cell says, as a message shows it."""
+    text = visible(str(cell)[: most + 1])
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
+def refuse(path: Path, what: str) -> NoReturn:
+    """Say what is wrong with a file of labels."""
+    raise LabelError(f"labels {path}: {what}")
