@@ -21,6 +21,8 @@ Box = tuple[int, int, int, int]
 """Left, top, width and height in pixels."""
 MAX_PIXELS = 200_000_000
 """Larger pictures are set aside: they would need gigabytes to decode."""
+_FACTS_BYTES = 2**16
+"""Of a PNG file, in which the facts of `encode_png` lie."""
 MAX_ASPECT = 8.0
 """Narrower pictures are set aside: what a crop leaves of them shows nothing of the whole."""
 
@@ -153,6 +155,11 @@ def encode_png(pixels_u8: UInt8[Tensor, "c h w"], facts: Mapping[str, str] | Non
     buffer = io.BytesIO()
     Image.fromarray(array[0] if len(array) == 1 else array.transpose(1, 2, 0)).save(buffer, "PNG", pnginfo=about)
     return buffer.getvalue()
+
+
+def is_synthetic(data: bytes) -> bool:
+    """Whether a file is a PNG that `encode_png` wrote with the fact `synthetic: true`."""
+    return data.startswith(b"\x89PNG") and b"tEXtsynthetic\x00true" in data[:_FACTS_BYTES]
 
 
 ImageFile.LOAD_TRUNCATED_IMAGES = False  # a truncated picture is set aside, never half used

@@ -14,6 +14,7 @@ from boundaryflow.files import write_bytes
 from stages.params.agreement import disagreements
 from stages.params.named_files import unfit_files
 from stages.params.sections import (
+    MAX_STRENGTH,
     Annotations,
     AttributeRule,
     AugmentParams,
@@ -45,6 +46,7 @@ from stages.params.sections import (
 from stages.params.wording import told
 
 __all__ = [
+    "MAX_STRENGTH",
     "Annotations",
     "AttributeRule",
     "AugmentParams",

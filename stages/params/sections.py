@@ -13,6 +13,10 @@ from stages.params.wording import closest, nearest
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
 Share = Annotated[float, Field(ge=0, le=1)]
+MAX_STRENGTH = 10.0
+Strengths = Annotated[
+    list[Annotated[float, Field(ge=-MAX_STRENGTH, le=MAX_STRENGTH)]], Field(min_length=1, max_length=101)
+]
 
 
 class Section(BaseModel):
@@ -374,7 +378,7 @@ class EditParams(Section):
     eps_scale: float = Field(ge=0)
     h_scale: float = Field(ge=0)
     h_window: tuple[Share, Share]
-    strengths: list[float] = Field(min_length=1)
+    strengths: Strengths
     edits: dict[Name, dict[Name, Literal["add", "remove", "flip"]]] = Field(min_length=1)
 
 
@@ -420,7 +424,7 @@ class BulkEditParams(Section):
     inbox: str = Field(min_length=1)
     outbox: str = Field(min_length=1)
     edits: dict[Name, dict[Name, Literal["add", "remove", "flip"]]] = Field(min_length=1)
-    strengths: list[float] = Field(min_length=1)
+    strengths: Strengths
     min_probability: float | None = Field(gt=0, lt=1)
 
 
@@ -451,7 +455,7 @@ class AugmentParams(Section):
         Discriminator(_target_tag),
     ]
     split: Literal["train", "val", "test"]
-    strengths: list[float] = Field(min_length=1)
+    strengths: Strengths
     min_probability: float = Field(gt=0, lt=1)
     out: str = Field(min_length=1)
 
