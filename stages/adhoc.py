@@ -18,14 +18,17 @@ from boundaryflow.diffusion import EpsModel, Inversion, ddim_step, denoise, time
 from boundaryflow.errors import BoundaryError, ManifestError
 from boundaryflow.files import write_bytes
 from boundaryflow.rng import item_noise, item_seed
-from boundaryflow.storage.images import encode_png, read_image, to_model_range, to_u8
+from boundaryflow.storage.images import encode_png, is_synthetic, read_image, to_model_range, to_u8
 from boundaryflow.storage.tables import read_json
+from boundaryflow.text import visible
 from stages.editor import Editor, EditSettings, Source
 from stages.frozen_model import batch_size, open_model, resolve_dtype
 from stages.observe import bottlenecks
-from stages.params import DatasetParams, load_params
+from stages.params import MAX_STRENGTH, DatasetParams, load_params
+from stages.places import check_output
 
 SAMPLING_STEPS = 50  # from noise to an image
+_MAX_STEM_BYTES = 160
 
 
 def edit_photos(
@@ -47,14 +50,15 @@ def edit_photos(
     Raises:
         PipelineError: There is no such data set, boundary or image.
     """
+    targets = [
+        [out / f"{name}_{attribute}_{strength:+g}.png" for strength in strengths] for name in _names(paths)
+    ]
+    _check_targets("edit", strengths, out, [target for of_image in targets for target in of_image])
     pictures = _edited(paths, dataset, attribute, strengths)
-    out.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
-    names = _names(paths)
-    for path, name, of_image in zip(paths, names, pictures, strict=True):
-        for strength, picture in zip(strengths, of_image, strict=True):
-            target = out / f"{name}_{attribute}_{strength:+g}.png"
-            facts = {"synthetic": "true", "source": path.name, "edit": f"{attribute} {strength:+g}", "dataset": dataset}
+    for path, of_image, shown in zip(paths, targets, pictures, strict=True):
+        for strength, target, picture in zip(strengths, of_image, shown, strict=True):
+            facts = {"synthetic": "true", "source": visible(path.name), "edit": f"{attribute} {strength:+g}", "dataset": dataset}
             write_bytes(target, encode_png(picture, facts))
             written.append(target)
     return written
@@ -67,9 +71,9 @@ def sweep_photo(path: Path, dataset: str, attribute: str, start: float, stop: fl
         PipelineError: There is no such data set, boundary or image.
     """
     strengths = torch.linspace(start, stop, num).tolist()
+    target = out / f"{_names([path])[0]}_{attribute}_{start:+g}_to_{stop:+g}.png"
+    _check_targets("sweep", [start, stop], out, [target])
     pictures = _edited([path], dataset, attribute, strengths)[0]
-    out.mkdir(parents=True, exist_ok=True)
-    target = out / f"{path.stem}_{attribute}_{start:+g}_to_{stop:+g}.png"
     write_bytes(
         target, encode_png(torch.cat(list(pictures), dim=2), {"synthetic": "true", "edit": f"{attribute} {strengths}"})
     )
@@ -100,6 +104,9 @@ def sample_images(
     Raises:
         PipelineError: There is no such data set or boundary, it does not fit the model, or it was fitted in paper mode.
     """
+    ids = [f"sample-{seed}-{index:05d}" for index in range(num)]
+    grid = out / f"samples-{seed}.png"
+    _check_targets("sample", [strength], out, [grid, *(out / f"{item}.png" for item in ids)])
     params = _dataset(dataset)
     if params.paper_mode:
         raise BoundaryError(
@@ -110,7 +117,6 @@ def sample_images(
     made_by = _GuidedSampler if settings.is_guided else _SingleStepSampler
     settings = replace(settings, strengths=[strength], eta=0.0)  # the way down is deterministic, as the way to it was
     sampler = made_by(model, settings, Editor(model, settings, seed), seed, boundaries, held_boundaries(dataset))
-    ids = [f"sample-{seed}-{index:05d}" for index in range(num)]
     noise = item_noise(seed, [f"sample-{index:05d}" for index in range(num)], "sample", _shape(model))
     size = batch_size(model)
     drawn = [sampler.draw(some) for some in noise.split(size)]
@@ -121,11 +127,9 @@ def sample_images(
         for x_t, some, towards in zip(drawn, _split(ids, size), signs.split(size), strict=True)
     ]
     u8 = torch.cat(pictures)
-    out.mkdir(parents=True, exist_ok=True)
     facts = {"synthetic": "true", "seed": str(seed), "attributes": json.dumps(dict(attributes)), "model": model.sha256}
     for item, picture in zip(ids, u8, strict=True):
         write_bytes(out / f"{item}.png", encode_png(picture, facts))
-    grid = out / f"samples-{seed}.png"
     write_bytes(grid, encode_png(tile(u8, num_columns=8), facts))
     return grid
 
@@ -265,12 +269,32 @@ def _walk_down(model: EpsModel, x_T: Tensor, t_mix: int, num_steps: int) -> Tens
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
-    """A name for each file's results: its stem, numbered where several share one."""
+    """A name for each file's results: its stem, shortened and made printable, numbered where several share one."""
     names: dict[str, None] = {}
     for path in paths:
-        numbered = (f"{path.stem}-{number}" for number in count(2))
-        names[next(name for name in chain([path.stem], numbered) if name not in names)] = None
+        stem = visible(path.stem).encode()[:_MAX_STEM_BYTES].decode(errors="ignore").replace("\\", "_")
+        numbered = (f"{stem}-{number}" for number in count(2))
+        names[next(name for name in chain([stem], numbered) if name not in names)] = None
     return list(names)
+
+
+def _check_targets(command: str, strengths: Sequence[float], out: Path, targets: Sequence[Path]) -> None:
+    """Refuse strengths and files that cannot be, before any work is done.
+
+    Raises:
+        ManifestError: A strength is too large or not finite, the folder cannot be used, or a file that is there under
+            the name of a result is none of ours.
+    """
+    for strength in strengths:
+        if not abs(strength) <= MAX_STRENGTH:  # NaN is not either
+            raise ManifestError(
+                f"{command}: strength {strength:g} must be from {-MAX_STRENGTH:g} to {MAX_STRENGTH:g}; 1 is a typical "
+                "member of the other side"
+            )
+    check_output(out, f"{command} --out")
+    for target in targets:
+        if target.exists() and not (target.is_file() and is_synthetic(target.read_bytes())):
+            raise ManifestError(f"{command} {target}: is there, and is no picture of ours; choose another --out")
 
 
 def _dataset(name: str) -> DatasetParams:

@@ -21,10 +21,10 @@ from boundaryflow.errors import ManifestError
 from boundaryflow.storage.outbox import open_outbox
 from boundaryflow.storage.shards import load_items
 from boundaryflow.storage.tables import read_table
-from boundaryflow.text import masked
 from stages.augmenter import Augmenter, Good, groups_of, routes_into
 from stages.batch import EditPlan, plan_edits
 from stages.params import AugmentParams, EqualTarget, load_params
+from stages.places import check_output
 from stages.process import entry
 from stages.run_record import recorded
 from stages.training_set import TrainingSet, group_name
@@ -224,16 +224,17 @@ def main() -> None:
     params = load_params()
     recipe = params.augment_recipe(told.recipe)
     address = told.out or recipe.out
+    check_output(address, "out")
     section, attributes = params.dataset(recipe.dataset), attributes_of(recipe)
     plan = plan_edits(recipe.dataset, section, params.run_seed, {name: [name] for name in attributes}, recipe.strengths)
     _warn_of_planes(told.recipe, plan)
     facts = {"dataset": recipe.dataset, "recipe": told.recipe, "recipe_hash": plan.recipe}
     summary = Summary()
     with (
-        open_outbox(address) as box,
+        open_outbox(address, f"augment {told.recipe}") as box,
         recorded(STATE / told.recipe, box, lambda: _about(told.recipe, recipe, address, plan, summary), summary.shown),
     ):
-        out = TrainingSet(box, masked(address), {**facts, "model_sha256": plan.model_sha256})
+        out = TrainingSet(box, {**facts, "model_sha256": plan.model_sha256})
         run(told.recipe, recipe, plan, section.ingest.shard_size, out, summary)
 
 

@@ -29,6 +29,7 @@ from stages.delivery import Delivery, Entry
 from stages.edit import TARGET_SIGNS
 from stages.judging import Spool, Verdict, judge_into
 from stages.params import DatasetParams, load_params
+from stages.places import check_apart, check_output
 from stages.process import entry, own_folder
 from stages.run_record import recorded
 from stages.sharding import run_sharded
@@ -220,6 +221,9 @@ def _sort_out(
             summary.count("bad")
             summary.failed(name, "bad", verdict.reason)
             entries.append(Entry(name, versions[name], item, "bad", verdict.reason))
+        elif verdict.about.get("synthetic"):
+            summary.count("synthetic")
+            entries.append(Entry(name, versions[name], item, "synthetic", "marked as synthetic; edits are not edited"))
         elif (twin := chosen.get(item, edited_before.get(item, name))) != name:
             summary.count("duplicate")
             entries.append(Entry(name, versions[name], item, "duplicate", f"of {twin}"))
@@ -320,13 +324,15 @@ def main() -> None:
     params = load_params()
     asked = params.bulk_edit_recipe(told.recipe)
     inbox, outbox = told.inbox or asked.inbox, told.outbox or asked.outbox
+    check_apart(inbox, outbox, f"bulk_edit {told.recipe}")
+    check_output(outbox, "outbox")
     section = params.dataset(asked.dataset)
     attributes = {edit: list(targets) for edit, targets in asked.edits.items()}
     plan = plan_edits(asked.dataset, section, params.run_seed, attributes, asked.strengths)
     recipe = Recipe(told.recipe, asked.dataset, section, asked.edits, asked.strengths, asked.min_probability, plan)
     summary = Summary()
     with (
-        open_outbox(outbox) as box,
+        open_outbox(outbox, f"bulk_edit {told.recipe}") as box,
         recorded(STATE / told.recipe, box, lambda: _about(recipe, inbox, outbox, summary), summary.shown),
     ):
         run(recipe, inbox, box, outbox, again=told.again, summary=summary)

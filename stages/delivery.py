@@ -35,8 +35,9 @@ class Entry:
         version: Of the file.
         item: Id of the picture.
         status: `delivered`; `unchanged` (it was as asked for already); `unsure` (no strength convinced the
-            labeller); `duplicate` of a file that was edited; `bad` (no picture that can be used).
-        reason: Why it is bad, or of what file it is a duplicate.
+            labeller); `duplicate` of a file that was edited; `synthetic` (a picture that this project made); `bad`
+            (no picture that can be used).
+        reason: Why it is none of the first three.
     """
 
     name: str

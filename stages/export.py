@@ -9,10 +9,11 @@ from pathlib import Path
 import pandas as pd
 
 from boundaryflow.errors import ManifestError
-from boundaryflow.files import write_bytes
 from boundaryflow.storage.images import encode_png
+from boundaryflow.storage.outbox import open_outbox
 from boundaryflow.storage.shards import read_shard
-from boundaryflow.storage.tables import read_table, write_table
+from boundaryflow.storage.tables import read_table, table_bytes
+from stages.places import check_output
 
 
 def export_images(
@@ -30,7 +31,7 @@ def export_images(
 
     Args:
         dataset: Name of the data set.
-        to: Folder to write; other files in it stay.
+        to: Folder to write; of an earlier export only what this one has stays, other files are not touched.
         edits: Only these edits; empty is all.
         strengths: Only these strengths; empty is all.
         weakest: Of each image and edit only the weakest strength at which the judge gives what was asked for this
@@ -42,8 +43,9 @@ def export_images(
 
     Raises:
         ManifestError: Nothing was edited yet, or not with that name or strength, or `weakest` was asked for and
-            nothing was judged.
+            nothing was judged; or the folder is another job's, or holds a file of somebody else's under a name of ours.
     """
+    check_output(to, "--to", root)
     folder = root / "data" / "edit" / dataset
     path = folder / "manifest.parquet"
     if not path.is_file():
@@ -58,28 +60,36 @@ def export_images(
             chosen, weakest, root / "data" / "evaluate" / dataset / "tables" / "per_image.parquet", dataset
         )
         num_left_out = num_asked - len(chosen)
-    sources = _sources(root / "data" / "ingest" / dataset / "manifest.parquet")
-    records: list[dict[str, object]] = []
-    for shard_name, rows in chosen.groupby("shard", sort=True):
-        edited = read_shard(folder / str(shard_name)).tensors["edited"]
-        for row in rows.to_dict("records"):
-            name = f"{row['edit']}/{row['strength']:g}/{row['item_id']}.png"
-            facts = {
-                "synthetic": "true",
-                "dataset": dataset,
-                "edit": str(row["edit"]),
-                "strength": f"{row['strength']:g}",
-                "source_item": str(row["item_id"]),
-                "source": sources.get(str(row["item_id"]), ""),
-                "targets": str(row["targets"]),
-            }
-            write_bytes(to / name, encode_png(edited[row["row"], row["strength_index"]], facts))
-            records.append({"file_name": name, **_record(facts, row["strength"])})
-    if not records:
+    if chosen.empty:
         raise ManifestError(
             f"{path}: at none of the strengths does the judge give any image's edit a probability of {weakest:g}; ask "
             "for less, or edit with greater edit.strengths"
         )
+    sources = _sources(root / "data" / "ingest" / dataset / "manifest.parquet")
+    records: list[dict[str, object]] = []
+    with open_outbox(str(to), f"export {dataset}") as box:
+        for shard_name, rows in chosen.groupby("shard", sort=True):
+            edited = read_shard(folder / str(shard_name)).tensors["edited"]
+            for row in rows.to_dict("records"):
+                name = f"{row['edit']}/{row['strength']:g}/{row['item_id']}.png"
+                facts = {
+                    "synthetic": "true",
+                    "dataset": dataset,
+                    "edit": str(row["edit"]),
+                    "strength": f"{row['strength']:g}",
+                    "source_item": str(row["item_id"]),
+                    "source": sources.get(str(row["item_id"]), ""),
+                    "targets": str(row["targets"]),
+                }
+                box.write(name, encode_png(edited[row["row"], row["strength_index"]], facts))
+                records.append({"file_name": name, **_record(facts, row["strength"])})
+        box.write("metadata.parquet", _table(records))
+        box.remove_others({str(record["file_name"]) for record in records})
+    return len(records), num_left_out
+
+
+def _table(records: list[dict[str, object]]) -> bytes:
+    """The table that names the pictures."""
     table = pd.DataFrame(records).sort_values("file_name", ignore_index=True)
     names = [str(name) for name in table.columns]
     asked = sorted(name for name in names if name.startswith("target_"))
@@ -88,8 +98,7 @@ def export_images(
         "strength": "as edit.strengths in params.yaml",
         **dict.fromkeys(asked, "+1 on, -1 off, empty: not asked for"),
     }
-    write_table(to / "metadata.parquet", table, schema="export/1", units=units)
-    return len(records), num_left_out
+    return table_bytes(table, schema="export/1", units=units)
 
 
 def _weakest(chosen: pd.DataFrame, probability: float, path: Path, dataset: str) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from boundaryflow.errors import ManifestError
 from boundaryflow.files import scratch_path
 from boundaryflow.storage.archives import UnusableError
-from boundaryflow.storage.images import decode_image
+from boundaryflow.storage.images import decode_image, is_synthetic
 from boundaryflow.storage.raw import RawPictures
 from stages.process import Progress
 
@@ -33,7 +33,8 @@ class Verdict(NamedTuple):
     Attributes:
         name: Of the picture.
         item: Its id; one made of its name where it could not be read.
-        about: Its width, height, format and mode; empty of a bad one.
+        about: Its width, height, format and mode, and of one that was decoded whether it is marked as synthetic;
+            empty of a bad one.
         reason: Why it cannot be used, empty if it can.
         was_read: Whether its bytes were had.
         pixels: [C,S,S] uint8, None where they are known already.
@@ -86,7 +87,7 @@ def judge(
             pixels, about = decode_image(data, **geometry)
         except ManifestError as error:
             return Verdict(name, item, {}, str(error))
-        return Verdict(name, item, about, pixels=pixels)
+        return Verdict(name, item, {**about, "synthetic": is_synthetic(data)}, pixels=pixels)
 
     with ThreadPoolExecutor(min(num_threads, _MAX_THREADS)) as pool:
         some: list[tuple[str, bytes | UnusableError | None]] = []

@@ -22,8 +22,8 @@ from typing import Any, NamedTuple
 
 from boundaryflow.errors import PipelineError
 from boundaryflow.files import RefusedFileError, check_regular, write_bytes
-from boundaryflow.storage.archives import MAX_BYTES, raise_if_disk
-from boundaryflow.storage.raw import CLOSED, Found, Wanted, survey
+from boundaryflow.storage.archives import MAX_BYTES, UNREADABLE_ARCHIVES, raise_if_disk
+from boundaryflow.storage.raw import Found, Wanted, survey
 from boundaryflow.storage.walking import path_of
 from boundaryflow.text import masked, visible
 from stages.params import AvatarSource, FolderSource, RemoteSource, files_beside_images, load_params
@@ -256,7 +256,7 @@ def _tell(dataset: str, listing: Listing) -> None:
         listing.source, count["picture"], count["archive"] + count["lmdb"], count["table"], count["passed"],
         count["refused"],
     )  # fmt: skip
-    closed = [file.name for file in files if PurePosixPath(file.name).suffix.lower() in CLOSED]
+    closed = [file.name for file in files if PurePosixPath(file.name).suffix.lower() in UNREADABLE_ARCHIVES]
     if closed:
         more = f" and {len(closed) - 3} more" if len(closed) > 3 else ""
         LOG.warning("listing %s: %s%s: not opened here; unpack it, or pack it as zip or tar", dataset,

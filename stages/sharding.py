@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -183,9 +184,12 @@ def items_there(folder: Path, recipe: str) -> set[str]:
 
 
 def _remove_others(folder: Path, wanted: set[str]) -> None:
-    """Remove the folders of edits that are no longer asked for."""
+    """Remove the shards of edits that are no longer asked for, and their folders where nothing else is in them."""
     for child in folder.iterdir() if folder.is_dir() else ():
-        if child.is_dir() and child.name not in wanted:
-            for file in child.iterdir():
-                file.unlink()
+        shards = list(child.glob("shard-*.safetensors")) if child.is_dir() and not child.is_symlink() else []
+        if child.name in wanted or not shards:
+            continue
+        for shard in shards:
+            shard.unlink()
+        with suppress(OSError):  # somebody else's files are in it
             child.rmdir()

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 from torch import Tensor
 
-from boundaryflow.errors import ManifestError
 from boundaryflow.storage.images import encode_png
 from boundaryflow.storage.outbox import Outbox
-from boundaryflow.storage.tables import parse_table, table_bytes
+from boundaryflow.storage.tables import table_bytes
 from stages.delivery import png_facts
 
 METADATA, SCHEMA = "metadata.parquet", "augmented/1"
@@ -30,25 +28,15 @@ def group_name(attributes: Sequence[str], group: Sequence[bool]) -> str:
 
 
 class TrainingSet:
-    """Writes pictures, then the table of all of them, then removes what an earlier table named and this one does not.
+    """Writes pictures, then the table of all of them, then removes the pictures of an earlier set that are not in it.
 
     Args:
         box: Where.
-        address: What messages call it.
         facts: Of every picture: dataset, recipe, recipe_hash, model_sha256.
-
-    Raises:
-        ManifestError: There is a table of something else.
     """
 
-    def __init__(self, box: Outbox, address: str, facts: Mapping[str, str]) -> None:
+    def __init__(self, box: Outbox, facts: Mapping[str, str]) -> None:
         self._box, self._facts = box, dict(facts)
-        data = box.read(METADATA)
-        try:
-            before = None if data is None else parse_table(io.BytesIO(data), f"{address}/{METADATA}", schema=SCHEMA)
-        except ManifestError as error:
-            raise ManifestError(f"{error}, or choose another folder") from None
-        self._before: set[str] = set() if before is None else set(before["file_name"])
         self._rows: list[dict[str, Any]] = []
 
     def put(self, file_name: str, pixels: Tensor, facts: Mapping[str, Any], labels: Mapping[str, int]) -> None:
@@ -73,6 +61,5 @@ class TrainingSet:
             {**dict.fromkeys(labels, "Int8"), "strength": "float64", "probability": "float64", "synthetic": "bool"}
         )
         self._box.write(METADATA, table_bytes(table, schema=SCHEMA, units=_UNITS))
-        for name in sorted(self._before - set(table["file_name"])):
-            self._box.remove(name)
+        self._box.remove_others(set(table["file_name"]))
         self._rows = []

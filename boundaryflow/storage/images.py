@@ -41,6 +41,8 @@ MAX_DECODED_BYTES = 1_600_000_000
 _BYTES_PER_PIXEL = {"TIFF": 16, "WEBP": 24, "AVIF": 32, "JPEG2000": 32, "PPM": 12}
 """What decoding takes at most, where it is more than `_PLAIN`; see tests/unit/storage/test_picture_bounds.py."""
 _PLAIN = 8  # decoded and turned or converted, each with 4 bytes a pixel
+_FACTS_BYTES = 2**16
+"""Of a PNG file, in which the facts of `encode_png` lie."""
 MAX_ASPECT = 8.0
 """Narrower pictures are set aside if they are cropped: what is left of them shows nothing of the whole."""
 _MAX_TILE = 2**24  # pixels of a tile of a TIFF, unless the picture itself has more
@@ -307,6 +309,11 @@ def encode_png(pixels_u8: UInt8[Tensor, "c h w"], facts: Mapping[str, str] | Non
     buffer = io.BytesIO()
     Image.fromarray(array[0] if len(array) == 1 else array.transpose(1, 2, 0)).save(buffer, "PNG", pnginfo=about)
     return buffer.getvalue()
+
+
+def is_synthetic(data: bytes) -> bool:
+    """Whether a file is a PNG that `encode_png` wrote with the fact `synthetic: true`."""
+    return data.startswith(b"\x89PNG") and b"tEXtsynthetic\x00true" in data[:_FACTS_BYTES]
 
 
 ImageFile.LOAD_TRUNCATED_IMAGES = False  # a truncated picture is set aside, never half used

@@ -1,54 +1,86 @@
-"""An outbox: a folder, here or remote, to which files are delivered whole or not at all."""
+"""An outbox: a folder, here or remote, to which one job delivers files whole or not at all.
+
+A folder `.boundaryflow` in it has what is needed to deliver: the lock, half-written files, which job the outbox is of, and
+a line for each file that was written, with its hash. A file is replaced or removed only where that record proves it ours.
+"""
 
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Generator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Protocol
+import hashlib
+import io
+import json
+import logging
+import os
+from collections.abc import Callable, Collection, Generator, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
+from typing import IO, Protocol
 
-from boundaryflow.errors import ManifestError
+from boundaryflow.errors import ManifestError, PipelineError
 from boundaryflow.files import remove_leftovers, write_bytes
 from boundaryflow.storage.inbox import is_remote
 from boundaryflow.storage.remote import open_remote, refuse
+from boundaryflow.text import visible
 
-_LOCK = ".boundaryflow.lock"
+LOG = logging.getLogger(__name__)
+STATE = ".boundaryflow"
+_LOCK, _OWNER, _WRITTEN = f"{STATE}/lock", f"{STATE}/job.json", f"{STATE}/written.jsonl"
+TABLES = ("metadata.parquet", "inbox.parquet", "runs.jsonl")
+"""What a job keeps up to date in its outbox, beside pictures."""
 
 
 class Outbox(Protocol):
     """Files by name, a path with forward slashes within the outbox."""
 
     def write(self, name: str, data: bytes) -> None:
-        """Put a file there, in the place of one that is."""
+        """Put a file there, in the place of an earlier one of ours.
+
+        Raises:
+            ManifestError: Somebody else's file has the name, or the name leads out of the outbox.
+        """
         ...
 
     def read(self, name: str) -> bytes | None:
         """The bytes of a file, None where there is none."""
         ...
 
-    def remove(self, name: str) -> None:
-        """Take a file away, if it is there."""
+    def remove_others(self, wanted: Collection[str]) -> None:
+        """Remove the pictures that were written here earlier, as they were written, and are not among the wanted."""
         ...
 
 
 @contextmanager
-def open_outbox(address: str) -> Generator[Outbox]:
+def open_outbox(address: str, job: str) -> Generator[Outbox]:
     """The outbox at an address, for one writer at a time where it is a folder on this machine.
 
     A remote store has no locks: there, let one schedule deliver to one address.
 
     Args:
         address: A folder, which is made where it is missing, or the address of a remote one.
+        job: Which job delivers, such as `bulk_edit glasses`; an outbox is of one job.
 
     Raises:
-        ManifestError: Somebody else delivers there, or it cannot be reached.
+        ManifestError: It is another job's, somebody else delivers there, it holds a table that no job wrote, or it
+            cannot be reached.
     """
     if is_remote(address):
-        yield _RemoteOutbox(address)
+        remote = _RemoteOutbox(address)
+        _claim(address, job, remote.read, remote.put)
+        try:
+            yield remote
+        except BaseException:
+            with suppress(PipelineError):
+                remote.close()
+            raise
+        remote.close()
         return
     folder = Path(address)
-    folder.mkdir(parents=True, exist_ok=True)
+    if folder.exists() and not folder.is_dir():
+        raise ManifestError(f"outbox {address}: is no folder; choose another one")
+    (folder / STATE).mkdir(parents=True, exist_ok=True)
+    if (folder / STATE).is_symlink():
+        raise ManifestError(f"outbox {address}: {STATE} in it is a link; remove it, or choose another outbox")
     with (folder / _LOCK).open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -56,27 +88,125 @@ def open_outbox(address: str) -> Generator[Outbox]:
             raise ManifestError(
                 f"outbox {address}: another process delivers there; wait for it, or name another outbox"
             ) from None
-        remove_leftovers(folder)
-        yield _LocalOutbox(folder)
+        remove_leftovers(folder / STATE)
+        with _LocalOutbox(folder) as box:
+            _claim(address, job, box.read, box.put)
+            box.check_tables()
+            yield box
+
+
+def _claim(address: str, job: str, read: Callable[[str], bytes | None], put: Callable[[str, bytes], None]) -> None:
+    """Make an outbox a job's, unless it is another's."""
+    known = read(_OWNER)
+    if known is None:
+        put(_OWNER, json.dumps({"job": job}).encode())
+        return
+    try:
+        owner = str(json.loads(known)["job"])
+    except (ValueError, KeyError, TypeError):
+        raise ManifestError(f"outbox {address}: {_OWNER} is damaged; choose another outbox") from None
+    if owner != job:
+        raise ManifestError(
+            f"outbox {address}: is the outbox of {visible(owner)}, and not of {job}; give each job its own folder"
+        )
+
+
+class _Written:
+    """Name to hash of what was written; of a name that was written again the last one."""
+
+    def __init__(self, data: bytes | None) -> None:
+        self.hashes: dict[str, str] = {}
+        for line in (data or b"").splitlines():
+            try:
+                name, digest = json.loads(line)
+            except (ValueError, TypeError):
+                continue  # cut off by a power cut: what it was about is nobody's then, and stays
+            self.hashes[str(name)] = str(digest)
+
+    def add(self, name: str, data: bytes) -> str:
+        """Remember a file; returns its line."""
+        self.hashes[name] = _hash(data)
+        return json.dumps([name, self.hashes[name]]) + "\n"
+
+    def others(self, wanted: Collection[str]) -> Iterator[str]:
+        """Pictures that are not wanted."""
+        return (name for name in sorted(self.hashes) if name not in wanted and name not in TABLES)
+
+
+def _hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:32]
+
+
+def _is_within(name: str) -> bool:
+    parts = PurePosixPath(name).parts
+    return bool(parts) and ".." not in parts and not name.startswith("/")
 
 
 class _LocalOutbox:
     """Files of a folder."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self._folder, self._home = folder, folder.resolve()
+        record = folder / _WRITTEN
+        self._written = _Written(record.read_bytes() if record.is_file() and not record.is_symlink() else None)
+        self._record: IO[str] = io.StringIO()
+
+    def __enter__(self) -> _LocalOutbox:
+        descriptor = os.open(self._folder / _WRITTEN, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o644)
+        self._record = open(descriptor, "a", encoding="utf-8")
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._record.close()
+
+    def check_tables(self) -> None:
+        """Refuse tables of somebody else's before any work is done."""
+        for name in TABLES:
+            self._check_ours(name, None)
 
     def write(self, name: str, data: bytes) -> None:
-        write_bytes(self._folder / name, data)
+        self._check_ours(name, data)
+        self._record.write(self._written.add(name, data))  # first, so that no file of ours is without a line
+        self._record.flush()
+        self.put(name, data)
+
+    def put(self, name: str, data: bytes) -> None:
+        """Write a file without a word in the record."""
+        write_bytes(self._place(name), data, scratch=self._folder / STATE)
 
     def read(self, name: str) -> bytes | None:
         try:
-            return (self._folder / name).read_bytes()
+            return self._place(name).read_bytes()
         except FileNotFoundError:
             return None
 
-    def remove(self, name: str) -> None:
-        (self._folder / name).unlink(missing_ok=True)
+    def remove_others(self, wanted: Collection[str]) -> None:
+        for name in self._written.others(wanted):
+            path = self._place(name)
+            if path.is_symlink() or not path.is_file():
+                continue
+            if _hash(path.read_bytes()) == self._written.hashes[name]:
+                path.unlink()
+            else:
+                LOG.warning("outbox %s: %s was changed since it was written, and stays", self._folder, name)
+
+    def _check_ours(self, name: str, data: bytes | None) -> None:
+        path = self._place(name)
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            raise ManifestError(f"outbox {self._folder}: {name} is a link or no file; move it away")
+        if path.is_file():
+            there = path.read_bytes()
+            if there != data and self._written.hashes.get(name) != _hash(there):
+                raise ManifestError(
+                    f"outbox {self._folder}: {name} is there, and not as a run wrote it; move it away, or choose "
+                    "another folder"
+                )
+
+    def _place(self, name: str) -> Path:
+        path = self._folder / name
+        if not _is_within(name) or not path.parent.resolve().is_relative_to(self._home):
+            raise ManifestError(f"outbox {self._folder}: {visible(name)} leads out of it; move the link away")
+        return path
 
 
 class _RemoteOutbox:
@@ -86,8 +216,21 @@ class _RemoteOutbox:
         self._url = url
         self._files, root = open_remote(url, "outbox")
         self._root = root.rstrip("/")
+        self._written = _Written(self.read(_WRITTEN))
+
+    def close(self) -> None:
+        """Keep the record of what was written."""
+        lines = [json.dumps([name, digest]) for name, digest in sorted(self._written.hashes.items())]
+        self.put(_WRITTEN, "".join(f"{line}\n" for line in lines).encode())
 
     def write(self, name: str, data: bytes) -> None:
+        if not _is_within(name):
+            raise ManifestError(f"outbox {self._url}: {visible(name)} leads out of it")
+        self.put(name, data)
+        self._written.add(name, data)
+
+    def put(self, name: str, data: bytes) -> None:
+        """Write a file without a word in the record."""
         try:
             self._files.pipe_file(f"{self._root}/{name}", data)
         except Exception as error:  # every driver has exceptions of its own
@@ -101,10 +244,12 @@ class _RemoteOutbox:
         except Exception as error:
             refuse(f"outbox {self._url}: {name}", error)
 
-    def remove(self, name: str) -> None:
-        try:
-            self._files.rm_file(f"{self._root}/{name}")
-        except FileNotFoundError:
-            return
-        except Exception as error:
-            refuse(f"outbox {self._url}: {name}", error)
+    def remove_others(self, wanted: Collection[str]) -> None:
+        for name in self._written.others(wanted):
+            there = self.read(name)
+            if there is None or _hash(there) != self._written.hashes[name]:
+                continue
+            try:
+                self._files.rm_file(f"{self._root}/{name}")
+            except Exception as error:
+                refuse(f"outbox {self._url}: {name}", error)

@@ -22,21 +22,26 @@ Examples:
 )
 @click.argument("photos", metavar="PHOTO...", nargs=-1, required=True, type=_IMAGE)
 @click.option("--dataset", metavar="NAME", help="Whose model and boundaries [default: the one in params.yaml].")
-@click.option("--attribute", required=True, metavar="NAME", help="What to change.")
+@click.option("--attribute", "attributes", required=True, multiple=True, metavar="NAME", help="What to change.")
 @click.option(
     "--strength", "strengths", multiple=True, type=float, default=(1.0,), show_default="1.0", help="May be repeated."
 )
 @click.option("--out", type=_PATH, default=_OUT / "edit", show_default=True, help="Folder for the pictures.")
 def edit(
-    photos: tuple[Path, ...], dataset: str | None, attribute: str, strengths: tuple[float, ...], out: Path
+    photos: tuple[Path, ...], dataset: str | None, attributes: tuple[str, ...], strengths: tuple[float, ...], out: Path
 ) -> None:
     """Edit a few images, from the boundaries that `boundaryflow run` left."""
+    if len(attributes) > 1:
+        raise click.UsageError(
+            f"--attribute is there {len(attributes)} times; edit one attribute at a time, or describe a joint edit "
+            "under edit.edits in params.yaml"
+        )
     photos, out = tuple(path.resolve() for path in photos), out.resolve()
     enter_root()
     name = one_dataset(dataset)
     from stages.adhoc import edit_photos
 
-    for path in edit_photos(list(photos), name, attribute, list(strengths), out):
+    for path in edit_photos(list(photos), name, attributes[0], list(strengths), out):
         click.echo(path)
 
 

@@ -193,10 +193,11 @@ def gc(keep: Any, inactive: bool, dry_run: bool, yes: bool) -> None:
     from flows import gc as room
 
     found = room.collect(root, keep=keep, inactive=inactive)
-    if not found:
+    if found:
+        click.echo(room.as_text(found))
+    if all(item.is_note for item in found):
         click.echo("nothing to free")
         return
-    click.echo(room.as_text(found))
     if dry_run:
         return
     room.check_terminal(is_terminal=sys.stdin.isatty(), yes=yes)

@@ -88,7 +88,8 @@ def _file_column(table: pd.DataFrame) -> str | None:
 def _about_column(path: Path, table: pd.DataFrame, column: str) -> str:
     """How a column would be read."""
     plain = table[column].dropna()
-    rows = pd.DataFrame({"file": [f"{row}" for row in range(len(table))], column: table[column].to_numpy()}, dtype=object)
+    files = [f"{row}" for row in range(len(table))]
+    rows = pd.DataFrame({"file": files, column: table[column].to_numpy()}, dtype=object)
     try:
         values = read_values(rows, path, "file", {"it": AttributeColumn(column)})["it"].to_numpy(np.float64)
     except LabelError:

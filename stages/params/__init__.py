@@ -13,6 +13,7 @@ from boundaryflow.files import write_bytes
 from stages.params.agreement import disagreements
 from stages.params.named_files import files_beside_images, unfit_files
 from stages.params.sections import (
+    MAX_STRENGTH,
     Annotations,
     AttributeRule,
     AugmentParams,
@@ -45,6 +46,7 @@ from stages.params.wording import told
 from stages.yaml_file import as_written, read_text, read_yaml
 
 __all__ = [
+    "MAX_STRENGTH",
     "Annotations",
     "AttributeRule",
     "AugmentParams",

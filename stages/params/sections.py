@@ -49,6 +49,10 @@ def _in_raw_folder(path: str) -> str:
 RawPath = Annotated[str, AfterValidator(_in_raw_folder)]
 """A file beside the images, or a pattern for several."""
 Share = Annotated[float, Field(ge=0, le=1)]
+MAX_STRENGTH = 10.0
+Strengths = Annotated[
+    list[Annotated[float, Field(ge=-MAX_STRENGTH, le=MAX_STRENGTH)]], Field(min_length=1, max_length=101)
+]
 
 
 class Section(BaseModel):
@@ -427,7 +431,7 @@ class EditParams(Section):
     eps_scale: float = Field(ge=0)
     h_scale: float = Field(ge=0)
     h_window: tuple[Share, Share]
-    strengths: list[float] = Field(min_length=1)
+    strengths: Strengths
     edits: dict[Name, dict[Name, Literal["add", "remove", "flip"]]] = Field(min_length=1)
 
 
@@ -473,7 +477,7 @@ class BulkEditParams(Section):
     inbox: str = Field(min_length=1)
     outbox: str = Field(min_length=1)
     edits: dict[Name, dict[Name, Literal["add", "remove", "flip"]]] = Field(min_length=1)
-    strengths: list[float] = Field(min_length=1)
+    strengths: Strengths
     min_probability: float | None = Field(gt=0, lt=1)
 
 
@@ -504,7 +508,7 @@ class AugmentParams(Section):
         Discriminator(_target_tag),
     ]
     split: Literal["train", "val", "test"]
-    strengths: list[float] = Field(min_length=1)
+    strengths: Strengths
     min_probability: float = Field(gt=0, lt=1)
     out: str = Field(min_length=1)
 

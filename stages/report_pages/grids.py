@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +16,11 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from boundaryflow.avatars import ATTRIBUTES, FACTORS, Avatar, render
+from boundaryflow.files import write_bytes
 from boundaryflow.rng import item_seed
 from stages.report_pages.inputs import Inputs
+
+_OWN = re.compile(r"[0-9a-f]{16}(?:-\d+|-truth)?\.png")
 
 
 def drawn(items: Iterable[str], num: int, *, seed: int, purpose: str) -> list[str]:
@@ -77,6 +83,7 @@ class Pictures:
         """Take the pictures from `inputs`, write them under `out`."""
         self._inputs = inputs
         self._out = out
+        self._written: set[Path] = set()
 
     def show(self, edit: str, items: Sequence[str]) -> list[Shown]:
         """Write input, edited pictures and truth of some images under one edit."""
@@ -101,10 +108,20 @@ class Pictures:
 
     def _keep(self, name: str, image: Image.Image) -> str:
         path = self._out / name
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            image.save(path, "PNG", optimize=True)
+        if path not in self._written:
+            buffer = io.BytesIO()
+            image.save(buffer, "PNG", optimize=True)
+            write_bytes(path, buffer.getvalue())
+            self._written.add(path)
         return quote(name)
+
+    def remove_former(self) -> None:
+        """Remove the pictures of a former report, which have names as ours have; other files stay."""
+        for path in (self._out / "images").glob("*/*.png"):
+            if path not in self._written and _OWN.fullmatch(path.name) and not path.is_symlink():
+                path.unlink()
+                with suppress(OSError):  # others are in it
+                    path.parent.rmdir()
 
 
 def readme_picture(inputs: Inputs, strengths: Mapping[str, float], *, seed: int, cell: int = 128) -> Image.Image:

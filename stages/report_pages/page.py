@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from boundaryflow.files import write_bytes
 from stages.report_pages import cards, pipeline, sections
 from stages.report_pages.grids import Pictures
 from stages.report_pages.inputs import Inputs
@@ -28,7 +28,7 @@ def write_page(
     num_strips: int,
     num_failures: int,
 ) -> Path:
-    """Write index.html and its pictures; what lay in the folder before is gone.
+    """Write index.html and its pictures; a former report is there until then, its pictures go, other files stay.
 
     Args:
         inputs: What the stages wrote.
@@ -43,8 +43,6 @@ def write_page(
     Returns:
         Path of index.html.
     """
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
     pictures = Pictures(inputs, out)
     metrics = [] if inputs.per_image is None else shown_metrics(inputs.per_image)
     found, distances = (
@@ -75,7 +73,9 @@ def write_page(
         "labels": sections.labels(inputs),
         "provenance": pipeline.provenance(root, inputs),
     }
-    return _render(context, out)
+    path = _render(context, out)
+    pictures.remove_former()
+    return path
 
 
 def _render(context: Mapping[str, Any], out: Path) -> Path:
@@ -87,7 +87,7 @@ def _render(context: Mapping[str, Any], out: Path) -> Path:
         lstrip_blocks=True,
     )
     path = out / "index.html"
-    path.write_text(environment.get_template("index.html.j2").render(context), encoding="utf-8", newline="\n")
+    write_bytes(path, environment.get_template("index.html.j2").render(context).encode())
     return path
 
 

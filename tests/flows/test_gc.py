@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -47,33 +48,44 @@ def used(toy: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return toy
 
 
+_SHARD = "shard-0of1-0123456789ab.safetensors"
+
+
 def _cached(root: Path) -> int:
     return len([path for path in (root / ".dvc/cache/files").rglob("*") if path.is_file()])
 
 
 def test_what_no_result_needs_goes_and_nothing_else(used: Path) -> None:
-    for name in ("data/invert/gone/shard.bin", "data/invert/resting/shard.bin", "data/raw/gone/a.tmp"):
+    for name in (f"data/invert/gone/{_SHARD}", f"data/invert/resting/{_SHARD}", "data/raw/gone/a.tmp"):
         (used / name).parent.mkdir(parents=True, exist_ok=True)
         (used / name).write_bytes(b"x" * 5000)
-    (used / "data/first/toy/half.tmp").write_bytes(b"x")
+    (used / "data/edit/toy").mkdir(parents=True)
+    (used / "data/edit/toy/.boundaryflow-7-0011223344556677.tmp").write_bytes(b"x")
+    for name in ("data/edit/toy/thesis.tmp", "data/invert/gone/mine.txt", "data/inbox/some/upload.png.tmp"):
+        (used / name).parent.mkdir(parents=True, exist_ok=True)
+        (used / name).write_bytes(b"mine")
     (used / "data/bulk_edit/glasses").mkdir(parents=True)
     (used / "data/bulk_edit/former").mkdir(parents=True)
+    (used / "data/bulk_edit/former/last_run.json").write_text("{}")
     before = _cached(used)
     found = gc.collect(used)
     told = gc.as_text(found)
     assert "data/invert/gone: data set gone is not in params.yaml" in told
     assert "data/bulk_edit/former: recipe former is not in params.yaml" in told
     assert "1 half-written files" in told
+    assert "data/invert/gone: 1 files there are none of ours, and stay" in told
     assert "objects in DVC's cache that neither the working tree nor a branch or tag uses" in told
     assert "resting" not in told
     freed = gc.remove(used, found)
     assert freed == sum(item.size_bytes for item in found) > 5000
-    assert not (used / "data/invert/gone").exists()
+    assert [path.name for path in (used / "data/invert/gone").iterdir()] == ["mine.txt"]
+    assert (used / "data/edit/toy/thesis.tmp").exists()
+    assert (used / "data/inbox/some/upload.png.tmp").exists()
     assert (used / "data/invert/resting").exists()
     assert (used / "data/raw/gone/a.tmp").exists()
     assert (used / "data/bulk_edit/glasses").exists()
     assert 0 < _cached(used) < before
-    assert gc.collect(used) == []
+    assert all(item.is_note for item in gc.collect(used))
     num = len(attempts(used))
     _repro(used)
     assert len(attempts(used)) == num, "nothing had to be computed again"
@@ -85,6 +97,7 @@ def test_what_no_result_needs_goes_and_nothing_else(used: Path) -> None:
 
 def test_workspace_keeps_less_and_inactive_takes_more(used: Path) -> None:
     (used / "data/invert/resting").mkdir(parents=True)
+    (used / "data/invert/resting" / _SHARD).write_bytes(b"x")
     sizes = {keep: gc.collect(used, keep=keep)[-1].size_bytes for keep in ("workspace", "branches", "commits")}
     assert sizes["workspace"] > sizes["branches"] == sizes["commits"] > 0
     told = gc.as_text(gc.collect(used, inactive=True))
@@ -108,3 +121,14 @@ def test_run_at_work_and_nobody_to_ask_are_refused(used: Path) -> None:
     with pytest.raises(PipelineError, match="no terminal to ask on; say --yes"):
         gc.check_terminal(is_terminal=False, yes=False)
     gc.check_terminal(is_terminal=False, yes=True)
+
+
+def test_a_cache_that_others_may_share_is_left_alone(used: Path, tmp_path: Path) -> None:
+    shared = tmp_path / "shared-cache"
+    shutil.copytree(used / ".dvc/cache", shared)
+    (used / ".dvc/config.local").write_text(f"[cache]\n    dir = {shared}\n")
+    before = sorted(path for path in shared.rglob("*") if path.is_file())
+    found = gc.collect(used, keep="workspace")
+    assert f"DVC's cache {shared}/files/md5 may be shared with others, and stays" in gc.as_text(found)
+    gc.remove(used, found, keep="workspace")
+    assert sorted(path for path in shared.rglob("*") if path.is_file()) == before

@@ -21,7 +21,7 @@ from PIL import Image
 from boundaryflow.avatars import render, sample_avatars
 from boundaryflow.errors import ManifestError, PipelineError
 from boundaryflow.storage.images import encode_png
-from boundaryflow.storage.outbox import open_outbox
+from boundaryflow.storage.outbox import STATE, open_outbox
 from boundaryflow.storage.shards import load_items
 from boundaryflow.storage.tables import read_table
 from stages import bulk_edit, run_record
@@ -60,7 +60,8 @@ def run(folder: Path, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> dict[
 
 def delivered(folder: Path, outbox: str = "out/some") -> dict[str, bytes]:
     """All that was delivered; the record of runs tells the time."""
-    return {name: data for name, data in content(folder / outbox).items() if name != "runs.jsonl"}
+    found = content(folder / outbox)
+    return {name: data for name, data in found.items() if name != "runs.jsonl" and not name.startswith(STATE)}
 
 
 def ledger(folder: Path) -> dict[str, tuple[str, str]]:
@@ -228,7 +229,7 @@ def test_what_cannot_be_used_is_one_line(recipe: Path, monkeypatch: pytest.Monke
         run(recipe, monkeypatch)
     assert "no such folder" in json.loads((recipe / "data/bulk_edit/some/last_run.json").read_text())["error"]
     arrive(recipe, 1)
-    with open_outbox("out/some"), pytest.raises(ManifestError, match="another process delivers there"):
+    with open_outbox("out/some", "bulk_edit some"), pytest.raises(ManifestError, match="another process delivers there"):
         run(recipe, monkeypatch)
     set_recipe(recipe, edits={"hats": {"hut": "flip"}})
     with pytest.raises(PipelineError, match="boundary 'hut' of data set 'avatars' does not exist: there are"):
@@ -265,6 +266,7 @@ def test_store_as_inbox_and_outbox(recipe: Path, monkeypatch: pytest.MonkeyPatch
     }
     here = {name: data for name, data in delivered(recipe).items() if name.endswith(".png")}
     assert {name: data for name, data in there.items() if name.endswith(".png")} == here
-    assert set(there) == {*here, "metadata.parquet", "inbox.parquet", "runs.jsonl"}
+    own = {f"{STATE}/job.json", f"{STATE}/written.jsonl"}
+    assert set(there) == {*here, *own, "metadata.parquet", "inbox.parquet", "runs.jsonl"}
     with pytest.raises(ManifestError, match="inbox s3://nowhere/new: no such bucket or folder"):
         run(recipe, monkeypatch, "--inbox", "s3://nowhere/new")

@@ -113,3 +113,36 @@ def test_weakest_without_a_judge_says_what_to_run(root: Path) -> None:
     write_table(root / "data/evaluate/toy/tables/per_image.parquet", table, schema="per_image/1")
     with pytest.raises(ManifestError, match=r"name judges in evaluate\.judges"):
         export_images("toy", root / "out", weakest=0.6, root=root)
+
+
+def test_second_export_is_all_that_is_there_and_other_files_stay(root: Path) -> None:
+    out = root / "out"
+    export_images("toy", out, strengths=[0.0], root=root)
+    (out / "hat/0/mine.png").write_bytes(b"mine")
+    (out / "hat/0/bbbb.png").write_bytes(b"painted over")
+    export_images("toy", out, strengths=[1.5], root=root)
+    pictures = {path.relative_to(out).as_posix() for path in out.rglob("*.png")}
+    listed = set(read_table(out / "metadata.parquet", schema="export/1")["file_name"])
+    assert pictures == {*listed, "hat/0/mine.png", "hat/0/bbbb.png"}
+
+
+@pytest.mark.parametrize("place", ["data/raw/toy", "data/edit/toy/out", ".dvc/x"])
+def test_export_into_what_the_checkout_keeps_is_refused(root: Path, place: str) -> None:
+    with pytest.raises(ManifestError, match=r"--to .*: lies in .*/ of the checkout, .*choose a folder outside"):
+        export_images("toy", root / place, root=root)
+
+
+def test_export_over_a_table_of_somebody_else_is_refused_before_anything_is_written(root: Path) -> None:
+    out = root / "out"
+    out.mkdir()
+    (out / "metadata.parquet").write_bytes(b"mine")
+    with pytest.raises(ManifestError, match=r"metadata\.parquet is there, and not as a run wrote it; move it away"):
+        export_images("toy", out, root=root)
+    assert (out / "metadata.parquet").read_bytes() == b"mine"
+    assert not list(out.rglob("*.png"))
+
+
+def test_export_to_a_file_is_one_line(root: Path) -> None:
+    (root / "file").write_bytes(b"")
+    with pytest.raises(ManifestError, match=r"--to .*file/x: .*file is no folder; choose another one"):
+        export_images("toy", root / "file/x", root=root)

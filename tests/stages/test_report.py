@@ -98,8 +98,11 @@ def test_page_opens_offline(page: str, made: Path) -> None:
 def test_run_twice_gives_same_bytes(project: Path) -> None:
     folder = run("avatars", root=project, **SETTINGS).parent
     first = _bytes_of(folder)
-    (folder / "left_over.png").write_bytes(b"from an older run")
+    (folder / "images/input/0123456789abcdef.png").write_bytes(b"from an older run")
+    (folder / "notes.txt").write_bytes(b"of the user")
     run("avatars", root=project, **SETTINGS)
+    assert (folder / "notes.txt").exists()
+    (folder / "notes.txt").unlink()
     assert _bytes_of(folder) == first
 
 

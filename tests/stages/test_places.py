@@ -1,0 +1,49 @@
+"""Where commands may write."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from boundaryflow.errors import ManifestError
+from stages.places import check_apart, check_output
+
+
+@pytest.mark.parametrize(
+    ("inbox", "outbox"),
+    [("io", "io"), ("in", "in/out"), ("in/new", "in"), ("in", "link/out"), ("in", "x/../in/out"), ("s3://b/in", "s3://b/in/out")],
+)
+def test_inbox_and_outbox_in_one_another_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inbox: str, outbox: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "link").symlink_to("in")
+    with pytest.raises(ManifestError, match=r"bulk_edit some: inbox .* and outbox .* lie in one another"):
+        check_apart(inbox, outbox, "bulk_edit some")
+
+
+def test_folders_apart_are_fine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for inbox, outbox in (("in", "out"), ("in", "inner"), ("s3://b/in", "s3://b/in2"), ("in", "s3://b/in")):
+        check_apart(inbox, outbox, "job")
+
+
+@pytest.mark.parametrize("place", ["data/raw/avatars", "data/edit/avatars", "data/inbox", ".git/x", ".dvc", "link"])
+def test_what_the_checkout_keeps_is_no_place_for_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data/raw").mkdir(parents=True)
+    (tmp_path / "link").symlink_to("data/raw")
+    with pytest.raises(ManifestError, match=r"outbox .*: lies in (data|\.git|\.dvc)/ of the checkout"):
+        check_output(place, "outbox")
+
+
+@pytest.mark.parametrize("place", ["/dev/null/x", "file", "file/x"])
+def test_file_is_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(ManifestError, match=r"--out .* is no folder; choose another one"):
+        check_output(place, "--out")

@@ -1,0 +1,98 @@
+"""What an outbox replaces and removes is its own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from boundaryflow.errors import ManifestError
+from boundaryflow.storage.outbox import STATE, open_outbox
+
+
+def test_removes_only_what_it_wrote_as_it_wrote_it(tmp_path: Path) -> None:
+    with open_outbox(str(tmp_path / "out"), "job") as box:
+        for name in ("a/1.png", "a/2.png", "a/3.png"):
+            box.write(name, name.encode())
+    (tmp_path / "out/a/2.png").write_bytes(b"painted over")
+    (tmp_path / "out/a/4.png").write_bytes(b"mine")
+    with open_outbox(str(tmp_path / "out"), "job") as box:
+        box.remove_others({"a/3.png"})
+    assert sorted(path.name for path in (tmp_path / "out/a").iterdir()) == ["2.png", "3.png", "4.png"]
+
+
+def test_record_that_names_other_files_removes_none(tmp_path: Path) -> None:
+    """A record is data as well: it counts for files in the outbox whose content it knows."""
+    out, victim = tmp_path / "out", tmp_path / "victim.txt"
+    victim.write_bytes(b"precious")
+    with open_outbox(str(out), "job") as box:
+        box.write("a.png", b"x")
+    (out / "mine.txt").write_bytes(b"mine")
+    lines = [["../victim.txt", "0" * 32], [str(victim), "0" * 32], ["mine.txt", "0" * 32], "nonsense"]
+    with (out / STATE / "written.jsonl").open("a") as file:
+        file.writelines(json.dumps(line) + "\n" for line in lines[2:])
+    with open_outbox(str(out), "job") as box:
+        box.remove_others(set())
+    assert (out / "mine.txt").exists()
+    with (out / STATE / "written.jsonl").open("a") as file:
+        file.write(json.dumps(lines[0]) + "\n")
+    with open_outbox(str(out), "job") as box, pytest.raises(ManifestError, match="leads out of it"):
+        box.remove_others(set())
+    assert victim.read_bytes() == b"precious"
+
+
+def test_temporary_files_of_others_stay(tmp_path: Path) -> None:
+    for name in ("thesis/chapter1.tmp", "a.tmp", "folder.tmp/x", ".boundaryflow-1-0011223344556677.tmp"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"mine")
+    (tmp_path / STATE).mkdir()
+    (tmp_path / STATE / ".boundaryflow-1-0011223344556677.tmp").write_bytes(b"half")
+    with open_outbox(str(tmp_path), "job") as box:
+        box.write("a.png", b"x")
+    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.name.endswith(".tmp")}
+    assert left == {"thesis/chapter1.tmp", "a.tmp", "folder.tmp", ".boundaryflow-1-0011223344556677.tmp"}
+
+
+def test_outbox_of_another_job_is_refused_by_name(tmp_path: Path) -> None:
+    with open_outbox(str(tmp_path), "bulk_edit glasses"):
+        pass
+    with pytest.raises(ManifestError, match="is the outbox of bulk_edit glasses, and not of bulk_edit hats"), \
+            open_outbox(str(tmp_path), "bulk_edit hats"):  # fmt: skip
+        pass
+
+
+def test_links_are_not_written_through(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/edit").symlink_to(outside)
+    (tmp_path / "out/one.png").symlink_to(outside / "one.png")
+    with open_outbox(str(tmp_path / "out"), "job") as box:
+        for name, match in (("edit/a.png", "leads out of it"), ("one.png", "is a link"), ("../x.png", "leads out")):
+            with pytest.raises(ManifestError, match=match):
+                box.write(name, b"x")
+    assert not list(outside.iterdir())
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / STATE).symlink_to(outside)
+    with pytest.raises(ManifestError, match="is a link"), open_outbox(str(tmp_path / "other"), "job"):
+        pass
+
+
+@pytest.mark.parametrize("name", ["metadata.parquet", "inbox.parquet", "runs.jsonl"])
+def test_tables_of_somebody_else_are_refused_at_once(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"mine")
+    with pytest.raises(ManifestError, match="is there, and not as a run wrote it"), open_outbox(str(tmp_path), "job"):
+        pass
+    assert (tmp_path / name).read_bytes() == b"mine"
+
+
+def test_picture_of_somebody_else_is_not_replaced_and_our_own_is(tmp_path: Path) -> None:
+    (tmp_path / "mine.png").write_bytes(b"mine")
+    with open_outbox(str(tmp_path), "job") as box:
+        with pytest.raises(ManifestError, match=r"mine\.png is there"):
+            box.write("mine.png", b"x")
+        box.write("mine.png", b"mine")  # the same bytes: nothing is lost
+        box.write("ours.png", b"1")
+        box.write("ours.png", b"2")
+    assert (tmp_path / "ours.png").read_bytes() == b"2"
