@@ -80,12 +80,12 @@ def walk(folder: Path, *, follow_out: bool, what: str) -> list[Entry]:
             if is_beside((entry.name,)):
                 continue
             of = f"{name}/{entry.name}" if name else entry.name
-            what = _look(entry, of, home, follow_out=follow_out)
-            if what is None:
+            there = _look(entry, of, home, follow_out=follow_out)
+            if there is None:
                 continue
-            if isinstance(what, Entry):
-                found.append(what)
-            elif what == "link":
+            if isinstance(there, Entry):
+                found.append(there)
+            elif there == "link":
                 heapq.heappush(links, (of, entry.path))
             else:
                 folders.append((of, entry.path))
