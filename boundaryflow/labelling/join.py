@@ -63,7 +63,8 @@ def _by_number(written: Mapping[str, str], sources: Mapping[str, str]) -> dict[s
 
 def key(name: str) -> str:
     """What a file name and an image have in common wherever `match_files` may join them; quickly."""
-    base = _without_suffix(_base_name(_composed(name.replace("\\", "/").rstrip("/. "))))
+    path = name.replace("\\", "/") if "\\" in name else name
+    base = _without_suffix(_composed(path.rstrip("/. ").rpartition("/")[2]))
     return base.lstrip("0") or "0" if base.isdecimal() else base
 
 

@@ -29,10 +29,9 @@ def text_lines(path: Path) -> Iterator[str]:
     """
     # An undecodable byte becomes a surrogate, which tells the line that it is in.
     text = io.TextIOWrapper(open_table(path), encoding="utf-8-sig", errors="surrogateescape", newline="")
-    number, is_blank = 0, True
+    is_blank = True
     with text:
-        while line := text.readline(MAX_LINE + 1):
-            number += 1
+        for number, line in enumerate(iter(lambda: text.readline(MAX_LINE + 1), ""), 1):
             if len(line) > MAX_LINE:
                 refuse(path, f"line {number} is longer than {MAX_LINE:,} characters, which are too many")
             byte = None if line.isascii() else next((ord(c) for c in line if 0xDC80 <= ord(c) <= 0xDCFF), None)
@@ -40,7 +39,8 @@ def text_lines(path: Path) -> Iterator[str]:
                 refuse(path, f"is not UTF-8 (byte 0x{byte - 0xDC00:02x} in line {number}); save it as UTF-8")
             if "\0" in line:
                 refuse(path, f"line {number} has a NUL byte; it is no text, or damaged")
-            is_blank = is_blank and not line.strip()
+            if is_blank and line.strip():
+                is_blank = False
             yield line
     if is_blank:
         refuse(path, "is empty")

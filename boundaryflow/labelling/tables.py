@@ -74,7 +74,7 @@ def read_annotations(path: Path, wanted: Wanted | None = None, *, max_cells: int
     elif kind in (".jsonl", ".ndjson"):
         rows = _json_rows(path)
     else:
-        rows = _separated_rows(path, "\t" if kind == ".tsv" else ",")
+        rows = _separated_rows(path, "\t" if kind == ".tsv" else ",", wanted)
     table = _collected(path, rows, wanted, max_cells)
     if table.empty:
         raise LabelError(f"labels {path}: has no rows")
@@ -141,7 +141,7 @@ def pivot_long(
 
 
 def _collected(
-    path: Path, rows: Iterator[Mapping[str, Any]], wanted: Wanted | None, max_cells: int | None
+    path: Path, rows: Iterator[Mapping[str, Any] | None], wanted: Wanted | None, max_cells: int | None
 ) -> pd.DataFrame:
     """Column by column, each different text in memory once."""
     columns: dict[str, list[Any]] = {name: [] for name in wanted.columns} if wanted else {}
@@ -150,12 +150,16 @@ def _collected(
     known: dict[str, str] = {}
     num_strays, num_left_out, is_whole = 0, 0, True
     for number, row in enumerate(rows):
+        if row is None:
+            num_left_out += 1
+            continue
         if not row.keys() <= names.keys():
             names |= dict.fromkeys(row)
             if len(names) > _MAX_COLUMNS:
                 refuse(path, f"has more than {_MAX_COLUMNS:,} columns, which are too many")
             columns |= {} if wanted else {name: [None] * len(numbers) for name in names if name not in columns}
-        if wanted and key(str(row.get(wanted.file_column))) not in wanted.keys:
+        file = row.get(wanted.file_column) if wanted else None
+        if wanted and file is not None and key(str(file).strip()) not in wanted.keys:
             num_strays += 1
             if num_strays > _NUM_STRAYS:
                 num_left_out += 1
@@ -224,19 +228,28 @@ def _told(path: Path, read: Callable[[], _T]) -> _T:
         refuse(path, f"cannot be read ({reason})")
 
 
-def _separated_rows(path: Path, separator: str) -> Iterator[Mapping[str, Any]]:
+def _separated_rows(path: Path, separator: str, wanted: Wanted | None) -> Iterator[Mapping[str, Any] | None]:
+    """Rows as mappings; after some, None for those about no image."""
     reader = csv.reader(text_lines(path), delimiter=separator, skipinitialspace=True, strict=True)
     names: list[str] = []
+    at: int | None = None
+    num_strays = 0
     try:
         for cells in reader:
             if not any(cells):
                 continue
             if not names:
                 names = [cell.strip() for cell in cells]
+                at = names.index(wanted.file_column) if wanted and wanted.file_column in names else None
                 _check_names(path, names, separator)
             elif len(cells) != len(names):
                 refuse(path, f"line {reader.line_num} has {len(cells)} values, the line of names has {len(names)}")
             else:
+                if wanted and at is not None and cells[at] and key(cells[at].strip()) not in wanted.keys:
+                    num_strays += 1
+                    if num_strays > _NUM_STRAYS:
+                        yield None  # before a mapping is made of it: there may be millions
+                        continue
                 yield {name: cell or None for name, cell in zip(names, cells, strict=True) if name}
     except csv.Error as error:
         refuse(path, f"line {reader.line_num} cannot be read ({error})")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import yaml
 from PIL import Image
 
 from boundaryflow.errors import LabelError, ParamsError
-from boundaryflow.storage.tables import read_table
+from boundaryflow.storage.tables import read_table, write_table
 from tests.stages.small_project import ROOT, run_here, write_project
 
 SHIPPED = yaml.safe_load((ROOT / "params.yaml").read_text())["data"]["avatars"]["label"]
@@ -257,3 +258,52 @@ def test_labels_of_a_folder_that_was_drawn_before_are_not_held_against_the_faces
     labels = relabel(project, monkeypatch, label, source={"kind": "folder"})
     assert sorted(labels["hat"]) == [0] * 10 + [1] * 10
     assert not (project / "data/ingest/avatars/factors.parquet").exists()
+
+
+def test_rare_attribute_is_left_out_and_the_others_go_on(
+    project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    manifest = read_table(project / "data/ingest/avatars/manifest.parquet", schema="manifest/1")
+    truth = read_table(project / "data/label/avatars/labels.parquet", schema="labels/1").set_index("item_id")["hat"]
+    rows = pd.DataFrame({"file": manifest["source"], "hat": [int(truth[item] > 0.5) for item in manifest["item_id"]]})
+    (project / "data/raw/avatars").mkdir(parents=True, exist_ok=True)
+    rows.assign(rare=[1, *[0] * (len(rows) - 1)]).to_csv(project / "data/raw/avatars/l.csv", index=False)
+    params = yaml.safe_load((project / "params.yaml").read_text())
+    avatars = params["data"]["avatars"]
+    avatars["label"] = {
+        "source": {"kind": "csv", "path": "l.csv", "file_column": "file"},
+        "attributes": {"hat": {"column": None}, "rare": {"column": None}, "seldom": {"all": ["hat", "rare"]}},
+    }
+    avatars["edit"]["edits"] = {"hat": {"hat": "flip"}, "rare": {"rare": "add"}, "both": {"hat": "add", "rare": "add"}}
+    (project / "params.yaml").write_text(yaml.safe_dump(params))
+    run_here(project, monkeypatch, "label", "boundary", "edit")
+    labels = read_table(project / "data/label/avatars/labels.parquet", schema="labels/1")
+    assert list(labels.columns) == ["item_id", "hat"]
+    told = facts_of(project)["rare"]
+    assert (told["positive"], told["negative"]) == (1, len(rows) - 1)
+    assert re.fullmatch(r"[01] images of train have it and \d+ have not, must be at least 2 each; .*", told["left_out"])
+    assert "left_out" not in facts_of(project)["hat"]
+    edits = read_table(project / "data/edit/avatars/manifest.parquet", schema="edits/1")
+    assert set(edits["edit"]) == {"hat"}
+    assert "label rare: is left out, and so is every edit that needs it" in caplog.text
+    for edit in ("rare", "both"):
+        assert f"edit {edit}: is left out: attribute 'rare' has too few labelled images" in caplog.text
+    rows.assign(rare=0).drop(columns="hat").to_csv(project / "data/raw/avatars/l.csv", index=False)
+    avatars["label"]["attributes"], avatars["edit"]["edits"] = {"rare": {"column": None}}, {"rare": {"rare": "add"}}
+    (project / "params.yaml").write_text(yaml.safe_dump(params))
+    with pytest.raises(LabelError, match="no attribute has images enough to go on; rare: 0 images of train have it and"):
+        run_here(project, monkeypatch, "label")
+
+
+def test_boundary_leaves_out_what_too_few_images_are_sure_of(
+    project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = project / "data/label/avatars/labels.parquet"
+    labels = read_table(path, schema="labels/1")
+    write_table(path, labels.assign(hat=labels["hat"].clip(0.4, 0.6)), schema="labels/1")
+    params = yaml.safe_load((project / "params.yaml").read_text())
+    params["data"]["avatars"]["boundary"]["min_confidence"] = 0.9
+    (project / "params.yaml").write_text(yaml.safe_dump(params))
+    run_here(project, monkeypatch, "boundary")
+    assert {p.stem for p in (project / "data/boundary/avatars").glob("*.safetensors")} == {"dark_skin"}
+    assert "boundary 'hat': 0 images with it and 0 without to fit on, must be at least 2 each" in caplog.text
