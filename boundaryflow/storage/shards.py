@@ -207,12 +207,12 @@ def read_shard(path: Path) -> Shard:
         is_whole = about.get("schema") == SCHEMA and stated == _digest(tensors, about)
     except (SafetensorError, OSError, ValueError, AttributeError) as error:
         raise ManifestError(f"shard {path}: cannot be read ({error}); run `boundaryflow run` to make it anew") from None
-    if not is_whole:
+    items, recipe = about.get("item_ids"), about.get("recipe")
+    if not is_whole or not isinstance(items, list) or not isinstance(recipe, str):
         raise ManifestError(
             f"shard {path}: its content is not what its header says; run `boundaryflow run` to make it anew"
         )
-    items = tuple(about["item_ids"])
-    return Shard(items, tuple(about.get("variants", [""] * len(items))), about["recipe"], tensors)
+    return Shard(tuple(items), tuple(about.get("variants", [""] * len(items))), recipe, tensors)
 
 
 def _valid_header(path: Path) -> Shard | None:

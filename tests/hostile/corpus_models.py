@@ -1,8 +1,12 @@
-"""Hostile files and folders of weights: TorchScript, pickles, safetensors, diffusers folders, judges, boundaries."""
+"""Hostile files and folders of weights: TorchScript, pickles, safetensors, diffusers folders, judges, boundaries.
+
+Longer than other files because it is mostly tables, a line per input.
+"""
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import io
 import json
 import os
@@ -14,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import UNet2DModel
 from safetensors.torch import save
 from torch import Tensor
 
@@ -182,6 +185,7 @@ SAFETENSORS: dict[str, Callable[[], bytes]] = {
     "about_list": lambda: save({"a": torch.zeros(1)}, _told([1])),
     "about_nan": lambda: save({"a": torch.zeros(1)}, _told('{"schema": NaN}')),
     "about_deep": lambda: save({"a": torch.zeros(1)}, _told("[" * 50_000 + "]" * 50_000)),
+    "shard_without_items": lambda: shard_without_items(),
     "of_no_family": lambda: save({"a\x1b[31m": torch.zeros(1)}),
 }
 """Content of safetensors files that are nothing else."""
@@ -197,6 +201,13 @@ def boundary(change: Mapping[str, Any] = {}, normal: Tensor | None = None, **top
     about = {"schema": "boundary/2", "attribute": "hat", "boundaries": {"eps": {**_PLANE, **change}}, **top}
     text = json.dumps(about).replace('"intercept": 9999', '"intercept": 1e999')
     return save({"eps.normal": unit}, _told(text))
+
+
+def shard_without_items() -> bytes:
+    """A shard whose digest is right, and which names no items."""
+    about = {"schema": "shard/2"}
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+    return save({}, _told({**about, "sha256": digest}))
 
 
 BOUNDARIES: dict[str, Callable[[], bytes]] = {
@@ -259,12 +270,17 @@ JUDGES: dict[str, Callable[[], bytes]] = {
 
 @functools.cache
 def _unet_shapes() -> dict[str, tuple[int, ...]]:
+    from diffusers.models.unets.unet_2d import UNet2DModel  # takes seconds to import
+
     with torch.device("meta"):
         return {name: tuple(tensor.shape) for name, tensor in UNet2DModel(**UNET).state_dict().items()}
 
 
 def diffusers_folder(
-    folder: Path, config: Mapping[str, Any] = {}, scheduler: Mapping[str, Any] = {}, dtype: torch.dtype = torch.float16  # noqa: B006
+    folder: Path,
+    config: Mapping[str, Any] = {},
+    scheduler: Mapping[str, Any] = {},
+    dtype: torch.dtype = torch.float16,  # noqa: B006
 ) -> Path:
     """A diffusers folder, some of whose values are wrong."""
     folder.mkdir(parents=True)
