@@ -62,8 +62,10 @@ class Garbage:
 
 
 def collect(root: Path, *, keep: Keep = "branches", inactive: bool = False) -> list[Garbage]:
-    """What can go. Nothing outside the checkout, no raw image, no model, nothing delivered is ever among it, nor a file
-    below a stage's folder that has no name of ours, nor a cache that other checkouts may share.
+    """What can go.
+
+    Nothing outside the checkout, no raw image, no model, nothing delivered is ever among it, nor a file below a stage's
+    folder that has no name of ours, nor a cache that other checkouts may share.
 
     Args:
         root: The checkout.

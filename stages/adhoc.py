@@ -58,7 +58,8 @@ def edit_photos(
     written: list[Path] = []
     for path, of_image, shown in zip(paths, targets, pictures, strict=True):
         for strength, target, picture in zip(strengths, of_image, shown, strict=True):
-            facts = {"synthetic": "true", "source": visible(path.name), "edit": f"{attribute} {strength:+g}", "dataset": dataset}
+            edit = f"{attribute} {strength:+g}"
+            facts = {"synthetic": "true", "source": visible(path.name), "edit": edit, "dataset": dataset}
             write_bytes(target, encode_png(picture, facts))
             written.append(target)
     return written

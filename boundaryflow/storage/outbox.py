@@ -1,7 +1,8 @@
 """An outbox: a folder, here or remote, to which one job delivers files whole or not at all.
 
-A folder `.boundaryflow` in it has what is needed to deliver: the lock, half-written files, which job the outbox is of, and
-a line for each file that was written, with its hash. A file is replaced or removed only where that record proves it ours.
+A folder `.boundaryflow` in it has what is needed to deliver: the lock, half-written files, which job the outbox is of,
+and a line for each file that was written, with its hash. A file is replaced or removed only where that record proves it
+ours.
 """
 
 from __future__ import annotations

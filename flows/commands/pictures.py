@@ -31,7 +31,8 @@ def edit(
     photos: tuple[Path, ...], dataset: str | None, attributes: tuple[str, ...], strengths: tuple[float, ...], out: Path
 ) -> None:
     """Edit a few images, from the boundaries that `boundaryflow run` left."""
-    if len(attributes) > 1:
+    attribute, *others = attributes
+    if others:
         raise click.UsageError(
             f"--attribute is there {len(attributes)} times; edit one attribute at a time, or describe a joint edit "
             "under edit.edits in params.yaml"
@@ -41,7 +42,7 @@ def edit(
     name = one_dataset(dataset)
     from stages.adhoc import edit_photos
 
-    for path in edit_photos(list(photos), name, attributes[0], list(strengths), out):
+    for path in edit_photos(list(photos), name, attribute, list(strengths), out):
         click.echo(path)
 
 

@@ -165,7 +165,7 @@ def test_folder_of_something_else_and_unknown_attributes_are_refused(
     (lopsided / "out/other").mkdir(parents=True)
     write_table(lopsided / "out/other/metadata.parquet", pd.DataFrame({"a": [1]}), schema="delivery/1")
     set_recipe(lopsided, out="out/other")
-    with pytest.raises(ManifestError, match=r"out/other: metadata.parquet is there, and not as a run wrote it.*choose another"):
+    with pytest.raises(ManifestError, match=r"out/other: metadata.parquet is there, and not as a run wrote it"):
         run(lopsided, monkeypatch)
     set_recipe(lopsided, target={"independent": ["hat", "hat"]})
     with pytest.raises(Exception, match=r"augment.some.target.independent: names one attribute twice"):

@@ -229,7 +229,8 @@ def test_what_cannot_be_used_is_one_line(recipe: Path, monkeypatch: pytest.Monke
         run(recipe, monkeypatch)
     assert "no such folder" in json.loads((recipe / "data/bulk_edit/some/last_run.json").read_text())["error"]
     arrive(recipe, 1)
-    with open_outbox("out/some", "bulk_edit some"), pytest.raises(ManifestError, match="another process delivers there"):
+    busy = pytest.raises(ManifestError, match="another process delivers there")
+    with open_outbox("out/some", "bulk_edit some"), busy:
         run(recipe, monkeypatch)
     set_recipe(recipe, edits={"hats": {"hut": "flip"}})
     with pytest.raises(PipelineError, match="boundary 'hut' of data set 'avatars' does not exist: there are"):
