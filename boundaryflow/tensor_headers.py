@@ -46,7 +46,9 @@ def read_header(path: Path) -> TensorHeader:
             if length > size - _LENGTH:
                 raise SafetensorError("cut off")
             if length > MAX_SETTINGS_BYTES:
-                raise SafetensorError(f"its header has {length:,} bytes, more than {MAX_SETTINGS_BYTES:,} are not read")
+                raise SafetensorError(
+                    f"its header has {length:,} bytes, more than the {MAX_SETTINGS_BYTES:,} that are read"
+                )
             header = parse_json_object(file.read(length))
         facts = header.pop("__metadata__", {})
         shapes = {name: _shape(visible(name), entry, size - _LENGTH - length) for name, entry in header.items()}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from boundaryflow.errors import PipelineError
-from boundaryflow.files import check_regular
+from boundaryflow.files import RefusedFileError, check_regular
 from boundaryflow.models.checkpoints import why_no_hub_id
 from boundaryflow.text import visible
 from stages.inspection import images, models, ours, tables
@@ -38,7 +38,10 @@ def inspect(source: str) -> dict[str, Any]:
             raise PipelineError(f"inspect {source}: there is {reason}")
         return models.about_model(source)
     if not path.is_dir():
-        check_regular(path)  # a FIFO or a device would be read for ever
+        try:
+            check_regular(path)  # a FIFO or a device would be read for ever
+        except RefusedFileError as error:
+            raise PipelineError(f"inspect {path}: {error.reason}") from None
     for room in (ours, models, tables, images):
         facts = room.about(path)
         if facts is not None:

@@ -97,9 +97,9 @@ def test_doctor_reads_no_more_of_weights_than_it_must(tmp_path: Path) -> None:
     (folder / "d.safetensors").write_bytes((20_000).to_bytes(8, "little") + b"[" * 20_000)
     told = [check.finding for check in doctor._weights(tmp_path)]
     assert [text.partition(": ")[2] for text in told[:3]] == [
-        "its header is no JSON object",
+        "its header holds a list, must be a JSON object",
         f"{folder / 'b.safetensors'}: a FIFO, not a regular file",
-        "its header has 2,000,000,000 bytes, more than the 100,000,000 of the format",
+        "its header has 2,000,000,000 bytes, more than the 16,777,216 that are read",
     ]
     assert len(told) == 4
 
