@@ -31,7 +31,7 @@ def test_outbox_gets_no_host_no_path_and_no_name_of_a_file(
     folder = tmp_path / "data/bulk_edit/some"
     for _ in range(2):
         try:
-            with open_outbox("out") as box, recorded(folder, box, lambda: about, []):
+            with open_outbox("out", "bulk_edit some") as box, recorded(folder, box, lambda: about, []):
                 if fails:
                     raise ManifestError(f"{tmp_path}/passport-jane.png: is bad")
         except ManifestError:
