@@ -274,7 +274,8 @@ def test_rare_attribute_is_left_out_and_the_others_go_on(
         "source": {"kind": "csv", "path": "l.csv", "file_column": "file"},
         "attributes": {"hat": {"column": None}, "rare": {"column": None}, "seldom": {"all": ["hat", "rare"]}},
     }
-    avatars["edit"]["edits"] = {"hat": {"hat": "flip"}, "rare": {"rare": "add"}, "both": {"hat": "add", "rare": "add"}}
+    both = {"hat": "add", "rare": "add"}
+    avatars["edit"]["edits"] = {"hat": {"hat": "flip"}, "rare": {"rare": "add"}, "both": both}
     (project / "params.yaml").write_text(yaml.safe_dump(params))
     run_here(project, monkeypatch, "label", "boundary", "edit")
     labels = read_table(project / "data/label/avatars/labels.parquet", schema="labels/1")
