@@ -19,7 +19,8 @@ pytestmark = pytest.mark.faults
 NUM, LIMIT_S, MEMORY_BYTES = 5200, 300, 6 * 2**30
 SEED = 20
 _INTERESTING = (
-    b"\x00", b"\xff", b"\x80", b"{", b"[", b'"', b"\n", b",", b"-1", b"1e999", b"9" * 30, b"\xef\xbb\xbf", b"*a", b"&a ",
+    b"\x00", b"\xff", b"\x80", b"{", b"[", b'"', b"\n", b",", b"-1", b"1e999", b"9" * 30, b"\xef\xbb\xbf", b"*a",
+    b"&a ",
 )  # fmt: skip
 
 
@@ -117,7 +118,7 @@ def fuzz(folder: Path) -> None:
         longest = max(longest, time.monotonic() - began)
         path.unlink()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    print(f"{NUM} inputs, {refused} refused, longest {longest:.1f} s, peak {peak} MiB")
+    sys.stdout.write(f"{NUM} inputs, {refused} refused, longest {longest:.1f} s, peak {peak} MiB")
 
 
 def test_mutated_files_are_read_or_refused(tmp_path: Path) -> None:

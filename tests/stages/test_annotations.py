@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -63,10 +64,8 @@ def test_table_that_is_none_is_told_in_one_line(tmp_path: Path, name: str) -> No
     assert MESSAGES[name] in message
     assert message.isprintable()
     assert len(message) < 400 + len(str(tmp_path))
-    try:
-        assert tables.about(path) is None or name  # what inspect tells of it, if it does not refuse it
-    except LabelError as error:
-        assert str(error).isprintable()
+    with contextlib.suppress(LabelError):  # inspect refuses it, too, or tells what it can
+        tables.about(path)
 
 
 @pytest.mark.parametrize("about", PANDAS)
@@ -132,7 +131,7 @@ def test_booleans_of_yaml_mean_every_spelling(tmp_path: Path, cells: tuple[str, 
 @pytest.mark.parametrize(
     ("positive", "negative", "message"),
     [
-        (["yes"], ["hatless"], "labels .*l.csv: hat: no row says yes (positive) in column 'hat'; there are hat, hatless"),
+        (["yes"], ["hatless"], "hat: no row says yes (positive) in column 'hat'; there are hat, hatless"),
         (["hat"], [4, "none"], "hat: no row says 4 or none (negative) in column 'hat'; there are hat, hatless"),
         (["hats"], ["hatless"], "no row says hats (positive) in column 'hat', did you mean 'hat'?"),
         ([True], ["yes"], "labels: hat: 'yes' is also among the positive values; keep one"),
@@ -146,7 +145,7 @@ def test_values_that_no_row_has_are_told_with_those_there_are(
     rule = ValueRule(column="hat", positive=positive, negative=negative)
     with pytest.raises(LabelError) as caught:
         read_labels(tmp_path, CSV, {"hat": rule}, IMAGES)
-    assert message.removeprefix("labels .*l.csv: ") in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_same_picture_with_contradicting_labels_is_unknown(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
