@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -303,3 +304,30 @@ def test_boundaries_fitted_together_are_those_fitted_alone() -> None:
             float(distances[of.held_out][of.has_attribute[of.held_out]].mean()), abs=1e-4
         )
     assert fit_boundaries(gram, [], space="h", t=1, model_sha256="m") == []
+
+
+def test_ridge_regression_keeps_one_decomposition_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    import weakref
+
+    from boundaryflow.boundary import fit
+
+    made: list[weakref.ref[Any]] = []
+    most = 0
+    of = fit._Spectrum.of
+
+    def counted(*args: Any) -> Any:
+        nonlocal most
+        found = of(*args)
+        made.append(weakref.ref(found))
+        most = max(most, sum(known() is not None for known in made))
+        return found
+
+    monkeypatch.setattr(fit._Spectrum, "of", counted)
+    rng = np.random.default_rng(0)
+    latents = torch.from_numpy(rng.normal(size=(40, 6))).float()
+    train, held_out = np.arange(30), np.arange(30, 40)
+    known = [fit.Labels(f"a{i}", latents[:, i].numpy() > 0, train, held_out) for i in range(3)]
+    how = {"space": "h", "t": 1, "model_sha256": "", "estimator": "ridge", "num_bootstraps": 4}
+    fit.fit_boundaries(fit.Gram.of(latents), known, **how)
+    assert most <= 2  # the one that is made, and the one before until its name is taken
+    assert len(made) <= 1 + 3 * 4
