@@ -104,18 +104,24 @@ def kind_of(mode: int) -> str:
     return next((name for test, name in _KINDS if test(mode)), "of an unknown kind")
 
 
-def write_bytes(path: Path, data: bytes, *, scratch: Path | None = None) -> None:
+def write_bytes(path: Path, data: bytes, *, scratch: Path | None = None, follow: bool = False) -> None:
     """Write a file so that it is seen whole or not at all, also after a power cut.
+
+    A file that is replaced keeps its permissions.
 
     Args:
         path: The file; its folder is made where it is missing.
         data: Its content.
         scratch: Folder on the same disk for the half-written file; None is the folder of `path`.
+        follow: Where `path` is a link, write the file that it leads to instead of replacing the link.
     """
+    path = Path(os.path.realpath(path)) if follow else path
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = scratch_path(scratch or path.parent)
     try:
         with temporary.open("xb") as file:
+            if path.is_file() and not path.is_symlink():
+                os.fchmod(file.fileno(), stat.S_IMODE(path.stat().st_mode))
             file.write(data)
             file.flush()
             os.fsync(file.fileno())

@@ -24,7 +24,7 @@ from boundaryflow.text import visible
 from stages.editor import Editor, EditSettings, Source
 from stages.frozen_model import batch_size, open_model, resolve_dtype
 from stages.observe import bottlenecks
-from stages.params import MAX_STRENGTH, DatasetParams, load_params
+from stages.params import MAX_STRENGTH, DatasetParams, is_name, load_params
 from stages.places import check_output
 
 SAMPLING_STEPS = 50  # from noise to an image
@@ -50,9 +50,7 @@ def edit_photos(
     Raises:
         PipelineError: There is no such data set, boundary or image.
     """
-    targets = [
-        [out / f"{name}_{attribute}_{strength:+g}.png" for strength in strengths] for name in _names(paths)
-    ]
+    targets = [[out / f"{name}_{attribute}_{strength:+g}.png" for strength in strengths] for name in _names(paths)]
     _check_targets("edit", strengths, out, [target for of_image in targets for target in of_image])
     pictures = _edited(paths, dataset, attribute, strengths)
     written: list[Path] = []
@@ -309,12 +307,12 @@ def open_boundary(dataset: str, attribute: str) -> Boundaries:
         BoundaryError: There are none.
     """
     folders = [Path("data") / stage / dataset for stage in ("boundary", "text")]
-    for folder in folders:
+    for folder in folders if is_name(attribute) else ():
         if (folder / f"{attribute}.safetensors").exists():
             return load_boundaries(folder / f"{attribute}.safetensors")
     there = sorted(p.stem for folder in folders for p in folder.glob("*.safetensors"))
     known = f"there are {', '.join(there)}" if there else "there are none yet; run `boundaryflow run` first"
-    raise BoundaryError(f"boundary {attribute!r} of data set {dataset!r} does not exist: {known}")
+    raise BoundaryError(f"boundary {visible(attribute)!r} of data set {dataset!r} does not exist: {known}")
 
 
 def held_boundaries(dataset: str) -> list[Boundaries]:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from boundaryflow.storage.inbox import is_remote, list_inbox, open_inbox
 from boundaryflow.storage.outbox import Outbox, open_outbox
-from boundaryflow.storage.shards import ShardJob, fingerprint, read_shard, shard_index
+from boundaryflow.storage.shards import ShardJob, fingerprint, read_shard, shard_files, shard_index
 from boundaryflow.text import masked
 from stages.batch import EditPlan, open_batch_editor, plan_edits, reached, weakest
 from stages.code import code_hash
@@ -288,7 +288,7 @@ def _file_name(recipe: Recipe, edit: str, strength: float, item: str) -> str:
 
 def _forget(work: Path) -> None:
     """Remove shards that were delivered."""
-    for path in (work / "shards").glob("shard-*"):
+    for path in shard_files(work / "shards"):
         path.unlink()
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from boundaryflow.boundary import Boundaries
 from boundaryflow.boundary.hyperplane import most_telling
 from boundaryflow.diffusion import EpsModel
+from boundaryflow.errors import CheckpointError
 from boundaryflow.evaluation import Judges, load_judges
 from boundaryflow.labelling import ClipLabeller, load_clip
 from boundaryflow.models.weights import sha256_of
@@ -115,7 +116,15 @@ class Labeller:
                 columns[name] = self._by_plane(self._planes[name], pixels_u8, ids)
         if not self.attributes:
             return torch.zeros(len(pixels_u8), 0)
-        return torch.stack([columns[name].float().cpu() for name in self.attributes], 1)
+        seen = torch.stack([columns[name].float().cpu() for name in self.attributes], 1)
+        bad = (~seen.isfinite()).any(0).nonzero().flatten().tolist()
+        if bad:
+            name = self.attributes[bad[0]]
+            raise CheckpointError(
+                f"the {self._by[name]} give no number (NaN) for {name!r} of some pictures, none of which is delivered; "
+                "their weights are damaged: put whole ones in their place"
+            )
+        return seen
 
     def _by_plane(self, boundaries: Boundaries, pixels_u8: Tensor, ids: Sequence[str]) -> Tensor:
         x_0 = to_model_range(pixels_u8, self._model.value_range)

@@ -33,11 +33,27 @@ def check_output(address: str | Path, option: str, root: Path = Path()) -> None:
                 f"{option} {shown}: lies in {name}/ of the checkout, which holds raw images and what stages keep; "
                 "choose a folder outside of it, such as out/NAME"
             )
+    for link in sorted((root / "data").glob("*/*")):  # a data set's own folder may be a link to elsewhere
+        if link.is_symlink() and path.is_relative_to(_resolved(link)):
+            raise ManifestError(
+                f"{option} {shown}: lies in {visible(str(link))}, which is a link to there; choose another folder"
+            )
     there = next(folder for folder in (path, *path.parents) if folder.exists())
     if not there.is_dir():
         raise ManifestError(f"{option} {shown}: {visible(str(there))} is no folder; choose another one")
     if not os.access(there, os.W_OK | os.X_OK):
         raise ManifestError(f"{option} {shown}: {visible(str(there))} cannot be written to; change its permissions")
+
+
+def meet(one: str, other: str, root: Path = Path()) -> bool:
+    """Whether two folders are one, or one holds the other; links are followed."""
+    if is_remote(one) != is_remote(other):
+        return False
+    if is_remote(one):
+        first, second = (address.rstrip("/") + "/" for address in (one, other))
+        return first.startswith(second) or second.startswith(first)
+    first_path, second_path = _resolved(root / one), _resolved(root / other)
+    return first_path.is_relative_to(second_path) or second_path.is_relative_to(first_path)
 
 
 def check_apart(inbox: str, outbox: str, job: str) -> None:
@@ -46,15 +62,7 @@ def check_apart(inbox: str, outbox: str, job: str) -> None:
     Raises:
         ManifestError: It is so.
     """
-    if is_remote(inbox) != is_remote(outbox):
-        return
-    if is_remote(inbox):
-        first, second = (address.rstrip("/") + "/" for address in (inbox, outbox))
-        meet = first.startswith(second) or second.startswith(first)
-    else:
-        first_path, second_path = _resolved(inbox), _resolved(outbox)
-        meet = first_path.is_relative_to(second_path) or second_path.is_relative_to(first_path)
-    if meet:
+    if meet(inbox, outbox):
         raise ManifestError(
             f"{job}: inbox {visible(inbox)} and outbox {visible(outbox)} lie in one another, so that edits would be "
             "edited again; name folders apart from each other"

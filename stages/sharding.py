@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from boundaryflow.storage.shards import ShardJob, ShardPlan, complete_shard, plan_shards, shard_index, sweep
+from boundaryflow.files import leftovers
+from boundaryflow.storage.shards import (
+    ShardJob,
+    ShardPlan,
+    complete_shard,
+    plan_shards,
+    shard_files,
+    shard_index,
+    sweep,
+)
 from stages.fan_out import fan_out
 from stages.process import Progress
 
@@ -184,12 +192,14 @@ def items_there(folder: Path, recipe: str) -> set[str]:
 
 
 def _remove_others(folder: Path, wanted: set[str]) -> None:
-    """Remove the shards of edits that are no longer asked for, and their folders where nothing else is in them."""
-    for child in folder.iterdir() if folder.is_dir() else ():
-        shards = list(child.glob("shard-*.safetensors")) if child.is_dir() and not child.is_symlink() else []
-        if child.name in wanted or not shards:
+    """Remove the folders of edits that are no longer asked for; one that holds anything but shards is not ours."""
+    for child in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if not child.is_dir() or child.is_symlink() or child.name in wanted:
             continue
-        for shard in shards:
-            shard.unlink()
-        with suppress(OSError):  # somebody else's files are in it
+        ours = {*shard_files(child), *leftovers(child)}
+        if set(child.iterdir()) <= ours:
+            for file in ours:
+                file.unlink()
             child.rmdir()
+        else:
+            LOG.warning("%s: belongs to no edit and holds files that are not ours; it is left alone", child)

@@ -25,7 +25,7 @@ from boundaryflow.boundary import (
     told_apart,
 )
 from boundaryflow.diffusion import EpsModel
-from boundaryflow.errors import BoundaryError, ManifestError
+from boundaryflow.errors import BoundaryError, ManifestError, ParamsError
 from boundaryflow.labelling import load_clip
 from boundaryflow.rng import item_noise, item_seed
 from boundaryflow.storage.images import FORMATS, read_image, to_model_range, to_u8
@@ -33,10 +33,11 @@ from boundaryflow.storage.raw import survey
 from boundaryflow.storage.shards import load_items
 from boundaryflow.storage.tables import read_json, read_table
 from boundaryflow.storage.walking import path_of
+from boundaryflow.text import visible
 from stages.adhoc import draw_images
 from stages.frozen_model import batch_size, device, open_model
 from stages.observe import bottlenecks
-from stages.params import ClipSource, DatasetParams, load_params
+from stages.params import ClipSource, DatasetParams, is_name, load_params
 from stages.process import Progress
 
 LOG = logging.getLogger(__name__)
@@ -82,6 +83,11 @@ def boundary_from_words(
     Raises:
         PipelineError: There is no such data set or image, no CLIP, or the two sides cannot be told apart.
     """
+    if not is_name(name):
+        raise ParamsError(
+            f"text --name {visible(name)!r}: must be letters, digits, _ and -, begin with a letter or digit, at most "
+            "64 of them"
+        )
     params = load_params().dataset(dataset)
     model = open_model(params.model, params.dtype)
     x_0, ids = _drawn(model, num, seed) if on == "samples" else _of_dataset(dataset, model, num)

@@ -238,10 +238,15 @@ def _digest(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> str:
 def sweep(folder: Path, plan: ShardPlan) -> None:
     """Remove shards that the plan does not want, and what killed runs left half-written."""
     wanted = {*plan.kept, *(job.path for job in plan.jobs)}
-    for path in folder.glob("shard-*.safetensors"):
+    for path in shard_files(folder):
         if path not in wanted:
             path.unlink()
     remove_leftovers(folder)
+
+
+def shard_files(folder: Path) -> list[Path]:
+    """The regular files of a folder whose names are those of shards."""
+    return [p for p in sorted(folder.glob("shard-*")) if _NAME.fullmatch(p.name) and p.is_file() and not p.is_symlink()]
 
 
 def shard_index(folder: Path, recipe: str | None = None) -> pd.DataFrame:

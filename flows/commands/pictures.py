@@ -31,12 +31,7 @@ def edit(
     photos: tuple[Path, ...], dataset: str | None, attributes: tuple[str, ...], strengths: tuple[float, ...], out: Path
 ) -> None:
     """Edit a few images, from the boundaries that `boundaryflow run` left."""
-    attribute, *others = attributes
-    if others:
-        raise click.UsageError(
-            f"--attribute is there {len(attributes)} times; edit one attribute at a time, or describe a joint edit "
-            "under edit.edits in params.yaml"
-        )
+    attribute = _only(attributes)
     photos, out = tuple(path.resolve() for path in photos), out.resolve()
     enter_root()
     name = one_dataset(dataset)
@@ -49,13 +44,16 @@ def edit(
 @click.command(epilog="\b\nExample:\n  boundaryflow sweep photo.png --attribute smiling --from 0 --to 2 --num 9")
 @click.argument("photo", metavar="PHOTO", type=_IMAGE)
 @click.option("--dataset", metavar="NAME", help="Whose model and boundaries [default: the one in params.yaml].")
-@click.option("--attribute", required=True, metavar="NAME", help="What to change.")
+@click.option("--attribute", "attributes", required=True, multiple=True, metavar="NAME", help="What to change.")
 @click.option("--from", "start", type=float, default=0.0, show_default=True, help="First strength.")
 @click.option("--to", "stop", type=float, default=2.0, show_default=True, help="Last strength.")
 @click.option("--num", type=click.IntRange(2, 101), default=9, show_default=True, help="How many strengths.")
 @click.option("--out", type=_PATH, default=_OUT / "sweep", show_default=True, help="Folder for the strip.")
-def sweep(photo: Path, dataset: str | None, attribute: str, start: float, stop: float, num: int, out: Path) -> None:
+def sweep(
+    photo: Path, dataset: str | None, attributes: tuple[str, ...], start: float, stop: float, num: int, out: Path
+) -> None:
     """Write a strip of one image at many strengths."""
+    attribute = _only(attributes)
     photo, out = photo.resolve(), out.resolve()
     enter_root()
     name = one_dataset(dataset)
@@ -154,6 +152,16 @@ def text(
     )
     for written in edit_photos(list(photos), of, name, list(strengths), out) if photos else []:
         click.echo(written)
+
+
+def _only(attributes: tuple[str, ...]) -> str:
+    attribute, *others = attributes
+    if others:
+        raise click.UsageError(
+            f"--attribute is there {len(attributes)} times; edit one attribute at a time, or describe a joint edit "
+            "under edit.edits in params.yaml"
+        )
+    return attribute
 
 
 def _parse_attribute(text: str) -> tuple[str, float]:

@@ -121,7 +121,7 @@ def _activate(root: Path, new: Sequence[str], datasets: Sequence[str], stages: S
                 list_remote(dataset.ingest.source.url)
         plan(root, datasets, stages)
     except BaseException:
-        write_bytes(path, before)
+        write_bytes(path, before, follow=True)
         raise
 
 

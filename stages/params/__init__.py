@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from boundaryflow.errors import ParamsError
 from boundaryflow.files import write_bytes
-from stages.params.agreement import disagreements
+from stages.params.agreement import disagreements, recipe_disagreements
 from stages.params.named_files import files_beside_images, unfit_files
 from stages.params.sections import (
     MAX_STRENGTH,
@@ -41,6 +41,7 @@ from stages.params.sections import (
     ThresholdRule,
     TruthSource,
     ValueRule,
+    is_name,
 )
 from stages.params.wording import told
 from stages.yaml_file import as_written, read_text, read_yaml
@@ -77,6 +78,7 @@ __all__ = [
     "activate_dataset",
     "copy_entry",
     "described",
+    "is_name",
     "files_beside_images",
     "load_params",
     "ready_entries",
@@ -105,6 +107,7 @@ def load_params(root: Path = Path(), *, check_files: bool = True) -> Params:
     except ValidationError as error:
         raise _refusal(path, told(error.errors(), Params)) from None
     lines = [f"data.{name}.{line}" for name, dataset in params.data.items() for line in disagreements(dataset)]
+    lines += recipe_disagreements(params, root)
     for name in params.datasets if check_files and not lines else ():
         lines += [f"data.{name}.{line}" for line in unfit_files(root, name, params.data[name])]
     if lines:
@@ -153,7 +156,7 @@ def copy_entry(path: Path, name: str, entry: Path) -> None:
         raise ParamsError(f"{path}: the section data must be the last one; move it, or copy {entry} into it by hand")
     lines = read_text(entry).splitlines()
     body = "".join(f"    {line}\n" if line else "\n" for line in lines)
-    write_bytes(path, f"{text.rstrip()}\n\n  {as_written(name)}:\n{body}".encode())
+    _rewrite(path, f"{text.rstrip()}\n\n  {as_written(name)}:\n{body}")
 
 
 def activate_dataset(path: Path, name: str) -> None:
@@ -169,4 +172,10 @@ def activate_dataset(path: Path, name: str) -> None:
             f"{path}: datasets: must be written on one line, such as datasets: [avatars]; add {name} by hand"
         )
     names = ", ".join([*(n for n in (n.strip() for n in found["names"].split(",")) if n), as_written(name)])
-    write_bytes(path, f"{text[: found.start()]}datasets: [{names}]{text[found.end() :]}".encode())
+    _rewrite(path, f"{text[: found.start()]}datasets: [{names}]{text[found.end() :]}")
+
+
+def _rewrite(path: Path, text: str) -> None:
+    """Write params.yaml with the line endings that it has; a link stays one."""
+    ends = "\r\n" if b"\r\n" in path.read_bytes() else "\n"
+    write_bytes(path, "".join(line + ends for line in text.splitlines()).encode(), follow=True)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
 
+from boundaryflow.text import visible
 from stages.params.sections import (
     AvatarSource,
     ClipSource,
@@ -13,6 +15,7 @@ from stages.params.sections import (
     DatasetParams,
     FileSplit,
     FolderLabels,
+    Params,
     ProbeSource,
     PromptRule,
     Section,
@@ -21,6 +24,7 @@ from stages.params.sections import (
     ValueRule,
 )
 from stages.params.wording import nearest
+from stages.places import meet
 
 _COLUMNS: tuple[type[Section], ...] = (ValueRule, ThresholdRule, ColumnRule)
 _RULES: dict[str, tuple[tuple[type[Section], ...], str]] = {
@@ -42,6 +46,19 @@ def disagreements(dataset: DatasetParams) -> Iterator[str]:
     yield from _about_edits(dataset)
     if dataset.paper_mode:
         yield from _about_paper_mode(dataset)
+
+
+def recipe_disagreements(params: Params, root: Path) -> Iterator[str]:
+    """Lines `key: what is wrong` about the folders that the recipes of bulk_edit and augment read and write."""
+    inboxes = {f"bulk_edit.{name}.inbox": recipe.inbox for name, recipe in params.bulk_edit.items()}
+    written = {f"bulk_edit.{name}.outbox": recipe.outbox for name, recipe in params.bulk_edit.items()}
+    written |= {f"augment.{name}.out": recipe.out for name, recipe in params.augment.items()}
+    known = dict(inboxes)
+    for key, address in written.items():
+        for other, there in known.items():
+            if meet(address, there, root):
+                yield f"{key}: {visible(address)} is, holds or lies in {other}; choose a folder apart from it"
+        known[key] = address
 
 
 def _about_images(dataset: DatasetParams) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import PurePosixPath
@@ -22,7 +23,8 @@ from pydantic import (
 from boundaryflow.errors import ParamsError
 from stages.params.wording import closest, nearest
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+_NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
+Name = Annotated[str, Field(pattern=f"^{_NAME}$")]
 """Of a data set, an edit or a recipe: it becomes the name of a file or folder."""
 RESERVED = ("file", "item_id")
 """Columns of our own tables, beside which attributes are."""
@@ -32,6 +34,11 @@ def _not_reserved(name: str) -> str:
     if name in RESERVED:
         raise ValueError(f"is a column of our own tables ({', '.join(RESERVED)}); choose another name")
     return name
+
+
+def is_name(text: str) -> bool:
+    """Whether a text may be a name, and so part of a file's name."""
+    return re.fullmatch(_NAME, text) is not None
 
 
 Attribute = Annotated[Name, AfterValidator(_not_reserved)]
@@ -49,7 +56,7 @@ def _in_raw_folder(path: str) -> str:
 RawPath = Annotated[str, AfterValidator(_in_raw_folder)]
 """A file beside the images, or a pattern for several."""
 Share = Annotated[float, Field(ge=0, le=1)]
-MAX_STRENGTH = 10.0
+MAX_STRENGTH = 1000.0  # the authors' release goes to 150 with edit.method single_step
 Strengths = Annotated[
     list[Annotated[float, Field(ge=-MAX_STRENGTH, le=MAX_STRENGTH)]], Field(min_length=1, max_length=101)
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -154,3 +155,10 @@ def test_sample_at_a_rate_edits_some_and_leaves_the_others(photo: Path, tmp_path
         assert (on == free).all() != (off == free).all()  # it has a hat, or it has none
         same += bool((half == free).all())
     assert same >= 4
+
+
+def test_attribute_is_a_name_and_never_a_path(photo: Path, tmp_path: Path) -> None:
+    shutil.copy("data/boundary/avatars/hat.safetensors", tmp_path / "x.safetensors")
+    for name in (str(tmp_path / "x"), "../avatars/hat", "hat\x1b[31m"):
+        with pytest.raises(BoundaryError, match="does not exist: there are dark_skin, hat"):
+            adhoc.open_boundary("avatars", name)

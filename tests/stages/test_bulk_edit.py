@@ -19,12 +19,13 @@ import yaml
 from PIL import Image
 
 from boundaryflow.avatars import render, sample_avatars
-from boundaryflow.errors import ManifestError, PipelineError
+from boundaryflow.errors import CheckpointError, ManifestError, PipelineError
 from boundaryflow.storage.images import encode_png
 from boundaryflow.storage.outbox import STATE, open_outbox
 from boundaryflow.storage.shards import load_items
 from boundaryflow.storage.tables import read_table
 from stages import bulk_edit, run_record
+from stages.labeller import Labeller
 from tests.hostile.corpus_listing import CASES
 from tests.stages.small_project import content, environment
 
@@ -273,3 +274,11 @@ def test_store_as_inbox_and_outbox(recipe: Path, monkeypatch: pytest.MonkeyPatch
     assert set(there) == {*here, *own, "metadata.parquet", "inbox.parquet", "runs.jsonl"}
     with pytest.raises(ManifestError, match="inbox s3://nowhere/new: no such bucket or folder"):
         run(recipe, monkeypatch, "--inbox", "s3://nowhere/new")
+
+
+def test_labels_that_are_no_numbers_are_never_delivered(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    arrive(recipe, 2)
+    monkeypatch.setattr(Labeller, "_by_plane", lambda _self, _planes, pixels, _ids: torch.full((len(pixels),), np.nan))
+    with pytest.raises(CheckpointError, match=r"the planes give no number \(NaN\) for 'hat'"):
+        run(recipe, monkeypatch)
+    assert not list((recipe / "out/some").rglob("*.png"))

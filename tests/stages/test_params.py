@@ -16,7 +16,7 @@ import yaml
 
 from boundaryflow.errors import ParamsError
 from boundaryflow.evaluation.judges import JudgeNet, SegmenterNet, save_judge
-from stages.params import activate_dataset, load_params
+from stages.params import activate_dataset, copy_entry, load_params
 from tests.hostile.corpus_models import JUDGES as HOSTILE_JUDGES
 from tests.layouts import ddpm_layout, random_state
 from tests.stages.small_project import ROOT, write_project
@@ -595,3 +595,39 @@ def test_checkpoint_that_cannot_be_used_is_refused_before_a_run(tmp_path: Path) 
 def test_function_of_the_users_own_must_be_there(tmp_path: Path) -> None:
     (line,) = lines_of(tmp_path, model="mine/net.py:make")
     assert line == "model: mine/net.py does not exist; give FILE.py:FUNCTION"
+
+
+def test_params_file_that_is_changed_stays_a_link_with_its_mode_and_line_endings(tmp_path: Path) -> None:
+    real, link = tmp_path / "shared.yaml", tmp_path / "params.yaml"
+    real.write_bytes(b"datasets: [avatars]\r\ndata:\r\n  avatars: {}\r\n")
+    real.chmod(0o640)
+    link.symlink_to(real)
+    (tmp_path / "digits.yaml").write_bytes(b"model: x\r\n")
+    copy_entry(link, "digits", tmp_path / "digits.yaml")
+    activate_dataset(link, "digits")
+    assert link.is_symlink()
+    assert real.stat().st_mode & 0o777 == 0o640
+    assert real.read_bytes() == (
+        b"datasets: [avatars, digits]\r\ndata:\r\n  avatars: {}\r\n\r\n  digits:\r\n    model: x\r\n"
+    )
+
+
+def test_folders_of_recipes_are_apart(project: Path, tmp_path: Path) -> None:
+    one = {"dataset": "avatars", "inbox": "in", "outbox": "out/a", "edits": {"h": {"hat": "flip"}},
+           "strengths": [1.0], "min_probability": None}  # fmt: skip
+    params = yaml.safe_load((project / "params.yaml").read_text())
+    (tmp_path / "data").symlink_to(project / "data")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "way").symlink_to("out")
+    for other, told in (
+        ({"outbox": "out/a"}, r"bulk_edit\.two\.outbox: out/a is, holds or lies in bulk_edit\.one\.outbox"),
+        ({"outbox": "way/a/deep"}, r"bulk_edit\.two\.outbox: .* bulk_edit\.one\.outbox"),
+        ({"outbox": "in/x", "inbox": "in2"}, r"bulk_edit\.two\.outbox: in/x is, holds .* bulk_edit\.one\.inbox"),
+    ):
+        recipes = {"one": one, "two": {**one, **other}}
+        (tmp_path / "params.yaml").write_text(yaml.safe_dump({**params, "bulk_edit": recipes}))
+        with pytest.raises(ParamsError, match=told):
+            load_params(tmp_path)
+    recipes = {"one": one, "two": {**one, "outbox": "out/ab"}}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump({**params, "bulk_edit": recipes}))
+    load_params(tmp_path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -228,3 +229,20 @@ def test_mistake_in_params_is_one_line_and_exit_status_two(project: Path) -> Non
     assert (
         result.stderr.strip() == "params.yaml: data.avatars.edit.eta: input should be less than or equal to 1 (got 3.0)"
     )
+
+
+def test_folders_of_others_among_the_edits_stay(
+    project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = project / "data/edit/avatars"
+    for name in ("best", "mixed", "former"):
+        shutil.copytree(folder / "hat", folder / name)
+    (folder / "best/deep").mkdir()
+    (folder / "mixed/mine.png").write_bytes(b"x")
+    (folder / "link").symlink_to(folder / "hat")
+    before = {name: content(folder / name) for name in ("best", "mixed", "hat")}
+    run_here(project, monkeypatch, "edit")
+    assert not (folder / "former").exists()
+    assert {name: content(folder / name) for name in before} == before
+    assert (folder / "link").is_symlink()
+    assert "best: belongs to no edit and holds files that are not ours; it is left alone" in caplog.text

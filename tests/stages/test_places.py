@@ -47,3 +47,12 @@ def test_file_is_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plac
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(ManifestError, match=r"--out .* is no folder; choose another one"):
         check_output(place, "--out")
+
+
+def test_folder_that_a_data_set_is_a_link_to_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "data/raw").mkdir(parents=True)
+    (tmp_path / "data/raw/faces").symlink_to(tmp_path / "photos")
+    with pytest.raises(ManifestError, match="--to .*: lies in .*faces, which is a link to there"):
+        check_output(tmp_path / "photos/new", "--to", tmp_path)
+    check_output(tmp_path / "photos2", "--to", tmp_path)

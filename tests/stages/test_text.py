@@ -13,7 +13,7 @@ from PIL import Image
 
 from boundaryflow.avatars import render, sample_avatars
 from boundaryflow.boundary import load_boundaries
-from boundaryflow.errors import BoundaryError, ManifestError
+from boundaryflow.errors import BoundaryError, ManifestError, ParamsError
 from stages.adhoc import edit_photos
 from stages.text import boundary_from_words, name_of
 from tests.stages.small_project import ROOT
@@ -75,3 +75,9 @@ def test_too_few_pictures_or_no_clip_is_one_line(words_project: Path) -> None:
     (words_project / "params.yaml").write_text(yaml.safe_dump(params))
     with pytest.raises(BoundaryError, match="no CLIP to read the words with; name one in evaluate.clip"):
         boundary_from_words("avatars", *WORDS, "x", on="images", num=40, seed=0)
+
+
+@pytest.mark.parametrize("name", ["../../../../eviltext", "a/b", "", "x" * 65, "a\n", "caf\u00e9"])
+def test_name_of_a_boundary_is_never_a_path(words_project: Path, name: str) -> None:
+    with pytest.raises(ParamsError, match="must be letters, digits, _ and -"):
+        boundary_from_words("avatars", *WORDS, name, on="images", num=40, seed=0)
