@@ -106,7 +106,7 @@ def assert_held(outcome: Outcome, allowed: Iterable[str] = ()) -> None:
     assert not _CONTROL.search(outcome.said.replace("\r", "").replace("\t", "")), repr(outcome.said)
     assert not outcome.strange, f"{outcome.strange}\n{outcome.said}"
     if outcome.status == 2:
-        assert outcome.stderr.strip(), "no word of what is wrong"
+        assert outcome.said.strip(), "no word of what is wrong"
     ours = (*allowed, ".dvc/tmp", ".dvc/cache", ".prefect")
     strange = sorted(name for name in outcome.touched if not name.startswith(ours) and "__pycache__" not in name)
     assert not strange, f"touched: {strange}\n{outcome.said}"

@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib
 import os
 import pkgutil
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -73,9 +72,10 @@ def test_inspect(harness: Harness, tmp_path: Path, case: Case) -> None:
     path = case(tmp_path)
     outcome = harness.run(["boundaryflow", "inspect", os.fspath(path)], tmp_path)
     assert_held(outcome)
-    as_json = harness.run(["boundaryflow", "inspect", os.fspath(path), "--json"], tmp_path)
-    assert_held(as_json)
-    assert as_json.status == outcome.status
+    if outcome.status == 0:
+        as_json = harness.run(["boundaryflow", "inspect", os.fspath(path), "--json"], tmp_path)
+        assert_held(as_json)
+        assert as_json.status == 0
 
 
 @_each("pictures", "listing")
@@ -89,13 +89,37 @@ def test_ingest(harness: Harness, project: Path, case: Case) -> None:
     assert_held(outcome, ["data/ingest"])
 
 
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout in which nothing has run, whose raw folder has all that is odd."""
+    from tests.faults.checkout import make_checkout
+
+    folder = make_checkout(tmp_path_factory.mktemp("hostile") / "checkout")
+    raw = _use_folder(folder)
+    _good_picture(raw / "good.png")
+    for name, case in _cases("listing", "pictures").items():
+        inside = raw / name.replace(":", "-")
+        inside.mkdir()
+        case(inside)
+    return folder
+
+
+@pytest.mark.parametrize("words", ["status", "status --json", "doctor", "gc --dry-run", "gc --yes"])
+def test_commands_on_a_checkout(harness: Harness, checkout: Path, words: str) -> None:
+    outcome = harness.run(["boundaryflow", *words.split()], checkout, limit_s=60)
+    assert_held(outcome, ["data/listing"])
+    if words.startswith("status"):
+        assert outcome.status == 0, outcome.said
+        assert "ingest" in outcome.stdout
+
+
 @_each("labels")
 def test_label(harness: Harness, project: Path, case: Case) -> None:
     raw = project / "data/raw/avatars"
     raw.mkdir(parents=True, exist_ok=True)
     path = case(raw)
     if path.suffix in (".yaml", ".yml"):
-        shutil.copy(path, project / "params.yaml")
+        path.rename(project / "params.yaml")
     else:
         source = {"kind": "table", "path": path.relative_to(raw).as_posix(), "file_column": "file"}
 
@@ -122,10 +146,10 @@ def test_edit(harness: Harness, project: Path, case: Case) -> None:
 def test_edit_by_a_boundary(harness: Harness, project: Path, case: Case) -> None:
     """A boundary, or something else under a boundary's name."""
     source = case(project)
-    if source.is_dir():
-        pytest.skip("a folder is no boundary")
-    target = project / "data/boundary/avatars/strange.safetensors"
-    shutil.copy(source, target)
+    if source.suffix != ".safetensors":
+        pytest.skip("no file of this kind comes to lie there")
+    # Moved, and not copied: a copy of a sparse file, or of a link to a device, fills the disk.
+    source.rename(project / "data/boundary/avatars/strange.safetensors")
     photo = _good_picture(project / "photo.png")
     outcome = harness.run(["boundaryflow", "edit", str(photo), "--attribute", "strange"], project)
     assert_held(outcome)

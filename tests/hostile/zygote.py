@@ -29,6 +29,7 @@ _CHANGES = {
     "shutil.rmtree", "shutil.move", "os.mknod",
 }  # fmt: skip
 _STARTS = {"subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn"}
+_MAX_FILE_BYTES = 2**30
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
@@ -115,6 +116,7 @@ def _child(
         taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (taken + memory_bytes,) * 2)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (_MAX_FILE_BYTES,) * 2)
         status = _run(command)
     except BaseException:  # noqa: BLE001 - it is printed as Python would
         import traceback
@@ -157,7 +159,8 @@ def _watch(seen: str, allowed: Sequence[str]) -> None:
         elif event in _CHANGES:
             strange = any(outside(path) for path in arguments[:2] if isinstance(path, str | bytes | os.PathLike))
         elif event in _STARTS:
-            strange = "git" not in str(arguments[0]) and str(arguments[0]) != sys.executable
+            program = os.path.basename(os.fspath(arguments[0]))
+            strange = program not in ("git", "uname") and os.fspath(arguments[0]) != sys.executable
         elif event == "socket.connect":
             strange = not isinstance(arguments[1], tuple) or arguments[1][0] not in ("127.0.0.1", "localhost", "::1")
         if strange:
