@@ -54,6 +54,11 @@ class RefusedFileError(PipelineError):
         self.reason = reason
 
 
+def is_remote(address: str) -> bool:
+    """Whether an address is of a remote folder, such as s3://bucket/folder, and not of one on this machine."""
+    return "://" in address
+
+
 def may_pass(error: OSError) -> bool:
     """Whether another attempt may help: a disk or a network that failed, not a file that is not there."""
     return error.errno in _MAY_PASS

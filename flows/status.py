@@ -214,7 +214,7 @@ def _count(folder: Path, kind: str) -> tuple[int | None, int | None]:
             facts = json.loads((folder / "ingest.json").read_text(encoding="utf-8"))
             return int(facts["num_ok"]), int(facts["num_bad"])
         if kind == "listing":
-            return int(json.loads((folder / "listing.json").read_text())["num_pictures"]), None
+            return int(json.loads((folder / "listing.json").read_text(encoding="utf-8"))["num_pictures"]), None
         if kind in _ITEM_TABLES:
             from pyarrow import parquet
 

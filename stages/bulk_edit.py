@@ -19,7 +19,8 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from boundaryflow.storage.inbox import is_remote, list_inbox, open_inbox
+from boundaryflow.files import is_remote
+from boundaryflow.storage.inbox import list_inbox, open_inbox
 from boundaryflow.storage.outbox import Outbox, open_outbox
 from boundaryflow.storage.shards import ShardJob, fingerprint, read_shard, shard_files, shard_index
 from boundaryflow.text import masked

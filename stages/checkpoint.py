@@ -10,6 +10,7 @@ from typing import Any
 
 from boundaryflow.models.importing import describe, import_checkpoint
 from boundaryflow.models.stated import Stated, read_stated
+from stages.places import check_output
 
 
 def convert(source: str, target: Path, stated: Mapping[str, Any]) -> Iterator[str]:
@@ -22,7 +23,9 @@ def convert(source: str, target: Path, stated: Mapping[str, Any]) -> Iterator[st
 
     Raises:
         CheckpointError: The checkpoint cannot be used, or the folder holds something.
+        ManifestError: The folder is kept for something else.
     """
+    check_output(target, "DST", may_be="data/pretrained")
     logging.getLogger("diffusers").setLevel(logging.ERROR)
     path = Path(source)
     known = read_stated(path) if path.is_file() else None

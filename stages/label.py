@@ -238,7 +238,7 @@ def _facts(labels: pd.DataFrame, ingested: Path, further: Facts) -> Facts:
             "unknown": int(labels[name].isna().sum()),
             **further.get(str(name), {}),
         }
-        if truth is not None and name in truth.columns:
+        if truth is not None and name in truth.columns and len(known):
             has = truth.loc[known.index, name].to_numpy(bool)
             about["accuracy"] = round(float(((known > 0.5).to_numpy() == has).mean()), 4)
             about["auc"] = round(float(roc_auc_score(has, known)), 4) if 0 < has.sum() < len(has) else None

@@ -6,24 +6,25 @@ import os
 from pathlib import Path
 
 from boundaryflow.errors import ManifestError
-from boundaryflow.storage.inbox import is_remote
+from boundaryflow.files import is_remote
 from boundaryflow.text import visible
 
 _OURS = ("data", ".git", ".dvc", ".prefect")
 
 
-def check_output(address: str | Path, option: str, root: Path = Path()) -> None:
-    """Refuse a folder for pictures that is no folder, or is kept for something else.
+def check_output(address: str | Path, option: str, root: Path = Path(), *, may_be: str = "") -> None:
+    """Refuse a folder to write to that is no folder, or is kept for something else.
 
     Args:
         address: The folder, which need not exist, or the address of a remote one.
         option: What named it, for the message: `--out`, `bulk_edit.glasses.outbox`.
         root: The checkout.
+        may_be: The one folder of `data/` that it may lie in.
 
     Raises:
         ManifestError: It is one.
     """
-    if is_remote(str(address)):
+    if is_remote(str(address)) or (may_be and _resolved(address).is_relative_to(_resolved(root / may_be))):
         return
     path = _resolved(address)
     shown = visible(os.fspath(address))

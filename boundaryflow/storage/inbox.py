@@ -8,16 +8,11 @@ from pathlib import Path
 import pandas as pd
 
 from boundaryflow.errors import ManifestError
-from boundaryflow.files import RefusedFileError, read_bytes
+from boundaryflow.files import RefusedFileError, is_remote, read_bytes
 from boundaryflow.storage.archives import MAX_BYTES, UnusableError, raise_if_disk
 from boundaryflow.storage.raw import RawPictures, survey
 from boundaryflow.storage.remote import COLUMNS, RemoteFolder, list_remote
 from boundaryflow.storage.walking import path_of
-
-
-def is_remote(address: str) -> bool:
-    """Whether an address is of a remote folder, such as s3://bucket/folder, and not of one on this machine."""
-    return "://" in address
 
 
 def list_inbox(address: str) -> pd.DataFrame:

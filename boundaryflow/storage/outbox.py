@@ -7,20 +7,21 @@ ours.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import io
 import json
 import logging
 import os
+import stat
 from collections.abc import Callable, Collection, Generator, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import IO, Protocol
 
 from boundaryflow.errors import ManifestError, PipelineError
-from boundaryflow.files import remove_leftovers, write_bytes
-from boundaryflow.storage.inbox import is_remote
+from boundaryflow.files import is_remote, remove_leftovers, write_bytes
 from boundaryflow.storage.remote import open_remote, refuse
 from boundaryflow.text import visible
 
@@ -82,7 +83,7 @@ def open_outbox(address: str, job: str) -> Generator[Outbox]:
     (folder / STATE).mkdir(parents=True, exist_ok=True)
     if (folder / STATE).is_symlink():
         raise ManifestError(f"outbox {address}: {STATE} in it is a link; remove it, or choose another outbox")
-    with (folder / _LOCK).open("a") as lock:
+    with _open_own(folder / _LOCK) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -110,6 +111,20 @@ def _claim(address: str, job: str, read: Callable[[str], bytes | None], put: Cal
         raise ManifestError(
             f"outbox {address}: is the outbox of {visible(owner)}, and not of {job}; give each job its own folder"
         )
+
+
+def _open_own(path: Path) -> IO[str]:
+    """A file of the state folder, to be written to at its end; no link and no FIFO that somebody put there."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise ManifestError(f"outbox {path}: is a link; remove it, or choose another outbox") from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise ManifestError(f"outbox {path}: is no regular file; remove it, or choose another outbox")
+    return os.fdopen(descriptor, "a", encoding="utf-8")
 
 
 class _Written:
@@ -149,12 +164,11 @@ class _LocalOutbox:
     def __init__(self, folder: Path) -> None:
         self._folder, self._home = folder, folder.resolve()
         record = folder / _WRITTEN
-        self._written = _Written(record.read_bytes() if record.is_file() and not record.is_symlink() else None)
+        self._written = _Written(record.read_bytes() if record.is_file() else None)
         self._record: IO[str] = io.StringIO()
 
     def __enter__(self) -> _LocalOutbox:
-        descriptor = os.open(self._folder / _WRITTEN, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o644)
-        self._record = open(descriptor, "a", encoding="utf-8")
+        self._record = _open_own(self._folder / _WRITTEN)
         return self
 
     def __exit__(self, *_error: object) -> None:

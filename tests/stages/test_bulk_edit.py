@@ -126,14 +126,15 @@ def test_password_of_an_address_is_not_kept_on_record(tmp_path: Path, monkeypatc
     monkeypatch.chdir(tmp_path)
     about = {"inbox": "http://me:s3cret@host/in?token=s3cret", "failures": [{"reason": "ftp://s3cret@host: no"}]}
     with (
-        open_outbox("out") as box,
+        open_outbox("out", "bulk_edit some") as box,
         pytest.raises(ManifestError),
         run_record.recorded(tmp_path / "state", box, lambda: about, ()),
     ):
         raise ManifestError("inbox http://me:s3cret@host: cannot be reached")
-    for record in (tmp_path / "state/last_run.json", tmp_path / "out/runs.jsonl"):
+    for record in (tmp_path / "state/last_run.json", tmp_path / "state/runs.jsonl"):
         assert "s3cret" not in record.read_text()
         assert "http://***@host" in record.read_text()
+    assert "s3cret" not in (tmp_path / "out/runs.jsonl").read_text()
 
 
 def test_edits_are_those_of_the_stage(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:

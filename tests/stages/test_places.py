@@ -41,6 +41,13 @@ def test_what_the_checkout_keeps_is_no_place_for_pictures(
         check_output(place, "outbox")
 
 
+def test_models_may_lie_among_the_pretrained_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    check_output("data/pretrained/mine", "DST", may_be="data/pretrained")
+    with pytest.raises(ManifestError, match=r"DST data/raw/faces: lies in data/"):
+        check_output("data/raw/faces", "DST", may_be="data/pretrained")
+
+
 @pytest.mark.parametrize("place", ["/dev/null/x", "file", "file/x"])
 def test_file_is_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
     monkeypatch.chdir(tmp_path)

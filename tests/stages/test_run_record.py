@@ -26,7 +26,7 @@ def test_outbox_gets_no_host_no_path_and_no_name_of_a_file(
         "model_sha256": "f" * 64,
         "counts": {"new": 2},
         "failures": [{"file": "passport-jane.png", "status": "bad", "reason": "no image"}],
-        "params": {"judges": "/home/me/judges"},
+        "params": {"judges": "/srv/me/judges"},
     }
     folder = tmp_path / "data/bulk_edit/some"
     for _ in range(2):
@@ -40,7 +40,7 @@ def test_outbox_gets_no_host_no_path_and_no_name_of_a_file(
     lines = [json.loads(line) for line in delivered.splitlines()]
     assert [line["state"] for line in lines] == ["failed" if fails else "completed"] * 2
     assert (lines[0]["counts"], lines[0]["model_sha256"], lines[0]["recipe"]) == ({"new": 2}, "f" * 64, "some")
-    for private in (platform.node(), str(tmp_path), "passport", "s3cret", "/home/me", "inbox"):
+    for private in (platform.node(), str(tmp_path), "passport", "s3cret", "/srv/me", "inbox"):
         assert private not in delivered
     kept = [json.loads(line) for line in (folder / "runs.jsonl").read_text().splitlines()]
     assert len(kept) == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,19 @@ def test_links_are_not_written_through(tmp_path: Path) -> None:
     (tmp_path / "other" / STATE).symlink_to(outside)
     with pytest.raises(ManifestError, match="is a link"), open_outbox(str(tmp_path / "other"), "job"):
         pass
+
+
+@pytest.mark.parametrize("name", ["lock", "written.jsonl"])
+@pytest.mark.parametrize("kind", ["link", "fifo"])
+def test_state_that_somebody_planted_is_refused_and_not_waited_for(tmp_path: Path, name: str, kind: str) -> None:
+    victim = tmp_path / "victim"
+    victim.write_bytes(b"mine")
+    (tmp_path / "out" / STATE).mkdir(parents=True)
+    planted = tmp_path / "out" / STATE / name
+    planted.symlink_to(victim) if kind == "link" else os.mkfifo(planted)
+    with pytest.raises(ManifestError, match="is a link|is no regular file"), open_outbox(str(tmp_path / "out"), "job"):
+        pass
+    assert victim.read_bytes() == b"mine"
 
 
 @pytest.mark.parametrize("name", ["metadata.parquet", "inbox.parquet", "runs.jsonl"])
