@@ -35,17 +35,23 @@ def _git(root: Path, *words: str) -> None:
     subprocess.run(["git", "-c", "user.name=t", "-c", "user.email=t@example.com", *words], cwd=root, check=True)
 
 
+@pytest.fixture(scope="module")
+def used_template(toy_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = Path(shutil.copytree(toy_template, tmp_path_factory.mktemp("used") / "checkout"))
+    _repro(root)
+    _git(root, "add", "-A")
+    _git(root, "commit", "-q", "-m", "one")
+    for length in (2, 3):
+        (root / "params.yaml").write_text(_PARAMS.format(length=length))
+        _repro(root)
+    return root
+
+
 @pytest.fixture
-def used(toy: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def used(used_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkout in which a parameter went 1, committed, 2, 3: the results of 2 belong to nothing."""
     monkeypatch.setattr("stages.params.load_params", lambda _root: _Params())
-    _repro(toy)
-    _git(toy, "add", "-A")
-    _git(toy, "commit", "-q", "-m", "one")
-    for length in (2, 3):
-        (toy / "params.yaml").write_text(_PARAMS.format(length=length))
-        _repro(toy)
-    return toy
+    return Path(shutil.copytree(used_template, tmp_path / "checkout", symlinks=True))
 
 
 _SHARD = "shard-0of1-0123456789ab.safetensors"
