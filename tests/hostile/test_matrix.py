@@ -35,8 +35,8 @@ def _cases(*rooms: str) -> dict[str, Case]:
     return dict(sorted(found.items()))
 
 
-def _each(*rooms: str) -> pytest.MarkDecorator:
-    cases = _cases(*rooms)
+def _each(*rooms: str, named: tuple[str, ...] = ("",)) -> pytest.MarkDecorator:
+    cases = {name: case for name, case in _cases(*rooms).items() if name.partition(":")[2].startswith(named)}
     return pytest.mark.parametrize("case", list(cases.values()), ids=list(cases))
 
 
@@ -142,7 +142,7 @@ def test_edit(harness: Harness, project: Path, case: Case) -> None:
     assert_held(outcome, ["out"])
 
 
-@_each("models")
+@_each("models", named=("boundary", "safetensors", "judge", "weights"))
 def test_edit_by_a_boundary(harness: Harness, project: Path, case: Case) -> None:
     """A boundary, or something else under a boundary's name."""
     source = case(project)

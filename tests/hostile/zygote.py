@@ -7,6 +7,7 @@ it tried to write, to start or to connect to outside of what it is allowed.
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -60,6 +61,7 @@ def main() -> None:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     for name in _MODULES:
         importlib.import_module(name)
+    gc.freeze()  # else each child's first collection copies every page that the imports made
     for line in sys.stdin:
         command = json.loads(line)
         started = time.monotonic()
