@@ -105,6 +105,7 @@ class _Machine:
         self.stack: list[Any] = []
         self._marks: list[int] = []
         self._memo: dict[int, Any] = {}
+        self._num_copied = 0
         self._make_tensor = make_tensor
 
     def do(self, name: str, argument: Any) -> None:  # noqa: C901, PLR0912 - one case per instruction
@@ -115,7 +116,10 @@ class _Machine:
         elif name in _CONSTANTS:
             stack.append(_CONSTANTS[name])
         elif name in ("BINPUT", "LONG_BINPUT", "PUT", "MEMOIZE"):
-            self._memo[len(self._memo) if name == "MEMOIZE" else argument] = stack[-1]
+            place = len(self._memo) if name == "MEMOIZE" else _only(int, argument)
+            if not 0 <= place < 2**32:
+                raise ValueError("it remembers something under a number beyond 32 bits")
+            self._memo[place] = stack[-1]
         elif name in ("BINGET", "LONG_BINGET", "GET"):
             stack.append(self._memo[argument])
         elif name == "MARK":
@@ -144,6 +148,7 @@ class _Machine:
         elif name == "BUILD":
             state = stack.pop()
             if isinstance(stack[-1], ScriptObject) and type(state) is dict:
+                self._copies(len(state))
                 _filled(stack[-1], [part for pair in state.items() for part in pair])
             elif isinstance(stack[-1], _Named):
                 raise TypeError("it changes a function")
@@ -153,6 +158,12 @@ class _Machine:
             stack.append(_storage(_only(tuple, stack.pop())))
         elif name not in ("PROTO", "FRAME"):
             raise RefusedPickleError(f"the pickle in it uses the instruction {name}, which no checkpoint needs")
+
+    def _copies(self, num: int) -> None:
+        """Count what one instruction copies of something that may be remembered, and so be copied again and again."""
+        self._num_copied += num
+        if self._num_copied > _MAX_INSTRUCTIONS:
+            raise RefusedPickleError(f"the pickle in it copies more than {_MAX_INSTRUCTIONS:,} entries")
 
     def _popped(self, num: int) -> list[Any]:
         if len(self.stack) < num:
@@ -172,7 +183,8 @@ class _Machine:
         if name in _TENSOR:
             return self._tensor(*arguments[:4])
         if name in _DICTS:
-            pairs = arguments[0] if arguments else []
+            pairs = _numbers(arguments[0]) if arguments else []
+            self._copies(len(pairs))
             return _filled({}, [part for pair in pairs for part in _only(tuple, pair)])
         if name in _FIRST_ARGUMENT:
             return arguments[0]
@@ -183,9 +195,11 @@ class _Machine:
         raise RefusedPickleError(f"the pickle in it wants to call {visible(name)}", visible(name))
 
     def _tensor(self, storage: Any, offset: Any, shape: Any, strides: Any) -> Any:
+        if max(len(_numbers(shape)), len(_numbers(strides))) > _MAX_DIMENSIONS:
+            raise ValueError(f"a tensor of more than {_MAX_DIMENSIONS} dimensions")
         sizes, steps = (tuple(_count(n) for n in _numbers(part)) for part in (shape, strides))
         first, stored = _count(offset), _only(Storage, storage)
-        if len(sizes) != len(steps) or len(sizes) > _MAX_DIMENSIONS:
+        if len(sizes) != len(steps):
             raise ValueError(f"a tensor of {len(sizes)} dimensions and {len(steps)} strides")
         num, last = 1, first
         for size, step in zip(sizes, steps, strict=True):
@@ -214,13 +228,15 @@ def _count(value: Any) -> int:
 
 
 def _filled(target: dict[Any, Any], items: Iterable[Any]) -> dict[Any, Any]:
-    """Put keys and values that alternate into a dict; keys are texts and numbers, whose hashes cost nothing."""
+    """Put keys and values that alternate into a dict; keys are texts and numbers, whose hashes differ."""
     parts = list(items)
     if len(parts) % 2:
         raise ValueError("a key without a value")
     for key, value in zip(parts[::2], parts[1::2], strict=True):
-        if not isinstance(key, str | int | float | bytes | None):
+        if not isinstance(key, str | int | bytes | None):
             raise TypeError(f"a {type(key).__name__} as a key")
+        if isinstance(key, int) and abs(key) >= 2**60:  # multiples of 2^61 - 1 all have the hash 0
+            raise ValueError("a number beyond 60 bits as a key")
         target[key] = value
     return target
 

@@ -24,6 +24,8 @@ def check_output(address: str | Path, option: str, root: Path = Path(), *, may_b
     Raises:
         ManifestError: It is one.
     """
+    if str(address).startswith(("file:", "local:")):
+        raise ManifestError(f"{option} {visible(str(address))}: is a folder on this machine; give it as a plain path")
     if is_remote(str(address)) or (may_be and _resolved(address).is_relative_to(_resolved(root / may_be))):
         return
     path = _resolved(address)
@@ -34,7 +36,7 @@ def check_output(address: str | Path, option: str, root: Path = Path(), *, may_b
                 f"{option} {shown}: lies in {name}/ of the checkout, which holds raw images and what stages keep; "
                 "choose a folder outside of it, such as out/NAME"
             )
-    for link in sorted((root / "data").glob("*/*")):  # a data set's own folder may be a link to elsewhere
+    for link in sorted(entry for depth in ("*", "*/*") for entry in (root / "data").glob(depth)):  # may lead elsewhere
         if link.is_symlink() and path.is_relative_to(_resolved(link)):
             raise ManifestError(
                 f"{option} {shown}: lies in {visible(str(link))}, which is a link to there; choose another folder"

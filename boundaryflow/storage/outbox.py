@@ -21,13 +21,14 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Protocol
 
 from boundaryflow.errors import ManifestError, PipelineError
-from boundaryflow.files import is_remote, remove_leftovers, write_bytes
+from boundaryflow.files import is_remote, read_bytes, remove_leftovers, write_bytes
 from boundaryflow.storage.remote import open_remote, refuse
 from boundaryflow.text import visible
 
 LOG = logging.getLogger(__name__)
 STATE = ".boundaryflow"
 _LOCK, _OWNER, _WRITTEN = f"{STATE}/lock", f"{STATE}/job.json", f"{STATE}/written.jsonl"
+_MAX_OWN_BYTES, _MAX_NAME_BYTES = 2**16, 1000
 TABLES = ("metadata.parquet", "inbox.parquet", "runs.jsonl")
 """What a job keeps up to date in its outbox, beside pictures."""
 
@@ -92,7 +93,7 @@ def open_outbox(address: str, job: str) -> Generator[Outbox]:
             ) from None
         remove_leftovers(folder / STATE)
         with _LocalOutbox(folder) as box:
-            _claim(address, job, box.read, box.put)
+            _claim(address, job, box.read_own, box.put_own)
             box.check_tables()
             yield box
 
@@ -105,7 +106,7 @@ def _claim(address: str, job: str, read: Callable[[str], bytes | None], put: Cal
         return
     try:
         owner = str(json.loads(known)["job"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise ManifestError(f"outbox {address}: {_OWNER} is damaged; choose another outbox") from None
     if owner != job:
         raise ManifestError(
@@ -128,21 +129,35 @@ def _open_own(path: Path) -> IO[str]:
 
 
 class _Written:
-    """Name to hash of what was written; of a name that was written again the last one."""
+    """Name to hash of what was written; of a name that was written again the last one, and whether one is an earlier.
+
+    A line is written before its file: after a kill in between, the file is still what an earlier line says.
+    """
 
     def __init__(self, data: bytes | None) -> None:
         self.hashes: dict[str, str] = {}
+        self._earlier: dict[str, set[str]] = {}
         for line in (data or b"").splitlines():
             try:
                 name, digest = json.loads(line)
-            except (ValueError, TypeError):
+            except (ValueError, TypeError, RecursionError):
                 continue  # cut off by a power cut: what it was about is nobody's then, and stays
-            self.hashes[str(name)] = str(digest)
+            if isinstance(name, str) and _is_within(name):
+                self._enter(name, str(digest))
 
     def add(self, name: str, data: bytes) -> str:
         """Remember a file; returns its line."""
-        self.hashes[name] = _hash(data)
+        self._enter(name, _hash(data))
         return json.dumps([name, self.hashes[name]]) + "\n"
+
+    def has(self, name: str, digest: str) -> bool:
+        """Whether this was written under the name, now or earlier."""
+        return self.hashes.get(name) == digest or digest in self._earlier.get(name, ())
+
+    def _enter(self, name: str, digest: str) -> None:
+        if self.hashes.get(name, digest) != digest:
+            self._earlier.setdefault(name, set()).add(self.hashes[name])
+        self.hashes[name] = digest
 
     def others(self, wanted: Collection[str]) -> Iterator[str]:
         """Pictures that are not wanted."""
@@ -155,7 +170,8 @@ def _hash(data: bytes) -> str:
 
 def _is_within(name: str) -> bool:
     parts = PurePosixPath(name).parts
-    return bool(parts) and ".." not in parts and not name.startswith("/")
+    leads_out = ".." in parts or name.startswith("/") or parts[:1] == (STATE,)
+    return bool(parts) and not leads_out and visible(name) == name and len(name.encode()) <= _MAX_NAME_BYTES
 
 
 class _LocalOutbox:
@@ -164,11 +180,14 @@ class _LocalOutbox:
     def __init__(self, folder: Path) -> None:
         self._folder, self._home = folder, folder.resolve()
         record = folder / _WRITTEN
+        if record.is_symlink():
+            raise ManifestError(f"outbox {record}: is a link; remove it, or choose another outbox")
         self._written = _Written(record.read_bytes() if record.is_file() else None)
         self._record: IO[str] = io.StringIO()
 
     def __enter__(self) -> _LocalOutbox:
         self._record = _open_own(self._folder / _WRITTEN)
+        self._record.write("\n")  # what a power cut left of a last line ends here
         return self
 
     def __exit__(self, *_error: object) -> None:
@@ -180,14 +199,25 @@ class _LocalOutbox:
             self._check_ours(name, None)
 
     def write(self, name: str, data: bytes) -> None:
-        self._check_ours(name, data)
+        if self._check_ours(name, data):
+            return  # the very bytes are there already, and stay whose they are
         self._record.write(self._written.add(name, data))  # first, so that no file of ours is without a line
         self._record.flush()
-        self.put(name, data)
-
-    def put(self, name: str, data: bytes) -> None:
-        """Write a file without a word in the record."""
         write_bytes(self._place(name), data, scratch=self._folder / STATE)
+
+    def put_own(self, name: str, data: bytes) -> None:
+        """Write a file of the state folder."""
+        write_bytes(self._folder / name, data, scratch=self._folder / STATE)
+
+    def read_own(self, name: str) -> bytes | None:
+        """A small file of the state folder; a link or anything but a file is refused."""
+        path = self._folder / name
+        if path.is_symlink():
+            raise ManifestError(f"outbox {path}: is a link; remove it, or choose another outbox")
+        try:
+            return read_bytes(path, _MAX_OWN_BYTES)
+        except FileNotFoundError:
+            return None
 
     def read(self, name: str) -> bytes | None:
         try:
@@ -200,22 +230,25 @@ class _LocalOutbox:
             path = self._place(name)
             if path.is_symlink() or not path.is_file():
                 continue
-            if _hash(path.read_bytes()) == self._written.hashes[name]:
+            if self._written.has(name, _hash(path.read_bytes())):
                 path.unlink()
             else:
                 LOG.warning("outbox %s: %s was changed since it was written, and stays", self._folder, name)
 
-    def _check_ours(self, name: str, data: bytes | None) -> None:
+    def _check_ours(self, name: str, data: bytes | None) -> bool:
+        """Refuse what is not ours; says whether the file is there already with just these bytes."""
         path = self._place(name)
         if path.is_symlink() or (path.exists() and not path.is_file()):
             raise ManifestError(f"outbox {self._folder}: {name} is a link or no file; move it away")
         if path.is_file():
             there = path.read_bytes()
-            if there != data and self._written.hashes.get(name) != _hash(there):
+            if there != data and not self._written.has(name, _hash(there)):
                 raise ManifestError(
                     f"outbox {self._folder}: {name} is there, and not as a run wrote it; move it away, or choose "
                     "another folder"
                 )
+            return there == data
+        return False
 
     def _place(self, name: str) -> Path:
         path = self._folder / name

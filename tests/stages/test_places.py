@@ -63,3 +63,16 @@ def test_folder_that_a_data_set_is_a_link_to_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="--to .*: lies in .*faces, which is a link to there"):
         check_output(tmp_path / "photos/new", "--to", tmp_path)
     check_output(tmp_path / "photos2", "--to", tmp_path)
+
+
+def test_address_of_this_machine_and_raw_folder_elsewhere_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ManifestError, match="give it as a plain path"):
+        check_output(f"file://{tmp_path}/data/raw/faces", "outbox")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "data/raw").symlink_to(tmp_path / "disk")
+    with pytest.raises(ManifestError, match="lies in data/raw, which is a link to there"):
+        check_output("disk/faces", "outbox")

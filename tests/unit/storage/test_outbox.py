@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
 
 import pytest
 
-from boundaryflow.errors import ManifestError
+from boundaryflow.errors import ManifestError, PipelineError
 from boundaryflow.storage.outbox import STATE, open_outbox
 
 
@@ -36,9 +37,11 @@ def test_record_that_names_other_files_removes_none(tmp_path: Path) -> None:
     with open_outbox(str(out), "job") as box:
         box.remove_others(set())
     assert (out / "mine.txt").exists()
+    digest = hashlib.sha256(b"precious").hexdigest()[:32]
     with (out / STATE / "written.jsonl").open("a") as file:
-        file.write(json.dumps(lines[0]) + "\n")
-    with open_outbox(str(out), "job") as box, pytest.raises(ManifestError, match="leads out of it"):
+        file.writelines(json.dumps([name, digest]) + "\n" for name in ("../victim.txt", str(victim)))
+        file.write("[" * 100_000 + "\n")
+    with open_outbox(str(out), "job") as box:
         box.remove_others(set())
     assert victim.read_bytes() == b"precious"
 
@@ -80,7 +83,21 @@ def test_links_are_not_written_through(tmp_path: Path) -> None:
         pass
 
 
-@pytest.mark.parametrize("name", ["lock", "written.jsonl"])
+def test_cut_line_of_the_record_costs_no_other_and_a_file_of_the_same_bytes_stays_the_users(tmp_path: Path) -> None:
+    (tmp_path / "same.png").write_bytes(b"x")
+    with open_outbox(str(tmp_path), "job") as box:
+        box.write("same.png", b"x")
+    with (tmp_path / STATE / "written.jsonl").open("a") as file:
+        file.write('["cut')
+    with open_outbox(str(tmp_path), "job") as box:
+        box.write("ours.png", b"y")
+    with open_outbox(str(tmp_path), "job") as box:
+        box.remove_others(set())
+    assert (tmp_path / "same.png").exists()
+    assert not (tmp_path / "ours.png").exists()
+
+
+@pytest.mark.parametrize("name", ["lock", "written.jsonl", "job.json"])
 @pytest.mark.parametrize("kind", ["link", "fifo"])
 def test_state_that_somebody_planted_is_refused_and_not_waited_for(tmp_path: Path, name: str, kind: str) -> None:
     victim = tmp_path / "victim"
@@ -88,7 +105,7 @@ def test_state_that_somebody_planted_is_refused_and_not_waited_for(tmp_path: Pat
     (tmp_path / "out" / STATE).mkdir(parents=True)
     planted = tmp_path / "out" / STATE / name
     planted.symlink_to(victim) if kind == "link" else os.mkfifo(planted)
-    with pytest.raises(ManifestError, match="is a link|is no regular file"), open_outbox(str(tmp_path / "out"), "job"):
+    with pytest.raises(PipelineError, match="is a link|regular file"), open_outbox(str(tmp_path / "out"), "job"):
         pass
     assert victim.read_bytes() == b"mine"
 
@@ -110,3 +127,13 @@ def test_picture_of_somebody_else_is_not_replaced_and_our_own_is(tmp_path: Path)
         box.write("ours.png", b"1")
         box.write("ours.png", b"2")
     assert (tmp_path / "ours.png").read_bytes() == b"2"
+
+
+def test_kill_between_record_and_file_leaves_the_table_ours(tmp_path: Path) -> None:
+    with open_outbox(str(tmp_path), "job") as box:
+        box.write("metadata.parquet", b"1")
+    with (tmp_path / STATE / "written.jsonl").open("a") as file:
+        file.write(json.dumps(["metadata.parquet", hashlib.sha256(b"2").hexdigest()[:32]]) + "\n")
+    with open_outbox(str(tmp_path), "job") as box:
+        box.write("metadata.parquet", b"2")
+    assert (tmp_path / "metadata.parquet").read_bytes() == b"2"
