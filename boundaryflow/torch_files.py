@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import errno
 import io
+import lzma
 import math
 import mmap
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +39,11 @@ _DTYPES = {
     "ComplexFloatStorage": torch.complex64, "ComplexDoubleStorage": torch.complex128,
 }  # fmt: skip
 _OLD_MAGIC, _OLD_VERSION = 0x1950A86A20F9469CFC6C, 1001  # torch/serialization.py, before torch 1.6
+_DAMAGED = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, ValueError, LookupError, TypeError, RuntimeError,
+    EOFError, OSError, OverflowError, MemoryError,
+)  # fmt: skip
+"""What reading a damaged file ends in; MemoryError where a compressed plan asks for a large dictionary."""
 _LOCAL_HEADER = 30  # APPNOTE.TXT 4.3.7: bytes of a zip's local file header before name and extra field
 
 
@@ -75,7 +83,7 @@ def read_torch_file(path: Path, what: str = "model") -> TorchFile:
         raise CheckpointError(f"{what} {path}: {error}; fetch the file again") from None
     except RefusedFileError as error:
         raise CheckpointError(f"{what} {path}: {error.reason}") from None
-    except (zipfile.BadZipFile, ValueError, LookupError, TypeError, RuntimeError, EOFError, OSError) as error:
+    except _DAMAGED as error:
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # EINVAL: a place beyond any file
             raise
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__

@@ -171,9 +171,7 @@ def check(url: str) -> None:
             f"{reason}); set PREFECT_API_AUTH_STRING to its USER:PASSWORD"
         )
     if reason:
-        raise PipelineError(
-            f"{where}: no answer ({masked(reason)}); start that server, or unset the variable"
-        )
+        raise PipelineError(f"{where}: no answer ({masked(reason)}); start that server, or unset the variable")
 
 
 def refusal(url: str, timeout_s: float, password: str | None = None) -> str:

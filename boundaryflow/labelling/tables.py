@@ -188,9 +188,7 @@ def _parquet_rows(path: Path, wanted: Wanted | None) -> Iterator[Mapping[str, An
         names = _told(path, lambda: pq.read_schema(data).names)
         data.seek(0)
         # Texts by their number in the file's dictionary, so that one said over and over is in memory once.
-        batches = _told(
-            path, lambda: _parquet_batches(path, pq.ParquetFile(data, read_dictionary=list(names)), wanted)
-        )
+        batches = _told(path, lambda: _parquet_batches(path, pq.ParquetFile(data, read_dictionary=list(names)), wanted))
         while (rows := _told(path, lambda: next(batches, None))) is not None:
             yield from rows
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Callable
@@ -13,6 +14,25 @@ import click
 from boundaryflow.errors import ParamsError, PipelineError
 from boundaryflow.text import masked
 from flows.environment import check_conflicts, find_root
+
+
+class _Finite(click.ParamType[float]):
+    """What click's own kinds of number let through is refused: NaN, which lies in every range, and infinity."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """See `click.ParamType`."""
+        number = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
+
+
+class Number(_Finite, click.types.FloatParamType):
+    """A finite number."""
+
+
+class NumberRange(_Finite, click.FloatRange):
+    """A finite number within bounds."""
 
 
 def enter_root() -> Path:
@@ -48,9 +68,7 @@ def use_dask(address: str | None) -> None:
     if address is None:
         return
     if not re.fullmatch(r"(tcp|tls|ucx|ws|wss)://[^/\s]+:\d+", address):
-        raise ParamsError(
-            f"--dask {masked(address)}: is no address of a Dask scheduler, such as tcp://10.0.0.5:8786"
-        )
+        raise ParamsError(f"--dask {masked(address)}: is no address of a Dask scheduler, such as tcp://10.0.0.5:8786")
     os.environ["BOUNDARYFLOW_DASK"] = address
 
 

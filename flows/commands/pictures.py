@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from flows.commands import enter_root, one_dataset
+from flows.commands import Number, NumberRange, enter_root, one_dataset
 
 _OUT = Path("out")
 _PATH = click.Path(path_type=Path)
@@ -24,7 +24,7 @@ Examples:
 @click.option("--dataset", metavar="NAME", help="Whose model and boundaries [default: the one in params.yaml].")
 @click.option("--attribute", "attributes", required=True, multiple=True, metavar="NAME", help="What to change.")
 @click.option(
-    "--strength", "strengths", multiple=True, type=float, default=(1.0,), show_default="1.0", help="May be repeated."
+    "--strength", "strengths", multiple=True, type=Number(), default=(1.0,), show_default="1.0", help="May be repeated."
 )
 @click.option("--out", type=_PATH, default=_OUT / "edit", show_default=True, help="Folder for the pictures.")
 def edit(
@@ -45,8 +45,8 @@ def edit(
 @click.argument("photo", metavar="PHOTO", type=_IMAGE)
 @click.option("--dataset", metavar="NAME", help="Whose model and boundaries [default: the one in params.yaml].")
 @click.option("--attribute", "attributes", required=True, multiple=True, metavar="NAME", help="What to change.")
-@click.option("--from", "start", type=float, default=0.0, show_default=True, help="First strength.")
-@click.option("--to", "stop", type=float, default=2.0, show_default=True, help="Last strength.")
+@click.option("--from", "start", type=Number(), default=0.0, show_default=True, help="First strength.")
+@click.option("--to", "stop", type=Number(), default=2.0, show_default=True, help="Last strength.")
 @click.option("--num", type=click.IntRange(2, 101), default=9, show_default=True, help="How many strengths.")
 @click.option("--out", type=_PATH, default=_OUT / "sweep", show_default=True, help="Folder for the strip.")
 def sweep(
@@ -78,7 +78,7 @@ Examples:
     metavar="NAME[=on|off|SHARE]",
     help="With it, without it, or that share of the images with it (0 to 1); may be repeated.",
 )
-@click.option("--strength", type=click.FloatRange(min=0), default=1.0, show_default=True, help="How far, as in `edit`.")
+@click.option("--strength", type=NumberRange(min=0), default=1.0, show_default=True, help="How far, as in `edit`.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Which noise to start from.")
 @click.option("--out", type=_PATH, default=_OUT / "sample", show_default=True, help="Folder for the pictures.")
 def sample(num: int, dataset: str | None, attributes: tuple[str, ...], strength: float, seed: int, out: Path) -> None:
@@ -115,7 +115,7 @@ Examples:
               help="Images that show it, made elsewhere; instead of asking CLIP.")  # fmt: skip
 @click.option("--num", type=click.IntRange(30), default=400, show_default=True, help="How many images to look at.")
 @click.option(
-    "--strength", "strengths", multiple=True, type=float, default=(1.0,), show_default="1.0", help="May be repeated."
+    "--strength", "strengths", multiple=True, type=Number(), default=(1.0,), show_default="1.0", help="May be repeated."
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of what the model draws.")
 @click.option("--out", type=_PATH, default=_OUT / "text", show_default=True, help="Folder for the pictures.")
@@ -185,10 +185,10 @@ Examples:
 @click.option("--dataset", metavar="NAME", help="Which data set [default: the one in params.yaml].")
 @click.option("--to", type=_PATH, required=True, metavar="DIR", help="Folder to write.")
 @click.option("--edit", "edits", multiple=True, metavar="NAME", help="Only this edit; may be repeated.")
-@click.option("--strength", "strengths", multiple=True, type=float, help="Only this strength; may be repeated.")
+@click.option("--strength", "strengths", multiple=True, type=Number(), help="Only this strength; may be repeated.")
 @click.option(
     "--weakest",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=NumberRange(0, 1, min_open=True, max_open=True),
     metavar="P",
     help="Of each image only the weakest strength at which the judge gives the edit probability P.",
 )

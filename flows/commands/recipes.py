@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flows.commands import enter_root, how_it_runs, use_dask
+from flows.commands import Number, enter_root, how_it_runs, use_dask
 from flows.environment import LONG_WAIT_S
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ Examples:
 @click.argument("recipes", metavar="[RECIPE]...", nargs=-1)
 @click.option("--cron", metavar="CRON", help="When: minute, hour, day of the month, month, day of the week.")
 @click.option("--timezone", metavar="NAME", default="UTC", show_default=True, help="Of --cron, such as Europe/Berlin.")
-@click.option("--every", type=float, metavar="SECONDS", help="Every so many seconds instead.")
+@click.option("--every", type=Number(), metavar="SECONDS", help="Every so many seconds instead.")
 @click.option("--port", type=int, metavar="PORT", default=4200, show_default=True, help="Of the server's page.")
 @click.pass_context
 def serve(

@@ -9,6 +9,7 @@ import sys
 import types
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -79,6 +80,22 @@ def test_examples_in_the_help_are_accepted_by_the_parser() -> None:
                 arguments = [word for word in arguments if word != "--positives"]
                 photos = [__file__] if name in ("edit", "sweep") else []
                 assert cli.commands[name].make_context(name, [*photos, *arguments])
+
+
+def test_numbers_on_the_command_line_are_finite() -> None:
+    context = click.Context(cli)
+    options = [
+        param
+        for name in cli.list_commands(context)
+        if (command := cli.get_command(context, name)) is not None
+        for param in command.params
+        if isinstance(param.type, click.types.FloatParamType)
+    ]
+    assert {option.name for option in options} >= {"strengths", "start", "stop", "weakest", "every"}
+    for option in options:
+        for text in ("nan", "inf", "-inf"):
+            with pytest.raises(click.BadParameter, match="finite number|not in the range"):
+                option.type.convert(text, option, context)
 
 
 def _child_cpu_s() -> float:

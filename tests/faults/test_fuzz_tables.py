@@ -82,8 +82,10 @@ def readers(folder: Path) -> Iterator[tuple[str, bytes, Callable[[Path], object]
     yield "b.safetensors", (folder / "good" / "b.safetensors").read_bytes(), load_boundaries
     config = {"channels": 3, "widths": [8], "image_size": 16, "num_outputs": 1}
     save_judge(folder / "good" / "judge", "classify", JudgeNet(3, [8], 16, 1, "classify"), config, ["hat"])
-    yield "attributes.safetensors", next((folder / "good").rglob("attributes.safetensors")).read_bytes(), (
-        lambda path: load_judges(path.parent)
+    yield (
+        "attributes.safetensors",
+        next((folder / "good").rglob("attributes.safetensors")).read_bytes(),
+        (lambda path: load_judges(path.parent)),
     )
     write_tensors(folder / "good" / "s.safetensors", {"pixels": torch.zeros(2, 3, 4, 4)}, {"schema": "shard/1"})
     yield "s.safetensors", (folder / "good" / "s.safetensors").read_bytes(), read_shard

@@ -12,7 +12,14 @@ from stages.places import check_apart, check_output
 
 @pytest.mark.parametrize(
     ("inbox", "outbox"),
-    [("io", "io"), ("in", "in/out"), ("in/new", "in"), ("in", "link/out"), ("in", "x/../in/out"), ("s3://b/in", "s3://b/in/out")],
+    [
+        ("io", "io"),
+        ("in", "in/out"),
+        ("in/new", "in"),
+        ("in", "link/out"),
+        ("in", "x/../in/out"),
+        ("s3://b/in", "s3://b/in/out"),
+    ],
 )
 def test_inbox_and_outbox_in_one_another_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inbox: str, outbox: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -165,3 +166,15 @@ def test_damaged_file_is_read_or_refused(
     except CheckpointError as error:
         assert "\n" not in str(error)  # noqa: PT017 - it may also be read
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 2**16  # KiB
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damaged_compression_of_the_plan_is_one_line(tmp_path: Path, compression: int) -> None:
+    with zipfile.ZipFile(tmp_path / "whole.pt", "w") as archive:
+        archive.writestr("archive/data.pkl", bytes(range(256)) * 40, compress_type=compression)
+    whole = (tmp_path / "whole.pt").read_bytes()
+    start = whole.index(b"data.pkl") + 8
+    for at in range(start, whole.index(b"PK\1\2")):
+        (tmp_path / "a.pt").write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
+        with pytest.raises(CheckpointError):
+            read_torch_file(tmp_path / "a.pt")

@@ -7,6 +7,7 @@ import json
 import os
 from pathlib import Path
 
+import fsspec
 import pytest
 
 from boundaryflow.errors import ManifestError, PipelineError
@@ -31,15 +32,15 @@ def test_record_that_names_other_files_removes_none(tmp_path: Path) -> None:
     with open_outbox(str(out), "job") as box:
         box.write("a.png", b"x")
     (out / "mine.txt").write_bytes(b"mine")
-    lines = [["../victim.txt", "0" * 32], [str(victim), "0" * 32], ["mine.txt", "0" * 32], "nonsense"]
+    lines = [["../victim.txt", 8, "0" * 64], [str(victim), 8, "0" * 64], ["mine.txt", 4, "0" * 64], "nonsense"]
     with (out / STATE / "written.jsonl").open("a") as file:
         file.writelines(json.dumps(line) + "\n" for line in lines[2:])
     with open_outbox(str(out), "job") as box:
         box.remove_others(set())
     assert (out / "mine.txt").exists()
-    digest = hashlib.sha256(b"precious").hexdigest()[:32]
+    digest = hashlib.sha256(b"precious").hexdigest()
     with (out / STATE / "written.jsonl").open("a") as file:
-        file.writelines(json.dumps([name, digest]) + "\n" for name in ("../victim.txt", str(victim)))
+        file.writelines(json.dumps([name, 8, digest]) + "\n" for name in ("../victim.txt", str(victim)))
         file.write("[" * 100_000 + "\n")
     with open_outbox(str(out), "job") as box:
         box.remove_others(set())
@@ -133,7 +134,50 @@ def test_kill_between_record_and_file_leaves_the_table_ours(tmp_path: Path) -> N
     with open_outbox(str(tmp_path), "job") as box:
         box.write("metadata.parquet", b"1")
     with (tmp_path / STATE / "written.jsonl").open("a") as file:
-        file.write(json.dumps(["metadata.parquet", hashlib.sha256(b"2").hexdigest()[:32]]) + "\n")
+        file.write(json.dumps(["metadata.parquet", 1, hashlib.sha256(b"2").hexdigest()]) + "\n")
     with open_outbox(str(tmp_path), "job") as box:
         box.write("metadata.parquet", b"2")
     assert (tmp_path / "metadata.parquet").read_bytes() == b"2"
+
+
+def test_dangling_link_as_state_is_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / STATE).symlink_to(tmp_path / "nowhere")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for name in ("out", "link"):
+        with pytest.raises(ManifestError, match="is a link"), open_outbox(str(tmp_path / name), "job"):
+            pass
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_huge_file_in_the_place_of_ours_is_refused_unread(tmp_path: Path) -> None:
+    """Sizes are compared first: 64 GiB of a sparse file would take minutes to hash."""
+    with open_outbox(str(tmp_path), "job") as box:
+        box.write("a.png", b"x")
+    os.truncate(tmp_path / "a.png", 2**36)
+    os.truncate(tmp_path / STATE / "written.jsonl", (tmp_path / STATE / "written.jsonl").stat().st_size + 2**24)
+    with open_outbox(str(tmp_path), "job") as box:
+        with pytest.raises(ManifestError, match=r"a\.png is there"):
+            box.write("a.png", b"y")
+        box.remove_others(set())
+    assert (tmp_path / "a.png").stat().st_size == 2**36
+
+
+def test_remote_outbox_is_claimed_while_it_is_empty() -> None:
+    files = fsspec.filesystem("memory")
+    files.pipe_file("/mine/picture.png", b"mine")
+    with pytest.raises(ManifestError, match=r"of no job, and holds picture\.png"), \
+            open_outbox("memory://mine", "job"):  # fmt: skip
+        pass
+    assert files.find("/mine") == ["/mine/picture.png"]
+    with open_outbox("memory://box", "job") as box:
+        box.write("a/1.png", b"1")
+        box.write("a/2.png", b"2")
+    files.pipe_file("/box/a/2.png", b"painted over")
+    files.pipe_file("/box/a/3.png", b"mine")
+    with open_outbox("memory://box", "job") as box:
+        box.write("a/4.png", b"4")
+        box.remove_others({"a/4.png"})
+    assert sorted(name for name in files.find("/box") if name.endswith("png")) == [
+        "/box/a/2.png", "/box/a/3.png", "/box/a/4.png",
+    ]  # fmt: skip

@@ -264,9 +264,7 @@ def test_patterns_choose_among_files_and_members(folder: Path) -> None:
     raw = RawFolder(folder, 16, Wanted(include=["HQ/*"], exclude=["*_skin.png", "*.gif"]))
     assert raw.names == ["HQ/img/1.jpg", "HQ/mask/0/1_hair.png"]
     assert raw.unmatched == {"*.gif"}
-    with pytest.raises(
-        ManifestError, match=r"holds no images, only HQ .*, as `include` and `exclude` of"
-    ):
+    with pytest.raises(ManifestError, match=r"holds no images, only HQ .*, as `include` and `exclude` of"):
         RawFolder(folder, 16, Wanted(include=["x*"]))
 
 
