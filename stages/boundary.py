@@ -307,7 +307,7 @@ class Table:
             schema="scores/1",
             units={"signed_distance": "latent units", "label": "probability"},
         )
-        write_json(Path("data/boundary_metrics") / f"{dataset}.json", _metrics(table))
+        write_json(Path("data/boundary_metrics") / f"{dataset}.json", _metrics(table), scratch=out)
         return table
 
 

@@ -109,9 +109,9 @@ def _dvc_stage() -> tuple[str, Path]:
     return (stage, Path(root)) if root else ("", Path())
 
 
-def own_folder(stage: str, dataset: str) -> Path:
+def own_folder(stage: str, dataset: str, root: Path = Path()) -> Path:
     """The folder of a stage's outputs, rid of what a killed run left half-written there."""
-    folder = Path("data") / stage / dataset
+    folder = root / "data" / stage / dataset
     remove_leftovers(folder)
     return folder
 

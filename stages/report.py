@@ -11,7 +11,7 @@ from typing import Any
 from boundaryflow.errors import ParamsError
 from boundaryflow.text import masked_values
 from stages.params import load_params
-from stages.process import entry
+from stages.process import entry, own_folder
 from stages.report_pages.grids import readme_picture
 from stages.report_pages.inputs import read_inputs
 from stages.report_pages.numbers import shown_strengths
@@ -44,10 +44,9 @@ def run(
     Returns:
         Path of the page.
     """
-    data = root / "data"
     page = write_page(
-        read_inputs(data, dataset),
-        data / "report" / dataset,
+        read_inputs(root / "data", dataset),
+        own_folder("report", dataset, root),
         root=root,
         parameters=parameters,
         seed=seed,

@@ -26,6 +26,7 @@ from boundaryflow.diffusion.schedule import CLEAN
 
 _FADE_WIDTH = 1.0  # how far a change is smoothed before it is judged too small, in 64ths of the image
 _REGION_WIDTH = 1.5  # the same for `region`
+_NEGLIGIBLE = 0.01  # of a held attribute's reach: a loss of this size counts half, a smaller one is mostly rounding
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,9 @@ class Guidance:
         hold: How strictly the attributes that nothing is asked of are kept from going towards
             their other side; 0 is not at all. What they have lost together is one direction in
             h-space, g_h its pullback: a step minimises
-            |step|^2 + hold (g_h step - loss)^2 / |g_h|^2.
+            |step|^2 + hold w (g_h step - loss)^2 / |g_h|^2. Where next to nothing is lost, that
+            direction is rounding noise, so w = loss^2 / (loss^2 + tau^2) lets go of it; tau is
+            1 % of the held attributes' mean reach.
         sparsity: Changes smaller than this fade out at every timestep, in model range; 0 keeps all.
         region: The edit is kept where the smoothed change is above this share of its largest
             value, fading to nothing at half of that; 0 keeps it everywhere.
@@ -256,6 +259,13 @@ class _Step:
         lost = self.held.lost(self.held.from_middle(unedited), self.held.from_middle(now))
         return lost @ self.held.normals
 
+    def weight(self, length: Tensor) -> Tensor:
+        """[B,1] how much a loss of this length counts, from 0 to 1; see `Guidance.hold`."""
+        if not len(self.held.normals):
+            return torch.zeros_like(length)
+        negligible = _NEGLIGIBLE * self.held.reaches.mean().clamp(min=1e-12)
+        return length**2 / (length**2 + negligible**2)
+
 
 def _by_timestep(
     boundaries: Sequence[Sequence[Boundary]],
@@ -337,48 +347,54 @@ def _guided_step(
     where: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """The noise predicted at x_t, and the step to take there."""
-    missing = torch.empty(0)
+    missing, weight = torch.empty(0), torch.empty(0)
 
     def directions(h: Tensor) -> Tensor:
         """[B,E+1,D] the edited attributes' normals, and where the held ones are to be led back."""
-        nonlocal missing
+        nonlocal missing, weight
         unedited = h_unedited.to(h).flatten(1)
         lost = wanted.lost(unedited, h)
         length = lost.norm(dim=1, keepdim=True)
         missing = torch.cat([wanted.missing(unedited, h, asked, strength), length], 1)
+        weight = wanted.weight(length)
         back = lost / length.clamp(min=1e-12)
         return torch.cat([wanted.edited.normals.expand(len(h), -1, -1), back[:, None]], 1)
 
     eps, gradients = model.pullback(x_t, t, directions)
     if where is not None:
         gradients = gradients * where[:, None]
-    step = _smallest_step(gradients, missing, len(wanted.columns), guidance.hold)
+    step = _smallest_step(gradients, missing, len(wanted.columns), guidance.hold, weight)
     if guidance.look_ahead:
         step = step - (1 - model.schedule.alpha_bar(t)) ** 0.5 * (model.eps(x_t + step, t) - eps)
     return eps, step
 
 
-def _smallest_step(gradients: Tensor, missing: Tensor, num_edited: int, hold: float) -> Tensor:
-    """The step with G_e step = missing_e that minimises |step|^2 + hold (g_h step - missing_h)^2 / |g_h|^2.
+def _smallest_step(gradients: Tensor, missing: Tensor, num_edited: int, hold: float, weight: Tensor) -> Tensor:
+    """The step with G_e step = missing_e that minimises |step|^2 + hold w (g_h step - missing_h)^2 / |g_h|^2.
 
     In its dual form the system is as small as there are attributes: step = G^T (G G^T + R)^-1 missing,
-    R diagonal, 0 for edited attributes and |g_h|^2 / hold for what is held.
+    R diagonal, 0 for edited attributes and |g_h|^2 / hold for what is held, whose row of G and of
+    missing is scaled by sqrt(w).
 
     Args:
         gradients: [B,E+1,C,H,W] of the edited attributes, then of what is held.
         missing: [B,E+1] what they lack.
         num_edited: E.
         hold: See `Guidance`; 0 leaves the last one out.
+        weight: [B,1] w, from 0 to 1.
     """
     num = num_edited + (1 if hold > 0 else 0)
-    flat = gradients[:, :num].flatten(2).double()
+    flat, lacking = gradients[:, :num].flatten(2).double(), missing[:, :num].double()
+    held = flat[:, num_edited:].square().sum(2)  # [B,1], or [B,0] where nothing is held
+    scale = torch.cat([torch.ones_like(lacking[:, :num_edited]), weight.double().sqrt()[:, : num - num_edited]], 1)
+    flat, lacking = flat * scale[..., None], lacking * scale
     products = flat @ flat.mT
     squares = products.diagonal(dim1=1, dim2=2)
     # two attributes that are all but one have no step of their own: a little slack
     slack = (1e-6 * squares[:, :num_edited].mean(1, keepdim=True) + 1e-30).expand(-1, num).clone()
     if hold > 0:
-        slack[:, num_edited] += squares[:, num_edited] / hold
-    shares = torch.linalg.solve(products + torch.diag_embed(slack), missing[:, :num].double()[..., None])
+        slack[:, num_edited:] += held / hold
+    shares = torch.linalg.solve(products + torch.diag_embed(slack), lacking[..., None])
     return (flat * shares).sum(1).float().reshape(gradients[:, 0].shape)
 
 

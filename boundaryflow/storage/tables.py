@@ -18,9 +18,9 @@ from boundaryflow.files import write_bytes
 _SCHEMA, _UNITS = b"boundaryflow.schema", b"boundaryflow.units"
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: Any, *, scratch: Path | None = None) -> None:
     """Write JSON with sorted keys. NaN is refused: it is not JSON."""
-    write_bytes(path, (json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n").encode())
+    write_bytes(path, (json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n").encode(), scratch=scratch)
 
 
 def read_json(path: Path) -> Any:

@@ -130,16 +130,26 @@ def test_plane_off_the_path_is_refused() -> None:
         guided_edit(GaussianModel(), source(), [planes(at=(77,))], torch.ones(3, 1), [1.0], PLAIN)
 
 
+def test_what_is_lost_by_rounding_alone_is_not_followed() -> None:
+    """Its direction is anyone's: a weight of 0 is as good as nothing held, and weights near 0 are near to that."""
+    generator = torch.Generator().manual_seed(4)
+    gradients, missing = torch.randn(3, 2, 1, 3, 3, generator=generator), torch.randn(3, 2, generator=generator)
+    alone = _smallest_step(gradients, missing, 1, 0.0, torch.zeros(3, 1))
+    torch.testing.assert_close(_smallest_step(gradients, missing, 1, 2.0, torch.zeros(3, 1)), alone)
+    torch.testing.assert_close(_smallest_step(gradients, missing, 1, 2.0, torch.full((3, 1), 1e-6)), alone)
+
+
 def test_smallest_step_solves_its_own_problem() -> None:
     generator = torch.Generator().manual_seed(3)
     gradients, missing = torch.randn(2, 2, 1, 3, 3, generator=generator), torch.randn(2, 2, generator=generator)
-    step = _smallest_step(gradients, missing, 1, 2.0)
+    weight = torch.tensor([[1.0], [0.25]])
+    step = _smallest_step(gradients, missing, 1, 2.0, weight)
     flat = gradients.flatten(2)
 
     def cost(candidate: Tensor) -> Tensor:
         lack = (flat[:, 1:] @ candidate.flatten(1)[..., None])[..., 0] - missing[:, 1:]
         unit = (flat[:, 1:] ** 2).sum(2).mean(1)
-        return (candidate**2).flatten(1).sum(1) + 2.0 * (lack**2).sum(1) / unit
+        return (candidate**2).flatten(1).sum(1) + 2.0 * weight[:, 0] * (lack**2).sum(1) / unit
 
     reached = (flat[:, :1] @ step.flatten(1)[..., None])[..., 0]
     torch.testing.assert_close(reached, missing[:, :1], atol=1e-4, rtol=1e-4)
