@@ -43,7 +43,7 @@ venv: $(STAMP)
 
 clean:
 	@rm -rf .pytest_cache .ruff_cache .hypothesis .import_linter_cache build *.egg-info
-	@find boundaryflow stages flows recipes tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find boundaryflow stages flows training tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # pip writes to a log. Every few seconds a line says what it is at, so that a slow download does not look hung.
 $(STAMP): pyproject.toml constraints.txt

@@ -21,8 +21,8 @@ from benches.quality.rows import Guided
 from boundaryflow.avatars import ATTRIBUTES
 from boundaryflow.evaluation import load_judges
 from boundaryflow.models import load_model
-from boundaryflow.storage.images import to_u8
-from stages.frozen_model import device, resolve_dtype
+from boundaryflow.pixels import to_u8
+from boundaryflow.runtime.device import device, resolve_dtype
 
 RESULT = ROOT / "benches/results/ablation.json"
 CHANGES: dict[str, dict[str, Any]] = {

@@ -28,8 +28,8 @@ from benches import machine, page
 from benches.alone import alone
 from benches.bars import bar, bar_table, beside
 from boundaryflow.boundary import Gram, Labels, fit_boundaries
-from boundaryflow.storage.shard_rows import ShardRows
-from boundaryflow.storage.shards import complete_shard, load_items, plan_shards
+from boundaryflow.store.shard_rows import ShardRows
+from boundaryflow.store.shards import complete_shard, load_items, plan_shards
 
 ROOT = Path(__file__).parents[1]
 RESULT, PAGE = ROOT / "benches/results/boundaries.json", ROOT / "docs/performance.md"

@@ -1,6 +1,6 @@
 """The methods on real handwriting, where no truth is known: fours and nines swapped, strokes thicker and thinner.
 
-    make bench NAME=digits ARGS=FOLDER           FOLDER as for recipes.digits.unpack
+    make bench NAME=digits ARGS=FOLDER           FOLDER as for training.digits.unpack
 
 The shipped judge knows fours and nines only, and is content with a seven. So two judges that no
 method was tuned on look at the edits: a classifier of all ten digits (a support vector machine on
@@ -29,8 +29,8 @@ from benches.bench_quality import PAGE, ROOT, settings_of
 from benches.quality.pictures import Latents, Pictures
 from benches.quality.rows import all_rows
 from boundaryflow.models import load_model
-from recipes.digits.unpack import digits_in, stroke_width, with_margin
-from stages.frozen_model import device, resolve_dtype
+from boundaryflow.runtime.device import device, resolve_dtype
+from training.digits.unpack import digits_in, stroke_width, with_margin
 
 RESULT, PICTURE = ROOT / "benches/results/digits.json", ROOT / "docs/images/quality_digits.png"
 FOUR, NINE = 4, 9

@@ -32,8 +32,8 @@ from boundaryflow.avatars import ATTRIBUTES
 from boundaryflow.diffusion import EpsModel, denoise, invert, timestep_path
 from boundaryflow.evaluation import load_judges
 from boundaryflow.models import load_model
-from boundaryflow.storage.images import to_u8
-from stages.frozen_model import device, resolve_dtype
+from boundaryflow.pixels import to_u8
+from boundaryflow.runtime.device import device, resolve_dtype
 
 ROOT = Path(__file__).parents[1]
 RESULT, PAGE = ROOT / "benches/results/engine.json", ROOT / "docs/performance.md"

@@ -22,7 +22,7 @@ from typing import Any
 from distributed import LocalCluster
 
 from benches import machine
-from stages.fan_out import fan_out
+from boundaryflow.runtime.fan_out import fan_out
 
 ROOT = Path(__file__).parents[1]
 RESULT = ROOT / "benches/results/fan_out.json"

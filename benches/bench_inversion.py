@@ -25,7 +25,7 @@ from benches.quality.pictures import Faces
 from boundaryflow.diffusion import EpsModel, noise_to_signal, timestep_path
 from boundaryflow.diffusion.schedule import CLEAN
 from boundaryflow.models import load_model
-from stages.frozen_model import device
+from boundaryflow.runtime.device import device
 
 RESULT, PAGE = ROOT / "benches/results/inversion.json", ROOT / "docs/method.md"
 FINE_STEPS = 150

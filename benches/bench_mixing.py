@@ -34,7 +34,7 @@ from boundaryflow.errors import BoundaryError
 from boundaryflow.evaluation import Judges, counterfactual_recovery, load_judges, target_reached
 from boundaryflow.models import load_model
 from boundaryflow.rng import item_noise
-from stages.frozen_model import device, resolve_dtype
+from boundaryflow.runtime.device import device, resolve_dtype
 
 RESULT, PAGE = ROOT / "benches/results/mixing.json", ROOT / "docs/mixing_step.md"
 PICTURE = ROOT / "docs/images/mixing_step.png"

@@ -35,7 +35,7 @@ from boundaryflow.diffusion import EpsModel
 from boundaryflow.evaluation import load_judges
 from boundaryflow.labelling import load_clip
 from boundaryflow.models import load_model
-from stages.frozen_model import device, resolve_dtype
+from boundaryflow.runtime.device import device, resolve_dtype
 
 ROOT = Path(__file__).parents[1]
 KEEP = ROOT / "out/bench_quality"

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from stages.frozen_model import device, resolve_dtype
+from boundaryflow.runtime.device import device, resolve_dtype
 
 
 def facts() -> dict[str, Any]:

@@ -16,10 +16,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from benches import page
 from benches.checkout import ROOT
 from benches.engine.arms import network
+from boundaryflow.config import described, load_params
 from boundaryflow.diffusion import NoiseSchedule
+from boundaryflow.estimate.counting import Planned, count
 from boundaryflow.models.unet import UNetModel
-from stages.estimate.counting import Planned, count
-from stages.params import described, load_params
 
 PAGE = ROOT / "docs/scaling.md"
 NUM, SIDE, SHARD_SIZE = 10_000_000, 256, 512
@@ -83,7 +83,7 @@ def storage_table() -> str:
     """What lies on the disk, in how many objects."""
     _, _, num_bottleneck = operations()
     pixels = 3 * SIDE**2
-    shards = 2 ** math.ceil(math.log2(NUM / SHARD_SIZE))  # see boundaryflow.storage.shards.buckets
+    shards = 2 ** math.ceil(math.log2(NUM / SHARD_SIZE))  # see boundaryflow.store.shards.buckets
     rows: list[list[str]] = []
     for name, size in (
         ("ingest: pixels, uint8", pixels),

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 
 from boundaryflow.errors import PipelineError
 from boundaryflow.files import check_regular
-from boundaryflow.tensor_headers import read_header
+from boundaryflow.formats.tensor_headers import read_header
 from boundaryflow.text import masked
 from flows import environment, locks
 
@@ -186,7 +186,7 @@ def _git(root: Path) -> Check:
 
 
 def _params(_root: Path) -> Iterator[Check]:
-    from stages.params import load_params
+    from boundaryflow.config import load_params
 
     try:
         params = load_params()

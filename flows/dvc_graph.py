@@ -88,7 +88,7 @@ def plan(
             reason = _reason([entry for entry in stage.status().get(name, []) if entry != _ALWAYS])
             kind, _, dataset = name.partition("@")
             if kind == "listing" and not reason:
-                from stages.listing import difference
+                from boundaryflow.sources.listing import difference
 
                 reason = difference(dataset, ask_remote=ask_remote)
             if not reason and stale:

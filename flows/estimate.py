@@ -10,8 +10,8 @@ from flows.status import size_text
 from flows.summary import aligned
 
 if TYPE_CHECKING:
-    from stages.estimate import Forecast
-    from stages.params import Params
+    from boundaryflow.config import Params
+    from boundaryflow.estimate import Forecast
 
 _HEADER = ("stage", "images", "network calls", "time", "disk")
 _FOOT = """network calls are counted by images; outputs lie in DVC's cache once more, unless the disk has reflinks
@@ -24,8 +24,8 @@ def tell(params: Params, datasets: Sequence[str], num_images: int | None) -> str
     Raises:
         PipelineError: A data set is unknown, or has no images to count, or its model cannot be opened.
     """
-    from stages.estimate import forecast
-    from stages.params import described
+    from boundaryflow.config import described
+    from boundaryflow.estimate import forecast
 
     found = [forecast(name, described(params, name), num_images=num_images) for name in datasets]
     return "\n\n".join([*map(as_text, found), _FOOT])

@@ -108,7 +108,7 @@ def as_text(garbage: Sequence[Garbage]) -> str:
 
 def _folders(root: Path, *, inactive: bool) -> list[Garbage]:
     """Results of data sets that are no longer there."""
-    from stages.params import load_params
+    from boundaryflow.config import load_params
 
     params = load_params(root)
     found: list[Garbage] = []

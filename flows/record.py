@@ -27,7 +27,7 @@ def dataset_of(root: Path, kind: Kind, recipe: str) -> str:
     Raises:
         ParamsError: There is no such recipe, or params.yaml is wrong.
     """
-    from stages.params import load_params
+    from boundaryflow.config import load_params
 
     params = load_params(root)
     found = params.bulk_edit_recipe(recipe) if kind == "bulk_edit" else params.augment_recipe(recipe)

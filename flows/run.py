@@ -94,7 +94,7 @@ def execute_recipe(
                 pass  # refused now, and not after the seconds that a server takes
         with _board_for_output(root, quiet=quiet, verbose=verbose) as board:
             _connect(root, board)
-            from flows import recipes
+            from flows import jobs as recipes
 
             recipes.call(kind, recipe, root, options, wait_s=wait_s)
         return _conclude_recipe(root, kind, recipe, board.outcomes, quiet=quiet)

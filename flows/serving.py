@@ -96,7 +96,7 @@ def _own_server(root: Path, port: int) -> str:
 
 
 def _chosen(root: Path, recipes: Sequence[str]) -> list[str]:
-    from stages.params import load_params
+    from boundaryflow.config import load_params
 
     params = load_params(root)
     if not params.bulk_edit:
@@ -133,7 +133,7 @@ def _serve(root: Path, recipes: Sequence[str], schedule: Schedule) -> None:
     from prefect.runner import Runner
     from prefect.types.entrypoint import EntrypointType
 
-    from flows.recipes import bulk_edit
+    from flows.jobs import bulk_edit
 
     make: Any = bulk_edit.to_deployment  # two signatures in one: with and without an event loop
     deployments = [

@@ -21,7 +21,7 @@ from flows.environment import disk_is_full, log_path
 from flows.progress import Board, Outcome, Progress, State
 
 _USER_EXIT = 2
-EXIT_AGAIN = 75  # of a stage that another attempt may help, see stages/process.py
+EXIT_AGAIN = 75  # of a stage that another attempt may help, see boundaryflow/runtime/process.py
 MAX_ATTEMPTS = 3
 _STAGE_EXIT = re.compile(r"exited with (-?\d+)")
 _ERROR_LINE = re.compile(r"^(?:[\w.]+: )?[\w.]*(?:Error|Exception|Interrupt|Exit)\b:? ?")
@@ -91,7 +91,7 @@ def run_module(
     halvings: int = 0,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Outcome:
-    """Run a stage that is not in DVC's graph, `python -m stages.KIND`, in a process group of its own and wait for it.
+    """Run a job, `python -m boundaryflow.jobs.KIND`, in a process group of its own and wait for it.
 
     Args:
         name: What it is called in the display and the log, `KIND@RECIPE`.
@@ -104,7 +104,7 @@ def run_module(
     Raises:
         StageFailedError: It did not succeed.
     """
-    command = [sys.executable, "-m", f"stages.{name.partition('@')[0]}", *arguments]
+    command = [sys.executable, "-m", f"boundaryflow.jobs.{name.partition('@')[0]}", *arguments]
     return _run(command, name, root, board, halvings, on_progress)
 
 

@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from boundaryflow.config.yaml_file import read_yaml
 from boundaryflow.errors import PipelineError
 from flows import environment, locks, record
 from flows.dvc_graph import Step, plan
 from flows.summary import report_path
-from stages.yaml_file import read_yaml
 
 # What to count in a stage's output folder.
 _ITEM_TABLES = {

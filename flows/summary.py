@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from boundaryflow.evaluation.best_strength import Means, best_strengths
 from flows.dvc_graph import Step
 from flows.progress import Outcome, duration
-from stages.best_strength import Means, best_strengths
 
 # Columns of the small table, in this order, of those that metrics.json has.
 _COLUMNS = (

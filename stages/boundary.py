@@ -34,13 +34,13 @@ from boundaryflow.boundary import (
     told_apart,
 )
 from boundaryflow.boundary.hyperplane import Space
+from boundaryflow.config import load_params
+from boundaryflow.diffusion.observation import tensor_name
 from boundaryflow.errors import BoundaryError
-from boundaryflow.storage.shard_rows import ShardRows
-from boundaryflow.storage.shards import load_items, shard_index
-from boundaryflow.storage.tables import read_json, read_table, write_json, write_table
-from stages.observe import tensor_name
-from stages.params import load_params
-from stages.process import Progress, entry, own_folder
+from boundaryflow.runtime.process import Progress, entry, own_folder
+from boundaryflow.store.shard_rows import ShardRows
+from boundaryflow.store.shards import load_items, shard_index
+from boundaryflow.store.tables import read_json, read_table, write_json, write_table
 
 LOG = logging.getLogger(__name__)
 PATH_COLUMNS = ["attribute", "t", "num_positive", "num_negative", "auc_val", "mean_positive", "mean_negative", "sd",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import sys
@@ -10,32 +9,37 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
 from boundaryflow.boundary import Boundaries, load_boundaries
+from boundaryflow.config import load_params
+from boundaryflow.editing.editor import EditSettings
+from boundaryflow.editing.targets import directions_of
 from boundaryflow.errors import BoundaryError
 from boundaryflow.models.weights import sha256_of
-from boundaryflow.storage.images import to_model_range, to_u8
-from boundaryflow.storage.shards import ShardJob, fingerprint, load_items, shard_index
-from boundaryflow.storage.tables import read_json, read_table, write_json, write_table
-from stages.code import code_hash
-from stages.editor import Editor, EditSettings
-from stages.frozen_model import open_model, resolve_dtype
-from stages.memory import in_chunks
-from stages.params import load_params
-from stages.process import entry, own_folder, tick
-from stages.sharding import run_sharded_together
+from boundaryflow.pixels import to_model_range, to_u8
+from boundaryflow.runtime.device import resolve_dtype
+from boundaryflow.runtime.editor import open_editor
+from boundaryflow.runtime.fingerprints import code_hash, describe
+from boundaryflow.runtime.frozen_model import open_model
+from boundaryflow.runtime.memory import in_chunks
+from boundaryflow.runtime.process import entry, own_folder, tick
+from boundaryflow.runtime.sharding import run_sharded_together
+from boundaryflow.store.fingerprint import fingerprint
+from boundaryflow.store.shards import ShardJob, load_items, shard_index
+from boundaryflow.store.tables import read_json, read_table, write_json, write_table
 
 LOG = logging.getLogger(__name__)
-CODE = ("stages/edit.py", "stages/editor.py", *(f"boundaryflow/{room}" for room in ("diffusion", "models", "editing")))
+CODE = (
+    "stages/edit.py",
+    "boundaryflow/editing/editor.py",
+    *(f"boundaryflow/{room}" for room in ("diffusion", "models", "editing")),
+)
 OF_SINGLE_STEP = {"t_mix", "num_steps", "noise_until", "order", "eta", "correction", "eps_scale", "h_scale", "h_window",
                   "conditional"}  # fmt: skip
 OF_GUIDED = {"guided", "mask", "timesteps"}
-TARGET_SIGNS = {"add": (1, 0), "remove": (0, -1), "flip": (1, -1)}
-"""What a target asks of an image without the attribute, and of one with it."""
 
 
 def run_shards(
@@ -55,7 +59,7 @@ def run_shards(
     `directions` the way that each item goes along them, edit by edit.
     """
     net = open_model(model, settings["dtype"])
-    editor = Editor(net, EditSettings(**settings), run_seed)
+    editor = open_editor(net, EditSettings(**settings), run_seed)
     items = sorted({item for job in jobs.values() for item in job.missing})
     pixels = load_items(Path("data/ingest") / dataset, items, ["pixels"])["pixels"]
     lacking = {edit: set(job.missing) for edit, job in jobs.items()}
@@ -117,18 +121,6 @@ def _lacking(dataset: str, targets: Mapping[str, str], labels: pd.DataFrame, *, 
     return None
 
 
-def directions_of(labels: pd.DataFrame, items: Sequence[str], targets: Mapping[str, str]) -> dict[str, list[int]]:
-    """Which way each image goes along each attribute: +1, -1, or 0 where it is there or its label is unknown."""
-    probabilities = labels.loc[list(items), list(targets)].to_numpy(np.float64)
-    return {
-        item: [
-            0 if np.isnan(p) else TARGET_SIGNS[target][int(p > 0.5)]
-            for p, target in zip(row, targets.values(), strict=True)
-        ]
-        for item, row in zip(items, probabilities, strict=True)
-    }
-
-
 def run(
     dataset: str,
     *,
@@ -176,7 +168,7 @@ def run(
             variants[edit][item] = ",".join(map(str, signs))
         recipes[edit] = fingerprint(
             stage="edit",
-            code=code_hash(*CODE),
+            code=code_hash("stages.edit"),
             model=net.sha256,
             upstream=upstream,
             run_seed=run_seed if guided or settings["eta"] > 0 or settings["noise_until"] > 0 else None,
@@ -192,21 +184,6 @@ def run(
     _write_manifest(out, edits, directions, settings["strengths"])
     write_json(out / "edit.json", {"edits": {e: dict(t) for e, t in edits.items()}, "split": split, **settings})
     return num_computed
-
-
-def describe(boundaries: Boundaries, *, guided: bool) -> list[str]:
-    """What of an attribute's boundaries decides an edit."""
-    used = boundaries.noised if guided else tuple(b for _, b in sorted(boundaries.at_mixing_step.items()))
-    return [
-        fingerprint(
-            space=b.space,
-            t=b.t,
-            intercept=b.intercept,
-            calibration=vars(b.calibration),
-            normal=hashlib.sha256(b.normal.numpy().tobytes()).hexdigest(),
-        )
-        for b in used
-    ]
 
 
 def _write_manifest(

@@ -6,7 +6,6 @@ import json
 import logging
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,45 +15,25 @@ import torch
 from torch import Tensor
 
 from boundaryflow import evaluation as ev
-from boundaryflow.avatars import ATTRIBUTES, FACTORS, Avatar, render, segment
+from boundaryflow.config import LabelParams, load_params
 from boundaryflow.errors import ManifestError
+from boundaryflow.evaluation.best_strength import SHARES
+from boundaryflow.evaluation.judging import BATCH, MAX_REAL, Bench, Judged, image_features, open_bench
 from boundaryflow.files import write_bytes
-from boundaryflow.labelling import ClipLabeller, load_clip
-from boundaryflow.storage.images import to_model_range
-from boundaryflow.storage.shards import in_batches, load_items
-from boundaryflow.storage.tables import read_table, write_json, write_table
-from stages.best_strength import SHARES
-from stages.frozen_model import device
-from stages.params import ClipSource, LabelParams, PromptRule, load_params
-from stages.process import Progress, entry, own_folder
+from boundaryflow.pixels import to_model_range
+from boundaryflow.runtime.device import device
+from boundaryflow.runtime.process import Progress, entry, own_folder
+from boundaryflow.sources.datasets import read_faces
+from boundaryflow.store.shards import in_batches, load_items
+from boundaryflow.store.tables import read_table, write_json, write_table
 
 LOG = logging.getLogger(__name__)
-_BATCH = 256
-MAX_REAL = 256
-"""Real images that the edits of one direction are held against."""
 _UNITS = {
     "target_probability": "probability",
     "drift": "probability",
     "psnr_db": "dB",
     "counterfactual_rmse": "1 is the range from black to white",
 }
-
-
-@dataclass(frozen=True)
-class Bench:
-    """Everything that pictures are judged with.
-
-    Attributes:
-        judges: Networks, or None.
-        clip: Labeller for features, or None.
-        directions: Attribute to the text direction from without to with, where there are prompts.
-        avatars: Item to its face, where the truth is known.
-    """
-
-    judges: ev.Judges | None
-    clip: ClipLabeller | None
-    directions: Mapping[str, Tensor]
-    avatars: Mapping[str, Avatar]
 
 
 def run(
@@ -76,7 +55,8 @@ def run(
             f"evaluate {dataset}: no image was asked to change; see edit.edits, edit.split and edit.max_images "
             "in params.yaml"
         )
-    bench = open_bench(ingested, label, judges, clip, counterfactuals)
+    faces = read_faces(ingested) if counterfactuals else {}
+    bench = open_bench(judges, clip, label.prompts, label.templates, faces, device())
     rows: list[pd.DataFrame] = []
     distances: dict[tuple[str, float], dict[str, float]] = {}
     with Progress("evaluate", len(manifest), "pictures") as progress:
@@ -86,7 +66,7 @@ def run(
             strengths = sorted(set(zip(of_edit["strength_index"], of_edit["strength"], strict=True)))
             real = _real_features(dataset, ingested, bench, list(asked.values()))
             seen: dict[float, list[Tensor]] = {strength: [] for _, strength in strengths}
-            for items in in_batches(ingested, list(asked), _BATCH):
+            for items in in_batches(ingested, list(asked), BATCH):
                 before = to_model_range(load_items(ingested, items, ["pixels"])["pixels"], (0.0, 1.0))
                 after = to_model_range(load_items(edited_at / str(edit), items, ["edited"])["edited"], (0.0, 1.0))
                 judged = Judged(bench, items, [asked[item] for item in items], before)
@@ -111,109 +91,6 @@ def run(
     return metrics
 
 
-def open_bench(
-    ingested: Path, label: LabelParams, judges: str | None, clip: str | None, counterfactuals: bool
-) -> Bench:
-    """Open what pictures are judged with."""
-    labeller = load_clip(clip, device()) if clip else None
-    directions: dict[str, Tensor] = {}
-    templates = label.source.templates if isinstance(label.source, ClipSource) else ["{}"]
-    for attribute, rule in label.attributes.items():
-        if labeller is not None and isinstance(rule, PromptRule):
-            sides = (labeller.text_feature(side, templates) for side in (rule.positive, rule.negative))
-            directions[attribute] = (next(sides) - next(sides)).cpu()
-    avatars: dict[str, Avatar] = {}
-    if counterfactuals:
-        path = ingested / "factors.parquet"
-        if not path.exists():
-            raise ManifestError(
-                f"evaluate: {path} is not there; exact counterfactuals exist for the built-in renderer's faces only, "
-                "set evaluate.counterfactuals to false"
-            )
-        for row in read_table(path, schema="avatars/1").to_dict("records"):
-            attributes = {name: bool(row[name]) for name in ATTRIBUTES}
-            avatars[row["item_id"]] = Avatar(attributes, {name: float(row[name]) for name in FACTORS})
-    return Bench(ev.load_judges(Path(judges), device()) if judges else None, labeller, directions, avatars)
-
-
-class Judged:
-    """The inputs of one edit, judged once, against which pictures at every strength are held."""
-
-    def __init__(self, bench: Bench, items: Sequence[str], targets: Sequence[dict[str, int]], before: Tensor) -> None:
-        self._bench, self._targets, self._before = bench, targets, before
-        self._truth, self._region = _truths(bench, items, targets, before.shape[-1])
-        judges = bench.judges
-        self._signs = torch.zeros(len(items), len(judges.attributes) if judges else 0)
-        if judges:
-            for row, asked in enumerate(targets):
-                for attribute, sign in asked.items():
-                    if attribute in judges.attributes:
-                        self._signs[row, judges.attributes.index(attribute)] = sign
-            self._probabilities = judges.probabilities(before)
-            self._identity, self._parts = judges.identity(before), judges.parts(before)
-        self._features = _features(bench.clip, before) if bench.clip else None
-
-    def metrics(self, after: Tensor) -> tuple[dict[str, Any], Tensor | None]:
-        """Column of per_image.parquet to one value per image; and the CLIP features of the pictures."""
-        columns: dict[str, Tensor] = {}
-        judges = self._bench.judges
-        if judges and bool((self._signs != 0).any()):
-            now = judges.probabilities(after)
-            wanted = torch.where(self._signs > 0, now, 1 - now).masked_fill(self._signs == 0, 1.0)
-            columns["target_success"] = ev.target_reached(now, self._signs)
-            columns["target_probability"] = wanted.amin(1)
-            columns["drift"] = ev.attribute_drift(self._probabilities, now, self._signs)
-            columns["num_others_flipped"] = ev.num_flipped(self._probabilities, now, self._signs)
-            columns["clean_success"] = columns["target_success"] & (columns["num_others_flipped"] == 0)
-        identity, parts = (judges.identity(after), judges.parts(after)) if judges else (None, None)
-        if identity is not None and self._identity is not None:
-            columns["identity"] = (identity * self._identity).sum(1)
-        columns["ssim"] = ev.ssim(after, self._before)
-        columns["psnr_db"] = ev.psnr_db(after, self._before)
-        if parts is not None and self._parts is not None:
-            columns["segmentation_consistency"] = ev.segmentation_consistency(self._parts, parts)
-            if self._region is not None:
-                columns["segmentation_consistency_outside"] = ev.segmentation_consistency(
-                    self._parts, parts, ~self._region
-                )
-        features = _features(self._bench.clip, after) if self._bench.clip else None
-        if features is not None and self._features is not None and self._bench.directions:
-            columns["s_dir"] = ev.directional_similarity(self._features, features, self._text_directions())
-        if self._truth is not None and self._region is not None:
-            columns["counterfactual_rmse"] = ev.rmse(after, self._truth)
-            columns["counterfactual_recovery"] = ev.counterfactual_recovery(self._before, after, self._truth)
-            columns["rmse_inside"] = ev.rmse(after, self._truth, self._region)
-            columns["rmse_outside"] = ev.rmse(after, self._truth, ~self._region)
-        return {name: values.cpu().numpy() for name, values in columns.items()}, features
-
-    def _text_directions(self) -> Tensor:
-        directions = self._bench.directions
-        size = len(next(iter(directions.values())))
-        rows = [
-            sum((sign * directions[a] for a, sign in asked.items() if a in directions), torch.zeros(size))
-            for asked in self._targets
-        ]
-        return torch.stack([torch.as_tensor(row) for row in rows])
-
-
-def _truths(
-    bench: Bench, items: Sequence[str], targets: Sequence[dict[str, int]], size: int
-) -> tuple[Tensor | None, Tensor | None]:
-    """The exact counterfactual of each image in [0, 1], and where it differs in what it shows."""
-    if not bench.avatars:
-        return None, None
-    pictures, regions = [], []
-    for item, asked in zip(items, targets, strict=True):
-        source = changed = bench.avatars[item]
-        for attribute, sign in asked.items():
-            changed = changed.with_attribute(attribute, sign > 0)
-        drawn, as_is = np.array(render(changed, size), np.float32), np.array(render(source, size), np.float32)
-        pictures.append(torch.from_numpy(drawn.transpose(2, 0, 1) / 255))
-        differs = (np.abs(drawn - as_is).max(2) > 0) | (segment(changed, size) != segment(source, size))
-        regions.append(torch.from_numpy(differs))
-    return torch.stack(pictures), torch.stack(regions)
-
-
 def _real_features(dataset: str, ingested: Path, bench: Bench, targets: Sequence[dict[str, int]]) -> Tensor | None:
     """CLIP features of real images that have what the edit asks for on its images, up to 256 a side."""
     if bench.clip is None:
@@ -229,17 +106,12 @@ def _real_features(dataset: str, ingested: Path, bench: Bench, targets: Sequence
     if not chosen:
         return None
     pixels = load_items(ingested, sorted(set(chosen)), ["pixels"])["pixels"]
-    return _features(bench.clip, to_model_range(pixels, (0.0, 1.0)))
+    return image_features(bench.clip, to_model_range(pixels, (0.0, 1.0)))
 
 
 def _distances(real: Tensor, features: Tensor) -> dict[str, float]:
     """As FID and KID, but on CLIP features, against real images that have what was asked for."""
     return {"clip_fd": ev.frechet_distance(real, features), "clip_kd": ev.kernel_distance(real, features)}
-
-
-def _features(clip: ClipLabeller, images_01: Tensor) -> Tensor:
-    """[N,D] image features on the CPU, a few images at a time."""
-    return torch.cat([clip.image_features(part).cpu() for part in images_01.split(_BATCH)])
 
 
 def _summarise(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,67 +12,27 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from boundaryflow.avatars import ATTRIBUTES, FACTORS, Avatar, render, sample_avatars
+from boundaryflow.avatars import ATTRIBUTES, FACTORS
+from boundaryflow.config import AvatarSource, FileSplit, FolderSource, RemoteSource, Split, load_params
 from boundaryflow.errors import ManifestError
-from boundaryflow.storage.images import Box, Fit, decode_image, encode_png
-from boundaryflow.storage.raw import RawFolder, RawPictures, Wanted
-from boundaryflow.storage.remote import RemoteFolder
-from boundaryflow.storage.shards import ShardJob, fingerprint
-from boundaryflow.storage.tables import read_json, read_table, write_json, write_table
-from stages.code import code_hash
-from stages.judging import ABOUT, Spool, Verdict, choose, item_id_of, judge_into
-from stages.listing import LISTING, pictures_path, read_found, source_of
-from stages.params import AvatarSource, FileSplit, FolderSource, RemoteSource, Split, load_params
-from stages.process import Progress, entry, own_folder
-from stages.sharding import items_there, run_sharded
-from stages.splits import split_images
+from boundaryflow.runtime.fingerprints import code_hash
+from boundaryflow.runtime.process import Progress, entry, own_folder
+from boundaryflow.runtime.sharding import items_there, run_sharded
+from boundaryflow.sources.datasets import FACE, FACES_AT_ONCE, draw_avatars, face_of, open_raw
+from boundaryflow.sources.decoding import ABOUT, Spool, Verdict, choose, item_id_of, judge_into
+from boundaryflow.sources.images import Box, Fit, decode_image
+from boundaryflow.sources.listing import source_of
+from boundaryflow.sources.raw import RawPictures
+from boundaryflow.sources.remote import RemoteFolder
+from boundaryflow.sources.splits import split_images
+from boundaryflow.store.fingerprint import fingerprint
+from boundaryflow.store.shards import ShardJob
+from boundaryflow.store.tables import read_json, read_table, write_json, write_table
 
 LOG = logging.getLogger(__name__)
-CODE = (
-    *("stages/ingest.py", "stages/judging.py"),
-    *("boundaryflow/avatars", "boundaryflow/storage/images.py", "boundaryflow/storage/colours.py"),
-)
 _REMOTE = "remote/1"
-_CHUNK, _FACE = 50, "avatar-"
-
-
-def draw_avatars(source: AvatarSource, chunk: int) -> list[Avatar]:
-    """The faces from number `50 chunk` on; more faces keep the ones that fewer would have."""
-    correlations = {tuple(pair.split("~", 1)): value for pair, value in source.correlations.items()}
-    rng = np.random.default_rng([zlib.crc32(b"data set"), source.seed, chunk])
-    drawn = sample_avatars(_CHUNK, rng, rates=source.rates, correlations=correlations)  # pyright: ignore[reportArgumentType]
-    return drawn[: max(0, source.num_images - chunk * _CHUNK)]
-
-
-def face_of(avatar: Avatar, size: int) -> tuple[NDArray[np.uint8], str]:
-    """Pixels [C,S,S] of a face, and its item id: that of its PNG."""
-    pixels = np.ascontiguousarray(np.array(render(avatar, size)).transpose(2, 0, 1))
-    return pixels, item_id_of(encode_png(torch.from_numpy(pixels)))
-
-
-def open_raw(dataset: str, source: FolderSource | RemoteSource, image_size: int) -> RawPictures:
-    """The raw pictures of a data set, as they are listed.
-
-    Raises:
-        ManifestError: There are none, or what holds them is damaged or out of date.
-    """
-    path = pictures_path(dataset)
-    table, of = read_table(path, schema=LISTING), read_json(path.with_name("listing.json")).get("source")
-    if of != source_of(dataset, source):
-        raise ManifestError(
-            f"ingest {path}: is of {of}, but ingest.source is {source_of(dataset, source)}; use `boundaryflow run`, "
-            f"or `python -m stages.listing {dataset}`"
-        )
-    if isinstance(source, RemoteSource):
-        return RemoteFolder(source.url, table)
-    wanted = Wanted(source.include, source.exclude)
-    raw = RawFolder(Path("data/raw") / dataset, image_size, wanted, read_found(table))
-    for pattern in sorted(raw.unmatched):
-        LOG.info("ingest %s: no picture fits the pattern %r of ingest.source", dataset, pattern)
-    return raw
 
 
 def run_shard(
@@ -99,7 +58,7 @@ def run_shard(
     if lost and source["kind"] == "avatars":
         faces = AvatarSource(**source)
         for item in lost:
-            chunk, place = divmod(int(sources[item].removeprefix(_FACE)), _CHUNK)
+            chunk, place = divmod(int(sources[item].removeprefix(FACE)), FACES_AT_ONCE)
             again[item], _item = face_of(draw_avatars(faces, chunk)[place], side)
     elif lost:
         kind = RemoteSource if source["kind"] == "remote" else FolderSource
@@ -139,7 +98,7 @@ def run(
         "background": tuple(background),
         "levels": levels,
     }
-    recipe = fingerprint(stage="ingest", code=code_hash(*CODE), **geometry)
+    recipe = fingerprint(stage="ingest", code=code_hash("stages.ingest"), **geometry)
     about = {"recipe": recipe}
     if isinstance(source, AvatarSource):
         about["drawn_as"] = fingerprint(recipe=recipe, source=source.model_dump(exclude={"num_images"}))
@@ -221,11 +180,11 @@ def _draw(
     rows: list[pd.DataFrame] = []
     facts: list[pd.DataFrame] = []
     with Progress("ingest", source.num_images, "faces") as progress:
-        for chunk in range(-(-source.num_images // _CHUNK)):
+        for chunk in range(-(-source.num_images // FACES_AT_ONCE)):
             some_rows: list[dict[str, Any]] = []
             some_facts: list[dict[str, Any]] = []
-            for index, avatar in enumerate(draw_avatars(source, chunk), chunk * _CHUNK):
-                name = f"{_FACE}{index:06d}"
+            for index, avatar in enumerate(draw_avatars(source, chunk), chunk * FACES_AT_ONCE):
+                name = f"{FACE}{index:06d}"
                 item = known.get(name, "")
                 if not item:
                     drawn, item = face_of(avatar, size)

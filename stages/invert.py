@@ -9,20 +9,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from boundaryflow.config import load_params
 from boundaryflow.diffusion import Order, invert, timestep_path
 from boundaryflow.editing import paper_invert
+from boundaryflow.pixels import to_model_range
 from boundaryflow.rng import item_noise
-from boundaryflow.storage.images import to_model_range
-from boundaryflow.storage.shards import ShardJob, fingerprint, load_items, shard_index
-from boundaryflow.storage.tables import read_json, read_table, write_json, write_table
-from stages.code import code_hash
-from stages.frozen_model import open_model, resolve_dtype
-from stages.memory import in_chunks
-from stages.params import load_params
-from stages.process import entry, own_folder
-from stages.sharding import run_sharded
+from boundaryflow.runtime.device import resolve_dtype
+from boundaryflow.runtime.fingerprints import code_hash
+from boundaryflow.runtime.frozen_model import open_model
+from boundaryflow.runtime.memory import in_chunks
+from boundaryflow.runtime.process import entry, own_folder
+from boundaryflow.runtime.sharding import run_sharded
+from boundaryflow.store.fingerprint import fingerprint
+from boundaryflow.store.shards import ShardJob, load_items, shard_index
+from boundaryflow.store.tables import read_json, read_table, write_json, write_table
 
-CODE = ("stages/invert.py", "boundaryflow/diffusion", "boundaryflow/models", "boundaryflow/editing/paper_mode.py")
 SCHEMA = "latents/1"
 
 
@@ -87,7 +88,9 @@ def run(
         "t_mix": t_mix,
     }
     upstream = read_json(ingested / "ingest.json")["recipe"]
-    recipe = fingerprint(stage="invert", code=code_hash(*CODE), model=net.sha256, upstream=upstream, **matters)
+    recipe = fingerprint(
+        stage="invert", code=code_hash("stages.invert"), model=net.sha256, upstream=upstream, **matters
+    )
     manifest = read_table(ingested / "manifest.parquet", schema="manifest/1")
     items = sorted(manifest.loc[manifest["status"] == "ok", "item_id"])
     context = {"ingested": str(ingested), "model": model, **matters}

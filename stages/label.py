@@ -13,14 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from boundaryflow.errors import LabelError, TooFewLabelsError
-from boundaryflow.labelling import ClipLabeller, Combination, calibrate, combined, load_clip, probe_labels
-from boundaryflow.storage.images import to_model_range
-from boundaryflow.storage.shards import in_batches, load_items
-from boundaryflow.storage.tables import read_table, write_json, write_table
-from stages.annotations import read_labels
-from stages.frozen_model import device
-from stages.params import (
+from boundaryflow.config import (
     Annotations,
     AttributeRule,
     ClipSource,
@@ -33,7 +26,14 @@ from stages.params import (
     ValueRule,
     load_params,
 )
-from stages.process import Progress, entry, own_folder
+from boundaryflow.errors import LabelError, TooFewLabelsError
+from boundaryflow.labelling import ClipLabeller, Combination, calibrate, combined, load_clip, probe_labels
+from boundaryflow.pixels import to_model_range
+from boundaryflow.runtime.device import device
+from boundaryflow.runtime.process import Progress, entry, own_folder
+from boundaryflow.sources.annotations import read_labels
+from boundaryflow.store.shards import in_batches, load_items
+from boundaryflow.store.tables import read_table, write_json, write_table
 
 LOG = logging.getLogger(__name__)
 _BATCH = 256

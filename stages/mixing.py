@@ -10,18 +10,18 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from boundaryflow.config import load_params
 from boundaryflow.diffusion import Order, timestep_path
 from boundaryflow.editing import Curves, choose_mixing_step, measure_curves
 from boundaryflow.editing.mixing_step import Rule
 from boundaryflow.files import write_bytes
+from boundaryflow.pixels import to_model_range
 from boundaryflow.rng import item_noise
-from boundaryflow.storage.images import to_model_range
-from boundaryflow.storage.shards import load_items
-from boundaryflow.storage.tables import read_table, write_json, write_table
-from stages.frozen_model import open_model
-from stages.memory import with_less
-from stages.params import load_params
-from stages.process import Progress, entry, own_folder
+from boundaryflow.runtime.frozen_model import open_model
+from boundaryflow.runtime.memory import with_less
+from boundaryflow.runtime.process import Progress, entry, own_folder
+from boundaryflow.store.shards import load_items
+from boundaryflow.store.tables import read_table, write_json, write_table
 
 SCHEMA = "curves/1"
 

@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 import torch
 from torch import Tensor
 
-from boundaryflow.diffusion import EpsModel, noised, timestep_path
-from boundaryflow.rng import item_noise
-from boundaryflow.storage.images import to_model_range
-from boundaryflow.storage.shards import ShardJob, fingerprint, load_items, shard_index
-from boundaryflow.storage.tables import read_json, read_table, write_json, write_table
-from stages.code import code_hash
-from stages.frozen_model import open_model, resolve_dtype
-from stages.memory import in_chunks
-from stages.params import load_params
-from stages.process import entry, own_folder, tick
-from stages.sharding import run_sharded
+from boundaryflow.config import load_params
+from boundaryflow.diffusion import timestep_path
+from boundaryflow.diffusion.observation import DENSITY, bottlenecks, tensor_name
+from boundaryflow.pixels import to_model_range
+from boundaryflow.runtime.device import resolve_dtype
+from boundaryflow.runtime.fingerprints import code_hash
+from boundaryflow.runtime.frozen_model import open_model
+from boundaryflow.runtime.memory import in_chunks
+from boundaryflow.runtime.process import entry, own_folder, tick
+from boundaryflow.runtime.sharding import run_sharded
+from boundaryflow.store.fingerprint import fingerprint
+from boundaryflow.store.shards import ShardJob, load_items, shard_index
+from boundaryflow.store.tables import read_json, read_table, write_json, write_table
 
-CODE = ("stages/observe.py", "boundaryflow/diffusion", "boundaryflow/models")
 SCHEMA = "noised/1"
-DENSITY = 1.5  # the path's timesteps lie denser towards the image, where a step changes more
-
-
-def tensor_name(t: int) -> str:
-    """What the bottleneck at timestep t is called in a shard."""
-    return f"h_{t:04d}"
 
 
 def run_shard(
@@ -48,12 +42,6 @@ def run_shard(
     parts = in_chunks(len(pixels), observe_some, net)
     stored = getattr(torch, store_dtype)
     return {name: torch.cat([part[name] for part in parts]).to(stored).cpu() for name in parts[0]}
-
-
-def bottlenecks(net: EpsModel, x_0: Tensor, ids: Sequence[str], t: int, run_seed: int) -> Tensor:
-    """[B,Ch,Hh,Wh] what the network's bottleneck is of images [B,C,H,W] with the noise of a timestep added."""
-    noise = item_noise(run_seed, ids, f"observe {t}", x_0.shape[1:])
-    return net.eps_and_h(noised(x_0, noise, net.schedule.alpha_bar(t)), t)[1]
 
 
 def run(
@@ -78,7 +66,9 @@ def run(
         "timesteps": list(timestep_path(t_max, num_steps, DENSITY)),
     }
     upstream = read_json(ingested / "ingest.json")["recipe"]
-    recipe = fingerprint(stage="observe", code=code_hash(*CODE), model=net.sha256, upstream=upstream, **matters)
+    recipe = fingerprint(
+        stage="observe", code=code_hash("stages.observe"), model=net.sha256, upstream=upstream, **matters
+    )
     items = chosen_items(dataset, max_images)
     context = {"ingested": str(ingested), "model": model, **matters}
     num_computed = run_sharded("observe", out, items, recipe, shard_size, run_shard, context)

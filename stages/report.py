@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from boundaryflow.config import load_params
 from boundaryflow.errors import ParamsError
+from boundaryflow.report.grids import readme_picture
+from boundaryflow.report.inputs import read_inputs
+from boundaryflow.report.numbers import shown_strengths
+from boundaryflow.report.page import write_page
+from boundaryflow.runtime.process import entry, own_folder
 from boundaryflow.text import masked_values
-from stages.params import load_params
-from stages.process import entry, own_folder
-from stages.report_pages.grids import readme_picture
-from stages.report_pages.inputs import read_inputs
-from stages.report_pages.numbers import shown_strengths
-from stages.report_pages.page import write_page
 
 LOG = logging.getLogger(__name__)
 

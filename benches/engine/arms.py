@@ -21,13 +21,14 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benches.quality.pictures import Faces
-from boundaryflow.allocator import keep_freed_memory
 from boundaryflow.boundary import Boundary, Calibration
 from boundaryflow.diffusion import EpsModel, NoiseSchedule, invert, timestep_path
 from boundaryflow.editing import edit_at_strengths
 from boundaryflow.models import build_network, open_checkpoint
 from boundaryflow.models.unet import UNetModel
-from stages.frozen_model import batch_size, device, resolve_dtype
+from boundaryflow.runtime.allocator import keep_freed_memory
+from boundaryflow.runtime.device import device, resolve_dtype
+from boundaryflow.runtime.frozen_model import batch_size
 
 T_MIX = 500
 MODELS = ("avatars64", "paper256")

@@ -12,7 +12,7 @@ import yaml
 
 from benches.bars import Bar, bar
 from benches.checkout import copy_checkout, timed_run
-from stages.metering import cost_path
+from boundaryflow.runtime.metering import cost_path
 
 OF_EACH_IMAGE = ("ingest", "label", "invert", "observe")
 """Stages that work on all images, or on a share of them; what the others work on is bounded by the params."""
@@ -37,8 +37,8 @@ def measure(folder: Path) -> dict[str, Any]:
 
 
 _FORECAST = """
-from stages.estimate import as_json, forecast
-from stages.params import load_params
+from boundaryflow.estimate import as_json, forecast
+from boundaryflow.config import load_params
 print(as_json(forecast("avatars", load_params().dataset("avatars"))))
 """
 

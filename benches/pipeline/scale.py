@@ -27,10 +27,10 @@ from PIL import Image
 from benches.alone import alone
 from benches.bars import Bar, bar
 from benches.checkout import ROOT
-from boundaryflow.storage.images import decode_image
-from boundaryflow.storage.shards import plan_shards
-from boundaryflow.storage.tables import read_table, write_table
-from stages.metering import cost_path
+from boundaryflow.runtime.metering import cost_path
+from boundaryflow.sources.images import decode_image
+from boundaryflow.store.shards import plan_shards
+from boundaryflow.store.tables import read_table, write_table
 from tests.stages.small_project import write_project
 
 ROWS = (1_000, 10_000, 100_000)

@@ -17,13 +17,12 @@ from benches.quality.pictures import Faces, Latents
 from benches.quality.rows import CLEANED, OURS, Row, all_rows
 from boundaryflow.avatars import ATTRIBUTES
 from boundaryflow.diffusion import EpsModel
-from boundaryflow.storage.images import to_u8
-from boundaryflow.tensor_files import read_tensors, write_tensors
-from stages.code import code_hash
+from boundaryflow.formats.tensor_files import read_tensors, write_tensors
+from boundaryflow.pixels import to_u8
+from boundaryflow.runtime.fingerprints import code_hash
 
 PAIRS = (("hat", "eyeglasses"), ("dark_skin", "eyeglasses"), ("long_hair", "hat"), ("beard", "eyeglasses"))
-CODE = ("benches/quality/pictures.py", "boundaryflow/avatars", "boundaryflow/boundary", "boundaryflow/diffusion",
-        "boundaryflow/models")  # fmt: skip
+CODE = ("benches.quality.pictures",)
 
 
 @dataclass(frozen=True)

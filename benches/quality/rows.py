@@ -58,7 +58,7 @@ def all_rows(model: EpsModel, latents: Latents, num_train: int, t_mix: int, sett
         Row("SDEdit", "noise added, then denoised: knows no attribute, the floor", SDEDIT_TIMESTEPS, single.sdedit,
             {}, calls=12, is_fitted=False),
         Row("paper, as released", "`paper_mode` with eta 1", single.paper_distances, single.paper, mixing,
-            code=("benches/quality/single_step.py", "boundaryflow/editing/paper_mode.py"), edits_pairs=False),
+            code=("benches.quality.single_step", "boundaryflow.editing.paper_mode"), edits_pairs=False),
         Row(CLEANED, "h at the same t, intercepts, unit normals, strengths in gaps between classes, eta 1",
             gaps, single.of("svm", {"eps": 1.0, "h": 1.0}, gaps, eta=1.0, correction=False), mixing),
         Row("class means", "the line between the class means in ε-space, with the correction, eta 0", gaps,

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from boundaryflow.errors import BoundaryError
-from boundaryflow.tensor_files import read_tensors, write_tensors
+from boundaryflow.formats.tensor_files import read_tensors, write_tensors
 
 Space = Literal["eps", "h"]
 SPACES: tuple[Space, ...] = ("eps", "h")

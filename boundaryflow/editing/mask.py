@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Protocol
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional as F
+
+
+class PartSegmenter(Protocol):
+    """Sees which part of an image each pixel shows."""
+
+    @property
+    def parts(self) -> Sequence[str]:
+        """Names of the parts, by their numbers."""
+        ...
+
+    def __call__(self, images_01: Tensor, /) -> Tensor:
+        """[B,H,W] number of the part that each pixel of images [B,C,H,W] in [0, 1] shows."""
+        ...
 
 
 def parts_mask(parts: Int64[Tensor, "b h w"], wanted: Iterable[int], *, grow: int) -> Float[Tensor, "b h w"]:

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from boundaryflow.errors import CheckpointError
-from boundaryflow.tensor_files import read_tensors, write_tensors
+from boundaryflow.formats.tensor_files import read_tensors, write_tensors
 
 _BATCH_SIZE = 256
 _LARGEST = 2**16

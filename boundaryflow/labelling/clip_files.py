@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from boundaryflow.errors import CheckpointError
-from boundaryflow.torch_files import check_sharing, read_torch_file
+from boundaryflow.formats.torch_files import check_sharing, read_torch_file
 
 _CONTEXT, _WORDS = 77, 49408
 """Of clip-anytorch's tokeniser: tokens in a text, and how many different ones there are."""

@@ -10,9 +10,9 @@ from typing import Any
 
 from boundaryflow.errors import CheckpointError
 from boundaryflow.files import MAX_SETTINGS_BYTES, RefusedFileError, read_bytes
+from boundaryflow.formats.tensor_headers import parse_json_object
 from boundaryflow.models.families import Family
 from boundaryflow.models.weights import EmaChoice
-from boundaryflow.tensor_headers import parse_json_object
 
 SIDECAR = "boundaryflow.json"
 MAX_IMAGE_SIZE = 2**14

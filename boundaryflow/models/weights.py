@@ -14,8 +14,8 @@ from torch import Tensor
 
 from boundaryflow.errors import CheckpointError
 from boundaryflow.files import RefusedFileError, check_regular
-from boundaryflow.tensor_files import read_tensors
-from boundaryflow.torch_files import TorchFile, check_sharing, read_torch_file
+from boundaryflow.formats.tensor_files import read_tensors
+from boundaryflow.formats.torch_files import TorchFile, check_sharing, read_torch_file
 
 EmaChoice = Literal["prefer", "require", "never"]
 _EMA_KEYS = ("ema", "ema_state_dict", "model_ema", "ema_model", "ema_model_state_dict", "params_ema", "state_dict_ema")

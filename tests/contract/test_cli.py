@@ -48,16 +48,16 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def _stage(monkeypatch: pytest.MonkeyPatch, name: str, **members: object) -> None:
-    module = types.ModuleType(f"stages.{name}")
+def _replace(monkeypatch: pytest.MonkeyPatch, name: str, **members: object) -> None:
+    module = types.ModuleType(name)
     for key, value in members.items():
         setattr(module, key, value)
-    monkeypatch.setitem(sys.modules, f"stages.{name}", module)
+    monkeypatch.setitem(sys.modules, name, module)
 
 
 @pytest.fixture
 def _params(monkeypatch: pytest.MonkeyPatch) -> None:
-    _stage(monkeypatch, "params", load_params=lambda: types.SimpleNamespace(datasets=["avatars"]))
+    _replace(monkeypatch, "boundaryflow.config", load_params=lambda: types.SimpleNamespace(datasets=["avatars"]))
 
 
 def test_every_command_is_there_with_help_and_a_runnable_example() -> None:
@@ -136,7 +136,7 @@ def test_wrong_params_are_lines_and_status_2_before_prefect_is_imported(
     def load_params() -> None:
         raise ParamsError("params.yaml: edit.strenght: unknown key\nparams.yaml: run_seed is -1")
 
-    _stage(monkeypatch, "params", load_params=load_params, described=dict)
+    _replace(monkeypatch, "boundaryflow.config", load_params=load_params, described=dict)
     monkeypatch.setitem(sys.modules, "flows.run", None)
     result = CliRunner().invoke(cli, ["run"])
     assert result.exit_code == 2
@@ -149,9 +149,9 @@ def test_wrong_params_are_lines_and_status_2_before_prefect_is_imported(
 @pytest.fixture
 def two_sets(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The list `datasets` is that of the file, `digits` is a folder of one image, DVC knows stage `edit`, no run."""
+    from boundaryflow.config import described
     from flows import dvc_graph
     from flows import run as run_room
-    from stages.params import described
 
     def section(kind: str) -> types.SimpleNamespace:
         source = types.SimpleNamespace(kind=kind, include=[], exclude=[])
@@ -168,9 +168,9 @@ def two_sets(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             pass
         return ()
 
-    _stage(
+    _replace(
         monkeypatch,
-        "params",
+        "boundaryflow.config",
         load_params=load_params,
         activate_dataset=lambda path, name: path.write_text(f"datasets: [avatars, {name}]\n"),
         copy_entry=None,
@@ -233,14 +233,14 @@ def test_run_data_set_whose_files_are_refused_is_not_left_in_params(
     two_sets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = (two_sets / "params.yaml").read_text()
-    known = sys.modules["stages.params"].load_params
+    known = sys.modules["boundaryflow.config"].load_params
 
     def load_params() -> types.SimpleNamespace:
         if (two_sets / "params.yaml").read_text() != before:
             raise ParamsError("params.yaml: data/raw/digits/labels.csv does not exist")
         return known()
 
-    monkeypatch.setattr(sys.modules["stages.params"], "load_params", load_params)
+    monkeypatch.setattr(sys.modules["boundaryflow.config"], "load_params", load_params)
     result = CliRunner().invoke(cli, ["run", "--dataset", "digits"])
     assert (result.exit_code, result.stderr) == (
         2,
@@ -266,7 +266,7 @@ def test_edit_resolves_paths_and_prints_what_was_written(checkout: Path, monkeyp
         seen.extend(arguments)
         return [Path("a.png"), Path("b.png")]
 
-    _stage(monkeypatch, "adhoc", edit_photos=edit_photos)
+    _replace(monkeypatch, "boundaryflow.jobs.pictures", edit_photos=edit_photos)
     result = CliRunner().invoke(
         cli, ["edit", "photo.png", "--attribute", "smiling", "--strength", "-1", "--strength", "2"]
     )
@@ -279,7 +279,7 @@ def test_edit_without_boundaries_is_one_line_and_status_2(monkeypatch: pytest.Mo
     def edit_photos(*_: object) -> list[Path]:
         raise BoundaryError("boundary 'smiling' does not exist; run `boundaryflow run` first")
 
-    _stage(monkeypatch, "adhoc", edit_photos=edit_photos)
+    _replace(monkeypatch, "boundaryflow.jobs.pictures", edit_photos=edit_photos)
     result = CliRunner().invoke(cli, ["edit", "photo.png", "--attribute", "smiling"])
     assert result.exit_code == 2
     assert result.stderr == "BoundaryError: boundary 'smiling' does not exist; run `boundaryflow run` first\n"
@@ -288,7 +288,11 @@ def test_edit_without_boundaries_is_one_line_and_status_2(monkeypatch: pytest.Mo
 @pytest.mark.usefixtures("_params", "checkout")
 def test_sample_reads_on_and_off(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[object] = []
-    _stage(monkeypatch, "adhoc", sample_images=lambda *arguments: seen.extend(arguments) or Path("grid.png"))
+    _replace(
+        monkeypatch,
+        "boundaryflow.jobs.pictures",
+        sample_images=lambda *arguments: seen.extend(arguments) or Path("grid.png"),
+    )
     result = CliRunner().invoke(
         cli,
         [
@@ -329,7 +333,7 @@ def test_unexpected_error_is_one_line_and_a_log(checkout: Path, monkeypatch: pyt
     def edit_photos(*_: object) -> list[Path]:
         raise ZeroDivisionError("division by zero")
 
-    _stage(monkeypatch, "adhoc", edit_photos=edit_photos)
+    _replace(monkeypatch, "boundaryflow.jobs.pictures", edit_photos=edit_photos)
     arguments = ["edit", "photo.png", "--attribute", "smiling"]
     result = CliRunner().invoke(cli, arguments)
     assert result.exit_code == 1

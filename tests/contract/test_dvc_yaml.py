@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from boundaryflow.runtime.fingerprints import code_of, path_of
+
 ROOT = Path(__file__).parents[2]
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
@@ -28,6 +30,17 @@ def test_code_that_a_stage_depends_on_exists(name: str) -> None:
     for dep in STAGES[name]["deps"]:
         if not dep.startswith("data/"):
             assert (ROOT / dep).exists(), dep
+
+
+@pytest.mark.parametrize("name", sorted(STAGES))
+def test_stage_depends_on_all_code_that_it_runs_and_on_no_other(name: str) -> None:
+    """Paste what this says into dvc.yaml. Modules that decide no result: `fingerprints.DECIDES_NOTHING`."""
+    needed = {path_of(module) for module in code_of(f"stages.{name}")}
+    listed = {Path(dep) for dep in STAGES[name]["deps"] if not dep.startswith("data/")}
+    missing = sorted(str(file) for file in needed if not any(file == dep or dep in file.parents for dep in listed))
+    idle = sorted(str(dep) for dep in listed if not any(file == dep or dep in file.parents for file in needed))
+    assert not missing, f"dvc.yaml: {name}: deps lack {', '.join(missing)}"
+    assert not idle, f"dvc.yaml: {name}: deps are not used: {', '.join(idle)}"
 
 
 @pytest.mark.parametrize("dataset", sorted(PARAMS["data"]))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from boundaryflow.errors import ManifestError
-from boundaryflow.storage.shards import read_shard
+from boundaryflow.store.shards import read_shard
 
 
 class Tally:

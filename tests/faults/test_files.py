@@ -15,7 +15,7 @@ import pytest
 
 from boundaryflow.avatars import render, sample_avatars
 from boundaryflow.errors import PipelineError
-from boundaryflow.storage.tables import read_table
+from boundaryflow.store.tables import read_table
 from tests.faults.checkout import PERSISTENT
 from tests.faults.tally import Tally, broken_shards
 from tests.stages.small_project import command, content, environment, run_here, run_stage, write_project

@@ -61,7 +61,7 @@ def pictures() -> dict[str, bytes]:
     import numpy as np
     from PIL import Image, ImageCms
 
-    from boundaryflow.storage.images import FORMATS
+    from boundaryflow.sources.images import FORMATS
     from tests.hostile.corpus_pictures import deep_png, float_tiff, saved
     from tests.raw_data import picture
 
@@ -115,9 +115,9 @@ def inputs(kind: str, folder: Path) -> Iterator[tuple[str, bytes]]:
 
 def reader_of(kind: str, folder: Path) -> Callable[[str, bytes], None]:
     """What reads all of an input, as ingest and inspect do."""
-    from boundaryflow.storage.archives import LmdbPictures, TarPictures, UnusableError, ZipPictures
-    from boundaryflow.storage.images import decode_image
-    from stages.inspection import images
+    from boundaryflow.jobs.inspection import images
+    from boundaryflow.sources.archives import LmdbPictures, TarPictures, UnusableError, ZipPictures
+    from boundaryflow.sources.images import decode_image
 
     def read_picture(_name: str, data: bytes) -> None:
         (folder / "picture").write_bytes(data)

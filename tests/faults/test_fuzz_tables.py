@@ -48,14 +48,14 @@ def readers(folder: Path) -> Iterator[tuple[str, bytes, Callable[[Path], object]
     import torch
 
     from boundaryflow.boundary import Boundaries, Boundary, Calibration, load_boundaries, save_boundaries
+    from boundaryflow.config import ColumnRule, CsvSource, load_params
+    from boundaryflow.config.yaml_file import read_yaml
     from boundaryflow.evaluation.judges import JudgeNet, load_judges, save_judge
+    from boundaryflow.formats.tensor_files import write_tensors
+    from boundaryflow.jobs.inspection import tables
     from boundaryflow.labelling import read_celeba, read_hq_mapping
-    from boundaryflow.storage.shards import read_shard
-    from boundaryflow.tensor_files import write_tensors
-    from stages.annotations import read_labels
-    from stages.inspection import tables
-    from stages.params import ColumnRule, CsvSource, load_params
-    from stages.yaml_file import read_yaml
+    from boundaryflow.sources.annotations import read_labels
+    from boundaryflow.store.shards import read_shard
     from tests.hostile.corpus_labels import TABLES
 
     images = {f"id{i}": f"{i}.png" for i in range(12)}

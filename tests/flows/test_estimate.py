@@ -6,9 +6,9 @@ import json
 
 from click.testing import CliRunner
 
+from boundaryflow.estimate import Forecast, StageCost, as_json
 from flows.cli import cli
 from flows.estimate import as_text
-from stages.estimate import Forecast, StageCost, as_json
 
 FORECAST = Forecast(
     "faces",

@@ -50,7 +50,7 @@ def used_template(toy_template: Path, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture
 def used(used_template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkout in which a parameter went 1, committed, 2, 3: the results of 2 belong to nothing."""
-    monkeypatch.setattr("stages.params.load_params", lambda _root: _Params())
+    monkeypatch.setattr("boundaryflow.config.load_params", lambda _root: _Params())
     return Path(shutil.copytree(used_template, tmp_path / "checkout", symlinks=True))
 
 

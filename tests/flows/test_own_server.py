@@ -148,7 +148,8 @@ def test_only_runs_of_this_checkout_are_said_to_have_crashed(running: server.Ser
 
 
 def test_flow_has_no_parameter_that_names_a_path_and_refuses_what_is_no_recipe() -> None:
-    from flows import pipeline, recipes
+    from flows import jobs as recipes
+    from flows import pipeline
 
     assert set(inspect.signature(recipes.bulk_edit.fn).parameters) == {"recipe", "again", "wait_s"}
     assert set(inspect.signature(recipes.augment.fn).parameters) == {"recipe", "wait_s"}
@@ -323,7 +324,7 @@ def test_retry_delay_is_checked(value: str, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_record_of_a_delivery_has_nothing_of_the_machine() -> None:
-    from stages import run_record
+    from boundaryflow.jobs import run_record
 
     private = {"error", "inbox", "outbox", "failures", "items", "machine", "params", "model"}
     assert not private & set(run_record._FOR_RECEIVERS)

@@ -123,11 +123,12 @@ def test_inbox_and_outbox_of_the_command_line_reach_the_stage_of_this_run(
 
 
 def test_deployments_give_only_parameters_that_flows_have() -> None:
-    from flows import pipeline, recipes
+    from flows import jobs as recipes
+    from flows import pipeline
 
     flows: dict[str, Any] = {
-        "flows/recipes.py:bulk_edit": recipes.bulk_edit,
-        "flows/recipes.py:augment": recipes.augment,
+        "flows/jobs.py:bulk_edit": recipes.bulk_edit,
+        "flows/jobs.py:augment": recipes.augment,
         "flows/pipeline.py:run_graph": pipeline.run_graph,
     }
     for deployment in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]:

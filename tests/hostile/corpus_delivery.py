@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from boundaryflow.storage.tables import write_table
+from boundaryflow.store.tables import write_table
 
 
 def _names_others(folder: Path) -> Path:

@@ -18,7 +18,7 @@ LIMIT_S = 30.0
 MEMORY_BYTES = 2 * 2**30
 """Of address space beyond what the imports take."""
 STATUSES = frozenset((0, 1, 2, 75, 130))
-"""See stages/process.py: done, a bug or no memory, what the user can mend, what another attempt may mend, stopped."""
+"""See boundaryflow/runtime/process.py: done, a bug or no memory, for the user to mend, for another attempt, stopped."""
 _UNEXPECTED = re.compile(r"Traceback \(most recent call last\)|\bunexpected \w*(?:Error|Exception|Exit|Iteration)\b")
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x80-\x9f]")
 

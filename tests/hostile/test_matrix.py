@@ -175,7 +175,7 @@ def test_bulk_edit_of_an_inbox_with_all_of_it(harness: Harness, project: Path, r
         folder = inbox / name.partition(":")[2]
         folder.mkdir()
         case(folder)
-    outcome = harness.run(["stages.bulk_edit", "some"], project, limit_s=120)
+    outcome = harness.run(["boundaryflow.jobs.bulk_edit", "some"], project, limit_s=120)
     assert_held(outcome, ["out/some", "data/bulk_edit"])
     assert outcome.status == 0
     assert (project / "out/some/metadata.parquet").exists()
@@ -195,8 +195,8 @@ def test_delivery_into(harness: Harness, project: Path, command: str, case: Case
 
     _settings(project, change)
     words = {
-        "bulk-edit": ["stages.bulk_edit", "some"],
-        "augment": ["stages.augment", "some"],
+        "bulk-edit": ["boundaryflow.jobs.bulk_edit", "some"],
+        "augment": ["boundaryflow.jobs.augment", "some"],
         "export": ["boundaryflow", "export", "--to", os.fspath(where)],
         "edit": ["boundaryflow", "edit", "inbox/good.png", "--attribute", "hat", "--out", os.fspath(where)],
     }[command]

@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Any
 
 _MODULES = (
-    "boundaryflow.labelling.clip_labels", "clip", "diffusers", "dvc.repo", "flows.cli", "flows.doctor",
-    "flows.dvc_graph", "flows.gc", "flows.status", "lmdb", "pandas", "PIL.Image", "stages.adhoc", "stages.augment",
-    "stages.bulk_edit", "stages.export", "stages.ingest", "stages.inspection", "stages.label", "torch",
+    "boundaryflow.jobs.augment", "boundaryflow.jobs.bulk_edit", "boundaryflow.jobs.export",
+    "boundaryflow.jobs.inspection", "boundaryflow.jobs.pictures", "boundaryflow.labelling.clip_labels", "clip",
+    "diffusers", "dvc.repo", "flows.cli", "flows.doctor", "flows.dvc_graph", "flows.gc", "flows.status", "lmdb",
+    "pandas", "PIL.Image", "stages.ingest", "stages.label", "torch",
 )  # fmt: skip
 _CHANGES = {
     "os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.symlink", "os.link", "os.truncate", "os.chmod", "os.chown",

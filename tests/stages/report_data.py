@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from boundaryflow.avatars import ATTRIBUTES, Avatar, render, sample_avatars
-from boundaryflow.storage.shards import complete_shard, plan_shards
-from boundaryflow.storage.tables import write_json, write_table
+from boundaryflow.store.shards import complete_shard, plan_shards
+from boundaryflow.store.tables import write_json, write_table
 
 DVC_YAML = """
 stages:

@@ -12,12 +12,12 @@ import torch
 from PIL import Image
 
 from boundaryflow.boundary import Boundaries, load_boundaries, save_boundaries
+from boundaryflow.config import CropBox
 from boundaryflow.errors import BoundaryError, ManifestError, ParamsError
-from boundaryflow.storage.shards import load_items
-from boundaryflow.storage.tables import read_table
-from stages import adhoc
-from stages.adhoc import directions_to_shares, edit_photos, sample_images, sweep_photo
-from stages.params import CropBox
+from boundaryflow.jobs import pictures as adhoc
+from boundaryflow.jobs.pictures import directions_to_shares, edit_photos, sample_images, sweep_photo
+from boundaryflow.store.shards import load_items
+from boundaryflow.store.tables import read_table
 
 
 @pytest.fixture

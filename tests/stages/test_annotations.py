@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from boundaryflow.config import CelebaSource, ColumnRule, CsvSource, FolderLabels, ValueRule
 from boundaryflow.errors import LabelError
-from stages.annotations import read_labels
-from stages.inspection import tables
-from stages.params import CelebaSource, ColumnRule, CsvSource, FolderLabels, ValueRule
+from boundaryflow.jobs.inspection import tables
+from boundaryflow.sources.annotations import read_labels
 from tests.hostile.corpus_labels import PANDAS, TABLES
 
 IMAGES = {f"id{i:02d}": f"{i}.png" for i in range(12)}

@@ -15,9 +15,9 @@ import yaml
 from PIL import Image
 
 from boundaryflow.errors import ManifestError
-from boundaryflow.storage.shards import load_items
-from boundaryflow.storage.tables import read_table, write_table
-from stages import augment
+from boundaryflow.jobs import augment
+from boundaryflow.store.shards import load_items
+from boundaryflow.store.tables import read_table, write_table
 from tests.stages.small_project import content
 
 
@@ -117,7 +117,7 @@ def test_independence_of_two_attributes(lopsided: Path, monkeypatch: pytest.Monk
 
 
 def _judge_all_good(self: Any, item: str, route: Any, _seen: torch.Tensor, _group: Any) -> Any:
-    from stages.augmenter import Good
+    from boundaryflow.jobs.augmenter import Good
 
     return Good(item, route, 1.0, 2, 1.0)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stages.best_strength import Means, best_strengths
+from boundaryflow.evaluation.best_strength import Means, best_strengths
 
 
 @pytest.mark.parametrize(

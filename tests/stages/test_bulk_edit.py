@@ -20,12 +20,12 @@ from PIL import Image
 
 from boundaryflow.avatars import render, sample_avatars
 from boundaryflow.errors import CheckpointError, ManifestError, PipelineError
-from boundaryflow.storage.images import encode_png
-from boundaryflow.storage.outbox import STATE, open_outbox
-from boundaryflow.storage.shards import load_items
-from boundaryflow.storage.tables import read_table
-from stages import bulk_edit, run_record
-from stages.labeller import Labeller
+from boundaryflow.jobs import bulk_edit, run_record
+from boundaryflow.jobs.labeller import Labeller
+from boundaryflow.sources.images import encode_png
+from boundaryflow.store.outbox import STATE, open_outbox
+from boundaryflow.store.shards import load_items
+from boundaryflow.store.tables import read_table
 from tests.hostile.corpus_listing import CASES
 from tests.stages.small_project import content, environment
 
@@ -247,7 +247,7 @@ def test_what_cannot_be_used_is_one_line(recipe: Path, monkeypatch: pytest.Monke
 def test_killed_run_ends_with_the_bytes_of_an_undisturbed_one(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arrive(recipe, 12)
     run(recipe, monkeypatch, "--outbox", "out/undisturbed")
-    command = [sys.executable, "-m", "stages.bulk_edit", "some"]
+    command = [sys.executable, "-m", "boundaryflow.jobs.bulk_edit", "some"]
     process = subprocess.Popen(command, cwd=recipe, env=environment(), start_new_session=True)
     while process.poll() is None and not list((recipe / "data/bulk_edit/some/shards").glob("shard-*.safetensors")):
         time.sleep(0.005)

@@ -11,10 +11,11 @@ import torch
 from boundaryflow.boundary import Boundaries, Boundary, Calibration
 from boundaryflow.boundary.hyperplane import Space
 from boundaryflow.editing import Move
+from boundaryflow.editing.editor import EditSettings
 from boundaryflow.errors import BoundaryError, CheckpointError
 from boundaryflow.evaluation.judges import SegmenterNet, save_judge
-from stages.editor import Editor, EditSettings
-from stages.metering import Metered, Tally
+from boundaryflow.runtime.editor import open_editor
+from boundaryflow.runtime.metering import Metered, Tally
 from tests.unit.gaussian import GaussianModel
 
 SETTINGS = EditSettings(
@@ -62,7 +63,7 @@ def boundaries(attribute: str = "hat", t_mix: int = 400) -> Boundaries:
 
 
 def edited(settings: EditSettings = SETTINGS, rows: tuple[int, ...] = (0, 1, 2), run_seed: int = 0) -> torch.Tensor:
-    editor = Editor(GaussianModel(), settings, run_seed)
+    editor = open_editor(GaussianModel(), settings, run_seed)
     return editor.edit(editor.open(images(), IDS), rows, [boundaries()], torch.ones(len(rows), 1))
 
 
@@ -85,7 +86,7 @@ def test_rows_are_the_same_alone_and_together() -> None:
 @pytest.mark.parametrize("changes", [{}, {"correction": False, "strengths": (1.0,)}, {"method": "guided"}])
 def test_image_that_nothing_is_asked_of_costs_no_call_and_stays(changes: dict[str, object]) -> None:
     model = Metered(GaussianModel(), Tally())
-    editor = Editor(model, dataclasses.replace(SETTINGS, **changes), 0)  # pyright: ignore[reportArgumentType]
+    editor = open_editor(model, dataclasses.replace(SETTINGS, **changes), 0)  # pyright: ignore[reportArgumentType]
     source = editor.open(images(), IDS)
     opened = model.tally.image_calls
     result = editor.edit(source, (0, 1, 2), [boundaries()], torch.tensor([[0.0], [1.0], [0.0]]))
@@ -138,21 +139,21 @@ def test_paper_mode_takes_strength_as_a_distance() -> None:
 
 
 def test_paper_mode_with_two_attributes_is_refused() -> None:
-    editor = Editor(GaussianModel(), dataclasses.replace(SETTINGS, paper_mode=True), 0)
+    editor = open_editor(GaussianModel(), dataclasses.replace(SETTINGS, paper_mode=True), 0)
     source = editor.open(images(), IDS)
     with pytest.raises(BoundaryError, match="one attribute at a time"):
         editor.edit(source, [0], [boundaries(), boundaries("beard")], torch.ones(1, 2))
 
 
 def test_boundary_of_another_timestep_is_refused() -> None:
-    editor = Editor(GaussianModel(), SETTINGS, 0)
+    editor = open_editor(GaussianModel(), SETTINGS, 0)
     source = editor.open(images(), IDS)
     with pytest.raises(BoundaryError, match="holds at timestep 300, not 400"):
         editor.edit(source, [0], [boundaries(t_mix=300)], torch.ones(1, 1))
 
 
 def test_missing_space_says_how_to_mend_it() -> None:
-    editor = Editor(GaussianModel(), SETTINGS, 0)
+    editor = open_editor(GaussianModel(), SETTINGS, 0)
     source = editor.open(images(), IDS)
     only_eps = Boundaries("hat", {"eps": boundaries().at_mixing_step["eps"]})
     with pytest.raises(BoundaryError, match="no plane in h-space; add h to boundary.spaces"):
@@ -170,15 +171,15 @@ def test_guided_edit_of_rows_is_the_same_alone_and_together() -> None:
 
 
 def test_guided_edit_has_other_noise_for_another_seed() -> None:
-    editor = Editor(GaussianModel(), GUIDED, 0)
-    first, second = editor.open(images(), IDS), Editor(GaussianModel(), GUIDED, 1).open(images(), IDS)
+    editor = open_editor(GaussianModel(), GUIDED, 0)
+    first, second = editor.open(images(), IDS), open_editor(GaussianModel(), GUIDED, 1).open(images(), IDS)
     assert first.noised is not None
     assert second.noised is not None
     assert not torch.equal(first.noised.noise(60, 0), second.noised.noise(60, 0))
 
 
 def test_attributes_that_are_edited_are_not_held() -> None:
-    editor = Editor(GaussianModel(), GUIDED, 0)
+    editor = open_editor(GaussianModel(), GUIDED, 0)
     source = editor.open(images(), IDS)
     alone = editor.edit(source, [0], [boundaries()], torch.ones(1, 1))
     torch.testing.assert_close(editor.edit(source, [0], [boundaries()], torch.ones(1, 1), [boundaries()]), alone)
@@ -224,7 +225,7 @@ def test_conditional_step_moves_along_none_of_the_other_attributes() -> None:
     asked = torch.ones(3, 1)
 
     def offset(conditional: bool) -> torch.Tensor:
-        editor = Editor(GaussianModel(), dataclasses.replace(settings, conditional=conditional), 0)
+        editor = open_editor(GaussianModel(), dataclasses.replace(settings, conditional=conditional), 0)
         source = editor.open(images(), IDS)
         moved: list[torch.Tensor] = []
 
@@ -235,7 +236,7 @@ def test_conditional_step_moves_along_none_of_the_other_attributes() -> None:
             return torch.zeros(3, 1, 3, 4, 4)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("stages.editor.edit_at_strengths", keep)
+            patch.setattr("boundaryflow.editing.editor.edit_at_strengths", keep)
             editor.edit(source, (0, 1, 2), [hat], asked, [hat, beard, weak])
         return moved[0].flatten(1)
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 import yaml
 
+from boundaryflow.config import load_params
 from boundaryflow.errors import ManifestError
-from stages.estimate import Forecast, forecast
-from stages.metering import TALLY
-from stages.params import load_params
+from boundaryflow.estimate import Forecast, forecast
+from boundaryflow.runtime.metering import TALLY
 from tests.stages.small_project import run_here, write_project
 
 _WAYS = {

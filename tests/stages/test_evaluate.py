@@ -13,8 +13,9 @@ import yaml
 
 from boundaryflow import evaluation as ev
 from boundaryflow.avatars import ATTRIBUTES, FACTORS, Avatar, render
-from boundaryflow.storage.shards import complete_shard, fingerprint, plan_shards
-from boundaryflow.storage.tables import read_table, write_table
+from boundaryflow.store.fingerprint import fingerprint
+from boundaryflow.store.shards import complete_shard, plan_shards
+from boundaryflow.store.tables import read_table, write_table
 from tests.stages.small_project import ROOT, copy_project, run_here
 
 ATTRIBUTE_OF = {"hat": "hat", "dark": "dark_skin"}

@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 from boundaryflow.errors import ManifestError
-from boundaryflow.storage.shards import ShardJob, complete_shard
-from boundaryflow.storage.tables import read_table, write_table
-from stages.export import export_images
+from boundaryflow.jobs.export import export_images
+from boundaryflow.store.shards import ShardJob, complete_shard
+from boundaryflow.store.tables import read_table, write_table
 
 _IDS, _STRENGTHS = ("aaaa", "bbbb"), (0.0, 1.5)
 

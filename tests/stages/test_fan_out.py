@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from boundaryflow.errors import ManifestError, ParamsError
-from stages import fan_out
-from stages.cluster_worker import differences
-from stages.provenance import package_versions
+from boundaryflow.runtime import fan_out
+from boundaryflow.runtime.cluster_worker import differences
+from boundaryflow.runtime.provenance import package_versions
 
 
 def complete(group: int, context: Mapping[str, Any]) -> int:

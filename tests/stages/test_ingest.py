@@ -10,14 +10,15 @@ import pytest
 import yaml
 from PIL import Image
 
+from boundaryflow.config import AvatarSource
 from boundaryflow.errors import ManifestError
-from boundaryflow.storage.images import decode_image
-from boundaryflow.storage.shards import load_items, read_shard
-from boundaryflow.storage.tables import read_table
-from stages import ingest, judging
+from boundaryflow.sources import decoding as judging
+from boundaryflow.sources.images import decode_image
+from boundaryflow.sources.splits import split_of
+from boundaryflow.store.shards import load_items, read_shard
+from boundaryflow.store.tables import read_table
+from stages import ingest
 from stages.ingest import draw_avatars
-from stages.params import AvatarSource
-from stages.splits import split_of
 from tests.hostile.corpus_listing import CASES
 from tests.stages.small_project import content, run_here, write_project
 

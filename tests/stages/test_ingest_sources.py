@@ -13,11 +13,11 @@ import yaml
 from PIL import Image
 
 from boundaryflow.errors import ManifestError, ParamsError, TransientError
-from boundaryflow.storage.remote import RemoteFolder
-from boundaryflow.storage.shards import load_items
-from boundaryflow.storage.tables import read_table
-from stages import listing
-from stages.judging import choose
+from boundaryflow.sources import listing
+from boundaryflow.sources.decoding import choose
+from boundaryflow.sources.remote import RemoteFolder
+from boundaryflow.store.shards import load_items
+from boundaryflow.store.tables import read_table
 from tests.raw_data import celebahq, encoded, picture, write_lmdb, write_tar, write_zip
 from tests.stages.small_project import content, run_here, write_project
 

@@ -18,8 +18,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from boundaryflow.errors import PipelineError
+from boundaryflow.jobs.inspection import as_text, inspect
 from flows.cli import cli
-from stages.inspection import as_text, inspect
 from tests.hostile.corpus_models import CASES
 from tests.hostile.corpus_pictures import CASES as HOSTILE
 from tests.layouts import ddpm_layout, iddpm_layout, random_state
@@ -166,7 +166,7 @@ def test_files_of_this_project(project: Path) -> None:
 
 
 def test_picture_says_what_was_written_into_it(tmp_path: Path) -> None:
-    from boundaryflow.storage.images import encode_png
+    from boundaryflow.sources.images import encode_png
 
     (tmp_path / "a.png").write_bytes(encode_png(torch.zeros(3, 4, 4, dtype=torch.uint8), {"synthetic": "true"}))
     facts = inspect(str(tmp_path / "a.png"))

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from boundaryflow.storage.tables import read_json, read_table
-from stages import listing
+from boundaryflow.sources import listing
+from boundaryflow.store.tables import read_json, read_table
 from tests.hostile.corpus_listing import CASES
 from tests.raw_data import encoded, write_lmdb, write_zip
 from tests.stages.small_project import content, run_here, write_project

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from boundaryflow.errors import PipelineError
-from boundaryflow.tensor_files import read_tensors
-from stages import memory
+from boundaryflow.formats.tensor_files import read_tensors
+from boundaryflow.runtime import memory
 from tests.stages.small_project import content, run_here
 
 
@@ -130,7 +130,7 @@ def _tensors(folder: Path) -> dict[str, torch.Tensor]:
 
 def test_batch_gives_a_call_enough_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     from boundaryflow.models import load_model
-    from stages import frozen_model
+    from boundaryflow.runtime import frozen_model
 
     monkeypatch.delenv("BOUNDARYFLOW_BATCH_SIZE", raising=False)
     monkeypatch.setenv("BOUNDARYFLOW_DEVICE", "cpu")

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from boundaryflow.models import load_model
-from stages.metering import Metered, Tally, cost_path, keep_cost
+from boundaryflow.runtime.metering import Metered, Tally, cost_path, keep_cost
 from tests.stages.small_project import write_project
 
 

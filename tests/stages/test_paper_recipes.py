@@ -15,12 +15,12 @@ import torch
 import yaml
 from PIL import Image
 
+from boundaryflow.config import activate_dataset, copy_entry, load_params, ready_entries
 from boundaryflow.diffusion import invert, timestep_path
 from boundaryflow.models import load_model
-from boundaryflow.storage.images import to_model_range
-from boundaryflow.storage.shards import load_items
-from boundaryflow.storage.tables import read_table, write_table
-from stages.params import activate_dataset, copy_entry, load_params, ready_entries
+from boundaryflow.pixels import to_model_range
+from boundaryflow.store.shards import load_items
+from boundaryflow.store.tables import read_table, write_table
 from tests.layouts import Shapes, ddpm_layout, iddpm_layout, random_state
 from tests.stages.small_project import ROOT, run_here
 

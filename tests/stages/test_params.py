@@ -14,9 +14,9 @@ import pytest
 import torch
 import yaml
 
+from boundaryflow.config import activate_dataset, copy_entry, load_params
 from boundaryflow.errors import ParamsError
 from boundaryflow.evaluation.judges import JudgeNet, SegmenterNet, save_judge
-from stages.params import activate_dataset, copy_entry, load_params
 from tests.hostile.corpus_models import JUDGES as HOSTILE_JUDGES
 from tests.layouts import ddpm_layout, random_state
 from tests.stages.small_project import ROOT, write_project
@@ -513,7 +513,7 @@ def test_mask_asks_for_a_segmenter_that_knows_the_parts(judges: Path) -> None:
 
 
 def test_checking_the_shipped_files_does_not_load_torch() -> None:
-    code = "import sys\nfrom stages.params import load_params\nload_params()\nassert 'torch' not in sys.modules"
+    code = "import sys\nfrom boundaryflow.config import load_params\nload_params()\nassert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 

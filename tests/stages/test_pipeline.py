@@ -17,8 +17,8 @@ import yaml
 from distributed import LocalCluster
 
 from boundaryflow.boundary import load_boundaries
-from boundaryflow.storage.shards import load_items
-from boundaryflow.storage.tables import read_table, write_table
+from boundaryflow.store.shards import load_items
+from boundaryflow.store.tables import read_table, write_table
 from tests.stages.small_project import (
     ROOT,
     command,

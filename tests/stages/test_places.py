@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from boundaryflow.config.places import check_apart, check_output
 from boundaryflow.errors import ManifestError
-from stages.places import check_apart, check_output
 
 
 @pytest.mark.parametrize(

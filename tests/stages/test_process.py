@@ -14,7 +14,7 @@ import pytest
 
 from boundaryflow.errors import ManifestError, TransientError
 from boundaryflow.files import write_bytes
-from stages import process
+from boundaryflow.runtime import process
 from tests.conftest import ROOT
 
 
@@ -105,7 +105,7 @@ def test_write_that_finds_no_room_names_the_file_and_leaves_nothing(
 
 def test_stage_that_waits_says_for_whom(tmp_path: Path) -> None:
     """The lock is in a process of its own: it holds until that ends, and the kernel kills it with its parent."""
-    code = "import logging; logging.basicConfig(); from stages import process; process.guard(); input()"
+    code = "import logging; logging.basicConfig(); from boundaryflow.runtime import process; process.guard(); input()"
     env = {**os.environ, "PYTHONPATH": str(ROOT), "DVC_STAGE": "edit@some", "DVC_ROOT": str(tmp_path)}
 
     def start() -> subprocess.Popen[str]:

@@ -18,12 +18,12 @@ from PIL import Image
 
 from boundaryflow.avatars import ATTRIBUTES, render, sample_avatars
 from boundaryflow.errors import ManifestError, ParamsError
+from boundaryflow.report.figures import Line, line_chart, ticks
+from boundaryflow.report.grids import counterfactual, drawn
+from boundaryflow.report.inputs import read_inputs
+from boundaryflow.report.numbers import estimates, shown_metrics, shown_strengths, with_clean_success
+from boundaryflow.report.pipeline import graph, provenance
 from stages.report import draw_readme, run
-from stages.report_pages.figures import Line, line_chart, ticks
-from stages.report_pages.grids import counterfactual, drawn
-from stages.report_pages.inputs import read_inputs
-from stages.report_pages.numbers import estimates, shown_metrics, shown_strengths, with_clean_success
-from stages.report_pages.pipeline import graph, provenance
 from tests.stages.report_data import DVC_YAML, PARAMETERS, write_inputs
 
 SETTINGS: dict[str, Any] = {"parameters": PARAMETERS, **PARAMETERS["report"]}

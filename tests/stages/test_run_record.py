@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from boundaryflow.errors import ManifestError
-from boundaryflow.storage.outbox import open_outbox
-from stages.run_record import recorded
+from boundaryflow.jobs.run_record import recorded
+from boundaryflow.store.outbox import open_outbox
 
 
 @pytest.mark.parametrize("fails", [False, True], ids=["completed", "failed"])

@@ -14,8 +14,8 @@ from PIL import Image
 from boundaryflow.avatars import render, sample_avatars
 from boundaryflow.boundary import load_boundaries
 from boundaryflow.errors import BoundaryError, ManifestError, ParamsError
-from stages.adhoc import edit_photos
-from stages.text import boundary_from_words, name_of
+from boundaryflow.jobs.pictures import edit_photos
+from boundaryflow.jobs.text import boundary_from_words, name_of
 from tests.stages.small_project import ROOT
 
 CLIP = ROOT / "data/pretrained/avatars64_clip/clip.pt"

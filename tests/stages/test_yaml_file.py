@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from boundaryflow.config import activate_dataset, copy_entry, load_params
+from boundaryflow.config.yaml_file import as_written, read_yaml
 from boundaryflow.errors import ParamsError
 from boundaryflow.files import RefusedFileError
-from stages.params import activate_dataset, copy_entry, load_params
-from stages.yaml_file import as_written, read_yaml
 from tests.hostile.corpus_labels import SETTINGS
 
 MESSAGES = {

@@ -10,7 +10,7 @@ import pytest
 _COUNT = """
 import resource, sys
 import torch
-from boundaryflow.allocator import keep_freed_memory
+from boundaryflow.runtime.allocator import keep_freed_memory
 if sys.argv[1] == "kept":
     assert keep_freed_memory()
 for _ in range(10):

@@ -7,7 +7,7 @@ import pickle
 
 import pytest
 
-from boundaryflow.pickles import RefusedPickleError, read_pickle
+from boundaryflow.formats.pickles import RefusedPickleError, read_pickle
 
 
 def refused(program: bytes) -> str:

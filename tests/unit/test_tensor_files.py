@@ -9,12 +9,12 @@ from pathlib import Path
 
 import torch
 
-from boundaryflow.tensor_files import read_about, read_tensors, write_tensors
+from boundaryflow.formats.tensor_files import read_about, read_tensors, write_tensors
 
 SCRIPT = """
 import sys, torch
 from pathlib import Path
-from boundaryflow.tensor_files import write_tensors
+from boundaryflow.formats.tensor_files import write_tensors
 names = sys.argv[2].split(",")
 write_tensors(Path(sys.argv[1]), {n: torch.arange(4.0) for n in names}, {n: [n, 1] for n in names})
 """

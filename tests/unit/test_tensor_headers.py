@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from safetensors import SafetensorError
 from safetensors.torch import save
 
-from boundaryflow.tensor_files import read_about, read_tensors
-from boundaryflow.tensor_headers import read_header
+from boundaryflow.formats.tensor_files import read_about, read_tensors
+from boundaryflow.formats.tensor_headers import read_header
 from tests.hostile.corpus_models import SAFETENSORS
 
 REASONS = {

@@ -13,9 +13,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from boundaryflow import pickles
 from boundaryflow.errors import CheckpointError
-from boundaryflow.torch_files import read_torch_file
+from boundaryflow.formats import pickles
+from boundaryflow.formats.torch_files import read_torch_file
 from tests.hostile.corpus_models import TORCH, Calls, instructions, saved
 
 DTYPES = (torch.float32, torch.float16, torch.float64, torch.bfloat16, torch.int64, torch.int32, torch.int16,

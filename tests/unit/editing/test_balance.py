@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from boundaryflow.editing.balance import Group, phi, to_equal_counts, to_independence
+from boundaryflow.augmentation.balance import Group, phi, to_equal_counts, to_independence
 
 BOTH, FIRST, SECOND, NEITHER = (True, True), (True, False), (False, True), (False, False)
 

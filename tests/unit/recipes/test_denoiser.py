@@ -9,9 +9,9 @@ import torch
 from diffusers import UNet2DModel
 from torch import Tensor
 
-from recipes.avatars import train_denoiser as avatars
-from recipes.denoiser import TrainSettings, open_identity_path, train
-from recipes.digits import train as digits
+from training.avatars import train_denoiser as avatars
+from training.denoiser import TrainSettings, open_identity_path, train
+from training.digits import train as digits
 
 
 def untrained(channels: int, widths: tuple[int, int], num_groups: int) -> UNet2DModel:

@@ -13,9 +13,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from boundaryflow.storage.images import decode_image
-from recipes.digits.train import load_split
-from recipes.digits.unpack import main, stroke_width
+from boundaryflow.sources.images import decode_image
+from training.digits.train import load_split
+from training.digits.unpack import main, stroke_width
 
 
 def bar(left: int, width: int) -> NDArray[np.uint8]:

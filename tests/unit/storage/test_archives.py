@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from boundaryflow.errors import ManifestError
-from boundaryflow.storage import lmdb_process
-from boundaryflow.storage.archives import LmdbPictures, Member, TarPictures, UnusableError, ZipPictures
+from boundaryflow.sources import lmdb_process
+from boundaryflow.sources.archives import LmdbPictures, Member, TarPictures, UnusableError, ZipPictures
 from tests.hostile.corpus_pictures import CASES, END, deadly_lmdb, padded, tar_header, zip_stating
 from tests.raw_data import encoded, write_lmdb, write_tar, write_zip
 
@@ -45,7 +45,7 @@ def test_archive_made_to_do_harm_is_refused(tmp_path: Path, name: str, reason: s
 
 
 def test_what_follows_the_end_of_a_tar_is_bounded_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("boundaryflow.storage.archives._MAX_EXPANDED", (2**20, 200))
+    monkeypatch.setattr("boundaryflow.sources.archives._MAX_EXPANDED", (2**20, 200))
     path = tmp_path / "a.tar.gz"
     path.write_bytes(gzip.compress(tar_header("a.png", 0) + END + bytes(2**24), 9))
     with pytest.raises(ManifestError, match="bytes or more in"):
@@ -53,7 +53,7 @@ def test_what_follows_the_end_of_a_tar_is_bounded_too(tmp_path: Path, monkeypatc
 
 
 def test_archive_of_more_names_than_it_has_room_for_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("boundaryflow.storage.archives._MAX_NAMES", (10, 64))
+    monkeypatch.setattr("boundaryflow.sources.archives._MAX_NAMES", (10, 64))
     path = tmp_path / "a.tar.gz"
     path.write_bytes(gzip.compress(tar_header("a.png", 0) * 10_000 + END))
     with pytest.raises(ManifestError, match=r"more than \d+ files in [\d,]+ bytes"):
@@ -89,7 +89,7 @@ def test_tar_member_that_ends_early_is_unusable(tmp_path: Path) -> None:
 def test_zip_member_larger_than_a_picture_is_not_unpacked(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("boundaryflow.storage.archives.MAX_BYTES", 10**6)
+    monkeypatch.setattr("boundaryflow.sources.archives.MAX_BYTES", 10**6)
     assert members(CASES[name](tmp_path))[0].reason.endswith("000,000 bytes are too many for a picture")
 
 
@@ -125,7 +125,7 @@ def test_damaged_page_ends_the_reader_and_not_the_run(tmp_path: Path) -> None:
 
 def test_value_larger_than_a_picture_is_unusable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_lmdb(tmp_path / "db", {b"a": bytes(2000)})
-    monkeypatch.setattr("boundaryflow.storage.archives.MAX_BYTES", 1999)
+    monkeypatch.setattr("boundaryflow.sources.archives.MAX_BYTES", 1999)
     with pytest.raises(UnusableError, match="^2,000 bytes are too many for a picture$"):
         LmdbPictures(tmp_path / "db", 16).read(b"a")
 

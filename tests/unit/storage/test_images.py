@@ -12,7 +12,8 @@ import torch
 from PIL import Image, ImageCms
 
 from boundaryflow.errors import ManifestError, PipelineError
-from boundaryflow.storage.images import decode_image, encode_png, read_image, to_model_range, to_u8
+from boundaryflow.pixels import to_model_range, to_u8
+from boundaryflow.sources.images import decode_image, encode_png, read_image
 from tests.hostile.corpus_pictures import CASES, deep_png, float_tiff
 
 WHITE = (255, 255, 255)

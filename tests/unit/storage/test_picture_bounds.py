@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from boundaryflow.storage.images import MAX_DECODED_BYTES, bytes_per_pixel, decode_image, open_picture
-from boundaryflow.storage.images import _Budget as Budget  # pyright: ignore[reportPrivateUsage]
-from stages import judging
+from boundaryflow.sources import decoding as judging
+from boundaryflow.sources.images import MAX_DECODED_BYTES, bytes_per_pixel, decode_image, open_picture
+from boundaryflow.sources.images import _Budget as Budget  # pyright: ignore[reportPrivateUsage]
 
 SIDE = 2400
 STRIPS = 48 * 2**20

@@ -20,12 +20,12 @@ import fsspec
 import pytest
 
 from boundaryflow.errors import ManifestError, PipelineError
-from boundaryflow.storage import raw as raw_module
-from boundaryflow.storage import remote as remote_module
-from boundaryflow.storage.archives import UnusableError
-from boundaryflow.storage.inbox import list_inbox, open_inbox
-from boundaryflow.storage.raw import RawFolder, Wanted, survey
-from boundaryflow.storage.remote import UNKNOWN_SIZE, RemoteFolder, list_remote
+from boundaryflow.sources import raw as raw_module
+from boundaryflow.sources import remote as remote_module
+from boundaryflow.sources.archives import UnusableError
+from boundaryflow.sources.inbox import list_inbox, open_inbox
+from boundaryflow.sources.raw import RawFolder, Wanted, survey
+from boundaryflow.sources.remote import UNKNOWN_SIZE, RemoteFolder, list_remote
 from tests.hostile.corpus_listing import CASES, GOOD
 from tests.raw_data import celebahq, encoded, write_lmdb, write_tar, write_zip
 

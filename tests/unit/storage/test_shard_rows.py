@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from boundaryflow.errors import ManifestError
-from boundaryflow.storage.shard_rows import ShardRows
-from boundaryflow.storage.shards import complete_shard, load_items, plan_shards
+from boundaryflow.store.shard_rows import ShardRows
+from boundaryflow.store.shards import complete_shard, load_items, plan_shards
 
 ITEMS = [f"item{number:02d}" for number in range(20)]
 

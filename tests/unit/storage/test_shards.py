@@ -11,11 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from boundaryflow.errors import ManifestError
-from boundaryflow.storage import shards
-from boundaryflow.storage.shards import (
+from boundaryflow.store import shards
+from boundaryflow.store.fingerprint import fingerprint
+from boundaryflow.store.shards import (
     buckets,
     complete_shard,
-    fingerprint,
     in_batches,
     load_items,
     places_of,

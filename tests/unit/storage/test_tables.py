@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from boundaryflow.errors import ManifestError
-from boundaryflow.storage.tables import read_table, write_json, write_table
+from boundaryflow.store.tables import read_table, write_json, write_table
 
 TABLE = pd.DataFrame({"item_id": ["a", "b"], "value": [1.5, float("nan")], "flag": [True, False]})
 

@@ -1,0 +1,1 @@
+"""Edits that balance a data set."""

@@ -1,0 +1,181 @@
+"""The only reader of params.yaml: every value that changes a result, checked before anything runs."""
+
+from __future__ import annotations
+
+import re
+from difflib import get_close_matches
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from boundaryflow.config.agreement import disagreements, recipe_disagreements
+from boundaryflow.config.named_files import files_beside_images, unfit_files
+from boundaryflow.config.sections import (
+    MAX_STRENGTH,
+    Annotations,
+    AttributeRule,
+    AugmentParams,
+    AvatarSource,
+    BulkEditParams,
+    CelebaSource,
+    ClipSource,
+    ColumnRule,
+    CombinedRule,
+    CropBox,
+    CsvSource,
+    DatasetParams,
+    EqualTarget,
+    FileSplit,
+    FolderLabels,
+    FolderSource,
+    IndependentTarget,
+    LabelParams,
+    LongSource,
+    Params,
+    ProbeSource,
+    PromptRule,
+    RemoteSource,
+    Split,
+    ThresholdRule,
+    TruthSource,
+    ValueRule,
+    is_name,
+)
+from boundaryflow.config.wording import told
+from boundaryflow.config.yaml_file import as_written, read_text, read_yaml
+from boundaryflow.errors import ParamsError
+from boundaryflow.files import write_bytes
+
+__all__ = [
+    "MAX_STRENGTH",
+    "Annotations",
+    "AttributeRule",
+    "AugmentParams",
+    "AvatarSource",
+    "BulkEditParams",
+    "CelebaSource",
+    "ClipSource",
+    "ColumnRule",
+    "CombinedRule",
+    "CropBox",
+    "CsvSource",
+    "DatasetParams",
+    "EqualTarget",
+    "FileSplit",
+    "FolderLabels",
+    "FolderSource",
+    "IndependentTarget",
+    "LabelParams",
+    "LongSource",
+    "Params",
+    "ProbeSource",
+    "PromptRule",
+    "RemoteSource",
+    "Split",
+    "ThresholdRule",
+    "TruthSource",
+    "ValueRule",
+    "activate_dataset",
+    "copy_entry",
+    "described",
+    "is_name",
+    "files_beside_images",
+    "load_params",
+    "ready_entries",
+]
+
+
+def load_params(root: Path = Path(), *, check_files: bool = True) -> Params:
+    """Read and check params.yaml, and for the data sets in its list the files that it names.
+
+    Args:
+        root: The checkout.
+        check_files: False leaves out the files, which takes seconds where a model is a checkpoint.
+
+    Raises:
+        ParamsError: One line per mistake: file, key, value, rule, nearest valid name.
+    """
+    path = root / "params.yaml"
+    try:
+        content = read_yaml(path)
+    except FileNotFoundError:
+        raise ParamsError(f"{path}: no such file; run the command in the folder that has it") from None
+    if not isinstance(content, dict):
+        raise ParamsError(f"{path}: must have the keys datasets, run_seed and data at its top; copy the shipped one")
+    try:
+        params = TypeAdapter(Params).validate_python(content)
+    except ValidationError as error:
+        raise _refusal(path, told(error.errors(), Params)) from None
+    lines = [f"data.{name}.{line}" for name, dataset in params.data.items() for line in disagreements(dataset)]
+    lines += recipe_disagreements(params, root)
+    for name in params.datasets if check_files and not lines else ():
+        lines += [f"data.{name}.{line}" for line in unfit_files(root, name, params.data[name])]
+    if lines:
+        raise _refusal(path, lines)
+    return params
+
+
+def _refusal(path: Path, lines: list[str]) -> ParamsError:
+    return ParamsError("\n".join(f"{path}: {line}" for line in lines))
+
+
+def ready_entries(root: Path = Path()) -> dict[str, Path]:
+    """Data sets that examples/ describes, ready to be copied into params.yaml."""
+    return {path.stem: path for path in sorted((root / "examples").glob("*.yaml"))}
+
+
+def described(params: Params, name: str, root: Path = Path()) -> DatasetParams:
+    """A data set of params.yaml, or one that examples/ has ready.
+
+    Raises:
+        ParamsError: There is none of this name.
+    """
+    ready = ready_entries(root)
+    if name in params.data:
+        return params.data[name]
+    if name in ready:
+        try:
+            return DatasetParams.model_validate(read_yaml(ready[name]))
+        except ValidationError as error:
+            raise _refusal(ready[name], told(error.errors(), DatasetParams)) from None
+    known = sorted({*params.data, *ready})
+    near = get_close_matches(name, known, 1)
+    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(known)};"
+    raise ParamsError(f"--dataset {name}: params.yaml has no data.{name}; {hint} docs/datasets.md says how to add one")
+
+
+def copy_entry(path: Path, name: str, entry: Path) -> None:
+    """Add a ready entry to the end of params.yaml, comments and all.
+
+    Raises:
+        ParamsError: `data` is not the last section of params.yaml.
+    """
+    text = read_text(path)
+    last = re.findall(r"^(\w+):", text, re.MULTILINE)[-1:]
+    if last != ["data"]:
+        raise ParamsError(f"{path}: the section data must be the last one; move it, or copy {entry} into it by hand")
+    lines = read_text(entry).splitlines()
+    body = "".join(f"    {line}\n" if line else "\n" for line in lines)
+    _rewrite(path, f"{text.rstrip()}\n\n  {as_written(name)}:\n{body}")
+
+
+def activate_dataset(path: Path, name: str) -> None:
+    """Add a data set to the list `datasets` of params.yaml, leaving all else as it is written.
+
+    Raises:
+        ParamsError: The list is not written on one line.
+    """
+    text = read_text(path)
+    found = re.search(r"^datasets:[ \t]*\[(?P<names>[^\]\n]*)\]", text, re.MULTILINE)
+    if found is None:
+        raise ParamsError(
+            f"{path}: datasets: must be written on one line, such as datasets: [avatars]; add {name} by hand"
+        )
+    names = ", ".join([*(n for n in (n.strip() for n in found["names"].split(",")) if n), as_written(name)])
+    _rewrite(path, f"{text[: found.start()]}datasets: [{names}]{text[found.end() :]}")
+
+
+def _rewrite(path: Path, text: str) -> None:
+    """Write params.yaml with the line endings that it has; a link stays one."""
+    ends = "\r\n" if b"\r\n" in path.read_bytes() else "\n"
+    write_bytes(path, "".join(line + ends for line in text.splitlines()).encode(), follow=True)

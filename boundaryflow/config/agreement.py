@@ -1,0 +1,259 @@
+"""Values of a data set that must agree with one another, wherever they are written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+from boundaryflow.config.places import meet
+from boundaryflow.config.sections import (
+    AvatarSource,
+    ClipSource,
+    ColumnRule,
+    CombinedRule,
+    DatasetParams,
+    FileSplit,
+    FolderLabels,
+    Params,
+    ProbeSource,
+    PromptRule,
+    Section,
+    ThresholdRule,
+    TruthSource,
+    ValueRule,
+)
+from boundaryflow.config.wording import nearest
+from boundaryflow.text import visible
+
+_COLUMNS: tuple[type[Section], ...] = (ValueRule, ThresholdRule, ColumnRule)
+_RULES: dict[str, tuple[tuple[type[Section], ...], str]] = {
+    "clip": ((PromptRule,), "positive and negative prompts"),
+    "csv": (_COLUMNS, "a column"),
+    "long": (_COLUMNS, "a column (the attribute's name in the table)"),
+    "celeba": (_COLUMNS, "a column (the attribute's name in the file)"),
+    "probe": (_COLUMNS, "a column"),
+    "folders": ((ValueRule,), "column: folder with positive and negative folder names"),
+    "avatars": ((ColumnRule, PromptRule), "column: null or prompts"),
+}
+
+
+def disagreements(dataset: DatasetParams) -> Iterator[str]:
+    """Lines `key: what is wrong`, the key within the data set."""
+    yield from _about_images(dataset)
+    yield from _about_labels(dataset)
+    yield from _about_path(dataset)
+    yield from _about_edits(dataset)
+    if dataset.paper_mode:
+        yield from _about_paper_mode(dataset)
+
+
+def recipe_disagreements(params: Params, root: Path) -> Iterator[str]:
+    """Lines `key: what is wrong` about the folders that the recipes of bulk_edit and augment read and write."""
+    inboxes = {f"bulk_edit.{name}.inbox": recipe.inbox for name, recipe in params.bulk_edit.items()}
+    written = {f"bulk_edit.{name}.outbox": recipe.outbox for name, recipe in params.bulk_edit.items()}
+    written |= {f"augment.{name}.out": recipe.out for name, recipe in params.augment.items()}
+    known = dict(inboxes)
+    for key, address in written.items():
+        for other, there in known.items():
+            if meet(address, there, root):
+                yield f"{key}: {visible(address)} is, holds or lies in {other}; choose a folder apart from it"
+        known[key] = address
+
+
+def _about_images(dataset: DatasetParams) -> Iterator[str]:
+    ingest = dataset.ingest
+    yield from _about_split(dataset)
+    if isinstance(ingest.source, AvatarSource):
+        if ingest.channels != 3:
+            yield f"ingest.channels: is {ingest.channels}, must be 3; avatars are RGB"
+        if ingest.crop is not None:
+            yield "ingest.crop: must be null; avatars are drawn in the size that is asked for"
+        if ingest.max_images is not None:
+            yield f"ingest.max_images: is {ingest.max_images}, must be null; ingest.source.num_images says how many"
+        yield from _about_avatars(ingest.source)
+    elif dataset.evaluate.counterfactuals:
+        yield "evaluate.counterfactuals: is true, must be false unless ingest.source is of kind avatars"
+
+
+def _about_split(dataset: DatasetParams) -> Iterator[str]:
+    split, is_drawn = dataset.ingest.split, isinstance(dataset.ingest.source, AvatarSource)
+    if isinstance(split, FileSplit):
+        is_table = split.path.lower().endswith((".csv", ".tsv", ".parquet", ".jsonl", ".ndjson"))
+        if is_drawn:
+            yield "ingest.split: avatars have no files; give shares for val and test"
+        elif (split.file_column is None) != (split.split_column is None):
+            yield "ingest.split: file_column and split_column must both be columns, or both null"
+        elif is_table and split.file_column is None:
+            yield f"ingest.split: {split.path} is a table; give file_column and split_column"
+        return
+    for key, value in (("val", split.val), ("test", split.test)):
+        if isinstance(value, list) and is_drawn:
+            yield f"ingest.split.{key}: avatars lie in no folders; give a share"
+        elif value == []:
+            yield f"ingest.split.{key}: names no folder; give one, or a share"
+    lists = [value for value in (split.val, split.test) if isinstance(value, list)]
+    both = set(lists[0]) & set(lists[1]) if len(lists) == 2 else set[str]()
+    if both:
+        yield f"ingest.split: {min(both)!r} is in both val and test; name it once"
+    if sum(value for value in (split.val, split.test) if not isinstance(value, list)) >= 1:
+        yield "ingest.split: val and test leave nothing to train on; their sum must be under 1"
+    if split.val == 0:
+        yield "ingest.split.val: is 0, must be above; boundaries are calibrated on these images"
+    if split.test == 0 and dataset.edit.split == "test":
+        yield "ingest.split.test: is 0, but edit.split is test; raise it, or edit another split"
+
+
+def _about_avatars(source: AvatarSource) -> Iterator[str]:
+    from boundaryflow.avatars import ATTRIBUTES, FACTORS, sample_avatars
+
+    key, names, seen, wrong = "ingest.source", [*ATTRIBUTES, *FACTORS], set[frozenset[str]](), False
+    for name in source.rates:
+        if name not in ATTRIBUTES:
+            yield f"{key}.rates: the renderer has no attribute {name!r}{nearest(name, ATTRIBUTES)}"
+    for pair in source.correlations:
+        both = pair.split("~")
+        unknown = next((name for name in both if name not in names), None)
+        if len(both) != 2 or both[0] == both[1]:
+            line = f"{pair!r} must be two names joined by ~, such as hat~beard"
+        elif unknown is not None:
+            line = f"{pair!r}: the renderer has nothing named {unknown!r}{nearest(unknown, names)}"
+        elif frozenset(both) in seen:
+            line = f"{pair!r} is stated twice; keep one"
+        else:
+            seen.add(frozenset(both))
+            continue
+        wrong = True
+        yield f"{key}.correlations: {line}"
+    if source.correlations and not wrong:
+        import numpy as np
+
+        pairs = {(a, b): value for (a, _, b), value in ((p.partition("~"), v) for p, v in source.correlations.items())}
+        try:
+            sample_avatars(1, np.random.default_rng(0), correlations=pairs)
+        except ValueError:
+            yield f"{key}.correlations: contradict one another, no distribution has them all; bring some nearer to 0"
+
+
+def _about_labels(dataset: DatasetParams) -> Iterator[str]:
+    source = dataset.label.source
+    if isinstance(source, TruthSource) and not isinstance(dataset.ingest.source, AvatarSource):
+        yield "label.source: kind is 'avatars', which knows faces of ingest.source kind avatars only; use csv or clip"
+        return
+    if isinstance(source, ClipSource):
+        yield from _about_clip(source)
+    read_from = source.annotations if isinstance(source, ProbeSource) else source
+    by_folder = isinstance(read_from, FolderLabels)
+    fitting, needs = _RULES[read_from.kind if by_folder else source.kind]
+    for name, rule in dataset.label.attributes.items():
+        key = f"label.attributes.{name}"
+        if isinstance(rule, CombinedRule):
+            continue
+        if not isinstance(rule, fitting):
+            yield f"{key}: does not fit source kind {source.kind!r}, which needs {needs}; or not, all or any of others"
+        elif by_folder and isinstance(rule, ValueRule) and rule.column != "folder":
+            yield f"{key}.column: is {rule.column!r}, must be folder; folders have no other column"
+        if isinstance(rule, ThresholdRule) and rule.above < rule.below:
+            yield f"{key}.above: is {rule.above:g}, must not be under below ({rule.below:g}); a number would be both"
+        if isinstance(rule, ValueRule):
+            both = [value for value in rule.positive if value in rule.negative]
+            if both:
+                yield f"{key}: {both[0]!r} is positive and negative; keep one"
+        if isinstance(source, TruthSource):
+            from boundaryflow.avatars import ATTRIBUTES
+
+            if name not in ATTRIBUTES:
+                yield f"{key}: the renderer has no such attribute{nearest(name, ATTRIBUTES)}"
+    yield from _about_combinations(dataset)
+
+
+def _about_clip(source: ClipSource) -> Iterator[str]:
+    for template in source.templates:
+        if template.count("{}") != 1:
+            yield f"label.source.templates: {template!r} must contain {{}} once, where the prompt goes"
+    if isinstance(source.calibration, FolderLabels):
+        yield (
+            "label.source.calibration: kind folders has no column of each attribute's name; use csv, long or "
+            "celeba, or set it to null"
+        )
+
+
+def _about_combinations(dataset: DatasetParams) -> Iterator[str]:
+    """Attributes made of others: of such as there are, and in the end of plain ones."""
+    rules = dataset.label.attributes
+    made = {name: rule.parts for name, rule in rules.items() if isinstance(rule, CombinedRule)}
+    for name, parts in made.items():
+        for part in parts:
+            if part not in rules:
+                others = [other for other in rules if other != name]
+                yield f"label.attributes.{name}: there is no attribute {part!r}{nearest(part, others)}"
+    try:
+        TopologicalSorter(made).prepare()
+    except CycleError as error:
+        ring: list[str] = error.args[1]
+        yield f"label.attributes.{ring[0]}: is made of itself ({' of '.join(ring[::-1])}); say one of them otherwise"
+
+
+def _about_path(dataset: DatasetParams) -> Iterator[str]:
+    mixing, num_steps = dataset.mixing, dataset.invert.num_steps
+    if mixing.min_t > mixing.max_t:
+        yield f"mixing.min_t: is {mixing.min_t}, must not be above max_t ({mixing.max_t})"
+    highest, key = (mixing.fixed_t, "fixed_t") if mixing.rule == "fixed" else (mixing.max_t, "max_t")
+    if highest is None:
+        yield "mixing.fixed_t: is null, must be a timestep in [1, 999] with rule: fixed"
+    elif num_steps > highest + 1:
+        yield (
+            f"invert.num_steps: is {num_steps}, but from 0 to mixing.{key} ({highest}) there are {highest + 1} "
+            "timesteps; lower it"
+        )
+    observe = dataset.observe
+    if observe.num_steps > observe.t_max + 1:
+        yield (
+            f"observe.num_steps: is {observe.num_steps}, but from 0 to observe.t_max ({observe.t_max}) there are "
+            f"{observe.t_max + 1} timesteps; lower it"
+        )
+
+
+def _about_edits(dataset: DatasetParams) -> Iterator[str]:
+    edit = dataset.edit
+    if edit.h_window[0] < edit.h_window[1]:
+        yield "edit.h_window: must go from the noisy end down, such as [1.0, 0.3]"
+    if edit.method == "guided" and dataset.observe.max_images < 8:
+        yield (
+            f"observe.max_images: is {dataset.observe.max_images}, must be at least 8 with edit.method: guided; raise "
+            "it, or set edit.method: single_step"
+        )
+    for space, scale in (("eps", edit.eps_scale), ("h", edit.h_scale)):
+        if scale > 0 and space not in dataset.boundary.spaces:
+            yield f"edit.{space}_scale: is {scale}, but boundary.spaces has no {space}; add it or set 0"
+    twice = sorted({s for s in edit.strengths if edit.strengths.count(s) > 1})
+    if twice:
+        yield f"edit.strengths: {twice[0]:g} is there twice; keep one"
+    known = list(dataset.label.attributes)
+    if edit.mask is not None and edit.method != "guided":
+        yield "edit.mask: is for edit.method guided only; set it to null, or edit.method to guided"
+    for attribute, parts in edit.mask.parts.items() if edit.mask is not None else ():
+        if attribute not in known:
+            yield f"edit.mask.parts: attribute {attribute!r} is labelled by nobody{nearest(attribute, known)}"
+        if not parts:
+            yield f"edit.mask.parts.{attribute}: names no part; name some, or remove it to change anything"
+    for name, targets in edit.edits.items():
+        if not targets:
+            yield f"edit.edits.{name}: changes nothing; say which attribute, such as {{{known[0]}: flip}}, or remove it"
+        for attribute in targets:
+            if attribute not in known:
+                yield f"edit.edits.{name}: attribute {attribute!r} is labelled by nobody{nearest(attribute, known)}"
+
+
+def _about_paper_mode(dataset: DatasetParams) -> Iterator[str]:
+    if dataset.edit.method != "single_step":
+        yield "edit.method: is guided, must be single_step; paper_mode moves once, at the mixing step"
+    for space in ("eps", "h"):
+        if space not in dataset.boundary.spaces:
+            yield f"boundary.spaces: has no {space}; paper_mode moves in both spaces, add it or set paper_mode: false"
+    for name, targets in dataset.edit.edits.items():
+        if len(targets) > 1:
+            yield (
+                f"edit.edits.{name}: has {len(targets)} attributes; paper_mode edits one at a time, split the edit or "
+                "set paper_mode: false"
+            )

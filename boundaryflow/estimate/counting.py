@@ -1,0 +1,188 @@
+"""Network calls per image, counted and not calculated: the engine runs on a model that only counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from boundaryflow.boundary import Boundaries, Boundary, Calibration, load_boundaries
+from boundaryflow.config import DatasetParams
+from boundaryflow.diffusion import EpsModel, NoiseSchedule, invert, timestep_path
+from boundaryflow.diffusion.observation import DENSITY
+from boundaryflow.editing import paper_invert
+from boundaryflow.editing.editor import EditSettings
+from boundaryflow.errors import PipelineError
+from boundaryflow.runtime.editor import open_editor
+from boundaryflow.runtime.metering import Metered, Tally
+from boundaryflow.store.tables import read_json
+
+_SIDE = 8
+_TYPICAL = Calibration(1.0, -1.0, 1.0, 0.9, 100)
+
+
+class Blind:
+    """A model that sees nothing: an `EpsModel` whose noise and bottleneck are zero.
+
+    Args:
+        channels: Of its images.
+        num_bottleneck: Values of its bottleneck.
+        family: Of the model that it stands for.
+    """
+
+    def __init__(self, channels: int, num_bottleneck: int, family: str) -> None:
+        self.image_size, self.channels, self.value_range = _SIDE, channels, (-1.0, 1.0)
+        self.schedule, self.sha256, self.family = NoiseSchedule.linear(), "0" * 64, family
+        self._num_bottleneck = num_bottleneck
+
+    def eps(self, x_t: Tensor, t: int | Tensor) -> Tensor:
+        """See `EpsModel`."""
+        return torch.zeros_like(x_t)
+
+    def eps_and_h(self, x_t: Tensor, t: int | Tensor) -> tuple[Tensor, Tensor]:
+        """See `EpsModel`."""
+        return torch.zeros_like(x_t), torch.zeros(len(x_t), self._num_bottleneck, 1, 1)
+
+    def eps_with_h(self, x_t: Tensor, t: int | Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        """See `EpsModel`."""
+        return self.eps_and_h(x_t, t)
+
+    def eps_with_h_shift(self, x_t: Tensor, t: int | Tensor, shift: Tensor) -> Tensor:
+        """See `EpsModel`."""
+        return torch.zeros_like(x_t)
+
+    def pullback(self, x_t: Tensor, t: int | Tensor, normals: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """See `EpsModel`."""
+        directions = normals(torch.zeros(len(x_t), self._num_bottleneck))
+        return torch.zeros_like(x_t), x_t[:, None].expand(-1, directions.shape[1], -1, -1, -1)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A data set's way through its latents, as far as it can be known before it was gone.
+
+    Attributes:
+        params: The data set's.
+        t_mix: The mixing step; where it is still to be found, half-way between those allowed.
+        noise_levels: Timesteps of the guided edit's path.
+        followed: Attribute to the noise levels at which it has a plane; all of them as long as none is fitted.
+    """
+
+    params: DatasetParams
+    t_mix: int
+    noise_levels: tuple[int, ...]
+    followed: Mapping[str, Sequence[int]]
+
+    @classmethod
+    def of(cls, dataset: str, params: DatasetParams) -> Planned:
+        """From the params, and from what earlier runs left."""
+        found = Path("data/mixing") / dataset / "mixing.json"
+        mixing = params.mixing
+        guess = mixing.fixed_t if mixing.rule == "fixed" and mixing.fixed_t else (mixing.min_t + mixing.max_t) // 2
+        t_mix = read_json(found)["t_mix"] if found.is_file() else guess
+        levels = timestep_path(params.observe.t_max, params.observe.num_steps, DENSITY)
+        followed: dict[str, Sequence[int]] = dict.fromkeys(params.label.attributes, levels)
+        for attribute in followed:
+            try:
+                planes = load_boundaries(Path("data/boundary") / dataset / f"{attribute}.safetensors").noised
+            except PipelineError:
+                continue
+            at = [plane.t for plane in planes]
+            followed[attribute] = at if at and set(at) <= set(levels) else levels
+        return cls(params, t_mix, levels, followed)
+
+    def cut_short(self) -> Planned:
+        """A few network calls of every kind that the whole has."""
+        params = self.params
+        edit, targets = next(iter(params.edit.edits.items()))
+        guided = params.edit.guided.model_copy(update={"num_passes": 1})
+        changes = {"strengths": [1.0], "edits": {edit: targets}, "guided": guided}
+        short = params.model_copy(
+            update={
+                "invert": params.invert.model_copy(update={"num_steps": min(3, params.invert.num_steps)}),
+                "edit": params.edit.model_copy(update=changes),
+            }
+        )
+        levels = self.noise_levels[-2:]
+        return Planned(short, self.t_mix, levels, dict.fromkeys(self.followed, levels))
+
+    def settings(self) -> EditSettings:
+        """Those of its edits."""
+        dataset = self.params
+        of_edit = dataset.edit.model_dump(exclude={"split", "max_images", "edits"})
+        of_path = dataset.invert.model_dump(include={"num_steps", "noise_until", "order"})
+        values: dict[str, Any] = {**of_edit, **of_path, "t_mix": self.t_mix, "timesteps": self.noise_levels}
+        values |= {"paper_mode": dataset.paper_mode, "dtype": dataset.dtype, "mask": None}
+        return EditSettings(**values)
+
+    def planes(self, attributes: Sequence[str], model: EpsModel, num_bottleneck: int) -> list[Boundaries]:
+        """Planes that no image was looked at for, of the shape of fitted ones and no two of them alike."""
+        num_eps = model.channels * model.image_size**2
+        made: list[Boundaries] = []
+        for number, attribute in enumerate(attributes):
+            in_h = torch.zeros(num_bottleneck)
+            in_h[number % num_bottleneck] = 1.0
+            about: dict[str, Any] = {
+                "intercept": 0.0, "attribute": attribute, "model_sha256": model.sha256, "calibration": _TYPICAL,
+            }  # fmt: skip
+            eps = Boundary(torch.full((num_eps,), num_eps**-0.5), space="eps", t=self.t_mix, **about)
+            noised = [Boundary(in_h, space="h", t=t, **about) for t in self.followed.get(attribute, self.noise_levels)]
+            at_mixing_step = {"eps": eps, "h": Boundary(in_h, space="h", t=self.t_mix, **about)}
+            made.append(Boundaries(attribute, at_mixing_step, tuple(noised)))  # pyright: ignore[reportArgumentType]
+        return made
+
+    def invert(self, model: EpsModel, x_0: Tensor) -> None:
+        """What stage invert does with some images."""
+        how, path = self.params.invert, timestep_path(self.t_mix, self.params.invert.num_steps)
+        if self.params.paper_mode:
+            paper_invert(model, x_0, path)
+        else:
+            noise = torch.zeros_like(x_0) if how.noise_until else None
+            invert(model, x_0, path, start_noise=noise, noise_until=how.noise_until, order=how.order)
+
+    def edit(self, model: EpsModel, x_0: Tensor, attributes: Sequence[str], num_bottleneck: int) -> None:
+        """What stage edit does with some images for one edit."""
+        settings = self.settings()
+        editor = open_editor(model, settings, 0)
+        source = editor.open(x_0, [f"probe-{number}" for number in range(len(x_0))])
+        others = [name for name in self.params.label.attributes if name not in attributes]
+        held = self.planes(others, model, num_bottleneck) if settings.keeps_others else []
+        planes = self.planes(attributes, model, num_bottleneck)
+        editor.edit(source, range(len(x_0)), planes, torch.ones(len(x_0), len(attributes)), held)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Network calls of one image.
+
+    Attributes:
+        invert: To the mixing step.
+        opening: What all edits of an image share.
+        edits: Edit to what it takes at all strengths.
+    """
+
+    invert: Tally
+    opening: Tally
+    edits: Mapping[str, Tally]
+
+
+def count(planned: Planned, family: str) -> Counts:
+    """Count the network calls of one image that everything is asked of."""
+    x_0 = torch.zeros(1, planned.params.ingest.channels, _SIDE, _SIDE)
+    num_bottleneck = len(planned.params.label.attributes)
+
+    def counted(work: Callable[[EpsModel], object]) -> Tally:
+        model = Metered(Blind(planned.params.ingest.channels, num_bottleneck, family), Tally())
+        work(model)
+        return model.tally
+
+    opening = counted(lambda model: open_editor(model, planned.settings(), 0).open(x_0, ["probe"]))
+    edits: dict[str, Tally] = {}
+    for edit, targets in planned.params.edit.edits.items():
+        found = counted(lambda model, targets=targets: planned.edit(model, x_0, list(targets), num_bottleneck))
+        edits[edit] = Tally(found.image_calls - opening.image_calls, found.pullbacks, found.directions)
+    return Counts(counted(lambda model: planned.invert(model, x_0)), opening, edits)

@@ -1,0 +1,233 @@
+"""Time, disk and network calls of every stage, from counts and rates."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from boundaryflow.config import AvatarSource, DatasetParams, FolderSource, RemoteSource
+from boundaryflow.editing.targets import directions_of
+from boundaryflow.errors import ManifestError
+from boundaryflow.estimate.counting import Planned, count
+from boundaryflow.estimate.probe import Rates, measure
+from boundaryflow.evaluation.judging import MAX_REAL
+from boundaryflow.runtime.device import device, resolve_dtype
+from boundaryflow.sources.datasets import open_raw
+from boundaryflow.sources.decoding import choose
+from boundaryflow.sources.listing import pictures_path
+from boundaryflow.sources.raw import RawFolder, RawPictures, Wanted
+from boundaryflow.sources.splits import split_images
+from boundaryflow.store.tables import read_table
+from boundaryflow.text import masked
+
+PROBE_S = 20.0
+_ROW_BYTES = 100  # of a table, an image: ids, names, numbers, compressed
+_REPORT_S, _REPORT_BYTES = 1.5, 2_000_000
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """What one stage is expected to take.
+
+    Attributes:
+        stage: Name.
+        num_images: It works on.
+        image_calls: Network calls, counted by images: a batch of 32 is 32.
+        seconds: On this machine, its start included.
+        num_bytes: Of its outputs.
+    """
+
+    stage: str
+    num_images: int
+    image_calls: int
+    seconds: float
+    num_bytes: int
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """A whole run, from nothing.
+
+    Attributes:
+        dataset: Name.
+        num_images: Images of it.
+        where: Device and dtype.
+        stages: In the order in which they run.
+    """
+
+    dataset: str
+    num_images: int
+    where: str
+    stages: tuple[StageCost, ...]
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """Numbers of images.
+
+    Attributes:
+        all: Of the data set.
+        of_split: Split to how many.
+        edited: That edits are made of.
+        asked: Edit to the share of those that it asks something of.
+    """
+
+    all: int
+    of_split: Mapping[str, int]
+    edited: int
+    asked: Mapping[str, float]
+
+    @property
+    def fitted(self) -> int:
+        """Images that boundaries are fitted and calibrated on."""
+        return self.of_split["train"] + self.of_split["val"]
+
+
+def forecast(
+    dataset: str, params: DatasetParams, *, num_images: int | None = None, probe_s: float = PROBE_S
+) -> Forecast:
+    """Say what a run of a data set would take on this machine, if nothing of it were there yet.
+
+    Args:
+        dataset: Name.
+        params: Its section.
+        num_images: If it had so many images; None: as many as it has.
+        probe_s: Seconds to spend on measuring, about.
+
+    Raises:
+        PipelineError: There are no images to count, or the model cannot be opened.
+    """
+    sizes, planned = _sizes(dataset, params, num_images), Planned.of(dataset, params)
+    rates = measure(dataset, params, planned, sizes.fitted, probe_s)
+    dtype = str(resolve_dtype(params.dtype)).removeprefix("torch.")
+    return Forecast(dataset, sizes.all, f"{device()}, {dtype}", _costs(params, planned, sizes, rates))
+
+
+def _sizes(dataset: str, params: DatasetParams, num_images: int | None) -> _Sizes:
+    shares = _split_shares(dataset, params)
+    there = sum(shares.values())
+    num = there if num_images is None else num_images
+    of_split = {split: round(num * of / there) for split, of in shares.items()}
+    edited = min(params.edit.max_images, of_split[params.edit.split])
+    return _Sizes(num, of_split, edited, _asked(dataset, params))
+
+
+def _split_shares(dataset: str, params: DatasetParams) -> dict[str, int]:
+    """Split to its images: of the last ingest, or of what lies there to be ingested."""
+    how = params.ingest
+    try:
+        manifest = read_table(Path("data/ingest") / dataset / "manifest.parquet", schema="manifest/1")
+        found = manifest.loc[manifest["status"] == "ok", "split"].tolist()
+    except ManifestError:
+        if isinstance(how.source, AvatarSource):
+            names = [f"face-{number}" for number in range(how.source.num_images)]
+        else:
+            names = choose(_raw(dataset, how.source, how.image_size).names, how.max_images)
+        split = how.split
+        found = list(split_images(Path("data/raw") / dataset, dict(zip(names, names, strict=True)), split).values())
+    return {split: found.count(split) for split in ("train", "val", "test")}
+
+
+def _raw(dataset: str, source: FolderSource | RemoteSource, image_size: int) -> RawPictures:
+    """What lies there now; a remote folder as it was listed."""
+    if isinstance(source, FolderSource):
+        return RawFolder(Path("data/raw") / dataset, image_size, Wanted(source.include, source.exclude))
+    if not pictures_path(dataset).is_file():
+        what = f"{masked(source.url)} has not been listed yet; run `python -m stages.listing {dataset}`"
+        raise ManifestError(f"estimate {dataset}: {what}")
+    return open_raw(dataset, source, image_size)
+
+
+def _asked(dataset: str, params: DatasetParams) -> dict[str, float]:
+    """Edit to the share of images that it asks something of: as labelled, or about half where it adds or removes."""
+    try:
+        labels = read_table(Path("data/label") / dataset / "labels.parquet", schema="labels/1").set_index("item_id")
+        items = [str(item) for item in labels.index]
+        return {
+            edit: sum(any(signs) for signs in directions_of(labels, items, targets).values()) / len(items)
+            if set(targets) <= set(labels.columns)  # else an attribute was left out, and the edit is
+            else 0.0
+            for edit, targets in params.edit.edits.items()
+        }
+    except (ManifestError, KeyError):
+        return {
+            edit: 1 - 0.5 ** len(targets) if "flip" not in targets.values() else 1.0
+            for edit, targets in params.edit.edits.items()
+        }
+
+
+def _costs(params: DatasetParams, planned: Planned, sizes: _Sizes, rates: Rates) -> tuple[StageCost, ...]:
+    counts = count(planned, rates.family)
+    num_pixels = params.ingest.channels * params.ingest.image_size**2
+    num_attributes, num_strengths = len(params.label.attributes), len(params.edit.strengths)
+    observed = min(sizes.of_split["train"], params.observe.max_images)
+    observed += min(sizes.of_split["val"], (params.observe.max_images + 1) // 2)
+    levels = len(planned.noise_levels) if observed else 0
+    mixed = min(params.mixing.num_images, sizes.of_split["train"]) + params.mixing.num_sampled
+    edits = {edit: round(sizes.edited * share) for edit, share in sizes.asked.items()}
+    num_pictures = sum(edits.values()) * num_strengths
+
+    def stored(dtype: str) -> int:
+        return torch.empty(0, dtype=getattr(torch, dtype)).itemsize
+
+    found: list[StageCost] = []
+
+    def add(stage: str, num_images: int, image_calls: float, seconds: float, num_bytes: float) -> None:
+        start = rates.start_network if image_calls else rates.start
+        found.append(StageCost(stage, num_images, round(image_calls), start + seconds, round(num_bytes)))
+
+    add("ingest", sizes.all, 0, sizes.all * rates.ingest, sizes.all * (num_pixels + _ROW_BYTES))
+    add("label", sizes.all, 0, rates.label.begin + sizes.all * rates.label.each, sizes.all * (8 + 4 * num_attributes))
+    calls = mixed * params.mixing.num_steps
+    told_apart = 2 * params.mixing.num_steps * num_attributes * rates.separate.each
+    add(
+        "mixing",
+        mixed,
+        calls,
+        calls * rates.forward + rates.separate.begin + told_apart,
+        _ROW_BYTES * params.mixing.num_steps * (4 + num_attributes),
+    )
+    calls = sizes.all * counts.invert.image_calls
+    latents = (num_pixels + rates.num_bottleneck) * stored(params.invert.store_dtype)
+    add("invert", sizes.all, calls, calls * rates.forward, sizes.all * (latents + _ROW_BYTES))
+    calls = observed * levels
+    add(
+        "observe", observed, calls, calls * rates.forward,
+        observed * levels * rates.num_bottleneck * stored(params.observe.store_dtype),
+    )  # fmt: skip
+    add("boundary", sizes.fitted, 0, _fit_s(params, sizes, rates, observed, levels),
+        4 * num_attributes * (num_pixels + (1 + levels) * rates.num_bottleneck)
+        + sizes.all * num_attributes * len(params.boundary.spaces) * 16)  # fmt: skip
+    calls, gradients = sizes.edited * counts.opening.image_calls, 0
+    for edit, num in edits.items():
+        calls += num * counts.edits[edit].image_calls
+        gradients += num * counts.edits[edit].directions
+    add("edit", sizes.edited, calls, calls * rates.forward + gradients * rates.gradient,
+        len(edits) * sizes.edited * num_strengths * num_pixels)  # fmt: skip
+    judged = num_pictures + sum(edits.values())
+    real = len(edits) * min(2 * MAX_REAL, sizes.all) if params.evaluate.clip else 0
+    drawn = 4 * sum(edits.values()) if params.evaluate.counterfactuals else 0  # each truth: two faces, and their parts
+    add("evaluate", sizes.edited, 0, rates.look.begin + rates.judge.begin + judged * rates.judge.each
+        + real * rates.look.each + drawn * rates.ingest,
+        num_pictures * _ROW_BYTES)  # fmt: skip
+    add("report", sizes.edited, 0, _REPORT_S, _REPORT_BYTES)
+    return tuple(found)
+
+
+def _fit_s(params: DatasetParams, sizes: _Sizes, rates: Rates, observed: int, levels: int) -> float:
+    """Seconds to fit all boundaries: solvers on inner products take about the square of the number of images."""
+    most = params.boundary.max_per_class
+    num = min(sizes.fitted, 2 * most if most else sizes.fitted)
+    num_attributes = len(params.label.attributes)
+    at_mixing_step = (rates.products + num_attributes * rates.fit_mixing) * (num / rates.num_fitted) ** 2
+    return rates.separate.begin + at_mixing_step + levels * rates.fit_level * (observed / rates.num_fitted) ** 2
+
+
+def as_json(found: Forecast) -> str:
+    """For programs."""
+    stages = [vars(stage) for stage in found.stages]
+    return json.dumps({**vars(found), "stages": stages}, indent=1)

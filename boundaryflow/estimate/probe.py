@@ -1,0 +1,249 @@
+"""What this machine takes for a network call, and for the work around it: each is done for a few seconds and timed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from boundaryflow.boundary import Gram, InMemory, Labels, fit_boundaries
+from boundaryflow.config import AvatarSource, DatasetParams
+from boundaryflow.diffusion import EpsModel
+from boundaryflow.editing import separability
+from boundaryflow.estimate.counting import Planned, count
+from boundaryflow.evaluation.judging import Judged, open_bench
+from boundaryflow.labelling import load_clip
+from boundaryflow.runtime.device import device
+from boundaryflow.runtime.frozen_model import batch_size, open_model
+from boundaryflow.sources.datasets import draw_avatars, face_of, open_raw
+from boundaryflow.sources.decoding import judge
+
+_LEAST_FITTED, _MOST_FITTED = 64, 384
+_NUM_PICTURES = 32
+
+
+class Timing(NamedTuple):
+    """Seconds of something that is done again and again.
+
+    Attributes:
+        begin: Before the first time: libraries and weights to be loaded.
+        each: Every time.
+    """
+
+    begin: float
+    each: float
+
+
+NOTHING = Timing(0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Seconds for the parts of the work.
+
+    Attributes:
+        start: Of a stage before it begins: DVC, Python, the libraries.
+        start_network: Of a stage that runs the model.
+        ingest: An image.
+        label: An image, by CLIP.
+        separate: How well one attribute can be told apart at one timestep of the search for the mixing step.
+        forward: An image-call.
+        gradient: What a direction pulled back adds to an image-call.
+        products: The inner products of `num_fitted` images, in all spaces of the mixing step.
+        fit_mixing: The boundaries of an attribute at the mixing step, on as many.
+        fit_level: The planes of all attributes at a noise level, on as many; they share a decomposition.
+        num_fitted: Images in those two.
+        look: Of the evaluation's CLIP, a picture.
+        judge: All that an edited picture is judged by.
+        num_bottleneck: Values of h.
+        family: Of the model.
+    """
+
+    start: float
+    start_network: float
+    ingest: float
+    label: Timing
+    separate: Timing
+    forward: float
+    gradient: float
+    products: float
+    fit_mixing: float
+    fit_level: float
+    num_fitted: int
+    look: Timing
+    judge: Timing
+    num_bottleneck: int
+    family: str
+
+
+def measure(dataset: str, params: DatasetParams, planned: Planned, num_labelled: int, seconds: float) -> Rates:
+    """Time the parts of the work on this machine.
+
+    Args:
+        dataset: Name.
+        params: The data set's.
+        planned: Its way through its latents.
+        num_labelled: Images that boundaries are fitted and calibrated on.
+        seconds: To be spent, about; a large network may take longer for what it cannot do without.
+    """
+    share = seconds / 10
+    started = time.perf_counter()
+    model = open_model(params.model, params.dtype)
+    opened = time.perf_counter() - started
+    sample = torch.randn(1, model.channels, model.image_size, model.image_size)
+    num_bottleneck = model.eps_and_h(sample, planned.noise_levels[-1])[1].numel()
+    forward, gradient = _network(model, planned, num_bottleneck, 4 * share)
+    separate = _separate(params)  # before the fits: its beginning loads scikit-learn
+    num_fitted = max(_LEAST_FITTED, min(num_labelled, _MOST_FITTED))
+    products, fit_mixing, fit_level = _fits(params, model, num_bottleneck, num_fitted)
+    weights = getattr(params.label.source, "weights", None)
+    label = _clip(weights, params, share)
+    return Rates(
+        start=_start("stages.boundary"),
+        start_network=_start("stages.edit") + opened,
+        ingest=_ingest(dataset, params, share),
+        label=label,
+        separate=separate,
+        forward=forward,
+        gradient=gradient,
+        products=products,
+        fit_mixing=fit_mixing,
+        fit_level=fit_level,
+        num_fitted=num_fitted,
+        look=label if params.evaluate.clip == weights else _clip(params.evaluate.clip, params, share),
+        judge=_judge(params, share),
+        num_bottleneck=num_bottleneck,
+        family=getattr(model, "family", "ddpm"),
+    )
+
+
+def _timed(begin: Callable[[], Callable[[], object]], seconds: float) -> Timing:
+    """Time something: what it takes to begin, and each further time; it is done for so long, and at least twice."""
+    started = time.perf_counter()
+    work = begin()
+    work()
+    begun, turns = time.perf_counter(), 0
+    while turns == 0 or time.perf_counter() - begun < seconds:
+        work()
+        turns += 1
+    each = (time.perf_counter() - begun) / turns
+    return Timing(max(0.0, begun - started - each), each)
+
+
+def _each(work: Callable[[], object], seconds: float) -> float:
+    """Seconds of something that has nothing to load."""
+    return _timed(lambda: work, seconds).each
+
+
+def _start(module: str) -> float:
+    """Seconds for DVC and a stage to be loaded."""
+    started = time.perf_counter()
+    for arguments in (["-m", "dvc", "stage", "list"], ["-c", f"import {module}"]):
+        subprocess.run([sys.executable, *arguments], check=False, capture_output=True)  # noqa: S603
+    return time.perf_counter() - started
+
+
+def _network(model: EpsModel, planned: Planned, num_bottleneck: int, seconds: float) -> tuple[float, float]:
+    """Seconds of an image-call and of a gradient, the engine's own work included, on a path cut short."""
+    size, short = batch_size(model), planned.cut_short()
+    counts = count(short, getattr(model, "family", "ddpm"))
+    x_0 = torch.randn(size, model.channels, model.image_size, model.image_size).clamp(-1, 1)
+    took = _each(lambda: short.invert(model, x_0), seconds / 2)
+    forward = took / (size * counts.invert.image_calls)
+    if not short.settings().is_guided:
+        return forward, 0.0
+    (attributes,) = short.params.edit.edits.values()
+    took = _each(lambda: short.edit(model, x_0, list(attributes), num_bottleneck), seconds / 2)
+    (editing,) = counts.edits.values()
+    calls = counts.opening.image_calls + editing.image_calls
+    return forward, max(0.0, took / size - calls * forward) / editing.directions
+
+
+def _fits(params: DatasetParams, model: EpsModel, num_bottleneck: int, num: int) -> tuple[float, float, float]:
+    """Seconds for inner products, for an attribute at the mixing step, for all at a noise level; latents are drawn."""
+    how, chance = params.boundary, np.random.default_rng(0)
+    order = chance.permutation(num)
+    # as many as are solved at once
+    has = chance.random((min(len(params.label.attributes), os.cpu_count() or 1), num)) < 0.5
+    known = [Labels("probe", of_one, order[: num * 4 // 5], order[num * 4 // 5 :]) for of_one in has]
+    sizes = {"eps": model.channels * model.image_size**2, "h": num_bottleneck}
+    products, at_mixing_step, at_level = 0.0, 0.0, 0.0
+    for space in how.spaces:
+        latents = torch.randn(num, sizes[space])
+        latents[:, : len(has)] += 3.0 * torch.from_numpy(has.T)  # apart as those of images are
+        about: dict[str, Any] = {"space": space, "t": 0, "model_sha256": model.sha256, "ridge": how.ridge}
+        started = time.perf_counter()
+        gram = Gram.of(InMemory(latents.half()))
+        multiplied = time.perf_counter()
+        fit_boundaries(gram, known, estimator=how.estimator, c=how.c, num_bootstraps=how.num_bootstraps, **about)
+        fitted = time.perf_counter()
+        if space == "h" or len(how.spaces) == 1:
+            fit_boundaries(Gram.of(InMemory(latents.half())), known, estimator="ridge", **about)
+            at_level = time.perf_counter() - fitted
+        products += multiplied - started
+        at_mixing_step += fitted - multiplied
+    return products, at_mixing_step / len(known), at_level
+
+
+def _ingest(dataset: str, params: DatasetParams, seconds: float) -> float:
+    """Seconds to draw a face, or to read and decode one of the data set's own pictures."""
+    how = params.ingest
+    if isinstance(how.source, AvatarSource):
+        faces = draw_avatars(how.source.model_copy(update={"num_images": _NUM_PICTURES}), 0)
+        return _each(lambda: [face_of(face, how.image_size) for face in faces], seconds) / len(faces)
+    raw = open_raw(dataset, how.source, how.image_size)
+    names = list(raw.names)[:: max(1, len(raw.names) // (4 * _NUM_PICTURES))]
+    started = time.perf_counter()
+    for _ in judge(raw, names, {}, how.geometry, os.cpu_count() or 1):
+        pass
+    return (time.perf_counter() - started) / max(1, len(names))
+
+
+def _pictures(params: DatasetParams) -> torch.Tensor:
+    return torch.rand(_NUM_PICTURES, params.ingest.channels, params.ingest.image_size, params.ingest.image_size)
+
+
+def _clip(weights: str | None, params: DatasetParams, seconds: float) -> Timing:
+    """CLIP looks at a picture."""
+    if weights is None:
+        return NOTHING
+    pictures = _pictures(params)
+
+    def begin() -> Callable[[], object]:
+        clip = load_clip(weights, device())
+        return lambda: clip.image_features(pictures)
+
+    return _of_one(_timed(begin, seconds))
+
+
+def _judge(params: DatasetParams, seconds: float) -> Timing:
+    """An edited picture is judged."""
+    how, before = params.evaluate, _pictures(params)
+    targets = [dict.fromkeys(next(iter(params.edit.edits.values())), 1)] * _NUM_PICTURES
+
+    def begin() -> Callable[[], object]:
+        bench = open_bench(how.judges, how.clip, params.label.prompts, params.label.templates, {}, device())
+        judged = Judged(bench, [f"probe-{number}" for number in range(_NUM_PICTURES)], targets, before)
+        return lambda: judged.metrics(before)
+
+    return _of_one(_timed(begin, seconds))
+
+
+def _of_one(timing: Timing) -> Timing:
+    return Timing(timing.begin, timing.each / _NUM_PICTURES)
+
+
+def _separate(params: DatasetParams) -> Timing:
+    """An attribute is told apart at a timestep, in one space."""
+    num = params.mixing.num_images
+    has = np.arange(num) % 2 == 0
+    points = np.random.default_rng(0).standard_normal((num, 2 * num)) + has[:, None]
+    products = points @ points.T  # all attributes share them
+    return _timed(lambda: lambda: separability(products, has, seed=0), 0.0)

@@ -1,0 +1,150 @@
+"""Edited pictures, judged one by one against the pictures they came from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from boundaryflow import evaluation as ev
+from boundaryflow.avatars import Avatar, render, segment
+from boundaryflow.labelling import ClipLabeller, load_clip
+
+BATCH = 256
+MAX_REAL = 256
+"""Real images that the edits of one direction are held against."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Everything that pictures are judged with.
+
+    Attributes:
+        judges: Networks, or None.
+        clip: Labeller for features, or None.
+        directions: Attribute to the text direction from without to with, where there are prompts.
+        avatars: Item to its face, where the truth is known.
+    """
+
+    judges: ev.Judges | None
+    clip: ClipLabeller | None
+    directions: Mapping[str, Tensor]
+    avatars: Mapping[str, Avatar]
+
+
+def open_bench(
+    judges: str | None,
+    clip: str | None,
+    prompts: Mapping[str, tuple[Sequence[str], Sequence[str]]],
+    templates: Sequence[str],
+    avatars: Mapping[str, Avatar],
+    device: torch.device,
+) -> Bench:
+    """Open what pictures are judged with.
+
+    Args:
+        judges: Folder of judges, or None.
+        clip: File of CLIP weights, or None.
+        prompts: Attribute to the words for images with it and without.
+        templates: Sentences that the words are put into.
+        avatars: Item to its face, where the exact counterfactuals are wanted.
+        device: Where the networks run.
+
+    Raises:
+        PipelineError: One of the files cannot be read.
+    """
+    labeller = load_clip(clip, device) if clip else None
+    directions: dict[str, Tensor] = {}
+    if labeller is not None:
+        for attribute, (having, without) in prompts.items():
+            difference = labeller.text_feature(having, templates) - labeller.text_feature(without, templates)
+            directions[attribute] = difference.cpu()
+    return Bench(ev.load_judges(Path(judges), device) if judges else None, labeller, directions, avatars)
+
+
+class Judged:
+    """The inputs of one edit, judged once, against which pictures at every strength are held."""
+
+    def __init__(self, bench: Bench, items: Sequence[str], targets: Sequence[dict[str, int]], before: Tensor) -> None:
+        self._bench, self._targets, self._before = bench, targets, before
+        self._truth, self._region = _truths(bench, items, targets, before.shape[-1])
+        judges = bench.judges
+        self._signs = torch.zeros(len(items), len(judges.attributes) if judges else 0)
+        if judges:
+            for row, asked in enumerate(targets):
+                for attribute, sign in asked.items():
+                    if attribute in judges.attributes:
+                        self._signs[row, judges.attributes.index(attribute)] = sign
+            self._probabilities = judges.probabilities(before)
+            self._identity, self._parts = judges.identity(before), judges.parts(before)
+        self._features = image_features(bench.clip, before) if bench.clip else None
+
+    def metrics(self, after: Tensor) -> tuple[dict[str, Any], Tensor | None]:
+        """Column of per_image.parquet to one value per image; and the CLIP features of the pictures."""
+        columns: dict[str, Tensor] = {}
+        judges = self._bench.judges
+        if judges and bool((self._signs != 0).any()):
+            now = judges.probabilities(after)
+            wanted = torch.where(self._signs > 0, now, 1 - now).masked_fill(self._signs == 0, 1.0)
+            columns["target_success"] = ev.target_reached(now, self._signs)
+            columns["target_probability"] = wanted.amin(1)
+            columns["drift"] = ev.attribute_drift(self._probabilities, now, self._signs)
+            columns["num_others_flipped"] = ev.num_flipped(self._probabilities, now, self._signs)
+            columns["clean_success"] = columns["target_success"] & (columns["num_others_flipped"] == 0)
+        identity, parts = (judges.identity(after), judges.parts(after)) if judges else (None, None)
+        if identity is not None and self._identity is not None:
+            columns["identity"] = (identity * self._identity).sum(1)
+        columns["ssim"] = ev.ssim(after, self._before)
+        columns["psnr_db"] = ev.psnr_db(after, self._before)
+        if parts is not None and self._parts is not None:
+            columns["segmentation_consistency"] = ev.segmentation_consistency(self._parts, parts)
+            if self._region is not None:
+                columns["segmentation_consistency_outside"] = ev.segmentation_consistency(
+                    self._parts, parts, ~self._region
+                )
+        features = image_features(self._bench.clip, after) if self._bench.clip else None
+        if features is not None and self._features is not None and self._bench.directions:
+            columns["s_dir"] = ev.directional_similarity(self._features, features, self._text_directions())
+        if self._truth is not None and self._region is not None:
+            columns["counterfactual_rmse"] = ev.rmse(after, self._truth)
+            columns["counterfactual_recovery"] = ev.counterfactual_recovery(self._before, after, self._truth)
+            columns["rmse_inside"] = ev.rmse(after, self._truth, self._region)
+            columns["rmse_outside"] = ev.rmse(after, self._truth, ~self._region)
+        return {name: values.cpu().numpy() for name, values in columns.items()}, features
+
+    def _text_directions(self) -> Tensor:
+        directions = self._bench.directions
+        size = len(next(iter(directions.values())))
+        rows = [
+            sum((sign * directions[a] for a, sign in asked.items() if a in directions), torch.zeros(size))
+            for asked in self._targets
+        ]
+        return torch.stack([torch.as_tensor(row) for row in rows])
+
+
+def _truths(
+    bench: Bench, items: Sequence[str], targets: Sequence[dict[str, int]], size: int
+) -> tuple[Tensor | None, Tensor | None]:
+    """The exact counterfactual of each image in [0, 1], and where it differs in what it shows."""
+    if not bench.avatars:
+        return None, None
+    pictures, regions = [], []
+    for item, asked in zip(items, targets, strict=True):
+        source = changed = bench.avatars[item]
+        for attribute, sign in asked.items():
+            changed = changed.with_attribute(attribute, sign > 0)
+        drawn, as_is = np.array(render(changed, size), np.float32), np.array(render(source, size), np.float32)
+        pictures.append(torch.from_numpy(drawn.transpose(2, 0, 1) / 255))
+        differs = (np.abs(drawn - as_is).max(2) > 0) | (segment(changed, size) != segment(source, size))
+        regions.append(torch.from_numpy(differs))
+    return torch.stack(pictures), torch.stack(regions)
+
+
+def image_features(clip: ClipLabeller, images_01: Tensor) -> Tensor:
+    """[N,D] image features on the CPU, a few images at a time."""
+    return torch.cat([clip.image_features(part).cpu() for part in images_01.split(BATCH)])

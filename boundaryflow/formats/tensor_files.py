@@ -1,0 +1,50 @@
+"""Tensor files whose bytes depend on their content only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from boundaryflow.files import write_bytes
+from boundaryflow.formats.tensor_headers import ABOUT, read_header
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+    """Write a safetensors file with facts about it in its header.
+
+    safetensors writes the entries of its metadata in an order that changes from process to
+    process, so the facts go into a single one, as JSON.
+
+    Args:
+        path: File to write.
+        tensors: Name to tensor, on any device, of any layout.
+        about: What the header says; any JSON values.
+    """
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
+    write_bytes(path, save(plain, {ABOUT: json.dumps(dict(about), sort_keys=True, allow_nan=False)}))
+
+
+def read_about(path: Path) -> dict[str, Any]:
+    """What the header of a safetensors file says; empty if it is not one of ours.
+
+    Raises:
+        SafetensorError, OSError: The file cannot be read.
+    """
+    return read_header(path).about
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors of a safetensors file, and what its header says.
+
+    Raises:
+        SafetensorError, OSError: The file cannot be read.
+    """
+    header = read_header(path)
+    with safe_open(path, "pt") as file:
+        return {name: file.get_tensor(name) for name in header.shapes}, header.about

@@ -1,0 +1,260 @@
+"""Stage augment: the fewest edits that balance a data set, each checked, written beside the images it has.
+
+Not in DVC's graph: what it writes is for other people's training code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from torch import Tensor
+
+from boundaryflow.augmentation.balance import Group, phi, to_equal_counts, to_independence
+from boundaryflow.config import AugmentParams, EqualTarget, load_params
+from boundaryflow.config.places import check_output
+from boundaryflow.errors import ManifestError
+from boundaryflow.jobs.augmenter import Augmenter, Good, groups_of, routes_into
+from boundaryflow.jobs.batch import EditPlan, plan_edits
+from boundaryflow.jobs.run_record import recorded
+from boundaryflow.jobs.training_set import TrainingSet, group_name
+from boundaryflow.runtime.process import entry
+from boundaryflow.store.outbox import open_outbox
+from boundaryflow.store.shards import load_items
+from boundaryflow.store.tables import read_table
+
+LOG = logging.getLogger(__name__)
+STATE = Path("data/augment")
+_AT_ONCE = 512  # pictures in memory
+_NUM_SHOWN = 8
+
+
+@dataclass
+class Summary:
+    """What came of it.
+
+    Attributes:
+        before: Images per group, as they are.
+        wanted: Images to add per group.
+        added: Edits per group that were good enough.
+        tried: Edits per route that were made.
+        kept: Edits per route that were good enough.
+        phi: Correlation of the target's attributes before and after; None with one attribute.
+        shown: A few pairs of [C,H,W] pixels, before and after.
+    """
+
+    before: dict[str, int] = field(default_factory=dict[str, int])
+    wanted: dict[str, int] = field(default_factory=dict[str, int])
+    added: dict[str, int] = field(default_factory=dict[str, int])
+    tried: dict[str, int] = field(default_factory=dict[str, int])
+    kept: dict[str, int] = field(default_factory=dict[str, int])
+    phi: dict[str, float] | None = None
+    shown: list[tuple[Tensor, Tensor]] = field(default_factory=list[tuple[Tensor, Tensor]])
+
+
+def attributes_of(recipe: AugmentParams) -> list[str]:
+    """The attributes of a recipe's target."""
+    target = recipe.target
+    return [target.equal] if isinstance(target, EqualTarget) else list(target.independent)
+
+
+def run(name: str, recipe: AugmentParams, plan: EditPlan, shard_size: int, out: TrainingSet, summary: Summary) -> None:
+    """Balance a data set.
+
+    Args:
+        name: Name of the recipe.
+        recipe: Its values.
+        plan: How images are edited.
+        shard_size: Items in a shard, on average at most.
+        out: Where the set is written.
+        summary: Filled as the run goes on.
+
+    Raises:
+        ManifestError: There is nothing to balance, or the target cannot be reached; what there is is written all the
+            same.
+    """
+    images = _images(recipe)
+    counts = dict(Counter(images.groups.values()))
+    add = _to_add(name, recipe, counts)
+    summary.before = images.named(counts)
+    summary.wanted = images.named(add)
+    strengths, attributes = recipe.strengths, images.attributes
+    augmenter = Augmenter(name, plan, attributes, strengths, recipe.min_probability, shard_size)
+    edits = {
+        group: augmenter.fill(group, num, routes_into(group, attributes, images.groups)) if num else []
+        for group, num in sorted(add.items())
+    }
+    summary.added = images.named({group: len(of_group) for group, of_group in edits.items()})
+    for route, (tried, kept) in augmenter.outcomes.items():
+        summary.tried[route], summary.kept[route] = tried, kept
+    if len(attributes) == 2:
+        after = {group: counts.get(group, 0) + len(edits[group]) for group in add}
+        summary.phi = {"before": round(phi(counts), 4), "after": round(phi(after), 4)}
+    _write_images(out, images)
+    for group, of_group in edits.items():
+        _write_edits(out, images, plan, group, of_group, augmenter, summary)
+    out.commit()
+    short = {group: num - summary.added[group] for group, num in summary.wanted.items() if num > summary.added[group]}
+    if short:
+        told = ", ".join(f"{num} of {summary.wanted[group]} in {group}" for group, num in short.items())
+        raise ManifestError(
+            f"augment {name}: {told} are lacking: every image that could become one was tried; the set is written, "
+            f"as balanced as it gets; lower augment.{name}.min_probability, add strengths, or add images"
+        )
+
+
+@dataclass(frozen=True)
+class _Images:
+    """The images that are balanced.
+
+    Attributes:
+        ingested: Folder of their pixels.
+        attributes: The target's.
+        groups: Item to its group.
+        labels: Item to attribute to 1 or 0, of all attributes that are known of it.
+        sources: Item to its name in the data set.
+    """
+
+    ingested: Path
+    attributes: list[str]
+    groups: dict[str, Group]
+    labels: dict[str, dict[str, int]]
+    sources: dict[str, str]
+
+    def named(self, counts: Mapping[Group, int]) -> dict[str, int]:
+        """The same with a name for each group."""
+        return {group_name(self.attributes, group): num for group, num in sorted(counts.items())}
+
+    def pixels(self, items: Sequence[str]) -> Tensor:
+        """[N,C,H,W] uint8."""
+        return load_items(self.ingested, items, ["pixels"])["pixels"]
+
+
+def _images(recipe: AugmentParams) -> _Images:
+    attributes, ingested = attributes_of(recipe), Path("data/ingest") / recipe.dataset
+    labels = read_table(Path("data/label") / recipe.dataset / "labels.parquet", schema="labels/1").set_index("item_id")
+    unknown = [name for name in attributes if name not in labels.columns]
+    if unknown:
+        raise ManifestError(
+            f"augment: {recipe.dataset} has no label {unknown[0]!r}; it has {', '.join(map(str, labels.columns))}"
+        )
+    manifest = read_table(ingested / "manifest.parquet", schema="manifest/1")
+    usable = manifest[(manifest["status"] == "ok") & (manifest["split"] == recipe.split)].set_index("item_id")
+    labels = labels.loc[sorted(usable.index.intersection(labels.index))]
+    groups = groups_of(labels, attributes)
+    known = {item: _known(labels, item) for item in groups}
+    return _Images(ingested, attributes, groups, known, {item: str(usable["source"][item]) for item in groups})
+
+
+def _known(labels: pd.DataFrame, item: str) -> dict[str, int]:
+    """Attribute to 1 or 0, of those that are known of an image."""
+    known = labels.loc[item].dropna().astype(float) > 0.5
+    return {str(name): int(has) for name, has in zip(known.index, known.to_numpy(), strict=True)}
+
+
+def _to_add(name: str, recipe: AugmentParams, counts: Mapping[Group, int]) -> dict[Group, int]:
+    if not counts:
+        raise ManifestError(
+            f"augment {name}: no image of split {recipe.split!r} of {recipe.dataset} has labels of the target's "
+            "attributes; choose another split or label more images"
+        )
+    if isinstance(recipe.target, EqualTarget):
+        return to_equal_counts(counts)
+    try:
+        return to_independence(counts)
+    except ValueError as error:
+        raise ManifestError(f"augment {name}: {error}; choose another target") from None
+
+
+def _write_images(out: TrainingSet, images: _Images) -> None:
+    """The images there are."""
+    items = sorted(images.groups)
+    for start in range(0, len(items), _AT_ONCE):
+        some = items[start : start + _AT_ONCE]
+        for item, picture in zip(some, images.pixels(some), strict=True):
+            name = f"{group_name(images.attributes, images.groups[item])}/{item}.png"
+            facts = {"item_id": item, "source": images.sources[item], "synthetic": False}
+            out.put(name, picture, facts, images.labels[item])
+
+
+def _write_edits(
+    out: TrainingSet,
+    images: _Images,
+    plan: EditPlan,
+    group: Group,
+    edits: Sequence[Good],
+    augmenter: Augmenter,
+    summary: Summary,
+) -> None:
+    """The edits that bring a group to its number."""
+    folder = group_name(images.attributes, group)
+    for start in range(0, len(edits), _AT_ONCE):
+        some = edits[start : start + _AT_ONCE]
+        for edit, picture in zip(some, augmenter.pictures(some), strict=True):
+            route, item = edit.route, edit.item
+            facts = {
+                "item_id": item,
+                "source": images.sources[item],
+                "synthetic": True,
+                "edit": route.name,
+                "strength": edit.strength,
+                "probability": round(edit.probability, 3),
+                "judged_by": plan.by[route.attribute],
+                "boundary": plan.boundaries[route.attribute],
+            }
+            shows = {**images.labels[item], route.attribute: int(route.sign > 0)}
+            out.put(f"{folder}/{item}_{route.name}.png", picture, facts, shows)
+            if len(summary.shown) < _NUM_SHOWN:
+                summary.shown.append((images.pixels([item])[0], picture))
+
+
+@entry
+def main() -> None:
+    """Run the recipe named on the command line."""
+    parser = argparse.ArgumentParser(prog="python -m boundaryflow.jobs.augment")
+    parser.add_argument("recipe")
+    parser.add_argument("--out")
+    told = parser.parse_args()
+    params = load_params()
+    recipe = params.augment_recipe(told.recipe)
+    address = told.out or recipe.out
+    check_output(address, "out")
+    section, attributes = params.dataset(recipe.dataset), attributes_of(recipe)
+    plan = plan_edits(recipe.dataset, section, params.run_seed, {name: [name] for name in attributes}, recipe.strengths)
+    _warn_of_planes(told.recipe, plan)
+    facts = {"dataset": recipe.dataset, "recipe": told.recipe, "recipe_hash": plan.recipe}
+    summary = Summary()
+    with (
+        open_outbox(address, f"augment {told.recipe}") as box,
+        recorded(STATE / told.recipe, box, lambda: _about(told.recipe, recipe, address, plan, summary), summary.shown),
+    ):
+        out = TrainingSet(box, {**facts, "model_sha256": plan.model_sha256})
+        run(told.recipe, recipe, plan, section.ingest.shard_size, out, summary)
+
+
+def _warn_of_planes(name: str, plan: EditPlan) -> None:
+    by_planes = [attribute for attribute, by in plan.by.items() if by == "planes"]
+    if by_planes:
+        LOG.warning(
+            "augment %s: edits of %s are checked by the planes that made them, which says little; name judges in "
+            "evaluate.judges, or label by CLIP",
+            name,
+            ", ".join(by_planes),
+        )
+
+
+def _about(name: str, recipe: AugmentParams, out: str, plan: EditPlan, summary: Summary) -> dict[str, Any]:
+    """What a run's record says beside how it ended."""
+    facts = {key: value for key, value in vars(summary).items() if key != "shown"}
+    params = {**recipe.model_dump(), **plan.params()}
+    return {"recipe": name, "recipe_hash": plan.recipe, "outbox": out, **facts, **plan.about(), "params": params}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,212 @@
+"""Edits of pictures outside the stage graph: what arrives in an inbox, what an augmentation adds.
+
+The same edits, byte for byte, as the stage `edit` makes of the same files under the same parameters; and beside each,
+what a labeller sees in it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from boundaryflow.boundary import Boundaries
+from boundaryflow.config import DatasetParams
+from boundaryflow.editing.editor import EditSettings
+from boundaryflow.jobs.labeller import Labeller, identity_of, spec_of
+from boundaryflow.jobs.pictures import held_boundaries, model_and_settings, open_boundary
+from boundaryflow.models.weights import sha256_of
+from boundaryflow.pixels import to_model_range, to_u8
+from boundaryflow.runtime.editor import open_editor
+from boundaryflow.runtime.fingerprints import code_hash, describe
+from boundaryflow.runtime.frozen_model import open_model
+from boundaryflow.runtime.memory import in_chunks
+from boundaryflow.runtime.process import tick
+from boundaryflow.store.fingerprint import fingerprint
+
+
+@dataclass(frozen=True)
+class EditPlan:
+    """How pictures are edited and judged.
+
+    Attributes:
+        recipe: Stands for all that a result depends on, but the picture and what is asked of it.
+        context: The same as plain values, for `open_batch_editor`, here or on another machine.
+        boundaries: Attribute to a hash of its planes.
+        model_sha256: Of the frozen model.
+        by: Attribute to who judges it: judges, clip or planes.
+    """
+
+    recipe: str
+    context: Mapping[str, Any]
+    boundaries: Mapping[str, str]
+    model_sha256: str
+    by: Mapping[str, str]
+
+    def about(self) -> dict[str, Any]:
+        """What a run's record says of the models and planes."""
+        return {
+            "model": self.context["model"],
+            "model_sha256": self.model_sha256,
+            "boundaries": dict(self.boundaries),
+            "judged_by": dict(self.by),
+        }
+
+    def params(self) -> dict[str, Any]:
+        """What a run's record says of the settings."""
+        return {"run_seed": self.context["run_seed"], "settings": self.context["settings"]}
+
+
+@dataclass(frozen=True)
+class Edited:
+    """Pictures of one edit.
+
+    Attributes:
+        pixels: [N,K,C,H,W] uint8, per strength.
+        seen: [N,K,A] probability of each attribute of the labeller.
+    """
+
+    pixels: Tensor
+    seen: Tensor
+
+
+def plan_edits(
+    name: str,
+    dataset: DatasetParams,
+    run_seed: int,
+    edits: Mapping[str, Sequence[str]],
+    strengths: Sequence[float],
+) -> EditPlan:
+    """Work out how the pictures of a data set's kind are edited with the boundaries that there are.
+
+    Args:
+        name: Data set whose model, settings and boundaries to use.
+        dataset: Its section of params.yaml.
+        run_seed: All noise is drawn from it, per image.
+        edits: Name of each edit to the attributes it changes.
+        strengths: As `edit.strengths`; they take the place of these.
+
+    Raises:
+        PipelineError: A boundary, the model or a judge is missing or does not fit.
+    """
+    model, settings = model_and_settings(name, dataset)
+    settings = replace(settings, strengths=list(strengths))
+    attributes = sorted({attribute for targets in edits.values() for attribute in targets})
+    planes = {attribute: open_boundary(name, attribute) for attribute in attributes}
+    held = {b.attribute: b for b in held_boundaries(name)} if settings.keeps_others else {}
+    spec = spec_of(dataset, attributes)
+    hashes = {a: fingerprint(planes=describe(b, guided=settings.is_guided)) for a, b in {**held, **planes}.items()}
+    context: dict[str, Any] = {
+        "dataset": name,
+        "model": dataset.model,
+        "run_seed": run_seed,
+        "settings": asdict(settings),
+        "edits": {edit: list(targets) for edit, targets in edits.items()},
+        "held": sorted(held),
+        "labeller": spec,
+    }
+    recipe = fingerprint(
+        code=code_hash("boundaryflow.jobs.batch"),
+        model=model.sha256,
+        segmenter=sha256_of(Path(settings.mask["segmenter"])) if settings.is_guided and settings.mask else None,
+        boundaries=hashes,
+        judged_by=identity_of(spec),
+        **{key: value for key, value in context.items() if key not in ("dataset", "model", "labeller")},
+    )
+    hashes = {attribute: hashes[attribute] for attribute in attributes}
+    return EditPlan(recipe, {**context, "recipe": recipe}, hashes, model.sha256, spec["by"])
+
+
+class BatchEditor:
+    """Labels pictures, edits them, and labels the edits; one per process and plan, see `open_batch_editor`."""
+
+    def __init__(self, context: Mapping[str, Any]) -> None:
+        settings = EditSettings(**context["settings"])
+        self._net = open_model(context["model"], settings.dtype)
+        self._editor = open_editor(self._net, settings, context["run_seed"])
+        self._edits: Mapping[str, list[str]] = context["edits"]
+        self._strengths = list(settings.strengths)
+        spec, dataset = context["labeller"], context["dataset"]
+        self._planes: dict[str, Boundaries] = {
+            name: open_boundary(dataset, name) for name in sorted({*spec["by"], *context["held"]})
+        }
+        self._held = [self._planes[name] for name in context["held"]]
+        self.labeller = Labeller(
+            spec, self._planes, self._net, self._editor, settings.timesteps, settings.t_mix, context["run_seed"]
+        )
+
+    def edit(self, pixels_u8: Tensor, ids: Sequence[str], signs: Mapping[str, Tensor]) -> dict[str, Edited]:
+        """Edit pictures at every strength.
+
+        Args:
+            pixels_u8: [N,C,H,W] uint8.
+            ids: Their ids, which decide their noise.
+            signs: Edit to [N,A] +1, -1 or 0 along each of its attributes; a picture of which an edit asks nothing
+                stays as it is.
+        """
+        parts = in_chunks(
+            len(ids),
+            lambda some: self._edit_chunk(
+                pixels_u8[some], ids[some], {edit: of_edit[some] for edit, of_edit in signs.items()}
+            ),
+            self._net,
+        )
+        return {
+            edit: Edited(
+                torch.cat([part[edit].pixels for part in parts]), torch.cat([part[edit].seen for part in parts])
+            )
+            for edit in signs
+        }
+
+    def _edit_chunk(self, pixels_u8: Tensor, ids: Sequence[str], signs: Mapping[str, Tensor]) -> dict[str, Edited]:
+        asked = torch.stack([of_edit.ne(0).any(1) for of_edit in signs.values()]).any(0)
+        rows: list[int] = asked.nonzero().flatten().tolist()  # the images that any edit asks something of
+        place = {row: position for position, row in enumerate(rows)}
+        source = None
+        if rows:
+            source = self._editor.open(to_model_range(pixels_u8[rows], self._net.value_range), [ids[r] for r in rows])
+        done: dict[str, Edited] = {}
+        for edit, of_edit in signs.items():
+            pixels = pixels_u8[:, None].repeat(1, len(self._strengths), 1, 1, 1)
+            mine: list[int] = of_edit.ne(0).any(1).nonzero().flatten().tolist()
+            if source is not None and mine:
+                boundaries = [self._planes[attribute] for attribute in self._edits[edit]]
+                edited = self._editor.edit(source, [place[r] for r in mine], boundaries, of_edit[mine], self._held)
+                pixels[mine] = to_u8(edited, self._net.value_range).cpu()
+            seen = [self.labeller(pixels[:, k], ids) for k in range(len(self._strengths))]
+            done[edit] = Edited(pixels, torch.stack(seen, 1))
+        tick(len(ids))
+        return done
+
+
+def reached(seen: Tensor, signs: Tensor) -> Tensor:
+    """[N,K] probability of what was asked for that is least sure; 1 where nothing was.
+
+    Args:
+        seen: [N,K,A] probability of each attribute.
+        signs: [N,A] +1, -1 or 0.
+    """
+    asked = signs[:, None]
+    return torch.where(asked > 0, seen, torch.where(asked < 0, 1 - seen, torch.ones_like(seen))).amin(2)
+
+
+def weakest(strengths: Sequence[float], is_good: Sequence[bool]) -> int | None:
+    """Position of the weakest strength, other than 0, that is good; None where none is."""
+    good = [k for k, strength in enumerate(strengths) if strength != 0 and is_good[k]]
+    return min(good, key=lambda k: abs(strengths[k]), default=None)
+
+
+def open_batch_editor(context: Mapping[str, Any]) -> BatchEditor:
+    """The editor of a plan's context; the last one stays open in a process."""
+    return _open(json.dumps(context, sort_keys=True))
+
+
+@lru_cache(maxsize=1)
+def _open(context: str) -> BatchEditor:
+    return BatchEditor(json.loads(context))

@@ -1,0 +1,343 @@
+"""Stage bulk_edit: edit what is new in an inbox, deliver it to an outbox, and say what became of every file.
+
+Not in DVC's graph: what it delivers leaves the project. What it has done stands in the outbox itself (`inbox.parquet`),
+so that a file is edited once, whoever runs it next and on which machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from boundaryflow.config import DatasetParams, load_params
+from boundaryflow.config.places import check_apart, check_output
+from boundaryflow.editing.targets import TARGET_SIGNS
+from boundaryflow.files import is_remote
+from boundaryflow.jobs.batch import EditPlan, open_batch_editor, plan_edits, reached, weakest
+from boundaryflow.jobs.delivery import Delivery, Entry
+from boundaryflow.jobs.run_record import recorded
+from boundaryflow.runtime.fingerprints import code_hash
+from boundaryflow.runtime.process import entry, own_folder
+from boundaryflow.runtime.sharding import run_sharded
+from boundaryflow.sources.decoding import Spool, Verdict, judge_into
+from boundaryflow.sources.inbox import list_inbox, open_inbox
+from boundaryflow.store.fingerprint import fingerprint
+from boundaryflow.store.outbox import Outbox, open_outbox
+from boundaryflow.store.shards import ShardJob, read_shard, shard_files, shard_index
+from boundaryflow.text import masked
+
+LOG = logging.getLogger(__name__)
+STATE = Path("data/bulk_edit")
+_AT_ONCE = 2048  # files from decoding to delivery
+_NUM_SHOWN, _NUM_TOLD = 8, 1000
+
+
+@dataclass
+class Summary:
+    """What a run did.
+
+    Attributes:
+        counts: Files: listed, new, and of the new ones how many got which status (see `delivery.Entry`), or were left
+            for the next run because they changed or could not be read.
+        pictures: Edit to the number of pictures delivered.
+        failures: Files that are bad or were left, and why; the first thousand.
+        items: Ids of the pictures that were edited; the first thousand.
+        shown: A few pairs of [C,H,W] pixels, before and after.
+    """
+
+    counts: dict[str, int] = field(default_factory=dict[str, int])
+    pictures: dict[str, int] = field(default_factory=dict[str, int])
+    failures: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
+    items: list[str] = field(default_factory=list[str])
+    shown: list[tuple[Tensor, Tensor]] = field(default_factory=list[tuple[Tensor, Tensor]])
+
+    def count(self, status: str) -> None:
+        """One more file with a status."""
+        self.counts[status] = self.counts.get(status, 0) + 1
+
+    def failed(self, name: str, status: str, reason: str) -> None:
+        """Remember a file that was not edited."""
+        if len(self.failures) < _NUM_TOLD:
+            self.failures.append({"file": name, "status": status, "reason": reason})
+
+
+def run_shard(
+    job: ShardJob,
+    *,
+    spool: str,
+    rows: Mapping[str, int],
+    shape: Sequence[int],
+    edits: Mapping[str, Mapping[str, str]],
+    plan: Mapping[str, Any],
+) -> dict[str, Tensor]:
+    """Edits of the pictures that one shard lacks, and what was asked and seen of each.
+
+    Returns:
+        `pixels` [N,C,S,S], and for each edit `edited/EDIT` [N,K,C,S,S], `signs/EDIT` [N,A] and `reached/EDIT` [N,K].
+    """
+    editor = open_batch_editor(plan)
+    kept = np.memmap(spool, np.uint8, "r", shape=(len(rows), *shape))
+    pixels = torch.from_numpy(np.stack([kept[rows[item]] for item in job.missing]))
+    seen = editor.labeller(pixels, job.missing)
+    place = {name: column for column, name in enumerate(editor.labeller.attributes)}
+    signs = {
+        edit: torch.stack([_signs(seen[:, place[name]], way) for name, way in targets.items()], 1)
+        for edit, targets in edits.items()
+    }
+    tensors: dict[str, Tensor] = {"pixels": pixels}
+    for edit, done in editor.edit(pixels, job.missing, signs).items():
+        tensors[f"edited/{edit}"] = done.pixels
+        tensors[f"signs/{edit}"] = signs[edit].to(torch.int8)
+        tensors[f"reached/{edit}"] = reached(done.seen[:, :, [place[name] for name in edits[edit]]], signs[edit])
+    return tensors
+
+
+def _signs(probabilities: Tensor, way: str) -> Tensor:
+    """[N] which way each picture goes along an attribute: +1, -1, or 0 where it is as asked for already."""
+    without, having = TARGET_SIGNS[way]
+    return torch.where(probabilities > 0.5, float(having), float(without))
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is done with pictures that arrive: an entry of `bulk_edit` in params.yaml, and what it refers to.
+
+    Attributes:
+        name: Of the recipe.
+        dataset: Data set whose model, settings and boundaries to use.
+        section: Its section of params.yaml.
+        edits: Edit to attribute to add, remove or flip.
+        strengths: Strengths that are tried.
+        min_probability: Deliver the weakest strength of which the labeller is so sure; None is all strengths.
+        plan: How pictures are edited.
+    """
+
+    name: str
+    dataset: str
+    section: DatasetParams
+    edits: Mapping[str, Mapping[str, str]]
+    strengths: Sequence[float]
+    min_probability: float | None
+    plan: EditPlan
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Stands for all that a delivered picture depends on beside the file that arrived."""
+        return fingerprint(
+            stage="bulk_edit",
+            code=code_hash("boundaryflow.jobs.bulk_edit"),
+            plan=self.plan.recipe,
+            edits={edit: dict(targets) for edit, targets in self.edits.items()},
+            geometry=self.section.ingest.geometry,
+            min_probability=self.min_probability,
+        )
+
+
+def run(recipe: Recipe, inbox: str, box: Outbox, outbox: str, *, again: bool, summary: Summary) -> None:
+    """Edit and deliver what is new.
+
+    Args:
+        recipe: What is done with it.
+        inbox: Where pictures arrive; never written to.
+        box: Where edits go.
+        outbox: What messages call it.
+        again: Also do what another version of the recipe did before.
+        summary: Filled as the run goes on.
+
+    Raises:
+        PipelineError: The inbox or outbox cannot be used.
+    """
+    work = own_folder("bulk_edit", recipe.name)
+    work.mkdir(parents=True, exist_ok=True)
+    listing = list_inbox(inbox)
+    recipe_hash = recipe.fingerprint
+    facts = {"dataset": recipe.dataset, "recipe": recipe.name, "recipe_hash": recipe_hash}
+    delivery = Delivery(box, masked(outbox), {**facts, "model_sha256": recipe.plan.model_sha256})
+    counts = recipe_hash if again else None
+    new = delivery.new_files(listing, recipe_hash=counts)
+    summary.counts.update(listed=len(listing), new=len(new))
+    LOG.info("bulk_edit %s: %d files in %s, %d new", recipe.name, len(listing), masked(inbox), len(new))
+    for start in range(0, len(new), _AT_ONCE):
+        some = new[start : start + _AT_ONCE]
+        _edit_and_deliver(recipe, inbox, some, delivery, delivery.edited_items(recipe_hash=counts), work, summary)
+    _forget(work)
+
+
+def _edit_and_deliver(
+    recipe: Recipe,
+    inbox: str,
+    files: pd.DataFrame,
+    delivery: Delivery,
+    edited_before: Mapping[str, str],
+    work: Path,
+    summary: Summary,
+) -> None:
+    """Some files from decoding to delivery."""
+    versions: dict[str, str] = dict(zip(files["name"], files["version"], strict=True))
+    with Spool(work) as spool:
+        raw, geometry = open_inbox(inbox, files), recipe.section.ingest.geometry
+        verdicts = judge_into(spool, raw, raw.names, {}, geometry, "decode", is_remote=is_remote(inbox))
+        entries, chosen = _sort_out(verdicts, versions, edited_before, summary)
+        ingest = recipe.section.ingest
+        context = {
+            "spool": str(spool.path),
+            "rows": spool.rows,
+            "shape": [ingest.channels, ingest.image_size, ingest.image_size],
+            "edits": {edit: dict(targets) for edit, targets in recipe.edits.items()},
+            "plan": dict(recipe.plan.context),
+        }
+        shards = work / "shards"
+        run_sharded("bulk_edit", shards, sorted(chosen), recipe.fingerprint, ingest.shard_size, run_shard, context)
+    for item, status in _deliver(recipe, shards, chosen, delivery, summary).items():
+        entries.append(Entry(chosen[item], versions[chosen[item]], item, status))
+        summary.count(status)
+    delivery.commit(entries)
+
+
+def _sort_out(
+    verdicts: Sequence[Verdict], versions: Mapping[str, str], edited_before: Mapping[str, str], summary: Summary
+) -> tuple[list[Entry], dict[str, str]]:
+    """What is not to be edited, as entries; and item to file of what is.
+
+    A file that could not be read, or changed meanwhile, gets no entry: the next run takes it up.
+    """
+    entries: list[Entry] = []
+    chosen: dict[str, str] = {}
+    for verdict in sorted(verdicts, key=lambda verdict: verdict.name):
+        name, item = verdict.name, verdict.item
+        if not verdict.was_read:
+            summary.count("left")
+            summary.failed(name, "left", verdict.reason)
+        elif verdict.reason:
+            summary.count("bad")
+            summary.failed(name, "bad", verdict.reason)
+            entries.append(Entry(name, versions[name], item, "bad", verdict.reason))
+        elif verdict.about.get("synthetic"):
+            summary.count("synthetic")
+            entries.append(Entry(name, versions[name], item, "synthetic", "marked as synthetic; edits are not edited"))
+        elif (twin := chosen.get(item, edited_before.get(item, name))) != name:
+            summary.count("duplicate")
+            entries.append(Entry(name, versions[name], item, "duplicate", f"of {twin}"))
+        else:
+            chosen[item] = name
+    return entries, chosen
+
+
+def _deliver(
+    recipe: Recipe, shards: Path, chosen: Mapping[str, str], delivery: Delivery, summary: Summary
+) -> dict[str, str]:
+    """Write the pictures; returns the status of each item."""
+    status: dict[str, str] = {}
+    plan = recipe.plan
+    for path in sorted(set(shard_index(shards, recipe.fingerprint)["shard"])):
+        shard = read_shard(shards / path)
+        for row, item in enumerate(shard.item_ids):
+            was_asked = False
+            for edit, ways in recipe.edits.items():
+                signs = shard.tensors[f"signs/{edit}"][row].tolist()
+                targets = {name: int(sign) for name, sign in zip(ways, signs, strict=True) if sign}
+                if not targets:
+                    continue
+                was_asked = True
+                sure = shard.tensors[f"reached/{edit}"][row].tolist()
+                for index in _strengths_to_deliver(recipe, sure):
+                    strength = float(recipe.strengths[index])
+                    picture = shard.tensors[f"edited/{edit}"][row, index]
+                    delivery.put(
+                        _file_name(recipe, edit, strength, item),
+                        picture,
+                        item=item,
+                        source=chosen[item],
+                        edit=edit,
+                        strength=strength,
+                        targets=targets,
+                        probability=sure[index],
+                        boundaries={name: plan.boundaries[name] for name in targets},
+                        judged_by={name: plan.by[name] for name in targets},
+                    )
+                    status[item] = "delivered"
+                    summary.pictures[edit] = summary.pictures.get(edit, 0) + 1
+                    if strength and len(summary.shown) < _NUM_SHOWN:
+                        summary.shown.append((shard.tensors["pixels"][row].clone(), picture.clone()))
+            status.setdefault(item, "unsure" if was_asked else "unchanged")
+            if len(summary.items) < _NUM_TOLD:
+                summary.items.append(item)
+    return status
+
+
+def _strengths_to_deliver(recipe: Recipe, sure: Sequence[float]) -> list[int]:
+    """Positions of all strengths; with `min_probability` that of the weakest, not 0, that is sure enough, if any."""
+    if recipe.min_probability is None:
+        return list(range(len(sure)))
+    best = weakest(recipe.strengths, [probability >= recipe.min_probability for probability in sure])
+    return [] if best is None else [best]
+
+
+def _file_name(recipe: Recipe, edit: str, strength: float, item: str) -> str:
+    return f"{edit}/{item}.png" if recipe.min_probability is not None else f"{edit}/{strength:g}/{item}.png"
+
+
+def _forget(work: Path) -> None:
+    """Remove shards that were delivered."""
+    for path in shard_files(work / "shards"):
+        path.unlink()
+
+
+def _about(recipe: Recipe, inbox: str, outbox: str, summary: Summary) -> dict[str, Any]:
+    """What a run's record says beside how it ended."""
+    facts = {key: value for key, value in vars(summary).items() if key != "shown"}
+    return {
+        "recipe": recipe.name,
+        "recipe_hash": recipe.fingerprint,
+        "inbox": inbox,
+        "outbox": outbox,
+        **facts,
+        **recipe.plan.about(),
+        "params": {
+            "dataset": recipe.dataset,
+            "edits": {edit: dict(targets) for edit, targets in recipe.edits.items()},
+            "min_probability": recipe.min_probability,
+            "geometry": recipe.section.ingest.geometry,
+            **recipe.plan.params(),
+        },
+    }
+
+
+@entry
+def main() -> None:
+    """Run the recipe named on the command line."""
+    parser = argparse.ArgumentParser(prog="python -m boundaryflow.jobs.bulk_edit")
+    parser.add_argument("recipe")
+    parser.add_argument("--inbox")
+    parser.add_argument("--outbox")
+    parser.add_argument("--again", action="store_true")
+    told = parser.parse_args()
+    params = load_params()
+    asked = params.bulk_edit_recipe(told.recipe)
+    inbox, outbox = told.inbox or asked.inbox, told.outbox or asked.outbox
+    check_apart(inbox, outbox, f"bulk_edit {told.recipe}")
+    check_output(outbox, "outbox")
+    section = params.dataset(asked.dataset)
+    attributes = {edit: list(targets) for edit, targets in asked.edits.items()}
+    plan = plan_edits(asked.dataset, section, params.run_seed, attributes, asked.strengths)
+    recipe = Recipe(told.recipe, asked.dataset, section, asked.edits, asked.strengths, asked.min_probability, plan)
+    summary = Summary()
+    with (
+        open_outbox(outbox, f"bulk_edit {told.recipe}") as box,
+        recorded(STATE / told.recipe, box, lambda: _about(recipe, inbox, outbox, summary), summary.shown),
+    ):
+        run(recipe, inbox, box, outbox, again=told.again, summary=summary)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""What lies in an outbox: pictures, the table that names them, and what became of every file of the inbox."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+from torch import Tensor
+
+from boundaryflow.sources.images import encode_png
+from boundaryflow.store.outbox import Outbox
+from boundaryflow.store.tables import parse_table, table_bytes
+
+LEDGER, METADATA = "inbox.parquet", "metadata.parquet"
+LEDGER_SCHEMA, METADATA_SCHEMA = "inbox/1", "delivery/1"
+_LEDGER_COLUMNS = ["name", "version", "item_id", "status", "reason", "recipe_hash"]
+_EDITED = ("delivered", "unchanged", "unsure")
+_UNITS = {
+    "strength": "as edit.strengths in params.yaml",
+    "probability": "that all is as it was asked for, as the labeller sees it",
+    "target_*": "+1 on, -1 off, empty: not asked for",
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What became of a file of the inbox.
+
+    Attributes:
+        name: Of the file.
+        version: Of the file.
+        item: Id of the picture.
+        status: `delivered`; `unchanged` (it was as asked for already); `unsure` (no strength convinced the
+            labeller); `duplicate` of a file that was edited; `synthetic` (a picture that this project made); `bad`
+            (no picture that can be used).
+        reason: Why it is none of the first three.
+    """
+
+    name: str
+    version: str
+    item: str
+    status: str
+    reason: str = ""
+
+
+class Delivery:
+    """Writes to an outbox, and knows what is there.
+
+    Pictures are written first, then the table that names them, then the ledger of the inbox: a run that is killed in
+    between does the same again, to the same bytes, and nobody sees a row without its picture.
+
+    Args:
+        box: The outbox.
+        address: What messages call it.
+        facts: Of every picture of this run: dataset, recipe, recipe_hash, model_sha256.
+
+    Raises:
+        ManifestError: A table there is damaged.
+    """
+
+    def __init__(self, box: Outbox, address: str, facts: Mapping[str, str]) -> None:
+        self._box, self._address, self._facts = box, address, dict(facts)
+        ledger = self._read(LEDGER, LEDGER_SCHEMA)
+        self._ledger = pd.DataFrame(columns=_LEDGER_COLUMNS, dtype=str) if ledger is None else ledger
+        self._rows: list[dict[str, Any]] = []
+
+    def new_files(self, listing: pd.DataFrame, *, recipe_hash: str | None) -> pd.DataFrame:
+        """The files of an inbox that were not dealt with in their present version.
+
+        Args:
+            listing: Of `list_inbox`.
+            recipe_hash: Only what this recipe did counts; None is any.
+        """
+        known = self._known(recipe_hash)
+        there = set(zip(known["name"], known["version"], strict=True))
+        is_new = [pair not in there for pair in zip(listing["name"], listing["version"], strict=True)]
+        return listing[is_new]
+
+    def edited_items(self, *, recipe_hash: str | None) -> dict[str, str]:
+        """Pictures that were edited to the name of a file that each was in."""
+        known = self._known(recipe_hash)
+        known = known[known["status"].isin(_EDITED)]
+        return dict(zip(known["item_id"], known["name"], strict=True))
+
+    def put(
+        self,
+        file_name: str,
+        pixels: Tensor,
+        *,
+        item: str,
+        source: str,
+        edit: str,
+        strength: float,
+        targets: Mapping[str, int],
+        probability: float,
+        boundaries: Mapping[str, str],
+        judged_by: Mapping[str, str],
+    ) -> None:
+        """Write one picture [C,H,W] uint8 with its provenance inside, and remember its row."""
+        row: dict[str, Any] = {
+            "file_name": file_name,
+            "item_id": item,
+            "source": source,
+            "edit": edit,
+            "strength": strength,
+            "synthetic": True,
+            "probability": round(probability, 3),  # further digits depend on what else was in the batch
+            "judged_by": json.dumps(dict(judged_by), sort_keys=True),
+            "boundaries": json.dumps(dict(boundaries), sort_keys=True),
+            **self._facts,
+        }
+        self._box.write(file_name, encode_png(pixels, png_facts({**row, "targets": targets})))
+        self._rows.append({**row, **{f"target_{name}": sign for name, sign in targets.items()}})
+
+    def commit(self, entries: Iterable[Entry]) -> None:
+        """Make what was put visible in metadata.parquet, then enter what became of files in inbox.parquet."""
+        if self._rows:
+            before, added = self._read(METADATA, METADATA_SCHEMA), pd.DataFrame(self._rows)
+            kept = [before[~before["file_name"].isin(added["file_name"])]] if before is not None else []
+            self._write(METADATA, _in_order(pd.concat([*kept, added])), METADATA_SCHEMA, _UNITS)
+            self._rows = []
+        fresh = pd.DataFrame(
+            [(e.name, e.version, e.item, e.status, e.reason, self._facts["recipe_hash"]) for e in entries],
+            columns=_LEDGER_COLUMNS,
+        )
+        if len(fresh):
+            kept_rows = self._ledger[~self._ledger["name"].isin(fresh["name"])]
+            self._ledger = pd.concat([kept_rows, fresh]).sort_values("name", ignore_index=True)
+            self._write(LEDGER, self._ledger, LEDGER_SCHEMA, {})
+
+    def _known(self, recipe_hash: str | None) -> pd.DataFrame:
+        return self._ledger if recipe_hash is None else self._ledger[self._ledger["recipe_hash"] == recipe_hash]
+
+    def _read(self, name: str, schema: str) -> pd.DataFrame | None:
+        data = self._box.read(name)
+        return None if data is None else parse_table(io.BytesIO(data), f"{self._address}/{name}", schema=schema)
+
+    def _write(self, name: str, table: pd.DataFrame, schema: str, units: Mapping[str, str]) -> None:
+        self._box.write(name, table_bytes(table, schema=schema, units=units))
+
+
+def png_facts(row: Mapping[str, Any]) -> dict[str, str]:
+    """A row of provenance as the text chunks of a PNG file."""
+    facts: dict[str, str] = {}
+    for name, value in row.items():
+        if name == "file_name":
+            continue
+        if isinstance(value, str):
+            facts[name] = value
+        else:
+            facts[name] = f"{value:g}" if isinstance(value, float) else json.dumps(value, sort_keys=True)
+    return facts
+
+
+def _in_order(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows by file name; the columns of targets last, as small integers that may be missing."""
+    names = [str(name) for name in table.columns]
+    targets = sorted(name for name in names if name.startswith("target_"))
+    columns = [*(name for name in names if name not in targets), *targets]
+    return table.sort_values("file_name", ignore_index=True)[columns].astype(dict.fromkeys(targets, "Int8"))

@@ -1,0 +1,151 @@
+"""Edited pictures of a data set as PNG files, in the folder layout that training code reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from boundaryflow.config.places import check_output
+from boundaryflow.errors import ManifestError
+from boundaryflow.sources.images import encode_png
+from boundaryflow.store.outbox import open_outbox
+from boundaryflow.store.shards import read_shard
+from boundaryflow.store.tables import read_table, table_bytes
+
+
+def export_images(
+    dataset: str,
+    to: Path,
+    *,
+    edits: Sequence[str] = (),
+    strengths: Sequence[float] = (),
+    weakest: float | None = None,
+    root: Path = Path(),
+) -> tuple[int, int]:
+    """Write `to/<edit>/<strength>/<item_id>.png` and `to/metadata.parquet`, an ImageFolder with its labels.
+
+    Every file says in a PNG text chunk that it is synthetic, and which edit of which item it is.
+
+    Args:
+        dataset: Name of the data set.
+        to: Folder to write; of an earlier export only what this one has stays, other files are not touched.
+        edits: Only these edits; empty is all.
+        strengths: Only these strengths; empty is all.
+        weakest: Of each image and edit only the weakest strength at which the judge gives what was asked for this
+            probability, in (0, 1); nothing where it does so at none. None is every strength.
+        root: The project's root.
+
+    Returns:
+        Number of pictures written, and of images of an edit that were left out because of `weakest`.
+
+    Raises:
+        ManifestError: Nothing was edited yet, or not with that name or strength, or `weakest` was asked for and
+            nothing was judged; or the folder is another job's, or holds a file of somebody else's under a name of ours.
+    """
+    check_output(to, "--to", root)
+    folder = root / "data" / "edit" / dataset
+    path = folder / "manifest.parquet"
+    if not path.is_file():
+        raise ManifestError(f"{path}: nothing was edited yet; run `boundaryflow run --dataset {dataset}` first")
+    manifest = read_table(path, schema="edits/1")
+    chosen = _choose(manifest, "edit", edits, path)
+    chosen = _choose(chosen, "strength", strengths, path)
+    num_left_out = 0
+    if weakest is not None:
+        num_asked = len(chosen[["item_id", "edit"]].drop_duplicates())
+        chosen = _weakest(
+            chosen, weakest, root / "data" / "evaluate" / dataset / "tables" / "per_image.parquet", dataset
+        )
+        num_left_out = num_asked - len(chosen)
+    if chosen.empty:
+        raise ManifestError(
+            f"{path}: at none of the strengths does the judge give any image's edit a probability of {weakest:g}; ask "
+            "for less, or edit with greater edit.strengths"
+        )
+    sources = _sources(root / "data" / "ingest" / dataset / "manifest.parquet")
+    records: list[dict[str, object]] = []
+    with open_outbox(str(to), f"export {dataset}") as box:
+        for shard_name, rows in chosen.groupby("shard", sort=True):
+            edited = read_shard(folder / str(shard_name)).tensors["edited"]
+            for row in rows.to_dict("records"):
+                name = f"{row['edit']}/{row['strength']:g}/{row['item_id']}.png"
+                facts = {
+                    "synthetic": "true",
+                    "dataset": dataset,
+                    "edit": str(row["edit"]),
+                    "strength": f"{row['strength']:g}",
+                    "source_item": str(row["item_id"]),
+                    "source": sources.get(str(row["item_id"]), ""),
+                    "targets": str(row["targets"]),
+                }
+                box.write(name, encode_png(edited[row["row"], row["strength_index"]], facts))
+                records.append({"file_name": name, **_record(facts, row["strength"])})
+        box.write("metadata.parquet", _table(records))
+        box.remove_others({str(record["file_name"]) for record in records})
+    return len(records), num_left_out
+
+
+def _table(records: list[dict[str, object]]) -> bytes:
+    """The table that names the pictures."""
+    table = pd.DataFrame(records).sort_values("file_name", ignore_index=True)
+    names = [str(name) for name in table.columns]
+    asked = sorted(name for name in names if name.startswith("target_"))
+    table = table[[*(name for name in names if name not in asked), *asked]].astype(dict.fromkeys(asked, "Int8"))
+    units = {
+        "strength": "as edit.strengths in params.yaml",
+        **dict.fromkeys(asked, "+1 on, -1 off, empty: not asked for"),
+    }
+    return table_bytes(table, schema="export/1", units=units)
+
+
+def _weakest(chosen: pd.DataFrame, probability: float, path: Path, dataset: str) -> pd.DataFrame:
+    """Of each image and edit the picture of the smallest strength of which the judge is so sure; 0 changes nothing."""
+    again = f"run `boundaryflow run --dataset {dataset}` first"
+    if not path.is_file():
+        raise ManifestError(f"{path}: no edit was judged yet; {again}")
+    judged = read_table(path, schema="per_image/1")
+    if "target_probability" not in judged:
+        raise ManifestError(
+            f"{path}: nobody judged whether edits succeeded; name judges in evaluate.judges, and {again}"
+        )
+    keys = ["item_id", "edit", "strength"]
+    known = chosen[chosen["strength"] != 0].merge(
+        judged[[*keys, "target_probability"]], on=keys, how="left", indicator="found"
+    )
+    if (known["found"] != "both").any():
+        raise ManifestError(f"{path}: is not about these edits, which are newer; {again}")
+    unjudged = sorted(set(known.loc[known["target_probability"].isna(), "edit"]))
+    if unjudged:
+        raise ManifestError(f"{path}: the judge knows nothing of edit {unjudged[0]}; choose others with --edit")
+    sure = known[known["target_probability"] >= probability].drop(columns=["target_probability", "found"])
+    return sure.sort_values("strength", key=abs, kind="stable").drop_duplicates(["item_id", "edit"])
+
+
+def _choose(manifest: pd.DataFrame, column: str, wanted: Sequence[str] | Sequence[float], path: Path) -> pd.DataFrame:
+    known = sorted(manifest[column].unique().tolist())
+    for value in wanted:
+        if value not in known:
+            listed = ", ".join(str(entry) for entry in known)
+            raise ManifestError(f"{path}: there is no {column} {value}; there are {listed}")
+    return manifest[manifest[column].isin(list(wanted))] if wanted else manifest
+
+
+def _sources(path: Path) -> dict[str, str]:
+    table = read_table(path, schema="manifest/1")
+    return dict(zip(table["item_id"], table["source"], strict=True))
+
+
+def _record(facts: dict[str, str], strength: float) -> dict[str, object]:
+    """A row of metadata.parquet: what is in the text chunk, and each attribute asked for as a column of its own."""
+    targets: dict[str, int] = json.loads(facts["targets"])
+    return {
+        "item_id": facts["source_item"],
+        "source": facts["source"],
+        "edit": facts["edit"],
+        "strength": float(strength),
+        "synthetic": True,
+        **{f"target_{name}": int(sign) for name, sign in targets.items()},
+    }

@@ -1,0 +1,77 @@
+"""`boundaryflow inspect PATH`: what a file or a folder is, and where it came from."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from boundaryflow.errors import PipelineError
+from boundaryflow.files import RefusedFileError, check_regular
+from boundaryflow.jobs.inspection import images, models, ours, tables
+from boundaryflow.models.checkpoints import why_no_hub_id
+from boundaryflow.text import visible
+
+__all__ = ["as_text", "inspect"]
+
+
+def inspect(source: str) -> dict[str, Any]:
+    """Find out what is at a path.
+
+    Args:
+        source: A file, a folder, or what `model:` in params.yaml may name.
+
+    Returns:
+        `what`, then facts by name, in the order in which they are told.
+
+    Raises:
+        PipelineError: Nothing is there, or it is damaged or of no kind that is known.
+    """
+    logging.getLogger("diffusers").setLevel(logging.ERROR)
+    path = Path(source)
+    if models.is_function(source):
+        return models.about_model(source)
+    if not path.exists():
+        reason = why_no_hub_id(source)
+        if reason:
+            raise PipelineError(f"inspect {source}: there is {reason}")
+        return models.about_model(source)
+    if not path.is_dir():
+        try:
+            check_regular(path)  # a FIFO or a device would be read for ever
+        except RefusedFileError as error:
+            raise PipelineError(f"inspect {path}: {error.reason}") from None
+    for room in (ours, models, tables, images):
+        facts = room.about(path)
+        if facts is not None:
+            return facts
+    raise PipelineError(
+        f"inspect {path}: of no kind that is known: a checkpoint, a table of labels, a picture, a folder or archive of "
+        "pictures, an LMDB, or a file of this project"
+    )
+
+
+def as_text(facts: Mapping[str, Any], indent: str = "") -> str:
+    """Facts as lines for a person."""
+    lines: list[str] = []
+    facts = {visible(str(name)): value for name, value in facts.items()}
+    width = max((len(name) for name, value in facts.items() if not isinstance(value, Mapping)), default=0)
+    for name, value in facts.items():
+        if isinstance(value, Mapping):
+            lines += [f"{indent}{name}", as_text(value, f"{indent}  ")] if value else []
+        elif isinstance(value, list) and value and all(isinstance(v, str) and " " in v for v in value):
+            lines += [f"{indent}{name}", *(f"{indent}  - {visible(line)}" for line in value)]
+        else:
+            lines.append(f"{indent}{name:{width}}  {_shown(value)}".rstrip())
+    return "\n".join(lines)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(_shown(v) for v in value) or "none"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.4g}" if isinstance(value, float) else visible(str(value))

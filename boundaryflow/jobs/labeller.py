@@ -1,0 +1,141 @@
+"""Who says which attributes a picture shows, where no annotation does: new pictures, and edited ones.
+
+For each attribute the best that a data set has: the judges of `evaluate.judges`, which are trained on other images and
+know nothing of the diffusion model; else CLIP with the attribute's prompts; else the plane that tells it best.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from boundaryflow.boundary import Boundaries
+from boundaryflow.boundary.hyperplane import most_telling
+from boundaryflow.config import ClipSource, DatasetParams, PromptRule
+from boundaryflow.diffusion import EpsModel
+from boundaryflow.diffusion.observation import bottlenecks
+from boundaryflow.editing.editor import Editor
+from boundaryflow.errors import CheckpointError
+from boundaryflow.evaluation import Judges, load_judges
+from boundaryflow.labelling import ClipLabeller, load_clip
+from boundaryflow.models.weights import sha256_of
+from boundaryflow.pixels import to_model_range
+from boundaryflow.runtime.device import device
+
+Spec = Mapping[str, Any]
+"""What a labeller goes by, as plain values: `by` (attribute to judges, clip or planes), `judges`, `clip`, `prompts`."""
+
+
+def spec_of(dataset: DatasetParams, attributes: Sequence[str]) -> dict[str, Any]:
+    """Who labels which of the attributes, and what with.
+
+    Raises:
+        CheckpointError: The judges cannot be read.
+    """
+    path = dataset.evaluate.judges
+    known = load_judges(Path(path)).attributes if path else ()
+    source, rules = dataset.label.source, dataset.label.attributes
+    prompts: dict[str, tuple[list[str], list[str]]] = {}
+    by: dict[str, str] = {}
+    for name in attributes:
+        rule = rules.get(name)
+        if name in known:
+            by[name] = "judges"
+        elif isinstance(source, ClipSource) and isinstance(rule, PromptRule):
+            by[name], prompts[name] = "clip", (rule.positive, rule.negative)
+        else:
+            by[name] = "planes"
+    clip = source.model_dump(include={"weights", "templates", "temperature"}) if prompts else None
+    return {"by": by, "judges": path if "judges" in by.values() else None, "clip": clip, "prompts": prompts}
+
+
+def identity_of(spec: Spec) -> dict[str, Any]:
+    """What a labeller's verdicts depend on, beside the planes: the spec with hashes of its files."""
+    files = sorted(Path(spec["judges"]).glob("*.safetensors")) if spec["judges"] else []
+    clip = Path(spec["clip"]["weights"]) if spec["clip"] else None
+    hashes = {path.name: sha256_of(path) for path in [*files, *([clip] if clip and clip.is_file() else [])]}
+    return {**spec, "hashes": hashes}
+
+
+class Labeller:
+    """Gives the probability of each attribute.
+
+    Args:
+        spec: Of `spec_of`.
+        planes: Attribute to its boundaries, of those that planes tell.
+        model: The frozen model, for the planes.
+        editor: Inverts images where a data set has planes at the mixing step only.
+        timesteps: The path of the planes between noised images.
+        t_mix: The mixing step.
+        run_seed: Of the noise under which planes see an image.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        planes: Mapping[str, Boundaries],
+        model: EpsModel,
+        editor: Editor,
+        timesteps: Sequence[int],
+        t_mix: int,
+        run_seed: int,
+    ) -> None:
+        self.attributes = list(spec["by"])
+        self._by: Mapping[str, str] = spec["by"]
+        self._judges: Judges | None = load_judges(Path(spec["judges"]), device()) if spec["judges"] else None
+        self._clip: ClipLabeller | None = load_clip(spec["clip"]["weights"], device()) if spec["clip"] else None
+        self._spec, self._planes, self._model, self._editor = spec, planes, model, editor
+        self._timesteps, self._t_mix, self._run_seed = timesteps, t_mix, run_seed
+
+    def __call__(self, pixels_u8: Tensor, ids: Sequence[str]) -> Tensor:
+        """[N,A] probability that a picture has an attribute.
+
+        Args:
+            pixels_u8: [N,C,H,W] uint8.
+            ids: Their ids, which decide the noise that planes see them under.
+        """
+        columns: dict[str, Tensor] = {}
+        images_01 = to_model_range(pixels_u8, (0.0, 1.0))
+        if self._judges is not None:
+            judged = self._judges.probabilities(images_01)
+            columns |= {name: judged[:, column] for column, name in enumerate(self._judges.attributes)}
+        if self._clip is not None:
+            features = self._clip.image_features(images_01)
+            about = self._spec["clip"]
+            for name, (positive, negative) in self._spec["prompts"].items():
+                odds = self._clip.log_odds(
+                    features, positive, negative, templates=about["templates"], temperature=about["temperature"]
+                )
+                columns[name] = odds.sigmoid()
+        for name in self.attributes:
+            if self._by[name] == "planes":
+                columns[name] = self._by_plane(self._planes[name], pixels_u8, ids)
+        if not self.attributes:
+            return torch.zeros(len(pixels_u8), 0)
+        seen = torch.stack([columns[name].float().cpu() for name in self.attributes], 1)
+        bad = (~seen.isfinite()).any(0).nonzero().flatten().tolist()
+        if bad:
+            name = self.attributes[bad[0]]
+            raise CheckpointError(
+                f"the {self._by[name]} give no number (NaN) for {name!r} of some pictures, none of which is delivered; "
+                "their weights are damaged: put whole ones in their place"
+            )
+        return seen
+
+    def _by_plane(self, boundaries: Boundaries, pixels_u8: Tensor, ids: Sequence[str]) -> Tensor:
+        x_0 = to_model_range(pixels_u8, self._model.value_range)
+        if boundaries.noised:
+            plane = most_telling(boundaries.along_path(self._timesteps, self._model.sha256))
+            latents = bottlenecks(self._model, x_0, ids, plane.t, self._run_seed)
+        else:
+            plane = most_telling(list(boundaries.at_mixing_step.values()))
+            plane.check_fits(self._model.sha256, self._t_mix)
+            inversion = self._editor.open(x_0, ids).inversion
+            if inversion is None:
+                raise ValueError("the editor does not invert, and there is no plane between noised images")
+            latents = inversion.h_mix if plane.space == "h" else inversion.x_mix
+        return plane.probability(latents).cpu()

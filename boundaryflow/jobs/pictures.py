@@ -1,0 +1,350 @@
+"""A few images at once, from the boundaries that a run left: edit, sweep, sample."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, count, pairwise
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from boundaryflow.boundary import Boundaries, Boundary, load_boundaries
+from boundaryflow.boundary.hyperplane import Space, most_telling
+from boundaryflow.config import MAX_STRENGTH, DatasetParams, is_name, load_params
+from boundaryflow.config.places import check_output
+from boundaryflow.diffusion import EpsModel, Inversion, ddim_step, denoise, timestep_path
+from boundaryflow.diffusion.observation import bottlenecks
+from boundaryflow.editing.editor import Editor, EditSettings, InvertedSource
+from boundaryflow.errors import BoundaryError, ManifestError
+from boundaryflow.files import write_bytes
+from boundaryflow.pixels import to_model_range, to_u8
+from boundaryflow.rng import item_noise, item_seed
+from boundaryflow.runtime.device import resolve_dtype
+from boundaryflow.runtime.editor import open_editor
+from boundaryflow.runtime.frozen_model import batch_size, open_model
+from boundaryflow.sources.images import encode_png, is_synthetic, read_image
+from boundaryflow.store.tables import read_json
+from boundaryflow.text import visible
+
+SAMPLING_STEPS = 50  # from noise to an image
+_MAX_STEM_BYTES = 160
+
+
+def edit_photos(
+    paths: Sequence[Path], dataset: str, attribute: str, strengths: Sequence[float], out: Path
+) -> list[Path]:
+    """Edit image files.
+
+    Args:
+        paths: Image files.
+        dataset: Data set whose model and boundaries to use.
+        attribute: Which boundary to cross. Positive strengths move towards the attribute.
+        strengths: As in params.yaml: 0 leaves the image as it is, 1 makes it a typical member of the other side;
+            with `edit.method: single_step` times `edit.eps_scale`, in distances between class means.
+        out: Folder for the pictures.
+
+    Returns:
+        The files written, one per image and strength.
+
+    Raises:
+        PipelineError: There is no such data set, boundary or image.
+    """
+    targets = [[out / f"{name}_{attribute}_{strength:+g}.png" for strength in strengths] for name in _names(paths)]
+    _check_targets("edit", strengths, out, [target for of_image in targets for target in of_image])
+    pictures = _edited(paths, dataset, attribute, strengths)
+    written: list[Path] = []
+    for path, of_image, shown in zip(paths, targets, pictures, strict=True):
+        for strength, target, picture in zip(strengths, of_image, shown, strict=True):
+            edit = f"{attribute} {strength:+g}"
+            facts = {"synthetic": "true", "source": visible(path.name), "edit": edit, "dataset": dataset}
+            write_bytes(target, encode_png(picture, facts))
+            written.append(target)
+    return written
+
+
+def sweep_photo(path: Path, dataset: str, attribute: str, start: float, stop: float, num: int, out: Path) -> Path:
+    """Write one strip: an image at `num` strengths from `start` to `stop`.
+
+    Raises:
+        PipelineError: There is no such data set, boundary or image.
+    """
+    strengths = torch.linspace(start, stop, num).tolist()
+    target = out / f"{_names([path])[0]}_{attribute}_{start:+g}_to_{stop:+g}.png"
+    _check_targets("sweep", [start, stop], out, [target])
+    pictures = _edited([path], dataset, attribute, strengths)[0]
+    write_bytes(
+        target, encode_png(torch.cat(list(pictures), dim=2), {"synthetic": "true", "edit": f"{attribute} {strengths}"})
+    )
+    return target
+
+
+def sample_images(
+    dataset: str, num: int, attributes: Mapping[str, float], seed: int, out: Path, strength: float = 1.0
+) -> Path:
+    """Draw images from noise, with attributes at given rates or free.
+
+    Images are drawn first, whatever they show. Where more or fewer of them have an attribute than asked for, seen
+    from the middle between the classes, just as many as it takes are edited, chosen by lot; the others stay, so that
+    what is left free is as varied as the model draws it. With `edit.method: single_step` the latents are moved at
+    the mixing step, on their way down.
+
+    Args:
+        dataset: Data set whose model and boundaries to use.
+        num: How many images.
+        attributes: Attribute to the share of images that shall have it, in [0, 1]; the rest is left to chance.
+        seed: Seed of the noise.
+        out: Folder for the pictures.
+        strength: How far, as in `edit_photos`.
+
+    Returns:
+        The grid of all samples; the single pictures lie beside it.
+
+    Raises:
+        PipelineError: There is no such data set or boundary, it does not fit the model, or it was fitted in paper mode.
+    """
+    ids = [f"sample-{seed}-{index:05d}" for index in range(num)]
+    grid = out / f"samples-{seed}.png"
+    _check_targets("sample", [strength], out, [grid, *(out / f"{item}.png" for item in ids)])
+    params = _dataset(dataset)
+    if params.paper_mode:
+        raise BoundaryError(
+            f"sample {dataset}: paper_mode edits given images only; set paper_mode: false and run again"
+        )
+    model, settings = model_and_settings(dataset, params)
+    boundaries = [open_boundary(dataset, attribute) for attribute in attributes]
+    made_by = _GuidedSampler if settings.is_guided else _SingleStepSampler
+    settings = replace(settings, strengths=[strength], eta=0.0)  # the way down is deterministic, as the way to it was
+    sampler = made_by(model, settings, open_editor(model, settings, seed), seed, boundaries, held_boundaries(dataset))
+    noise = item_noise(seed, [f"sample-{index:05d}" for index in range(num)], "sample", _shape(model))
+    size = batch_size(model)
+    drawn = [sampler.draw(some) for some in noise.split(size)]
+    has = torch.cat([sampler.has(x_t, some) for x_t, some in zip(drawn, _split(ids, size), strict=True)])
+    signs = directions_to_shares(has, list(attributes.values()), ids)
+    pictures = [
+        to_u8(sampler.finish(x_t, some, towards), model.value_range)
+        for x_t, some, towards in zip(drawn, _split(ids, size), signs.split(size), strict=True)
+    ]
+    u8 = torch.cat(pictures)
+    facts = {"synthetic": "true", "seed": str(seed), "attributes": json.dumps(dict(attributes)), "model": model.sha256}
+    for item, picture in zip(ids, u8, strict=True):
+        write_bytes(out / f"{item}.png", encode_png(picture, facts))
+    write_bytes(grid, encode_png(tile(u8, num_columns=8), facts))
+    return grid
+
+
+def directions_to_shares(has: Tensor, shares: Sequence[float], ids: list[str]) -> Tensor:
+    """Which images to change, so that attributes are as frequent as asked for: as few as it takes, by lot.
+
+    Args:
+        has: [N,A] which images have which attribute.
+        shares: [A] how many shall have it, in [0, 1]; rounded to whole images.
+        ids: [N] names that decide the lots.
+
+    Returns:
+        [N,A] +1 to get it, -1 to lose it, 0 to stay.
+    """
+    signs = torch.zeros(has.shape)
+    for column, share in enumerate(shares):
+        surplus = int(has[:, column].sum()) - int(share * len(ids) + 0.5)
+        from_side = has[:, column] if surplus > 0 else ~has[:, column]
+        lots = sorted(from_side.nonzero().flatten().tolist(), key=lambda row: item_seed(column, ids[row], "share"))
+        signs[lots[: abs(surplus)], column] = -1.0 if surplus > 0 else 1.0
+    return signs
+
+
+def _sides(seen: Sequence[tuple[Boundary, Tensor]], num: int) -> Tensor:
+    """[num,A] on which side of each plane its latents lie, from the middle between the classes."""
+    columns = [plane.signed_distance(latents) > plane.calibration.middle for plane, latents in seen]
+    return torch.stack(columns, 1) if columns else torch.zeros(num, 0, dtype=torch.bool)
+
+
+def _split(ids: list[str], size: int) -> list[list[str]]:
+    return [ids[start : start + size] for start in range(0, len(ids), size)]
+
+
+def _shape(model: EpsModel) -> tuple[int, int, int]:
+    return model.channels, model.image_size, model.image_size
+
+
+def _edited(paths: Sequence[Path], dataset: str, attribute: str, strengths: Sequence[float]) -> list[Tensor]:
+    """[K,C,H,W] uint8 per image."""
+    params = _dataset(dataset)
+    boundary, others = open_boundary(dataset, attribute), held_boundaries(dataset)
+    pixels: list[Tensor] = []
+    ingest = params.ingest
+    for path in paths:
+        if not path.is_file():
+            raise ManifestError(f"edit {path}: no such image file; check the path")
+        pixels.append(torch.from_numpy(read_image(path, **ingest.geometry)))
+    model, settings = model_and_settings(dataset, params)
+    editor = open_editor(model, replace(settings, strengths=list(strengths)), load_params().run_seed)
+    ids = [hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in paths]
+    results: list[Tensor] = []
+    for start in range(0, len(paths), 16):
+        batch = torch.stack(pixels[start : start + 16])
+        source = editor.open(to_model_range(batch, model.value_range), ids[start : start + 16])
+        edited = editor.edit(source, range(len(batch)), [boundary], torch.ones(len(batch), 1), others)
+        results += list(to_u8(edited, model.value_range))
+    return results
+
+
+@dataclass(frozen=True)
+class _Sampler:
+    """What both ways of drawing go by."""
+
+    model: EpsModel
+    settings: EditSettings
+    editor: Editor
+    seed: int
+    boundaries: Sequence[Boundaries]
+    held: Sequence[Boundaries]
+
+
+class _GuidedSampler(_Sampler):
+    """Draws images, then edits those that have to change."""
+
+    def draw(self, noise: Tensor) -> Tensor:
+        """[B,C,H,W] images in model range."""
+        return draw_images(self.model, noise).clamp(*self.model.value_range)
+
+    def has(self, x_0: Tensor, ids: list[str]) -> Tensor:
+        """[B,A] which images have which attribute, by the plane that tells it best."""
+        seen: list[tuple[Boundary, Tensor]] = []
+        for of_attribute in self.boundaries:
+            best = most_telling(of_attribute.along_path(self.settings.timesteps, self.model.sha256))
+            seen.append((best, bottlenecks(self.model, x_0, ids, best.t, self.seed)))
+        return _sides(seen, len(x_0))
+
+    def finish(self, x_0: Tensor, ids: list[str], signs: Tensor) -> Tensor:
+        """[B,C,H,W] images in model range, changed where a sign is not 0."""
+        rows = signs.ne(0).any(1).nonzero().flatten().tolist()
+        if not rows:
+            return x_0
+        source = self.editor.open(x_0[rows], [ids[row] for row in rows])
+        result = x_0.clone()
+        result[rows] = self.editor.edit(source, range(len(rows)), self.boundaries, signs[rows], self.held)[:, 0]
+        return result
+
+
+class _SingleStepSampler(_Sampler):
+    """Walks noise down to the mixing step, and moves what has to change there."""
+
+    def draw(self, noise: Tensor) -> Tensor:
+        """[B,C,H,W] latents at the mixing step."""
+        return _walk_down(self.model, noise, self.settings.t_mix, self.settings.num_steps)
+
+    def has(self, x_mix: Tensor, _ids: list[str]) -> Tensor:
+        """[B,A] on which side of the planes the latents lie."""
+        space: Space = "h" if all("h" in b.at_mixing_step for b in self.boundaries) else "eps"
+        latents = self.model.eps_and_h(x_mix, self.settings.t_mix)[1] if space == "h" else x_mix
+        planes = [b.in_space(space, self.model.sha256, self.settings.t_mix) for b in self.boundaries]
+        return _sides([(plane, latents) for plane in planes], len(x_mix))
+
+    def finish(self, x_mix: Tensor, ids: list[str], signs: Tensor) -> Tensor:
+        """[B,C,H,W] images in model range."""
+        path = timestep_path(self.settings.t_mix, self.settings.num_steps)
+        if not self.boundaries:
+            return denoise(self.model, x_mix, path)
+        _eps, h_mix = self.model.eps_and_h(x_mix, self.settings.t_mix)
+        source = InvertedSource(ids, Inversion(x_mix, h_mix, path, None))
+        return self.editor.edit(source, range(len(ids)), self.boundaries, signs, self.held)[:, 0]
+
+
+def draw_images(model: EpsModel, x_T: Tensor) -> Tensor:
+    """Images from noise, by deterministic DDIM."""
+    return denoise(model, x_T, timestep_path(model.schedule.num_train_timesteps - 1, SAMPLING_STEPS))
+
+
+def _walk_down(model: EpsModel, x_T: Tensor, t_mix: int, num_steps: int) -> Tensor:
+    """Deterministic path from pure noise to the mixing step, in strides like those below it."""
+    last = model.schedule.num_train_timesteps - 1
+    num = min(last + 1, 1 + max(1, round((num_steps - 1) * last / t_mix)))
+    steps = [*[t for t in timestep_path(last, num)[::-1] if t > t_mix], t_mix]
+    x_t = x_T
+    for t, t_next in pairwise(steps):
+        x_t = ddim_step(x_t, model.eps(x_t, t), model.schedule.alpha_bar(t), model.schedule.alpha_bar(t_next))
+    return x_t
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """A name for each file's results: its stem, shortened and made printable, numbered where several share one."""
+    names: dict[str, None] = {}
+    for path in paths:
+        stem = visible(path.stem).encode()[:_MAX_STEM_BYTES].decode(errors="ignore").replace("\\", "_")
+        numbered = (f"{stem}-{number}" for number in count(2))
+        names[next(name for name in chain([stem], numbered) if name not in names)] = None
+    return list(names)
+
+
+def _check_targets(command: str, strengths: Sequence[float], out: Path, targets: Sequence[Path]) -> None:
+    """Refuse strengths and files that cannot be, before any work is done.
+
+    Raises:
+        ManifestError: A strength is too large or not finite, the folder cannot be used, or a file that is there under
+            the name of a result is none of ours.
+    """
+    for strength in strengths:
+        if not abs(strength) <= MAX_STRENGTH:  # NaN is not either
+            raise ManifestError(
+                f"{command}: strength {strength:g} must be from {-MAX_STRENGTH:g} to {MAX_STRENGTH:g}; 1 is a typical "
+                "member of the other side"
+            )
+    check_output(out, f"{command} --out")
+    for target in targets:
+        if target.exists() and not (target.is_file() and is_synthetic(target.read_bytes())):
+            raise ManifestError(f"{command} {target}: is there, and is no picture of ours; choose another --out")
+
+
+def _dataset(name: str) -> DatasetParams:
+    return load_params().dataset(name)
+
+
+def open_boundary(dataset: str, attribute: str) -> Boundaries:
+    """The boundaries of an attribute, from a run or from words.
+
+    Raises:
+        BoundaryError: There are none.
+    """
+    folders = [Path("data") / stage / dataset for stage in ("boundary", "text")]
+    for folder in folders if is_name(attribute) else ():
+        if (folder / f"{attribute}.safetensors").exists():
+            return load_boundaries(folder / f"{attribute}.safetensors")
+    there = sorted(p.stem for folder in folders for p in folder.glob("*.safetensors"))
+    known = f"there are {', '.join(there)}" if there else "there are none yet; run `boundaryflow run` first"
+    raise BoundaryError(f"boundary {visible(attribute)!r} of data set {dataset!r} does not exist: {known}")
+
+
+def held_boundaries(dataset: str) -> list[Boundaries]:
+    """The boundaries of all attributes that a run has fitted."""
+    return [load_boundaries(path) for path in sorted((Path("data/boundary") / dataset).glob("*.safetensors"))]
+
+
+def model_and_settings(dataset: str, params: DatasetParams) -> tuple[EpsModel, EditSettings]:
+    """The model of a data set, and how its images are edited."""
+    model = open_model(params.model, params.dtype)
+    facts, path = (read_json(Path("data") / s / dataset / f"{s}.json") for s in ("invert", "observe"))
+    numbers = params.edit.model_dump(exclude={"split", "max_images", "edits"})
+    dtype = str(resolve_dtype(params.dtype)).removeprefix("torch.")
+    return model, EditSettings(
+        **numbers,
+        t_mix=facts["t_mix"],
+        num_steps=facts["num_steps"],
+        noise_until=facts["noise_until"],
+        order=facts["order"],
+        dtype=dtype,
+        paper_mode=params.paper_mode,
+        timesteps=path["timesteps"],
+    )
+
+
+def tile(pictures: Tensor, num_columns: int) -> Tensor:
+    """One [C,H,W] picture of [N,C,H,W] ones, row by row; missing places stay black."""
+    columns = min(num_columns, len(pictures))
+    missing = -len(pictures) % columns
+    padded = torch.cat([pictures, pictures.new_zeros((missing, *pictures.shape[1:]))])
+    rows = [torch.cat(list(padded[start : start + columns]), dim=2) for start in range(0, len(padded), columns)]
+    return torch.cat(rows, dim=1)

@@ -1,0 +1,88 @@
+"""The record of a run that DVC does not keep: when, from which commit, with what, and what came of it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from boundaryflow.errors import PipelineError
+from boundaryflow.files import write_bytes
+from boundaryflow.jobs.pictures import tile
+from boundaryflow.runtime.provenance import provenance
+from boundaryflow.sources.images import encode_png
+from boundaryflow.store.outbox import Outbox
+from boundaryflow.store.tables import write_json
+from boundaryflow.text import masked_values
+
+LOG = logging.getLogger(__name__)
+SCHEMA = "run/1"
+LAST, GRID, RUNS = "last_run.json", "grid.png", "runs.jsonl"
+_FOR_RECEIVERS = (
+    "schema", "state", "started", "seconds", "recipe", "recipe_hash", "model_sha256", "boundaries", "judged_by",
+    "counts", "pictures", "wanted", "added", "tried", "kept", "phi", "commit", "changed", "python", "packages",
+)  # fmt: skip
+"""What goes where the pictures go. Paths, names of hosts and of files, and errors, which quote them, stay here."""
+
+
+@contextmanager
+def recorded(
+    folder: Path, box: Outbox, about: Callable[[], Mapping[str, Any]], shown: Sequence[tuple[Tensor, Tensor]]
+) -> Generator[None]:
+    """Keep a record of what is done within, however it ends.
+
+    It is a line of `runs.jsonl` and, of the last run, `last_run.json` in `folder`, with a grid of pictures beside it:
+    before above after. The outbox gets a line in a `runs.jsonl` of its own, with what a receiver needs.
+
+    Args:
+        folder: The recipe's own, under data/.
+        box: Where the run delivers; nobody else may write there meanwhile.
+        about: Asked in the end what there is to say.
+        shown: Pairs of [C,H,W] uint8 pixels by the time it ended.
+    """
+    started, error = datetime.now(UTC), ""
+    try:
+        yield
+    except BaseException as problem:
+        error = " ".join(str(problem).split()) or type(problem).__name__
+        raise
+    finally:
+        facts: dict[str, Any] = {
+            "schema": SCHEMA,
+            "state": "failed" if error else "completed",
+            "error": error,
+            "started": started.isoformat(timespec="seconds"),
+            "seconds": round((datetime.now(UTC) - started).total_seconds(), 2),
+            **about(),
+            **provenance(Path()),
+        }
+        facts = masked_values(facts)
+        write_json(folder / LAST, facts)
+        known = (folder / RUNS).read_bytes() if (folder / RUNS).is_file() else b""
+        write_bytes(folder / RUNS, known + _line(facts))
+        if shown:
+            write_bytes(folder / GRID, encode_png(_before_above_after(shown), {"synthetic": "true"}))
+        else:
+            (folder / GRID).unlink(missing_ok=True)
+        try:
+            told = {name: facts[name] for name in _FOR_RECEIVERS if name in facts}
+            box.write(RUNS, (box.read(RUNS) or b"") + _line(told))
+        except (PipelineError, OSError) as problem:
+            if not error:
+                raise
+            LOG.warning("%s: the record of this run could not be added (%s)", RUNS, problem)
+
+
+def _line(facts: Mapping[str, Any]) -> bytes:
+    return (json.dumps(facts, sort_keys=True) + "\n").encode()
+
+
+def _before_above_after(shown: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    return tile(torch.stack([torch.cat(list(pair), dim=1) for pair in shown]), num_columns=len(shown))

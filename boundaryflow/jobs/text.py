@@ -1,0 +1,200 @@
+"""A boundary from words: CLIP says which images fit a description, and the planes between them are fitted."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from boundaryflow.boundary import (
+    Boundaries,
+    Boundary,
+    Gram,
+    average_neighbours,
+    fit_boundary,
+    save_boundaries,
+    told_apart,
+)
+from boundaryflow.config import ClipSource, DatasetParams, is_name, load_params
+from boundaryflow.diffusion import EpsModel
+from boundaryflow.diffusion.observation import bottlenecks
+from boundaryflow.errors import BoundaryError, ManifestError, ParamsError
+from boundaryflow.jobs.pictures import draw_images
+from boundaryflow.labelling import load_clip
+from boundaryflow.pixels import to_model_range, to_u8
+from boundaryflow.rng import item_noise, item_seed
+from boundaryflow.runtime.device import device
+from boundaryflow.runtime.frozen_model import batch_size, open_model
+from boundaryflow.runtime.process import Progress
+from boundaryflow.sources.images import FORMATS, read_image
+from boundaryflow.sources.raw import survey
+from boundaryflow.sources.walking import path_of
+from boundaryflow.store.shards import load_items
+from boundaryflow.store.tables import read_json, read_table
+from boundaryflow.text import visible
+
+LOG = logging.getLogger(__name__)
+On = Literal["samples", "images"]
+EXTREMES = 1 / 3  # share of the images on each side that counts: those of which CLIP is surest
+MIN_IMAGES = 24
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Images of the two sides of a boundary.
+
+    Attributes:
+        x_0: [N,C,H,W] in model range.
+        ids: [N] names, which decide their noise, and who is held out.
+        has: [N] on the side that was asked for.
+    """
+
+    x_0: Tensor
+    ids: list[str]
+    has: NDArray[np.bool_]
+
+
+def boundary_from_words(
+    dataset: str, positive: str, negative: str, name: str, *, on: On, num: int, seed: int, positives: Path | None = None
+) -> tuple[Path, Boundaries]:
+    """Fit the boundary between two descriptions, for guided edits.
+
+    Args:
+        dataset: Data set whose model to use.
+        positive: What an edited image shall fit.
+        negative: What describes images as they are.
+        name: Name of the boundary.
+        on: Label images that the model draws, which needs no data set, or the data set's own.
+        num: How many.
+        seed: Seed of what is drawn.
+        positives: Folder of images that show it, made elsewhere (the paper's own way); they stand against the
+            `num` images above, and the words are not looked at.
+
+    Returns:
+        The file, and what is in it.
+
+    Raises:
+        PipelineError: There is no such data set or image, no CLIP, or the two sides cannot be told apart.
+    """
+    if not is_name(name):
+        raise ParamsError(
+            f"text --name {visible(name)!r}: must be letters, digits, _ and -, begin with a letter or digit, at most "
+            "64 of them"
+        )
+    params = load_params().dataset(dataset)
+    model = open_model(params.model, params.dtype)
+    x_0, ids = _drawn(model, num, seed) if on == "samples" else _of_dataset(dataset, model, num)
+    if len(ids) < MIN_IMAGES:
+        raise ManifestError(f"text: {len(ids)} images to compare, must be at least {MIN_IMAGES}; raise --num")
+    if positives is None:
+        sides = _by_words(params, model, x_0, ids, positive, negative)
+    else:
+        shown = _of_folder(positives, params, model)
+        has = np.repeat([True, False], [len(shown), len(ids)])
+        sides = Sides(torch.cat([shown, x_0]), [*(f"positive-{k}" for k in range(len(shown))), *ids], has)
+    timesteps = read_json(Path("data/observe") / dataset / "observe.json")["timesteps"]
+    planes = _fit(model, sides, timesteps, name, params)
+    if not planes:
+        raise BoundaryError(
+            f"text: the model does not tell {positive!r} from {negative!r} at any noise level "
+            f"(no held-out AUC of boundary.min_auc, {params.boundary.min_auc}); use other words, or raise --num"
+        )
+    found, path = Boundaries(name, {}, planes), Path("data/text") / dataset / f"{name}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_boundaries(path, found)
+    return path, found
+
+
+def name_of(words: str) -> str:
+    """A name for a boundary, from its description."""
+    return re.sub(r"[^a-z0-9]+", "_", words.lower()).strip("_")[:60] or "text"
+
+
+def _drawn(model: EpsModel, num: int, seed: int) -> tuple[Tensor, list[str]]:
+    ids = [f"text-{seed}-{index:05d}" for index in range(num)]
+    low, high = model.value_range
+    parts: list[Tensor] = []
+    with Progress("drawing", num, "images") as progress:
+        size = batch_size(model)
+        for start in range(0, num, size):
+            some = ids[start : start + size]
+            noise = item_noise(seed, some, "text", (model.channels, model.image_size, model.image_size))
+            parts.append(draw_images(model, noise).clamp(low, high))
+            progress.advance(len(some))
+    return torch.cat(parts), ids
+
+
+def _of_dataset(dataset: str, model: EpsModel, num: int) -> tuple[Tensor, list[str]]:
+    folder = Path("data/ingest") / dataset
+    manifest = read_table(folder / "manifest.parquet", schema="manifest/1")
+    items = sorted(manifest.loc[(manifest["status"] == "ok") & (manifest["split"] != "test"), "item_id"])[:num]
+    return to_model_range(load_items(folder, items, ["pixels"])["pixels"], model.value_range), items
+
+
+def _of_folder(folder: Path, params: DatasetParams, model: EpsModel) -> Tensor:
+    readable = {suffix for suffix, kind in Image.registered_extensions().items() if kind in FORMATS}
+    names = [file.name for file in survey(folder, what="text --positives") if file.kind == "picture"]
+    paths = [path_of(folder, name) for name in names if PurePosixPath(name).suffix.lower() in readable]
+    if len(paths) < MIN_IMAGES // 3:
+        raise ManifestError(f"text --positives {folder}: {len(paths)} pictures, must be at least {MIN_IMAGES // 3}")
+    pixels = [read_image(path, **{**params.ingest.geometry, "crop": None}) for path in paths]
+    return to_model_range(torch.from_numpy(np.stack(pixels)), model.value_range)
+
+
+def _by_words(
+    params: DatasetParams, model: EpsModel, x_0: Tensor, ids: list[str], positive: str, negative: str
+) -> Sides:
+    """The images of which CLIP is surest, on either side."""
+    source = params.label.source
+    weights = source.weights if isinstance(source, ClipSource) else params.evaluate.clip
+    if weights is None:
+        raise BoundaryError("text: no CLIP to read the words with; name one in evaluate.clip, or give --positives")
+    clip = load_clip(weights, device())
+    u8 = to_u8(x_0, model.value_range)
+    features = torch.cat([clip.image_features(to_model_range(part, (0.0, 1.0))) for part in u8.split(256)])
+    templates = source.templates if isinstance(source, ClipSource) else ("{}",)
+    odds = clip.log_odds(features, [positive], [negative], templates=templates).numpy()
+    order = np.argsort(odds, kind="stable")
+    each = max(10, int(len(order) * EXTREMES))
+    rows = np.sort(np.concatenate([order[:each], order[-each:]]))
+    middle = np.median(odds[rows])
+    LOG.info(
+        "text: mean log-odds %.2f and %.2f on the two sides", odds[order[-each:]].mean(), odds[order[:each]].mean()
+    )
+    return Sides(x_0[rows], [ids[row] for row in rows], odds[rows] > middle)
+
+
+def _fit(
+    model: EpsModel, sides: Sides, timesteps: Sequence[int], name: str, params: DatasetParams
+) -> tuple[Boundary, ...]:
+    """A plane at each timestep where a held-out quarter is told apart."""
+    lots = np.array([item_seed(0, item, "held out") % 4 for item in sides.ids])
+    train, held_out = np.flatnonzero(lots > 0), np.flatnonzero(lots == 0)
+    planes: list[Boundary] = []
+    held_out_latents: list[Tensor] = []
+    size = batch_size(model)
+    with Progress("boundary", len(timesteps), "noise levels") as progress:
+        for t in timesteps:
+            parts = [
+                bottlenecks(model, sides.x_0[start : start + size], sides.ids[start : start + size], t, 0)
+                for start in range(0, len(sides.ids), size)
+            ]
+            latents = torch.cat(parts)
+            plane, _report = fit_boundary(
+                Gram.of(latents), sides.has, train, held_out, space="h", t=t, attribute=name,
+                model_sha256=model.sha256, estimator="ridge", ridge=params.boundary.ridge,
+            )  # fmt: skip
+            planes.append(plane)
+            held_out_latents.append(latents[held_out])
+            progress.advance(1)
+    averaged = average_neighbours(planes, held_out_latents, sides.has[held_out], neighbours=params.boundary.neighbours)
+    return told_apart(averaged, params.boundary.min_auc)

@@ -1,0 +1,1 @@
+"""How work runs on this machine: device, batches, processes, shards, progress, what it took."""

@@ -1,0 +1,148 @@
+"""What a result depends on: the code that makes it, found by its imports, and the planes that an edit follows."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from collections.abc import Collection
+from functools import cache
+from pathlib import Path
+from threading import RLock
+
+from boundaryflow.boundary import Boundaries
+from boundaryflow.store.fingerprint import fingerprint
+
+_ROOT = Path(__file__).resolve().parents[2]
+_PARSING = RLock()  # Python 3.11: syntax trees made in two threads at once may end in a SystemError
+_PACKAGES = ("boundaryflow", "stages", "benches")
+DECIDES_NOTHING = (
+    "boundaryflow.config",  # values of params.yaml are part of a result's fingerprint themselves
+    "boundaryflow.errors",
+    "boundaryflow.files",
+    "boundaryflow.runtime.allocator",
+    "boundaryflow.runtime.cluster_worker",
+    "boundaryflow.runtime.fan_out",
+    "boundaryflow.runtime.fingerprints",
+    "boundaryflow.runtime.metering",
+    "boundaryflow.runtime.process",
+    "boundaryflow.runtime.provenance",
+    "boundaryflow.remote",
+    "boundaryflow.store.outbox",
+    "boundaryflow.text",
+)
+"""Modules that decide no result: whatever else a stage imports is taken to decide its results."""
+
+
+def code_of(module: str) -> tuple[str, ...]:
+    """The modules of ours that a module's results depend on: itself and what it imports, directly or not.
+
+    An import of a name that a package's `__init__` takes from one of its modules leads to that module alone. Imports
+    within functions count.
+
+    Args:
+        module: Such as `stages.edit`.
+
+    Returns:
+        Dotted names, sorted, without `DECIDES_NOTHING`.
+    """
+    found: set[str] = set()
+    left = [module]
+    with _PARSING:
+        while left:
+            name = left.pop()
+            if name in found or any(name == other or name.startswith(f"{other}.") for other in DECIDES_NOTHING):
+                continue
+            found.add(name)
+            left += _imports(name)
+    return tuple(sorted(found))
+
+
+def code_hash(*modules: str) -> str:
+    """What the code that makes a result says, comments and docstrings aside; see `code_of`.
+
+    It is part of a shard's fingerprint, so that shards of changed code are computed anew.
+    """
+    return _hash_of({name for module in modules for name in code_of(module)})
+
+
+def code_hash_of_all() -> str:
+    """The same of all that is installed with the stages: a worker of another version is told by it."""
+    files = [path for package in _PACKAGES[:2] for path in (_ROOT / package).rglob("*.py")]
+    names = (".".join(path.relative_to(_ROOT).with_suffix("").parts) for path in files)
+    return _hash_of({name.removesuffix(".__init__") for name in names})
+
+
+def _hash_of(modules: Collection[str]) -> str:
+    digest = hashlib.sha256()
+    with _PARSING:
+        for name in sorted(modules):
+            digest.update(f"{name}\n{_meaning(name)}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def describe(boundaries: Boundaries, *, guided: bool) -> list[str]:
+    """What of an attribute's boundaries decides an edit."""
+    used = boundaries.noised if guided else tuple(b for _, b in sorted(boundaries.at_mixing_step.items()))
+    return [
+        fingerprint(
+            space=b.space,
+            t=b.t,
+            intercept=b.intercept,
+            calibration=vars(b.calibration),
+            normal=hashlib.sha256(b.normal.numpy().tobytes()).hexdigest(),
+        )
+        for b in used
+    ]
+
+
+def path_of(module: str) -> Path:
+    """The file of a module of ours, from the root of the repository."""
+    path = Path(*module.split("."))
+    return path / "__init__.py" if (_ROOT / path).is_dir() else path.with_suffix(".py")
+
+
+@cache
+def _tree(module: str) -> ast.Module:
+    return ast.parse((_ROOT / path_of(module)).read_bytes())
+
+
+@cache
+def _meaning(module: str) -> str:
+    """The syntax tree of a module without docstrings, as text."""
+    tree = ast.parse((_ROOT / path_of(module)).read_bytes())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.body:
+            first = node.body[0]
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+                node.body = node.body[1:]
+    return ast.dump(tree)
+
+
+@cache
+def _imports(module: str) -> tuple[str, ...]:
+    """Modules of ours that a module imports itself."""
+    found: list[str] = []
+    for node in ast.walk(_tree(module)):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names if _is_ours(alias.name)]
+        elif isinstance(node, ast.ImportFrom) and node.module and _is_ours(node.module):
+            found += [_home(node.module, alias.name) for alias in node.names]
+    return tuple(found)
+
+
+def _home(module: str, name: str) -> str:
+    """The module that `from module import name` takes the name from."""
+    if _is_ours(f"{module}.{name}"):
+        return f"{module}.{name}"
+    if path_of(module).name == "__init__.py":
+        for node in _tree(module).body:
+            if isinstance(node, ast.ImportFrom) and node.module and _is_ours(node.module):
+                for alias in node.names:
+                    if name == (alias.asname or alias.name):
+                        return _home(node.module, alias.name)
+    return module
+
+
+@cache
+def _is_ours(module: str) -> bool:
+    return module.partition(".")[0] in _PACKAGES and (_ROOT / path_of(module)).is_file()

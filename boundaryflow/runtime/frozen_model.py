@@ -1,0 +1,86 @@
+"""The frozen model as it runs on this machine, and how many images it is given at once."""
+
+from __future__ import annotations
+
+import logging
+import os
+from functools import lru_cache
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from boundaryflow.diffusion import EpsModel
+from boundaryflow.errors import ParamsError
+from boundaryflow.runtime.allocator import keep_freed_memory
+from boundaryflow.runtime.device import device, resolve_dtype
+from boundaryflow.runtime.metering import TALLY, Metered
+
+LOG = logging.getLogger(__name__)
+_MAX_BATCH = 256
+_ENOUGH_FLOPS = {"cpu": 40e9, "cuda": 4e12}
+"""Work that a network call needs to be worth its overhead; more at once only takes memory (docs/performance.md)."""
+_counted: dict[str, int] = {}
+
+
+def batch_size(model: EpsModel | None = None) -> int:
+    """Images in one network call: BOUNDARYFLOW_BATCH_SIZE, or what suits the device and the model.
+
+    What suits depends on nothing but the two, so that it is the same in every run: batches of other sizes round
+    otherwise. Halved as often as BOUNDARYFLOW_BATCH_HALVINGS says, which the flow sets for a stage that was killed.
+
+    Args:
+        model: The frozen model; None for the small networks around it.
+
+    Raises:
+        ParamsError: A variable is not such a number.
+    """
+    usual = (_MAX_BATCH if device().type == "cuda" else 32) if model is None else _suits(model)
+    size = _whole_number("BOUNDARYFLOW_BATCH_SIZE", usual, least=1)
+    return max(1, size >> _whole_number("BOUNDARYFLOW_BATCH_HALVINGS", 0, least=0))
+
+
+def _suits(model: EpsModel) -> int:
+    """The smallest power of two that gives a network call enough to do."""
+    enough, size = _ENOUGH_FLOPS["cuda" if device().type == "cuda" else "cpu"] / max(flops(model), 1), 1
+    while size < enough and size < _MAX_BATCH:
+        size *= 2
+    return size
+
+
+def flops(model: EpsModel) -> int:
+    """Floating-point operations of one network call on one image, counted while it is made."""
+    if model.sha256 not in _counted:
+        sample = torch.zeros(1, model.channels, model.image_size, model.image_size)
+        with FlopCounterMode(display=False) as counter:
+            model.eps(sample, 0)
+        _counted[model.sha256] = counter.get_total_flops()
+    return _counted[model.sha256]
+
+
+def _whole_number(name: str, default: int, *, least: int) -> int:
+    value = os.environ.get(name, "")
+    if not value:
+        return default
+    if not value.isdecimal() or int(value) < least:
+        raise ParamsError(f"{name} is {value!r}, must be a whole number of at least {least}")
+    return int(value)
+
+
+def open_model(source: str, dtype: str) -> EpsModel:
+    """Load the frozen model once per process.
+
+    Args:
+        source: See `boundaryflow.models.load_model`.
+        dtype: `auto`, `float32` or `bfloat16`.
+    """
+    return _open_model(source, resolve_dtype(dtype), device())
+
+
+@lru_cache(maxsize=1)
+def _open_model(source: str, resolved: torch.dtype, where: torch.device) -> EpsModel:
+    from boundaryflow.models import load_model  # diffusers takes seconds to import
+
+    keep_freed_memory()
+    model = load_model(source, device=where, dtype=resolved)
+    LOG.info("model %s (%s) on %s in %s", source, model.sha256[:12], where, str(resolved).removeprefix("torch."))
+    return Metered(model, TALLY)

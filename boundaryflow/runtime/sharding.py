@@ -1,0 +1,205 @@
+"""Run a stage shard by shard, wherever `fan_out` has them run."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from boundaryflow.files import leftovers
+from boundaryflow.runtime.fan_out import fan_out
+from boundaryflow.runtime.process import Progress
+from boundaryflow.store.shards import (
+    ShardJob,
+    ShardPlan,
+    complete_shard,
+    plan_shards,
+    shard_files,
+    shard_index,
+    sweep,
+)
+
+LOG = logging.getLogger(__name__)
+Together = Mapping[str, ShardJob]
+"""The shards of one bucket, by the name of the folder each is for."""
+
+
+def run_sharded(
+    stage: str,
+    folder: Path,
+    item_ids: Sequence[str],
+    recipe: str,
+    shard_size: int,
+    run_shard: Callable[..., dict[str, Tensor]],
+    context: Mapping[str, Any],
+    *,
+    of_items: Mapping[str, Mapping[str, Any]] | None = None,
+    num_threads: int = 1,
+) -> int:
+    """Bring one folder of shards up to date.
+
+    Args:
+        stage: Name, for progress and log.
+        folder: Folder of shards.
+        item_ids: Items that should be there.
+        recipe: See `plan_shards`.
+        shard_size: See `plan_shards`.
+        run_shard: Importable function of (job, **context, **of_items) that computes the tensors of
+            `job.missing`.
+        context: Plain values for it.
+        of_items: Name to item to value; each call is given those of the items that it computes.
+        num_threads: Shards at once in this process, where the environment asks for no others: for work that waits
+            for the disk.
+
+    Returns:
+        Number of items computed.
+    """
+    plan = plan_shards(folder, item_ids, recipe, shard_size)
+    groups = _groups([{"": job} for job in plan.jobs], of_items)
+    _run(stage, folder, groups, len(plan.kept), _One(run_shard), context, num_threads=num_threads)
+    sweep(folder, plan)
+    return plan.num_missing
+
+
+def run_sharded_together(
+    stage: str,
+    folder: Path,
+    item_ids: Sequence[str],
+    recipes: Mapping[str, str],
+    shard_size: int,
+    run_shards: Callable[..., dict[str, dict[str, Tensor]]],
+    context: Mapping[str, Any],
+    variants: Mapping[str, Mapping[str, str]],
+    *,
+    of_items: Mapping[str, Mapping[str, Any]] | None = None,
+) -> int:
+    """Bring several folders with the same items up to date, one bucket of all of them at a time.
+
+    Args:
+        stage: Name, for progress and log.
+        folder: Parent of the folders; others in it are removed.
+        item_ids: Items that each folder should have.
+        recipes: Folder name to recipe.
+        shard_size: See `plan_shards`.
+        run_shards: Importable function of (jobs by folder name, **context, **of_items) that computes the
+            tensors of each job's missing items.
+        context: Plain values for it.
+        variants: Folder name to the variants of its items, see `plan_shards`.
+        of_items: See `run_sharded`.
+
+    Returns:
+        Number of (item, folder) pairs computed.
+    """
+    plans: dict[str, ShardPlan] = {
+        name: plan_shards(folder / name, item_ids, recipe, shard_size, variants[name])
+        for name, recipe in recipes.items()
+    }
+    by_bucket: dict[str, dict[str, ShardJob]] = {}
+    for name, plan in plans.items():
+        for job in plan.jobs:
+            by_bucket.setdefault(job.path.name.split("-")[1], {})[name] = job
+    num_kept = sum(len(plan.kept) for plan in plans.values())
+    _run(stage, folder, _groups(list(by_bucket.values()), of_items), num_kept, run_shards, context)
+    for name, plan in plans.items():
+        sweep(folder / name, plan)
+    _remove_others(folder, set(recipes))
+    return sum(plan.num_missing for plan in plans.values())
+
+
+class Group(NamedTuple):
+    """What one call works on: all that travels to where it runs, beside what all calls have in common.
+
+    Attributes:
+        jobs: The shards.
+        of_items: Name to item to value, of the items to compute.
+    """
+
+    jobs: Together
+    of_items: Mapping[str, Mapping[str, Any]]
+
+
+def _groups(together: Sequence[Together], of_items: Mapping[str, Mapping[str, Any]] | None) -> list[Group]:
+    groups: list[Group] = []
+    for jobs in together:
+        missing = {item for job in jobs.values() for item in job.missing}
+        values = {
+            name: {item: values[item] for item in missing if item in values}
+            for name, values in (of_items or {}).items()
+        }
+        groups.append(Group(jobs, values))
+    return groups
+
+
+class _One:
+    """Makes a function of one job into one of a group of one; picklable, unlike a closure."""
+
+    def __init__(self, run_shard: Callable[..., dict[str, Tensor]]) -> None:
+        self._run_shard = run_shard
+
+    def __call__(self, jobs: Together, **context: Any) -> dict[str, dict[str, Tensor]]:
+        return {name: self._run_shard(job, **context) for name, job in jobs.items()}
+
+
+class _Complete:
+    """Computes and writes the shards of one group; returns the number of rows computed. Picklable, unlike a closure."""
+
+    def __init__(self, run_shards: Callable[..., dict[str, dict[str, Tensor]]]) -> None:
+        self._run_shards = run_shards
+
+    def __call__(
+        self, group: Group, context: Mapping[str, Any], before_writing: Callable[[], None] = lambda: None
+    ) -> int:
+        lacking = {name: job for name, job in group.jobs.items() if job.missing}
+        computed = self._run_shards(lacking, **context, **group.of_items) if lacking else {}
+        before_writing()
+        for name, job in group.jobs.items():
+            complete_shard(job, computed.get(name, {}))
+        return sum(len(job.missing) for job in group.jobs.values())
+
+
+def _run(
+    stage: str,
+    folder: Path,
+    groups: Sequence[Group],
+    num_kept: int,
+    run_shards: Callable[..., dict[str, dict[str, Tensor]]],
+    context: Mapping[str, Any],
+    *,
+    num_threads: int = 1,
+) -> None:
+    total = sum(len(job.missing) for group in groups for job in group.jobs.values())
+    num_shards = sum(len(group.jobs) for group in groups)
+    LOG.info("%s: %d shards to write, %d as they should be, %d images to compute", stage, num_shards, num_kept, total)
+    written = 0
+    with Progress(stage, total, "images") as progress:
+        for done in fan_out(_Complete(run_shards), groups, context, folder, num_threads=num_threads):
+            progress.advance(done.num_computed)
+            written += len(groups[done.number].jobs)
+            rate = done.num_computed / max(done.seconds, 1e-9)
+            where = f", on {done.where}" if done.where else ""
+            LOG.info(
+                "%s shard %d/%d: %d images, %.1f images/s%s", stage, written, num_shards, done.num_computed, rate, where
+            )
+
+
+def items_there(folder: Path, recipe: str) -> set[str]:
+    """Items that the shards of a recipe hold."""
+    index = shard_index(folder, recipe)
+    return set(index["item_id"])
+
+
+def _remove_others(folder: Path, wanted: set[str]) -> None:
+    """Remove the folders of edits that are no longer asked for; one that holds anything but shards is not ours."""
+    for child in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if not child.is_dir() or child.is_symlink() or child.name in wanted:
+            continue
+        ours = {*shard_files(child), *leftovers(child)}
+        if set(child.iterdir()) <= ours:
+            for file in ours:
+                file.unlink()
+            child.rmdir()
+        else:
+            LOG.warning("%s: belongs to no edit and holds files that are not ours; it is left alone", child)

@@ -1,0 +1,1 @@
+"""What comes in: pictures wherever they lie, their annotations and splits, decoded within bounds."""

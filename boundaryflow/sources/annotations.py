@@ -1,0 +1,152 @@
+"""Annotations of a data set, of whatever kind: files beside the images, or the folders they lie in."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+
+import pandas as pd
+
+from boundaryflow.config import (
+    Annotations,
+    CelebaSource,
+    ColumnRule,
+    CsvSource,
+    FolderLabels,
+    LongSource,
+    PromptRule,
+    ThresholdRule,
+    ValueRule,
+)
+from boundaryflow.errors import LabelError
+from boundaryflow.labelling import (
+    AttributeColumn,
+    Wanted,
+    find_tables,
+    image_names,
+    in_folder,
+    join_values,
+    nearest,
+    pivot_long,
+    read_annotations,
+    read_celeba,
+    read_hq_mapping,
+    read_values,
+    word,
+)
+from boundaryflow.labelling.columns import check_met, words
+from boundaryflow.labelling.lines import short
+
+FOLDER = "folder"  # the column that folders as labels are read from
+
+
+def read_labels(
+    raw: Path,
+    source: Annotations,
+    rules: Mapping[str, PromptRule | ValueRule | ThresholdRule | ColumnRule],
+    sources: Mapping[str, str],
+    *,
+    partial: bool = False,
+    copies: Mapping[str, str] | None = None,
+) -> tuple[pd.DataFrame, int]:
+    """What people have said of the images.
+
+    Args:
+        raw: The folder of the images, from which paths are written.
+        source: Where it is said.
+        rules: Attribute to how it is read; a rule without a column stands for the attribute's own.
+        sources: Item id to path of the image within `raw`.
+        partial: One image with a row is enough; else 95 % must have one.
+        copies: Further paths of the same pictures to their item ids.
+
+    Returns:
+        One row per item, sorted by id: item_id, then a float32 probability per attribute, NaN
+        where unknown; and the number of rows that belong to no image.
+
+    Raises:
+        LabelError: A file is missing, damaged or of another form, or does not belong to the images.
+    """
+    attributes = {name: _column(name, rule) for name, rule in rules.items()}
+    _check_sides(attributes)
+    images = [*sources.values(), *(copies or ())]
+    join = functools.partial(join_values, sources=sources, copies=copies)
+    if isinstance(source, FolderLabels):
+        return join(_from_folders(attributes, images), "folders")
+    where, seen = raw / source.path, dict[str, set[str]]()
+    if isinstance(source, CelebaSource):
+        values, num_left_out = _from_celeba(raw, source, attributes, images, seen), 0
+    else:
+        tables = [_from_table(raw, path, source, attributes, images, seen) for path in find_tables(raw, source.path)]
+        values = pd.concat([of_table for of_table, _num in tables], ignore_index=True)
+        num_left_out = sum(num for _values, num in tables)
+    labels = join(values, where, partial=partial, num_left_out=num_left_out)
+    check_met(values, where, attributes, seen)
+    return labels
+
+
+def _check_sides(attributes: Mapping[str, AttributeColumn]) -> None:
+    for name, spec in attributes.items():
+        both = {said for value in spec.positive for said in words(value)}
+        for value in spec.negative:
+            if words(value) & both:
+                raise LabelError(f"labels: {name}: {value!r} is also among the positive values; keep one")
+
+
+def _column(name: str, rule: PromptRule | ValueRule | ThresholdRule | ColumnRule) -> AttributeColumn:
+    if isinstance(rule, ValueRule):
+        return AttributeColumn(rule.column, positive=rule.positive, negative=rule.negative)
+    if isinstance(rule, ThresholdRule):
+        return AttributeColumn(rule.column, above=rule.above, below=rule.below)
+    return AttributeColumn((rule.column if isinstance(rule, ColumnRule) else None) or name)
+
+
+def _from_table(
+    raw: Path,
+    path: Path,
+    source: CsvSource | LongSource,
+    attributes: Mapping[str, AttributeColumn],
+    images: Sequence[str],
+    seen: dict[str, set[str]],
+) -> tuple[pd.DataFrame, int]:
+    """Values row by row, and the number of further rows, which are about no image."""
+    if isinstance(source, LongSource):
+        table = read_annotations(
+            path, Wanted.of(source.file_column, [source.attribute_column, source.value_column], images)
+        )
+        wide = pivot_long(table, path, source.file_column, source.attribute_column, source.value_column)
+        files = wide[source.file_column].tolist()
+        values = read_values(wide, path, source.file_column, attributes, lambda row: f"for {short(files[row])}", seen)
+    else:
+        columns = [spec.column for spec in attributes.values()]
+        table = read_annotations(path, Wanted.of(source.file_column, columns, images))
+        values = read_values(table, path, source.file_column, attributes, seen=seen)
+    folder = path.parent.relative_to(raw).as_posix() if path.is_relative_to(raw) else ""
+    return values.assign(file=in_folder(values["file"].tolist(), folder, images, path)), table.attrs["num_left_out"]
+
+
+def _from_celeba(
+    raw: Path,
+    source: CelebaSource,
+    attributes: Mapping[str, AttributeColumn],
+    images: Sequence[str],
+    seen: dict[str, set[str]],
+) -> pd.DataFrame:
+    path = raw / source.path
+    table = read_celeba(path)
+    mapping = None if source.mapping is None else read_hq_mapping(raw / source.mapping)
+    files = table["file"].tolist()
+    values = read_values(table, path, "file", attributes, lambda row: f"for {short(files[row])}", seen)
+    names = pd.Series(image_names(files, images, path, mapping), values.index, object)
+    return values.assign(file=names).dropna(subset="file")
+
+
+def _from_folders(attributes: Mapping[str, AttributeColumn], images: Sequence[str]) -> pd.DataFrame:
+    folders = [PurePosixPath(source).parent.name for source in images]
+    there = sorted(set(folders) - {""})
+    for name, spec in attributes.items():
+        for value in (*spec.positive, *spec.negative):
+            if words(value).isdisjoint(map(word, there)):
+                raise LabelError(f"labels: {name}: no folder is named {str(value)!r}{nearest(str(value), there)}")
+    table = pd.DataFrame({"file": images, FOLDER: folders}, dtype=object)
+    return read_values(table, "folders", "file", attributes)

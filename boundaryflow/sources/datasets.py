@@ -1,0 +1,80 @@
+"""What a data set is made of: its raw pictures as they are listed, or the faces that are drawn for it."""
+
+from __future__ import annotations
+
+import logging
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from boundaryflow.avatars import ATTRIBUTES, FACTORS, Avatar, render, sample_avatars
+from boundaryflow.config import AvatarSource, FolderSource, RemoteSource
+from boundaryflow.errors import ManifestError
+from boundaryflow.sources.decoding import item_id_of
+from boundaryflow.sources.images import encode_png
+from boundaryflow.sources.listing import LISTING, pictures_path, read_found, source_of
+from boundaryflow.sources.raw import RawFolder, RawPictures, Wanted
+from boundaryflow.sources.remote import RemoteFolder
+from boundaryflow.store.tables import read_json, read_table
+
+LOG = logging.getLogger(__name__)
+
+FACES_AT_ONCE, FACE = 50, "avatar-"
+
+
+def draw_avatars(source: AvatarSource, chunk: int) -> list[Avatar]:
+    """The faces from number `FACES_AT_ONCE` times `chunk` on; more faces keep the ones that fewer would have."""
+    correlations = {tuple(pair.split("~", 1)): value for pair, value in source.correlations.items()}
+    rng = np.random.default_rng([zlib.crc32(b"data set"), source.seed, chunk])
+    drawn = sample_avatars(FACES_AT_ONCE, rng, rates=source.rates, correlations=correlations)  # pyright: ignore[reportArgumentType]
+    return drawn[: max(0, source.num_images - chunk * FACES_AT_ONCE)]
+
+
+def face_of(avatar: Avatar, size: int) -> tuple[NDArray[np.uint8], str]:
+    """Pixels [C,S,S] of a face, and its item id: that of its PNG."""
+    pixels = np.ascontiguousarray(np.array(render(avatar, size)).transpose(2, 0, 1))
+    return pixels, item_id_of(encode_png(torch.from_numpy(pixels)))
+
+
+def open_raw(dataset: str, source: FolderSource | RemoteSource, image_size: int) -> RawPictures:
+    """The raw pictures of a data set, as they are listed.
+
+    Raises:
+        ManifestError: There are none, or what holds them is damaged or out of date.
+    """
+    path = pictures_path(dataset)
+    table, of = read_table(path, schema=LISTING), read_json(path.with_name("listing.json")).get("source")
+    if of != source_of(dataset, source):
+        raise ManifestError(
+            f"ingest {path}: is of {of}, but ingest.source is {source_of(dataset, source)}; use `boundaryflow run`, "
+            f"or `python -m stages.listing {dataset}`"
+        )
+    if isinstance(source, RemoteSource):
+        return RemoteFolder(source.url, table)
+    wanted = Wanted(source.include, source.exclude)
+    raw = RawFolder(Path("data/raw") / dataset, image_size, wanted, read_found(table))
+    for pattern in sorted(raw.unmatched):
+        LOG.info("ingest %s: no picture fits the pattern %r of ingest.source", dataset, pattern)
+    return raw
+
+
+def read_faces(ingested: Path) -> dict[str, Avatar]:
+    """Item to its face, of a data set that was drawn.
+
+    Raises:
+        ManifestError: It was not.
+    """
+    path = ingested / "factors.parquet"
+    if not path.exists():
+        raise ManifestError(
+            f"evaluate: {path} is not there; exact counterfactuals exist for the built-in renderer's faces only, "
+            "set evaluate.counterfactuals to false"
+        )
+    rows = read_table(path, schema="avatars/1").to_dict("records")
+    return {
+        row["item_id"]: Avatar({a: bool(row[a]) for a in ATTRIBUTES}, {f: float(row[f]) for f in FACTORS})
+        for row in rows
+    }

@@ -1,0 +1,296 @@
+"""Between image files and tensors. Clipping and rounding happen here and nowhere else.
+
+A picture is data of a stranger. Only the formats of `FORMATS` are tried. Its size is bounded by its header before it is
+decoded, and must come out as the header says. Decoding takes at most `MAX_DECODED_BYTES`, all pictures of a process
+together at most `_DECODING`'s.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import UInt8
+from numpy.typing import NDArray
+from PIL import Image, ImageFile, ImageOps, PngImagePlugin, UnidentifiedImageError, features
+from torch import Tensor
+
+from boundaryflow.errors import ManifestError, PipelineError
+from boundaryflow.files import RefusedFileError, read_bytes
+from boundaryflow.sources.archives import MAX_BYTES
+from boundaryflow.sources.colours import to_srgb_of
+from boundaryflow.text import visible
+
+Fit = Literal["crop", "pad", "stretch"]
+Box = tuple[int, int, int, int]
+"""Left, top, width and height in pixels."""
+FORMATS = (
+    *("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM"),
+    *(("AVIF",) if features.check("avif") else ()),
+    *(("JPEG2000",) if features.check("jpg_2000") else ()),
+)
+"""What is read, by Pillow's names. Its other decoders run programs, or open pictures within pictures."""
+MAX_DECODED_BYTES = 1_600_000_000
+"""Of memory for one picture while it is decoded; one that needs more is set aside."""
+_BYTES_PER_PIXEL = {"TIFF": 16, "WEBP": 24, "AVIF": 32, "JPEG2000": 32, "PPM": 12}
+"""What decoding takes at most, where it is more than `_PLAIN`; see tests/unit/storage/test_picture_bounds.py."""
+_PLAIN = 8  # decoded and turned or converted, each with 4 bytes a pixel
+_FACTS_BYTES = 2**16
+"""Of a PNG file, in which the facts of `encode_png` lie."""
+MAX_ASPECT = 8.0
+"""Narrower pictures are set aside if they are cropped: what is left of them shows nothing of the whole."""
+_MAX_TILE = 2**24  # pixels of a tile of a TIFF, unless the picture itself has more
+_MAX_SCANNED = 20_000_000_000  # pixels times scans of a progressive JPEG: some ten seconds
+_STRIP = 2**20  # pixels that are converted at once
+
+
+def read_image(path: Path, **geometry: Any) -> NDArray[np.uint8]:
+    """Decode an image file; see `decode_image`. The message of an error names the file."""
+    try:
+        return decode_image(read_bytes(path, MAX_BYTES), **geometry)[0]
+    except RefusedFileError as error:
+        raise ManifestError(f"image {path}: {error.reason}") from None
+    except ManifestError as error:
+        raise ManifestError(f"image {path}: {error}") from None
+
+
+def decode_image(
+    data: bytes,
+    size: int,
+    channels: int,
+    fit: Fit,
+    background: Sequence[int],
+    crop: Box | None = None,
+    levels: Sequence[float] | None = None,
+) -> tuple[NDArray[np.uint8], dict[str, Any]]:
+    """Decode, turn as EXIF says, cut out the crop, convert to sRGB, lay over the background, bring to size.
+
+    Args:
+        data: Bytes of a picture in one of `FORMATS`; of an animation the first frame.
+        size: Side of the result in pixels.
+        channels: 3 for RGB, 1 for greyscale.
+        fit: `crop` scales the short side to size and cuts the middle, `pad` scales the long side
+            and fills with the background, `stretch` scales both.
+        background: RGB colour, 0 to 255, under transparent pixels.
+        crop: What of the upright picture is used, in its own pixels; None is all of it.
+        levels: Values of black and white of pictures with more than 8 bits; None is 0 and 65535 for those with
+            16 bits, and refuses others.
+
+    Returns:
+        [channels,size,size] pixels, and the file's own width_px, height_px, format and mode.
+
+    Raises:
+        ManifestError: The reason it cannot be used, without the file's name.
+    """
+    with open_picture(data) as picture:
+        about = {
+            "width_px": picture.width,
+            "height_px": picture.height,
+            "format": picture.format or "",
+            "mode": picture.mode,
+        }
+        if fit == "crop" and crop is None:
+            _check_aspect(picture)
+        if picture.format == "JPEG" and crop is None:
+            picture.draft("RGB", (2 * size, 2 * size))  # decodes large pictures at a fraction
+        span = _span_of(picture, levels)
+        with _DECODING.lent(picture.width * picture.height * bytes_per_pixel(picture)):
+            _load(picture)
+            plain = _flatten(picture, _box_of(picture, crop), channels, background, span)
+            fitted = _fit(plain, size, fit, background)
+        pixels = np.array(fitted, np.uint8)  # a copy: the picture's own bytes cannot be written to
+    return np.ascontiguousarray(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)), about
+
+
+@contextmanager
+def open_picture(data: bytes) -> Generator[ImageFile.ImageFile]:
+    """A picture whose header has been read, and is within bounds; its pixels are not decoded yet.
+
+    Raises:
+        ManifestError: The reason it cannot be used; also what a decoder raises within the `with` block.
+    """
+    if not data:
+        raise ManifestError("the file is empty")
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
+            _check_bounds(picture, data)
+            yield picture
+    except UnidentifiedImageError:
+        raise ManifestError(f"not an image that can be read (a format of {', '.join(FORMATS)})") from None
+    except (PipelineError, MemoryError):
+        raise
+    except Exception as error:  # decoders raise nearly anything on a damaged file
+        raise ManifestError(f"damaged ({_line(error)})") from None
+
+
+def _line(error: Exception) -> str:
+    return visible(str(error).splitlines()[0][:200]) if str(error) else type(error).__name__
+
+
+def bytes_per_pixel(picture: Image.Image) -> int:
+    """Memory that decoding takes at most."""
+    return _BYTES_PER_PIXEL.get(picture.format or "", 12 if "progressive" in picture.info else _PLAIN)
+
+
+def _check_bounds(picture: ImageFile.ImageFile, data: bytes) -> None:
+    """Refuse what would take too much memory or time, or hides a larger picture, by the headers alone."""
+    width, height = picture.size
+    num = width * height
+    most = MAX_DECODED_BYTES // bytes_per_pixel(picture)
+    if num > most:
+        raise ManifestError(f"{width} x {height} are more than {most:,} pixels; make it smaller")
+    tags: Mapping[int, Any] = getattr(picture, "tag_v2", {})
+    tile = [tags.get(key, 0) for key in (322, 323)]  # TileWidth, TileLength
+    if not all(isinstance(side, int) for side in tile) or tile[0] * tile[1] > max(_MAX_TILE, num):
+        raise ManifestError(f"{width} x {height} in tiles of {tile[0]} x {tile[1]}; save it anew")
+    num_scans = data.count(b"\xff\xda") if "progressive" in picture.info else 1
+    if num_scans * num > _MAX_SCANNED:
+        raise ManifestError(f"{width} x {height} in {num_scans:,} scans; save it anew")
+    if picture.format == "JPEG2000":
+        at = data.find(b"\xff\x4f\xff\x51") + 4  # its SIZ segment: what the decoder goes by
+        right, bottom, left, top = (int.from_bytes(data[at + n : at + n + 4], "big") for n in (4, 8, 12, 16))
+        if (right - left, bottom - top) != picture.size or int.from_bytes(data[at + 36 : at + 38], "big") > 4:
+            raise _other_size(picture.size, (right - left, bottom - top))
+
+
+def _other_size(stated: tuple[int, int], found: tuple[int, int]) -> ManifestError:
+    return ManifestError(f"damaged ({stated[0]} x {stated[1]} by its header, but {found[0]} x {found[1]})")
+
+
+def _check_aspect(picture: Image.Image) -> None:
+    width, height = picture.size
+    if max(width, height) > MAX_ASPECT * min(width, height):
+        raise ManifestError(f"{width} x {height} is longer than {MAX_ASPECT:g} times its width; crop it by hand")
+
+
+def _load(picture: ImageFile.ImageFile) -> None:
+    """Decode, which must give what the header says, and turn upright."""
+    stated = picture.size
+    picture.load()
+    if picture.size != stated or picture.im.size != stated:
+        raise _other_size(stated, picture.im.size)
+    ImageOps.exif_transpose(picture, in_place=True)
+
+
+def _box_of(picture: Image.Image, crop: Box | None) -> Box:
+    """Left, top, right and bottom of what is used."""
+    if crop is None:
+        return 0, 0, picture.width, picture.height
+    left, top, width, height = crop
+    if left + width > picture.width or top + height > picture.height:
+        raise ManifestError(
+            f"{picture.width} x {picture.height} is smaller than the crop box, {width} x {height} from {left}, {top}"
+        )
+    return left, top, left + width, top + height
+
+
+def _span_of(picture: Image.Image, levels: Sequence[float] | None) -> tuple[float, float] | None:
+    """Values of black and white; None of a picture with 8 bits."""
+    if not (picture.mode.startswith("I") or picture.mode == "F"):
+        return None
+    if levels is not None:
+        return levels[0], levels[1]
+    if picture.mode.startswith("I;16") or picture.format == "PPM" and picture.mode == "I":
+        return 0.0, 65535.0
+    kind = "floating-point numbers" if picture.mode == "F" else "numbers of 32 bits"
+    raise ManifestError(f"{kind}, whose range nobody knows; say in ingest.levels which are black and white")
+
+
+def _flatten(
+    picture: Image.Image, box: Box, channels: int, background: Sequence[int], span: tuple[float, float] | None
+) -> Image.Image:
+    """What is in the box in RGB or greyscale, in sRGB, with nothing see-through; strip by strip, to save memory."""
+    mode = "RGB" if channels == 3 else "L"
+    convert = to_srgb_of(picture)
+    if picture.mode == mode and convert is None and not picture.has_transparency_data:
+        return picture if box == (0, 0, *picture.size) else picture.crop(box)
+    left, top, right, bottom = box
+    whole = Image.new(mode, (right - left, bottom - top))
+    rows = max(1, _STRIP // whole.width)
+    for at in range(top, bottom, rows):
+        strip = picture.crop((left, at, right, min(at + rows, bottom)))
+        if span is not None:
+            strip = _in_8_bits(strip, span)
+        if convert is not None:
+            strip = convert(strip)
+        if strip.has_transparency_data:
+            over = strip.convert("RGBA")
+            strip = Image.alpha_composite(Image.new("RGBA", over.size, (*background, 255)), over)
+        whole.paste(strip.convert(mode), (0, at - top))
+    return whole
+
+
+def _in_8_bits(strip: Image.Image, span: tuple[float, float]) -> Image.Image:
+    values = np.asarray(strip, np.float64)
+    if not np.isfinite(values).all():
+        raise ManifestError("has values that are NaN or infinite")
+    low, high = span
+    return Image.fromarray(((values - low) / (high - low) * 255).round().clip(0, 255).astype(np.uint8))
+
+
+def _fit(picture: Image.Image, size: int, fit: Fit, background: Sequence[int]) -> Image.Image:
+    if picture.size == (size, size):
+        return picture
+    if fit == "stretch":
+        return picture.resize((size, size), Image.Resampling.LANCZOS)
+    if fit == "crop":
+        return ImageOps.fit(picture, (size, size), Image.Resampling.LANCZOS)
+    colour = tuple(background) if picture.mode == "RGB" else round(sum(background) / 3)
+    if size * min(picture.size) < max(picture.size):  # a line: scaled as it is, nothing of it would be left
+        picture = picture.resize(tuple(max(1, side * size // max(picture.size)) for side in picture.size))  # pyright: ignore[reportArgumentType]
+    return ImageOps.pad(picture, (size, size), Image.Resampling.LANCZOS, color=colour)
+
+
+class _Budget:
+    """Memory that the threads of a process share: who needs more than is left waits."""
+
+    def __init__(self, num_bytes: int) -> None:
+        self._free = num_bytes
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def lent(self, num_bytes: int) -> Generator[None]:
+        """Have so many bytes for the length of the block; never more than there are in all."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._free >= num_bytes)
+            self._free -= num_bytes
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += num_bytes
+                self._changed.notify_all()
+
+
+_DECODING = _Budget(2_000_000_000)
+"""More than one picture may take, and less than a core of 16 could."""
+
+
+def encode_png(pixels_u8: UInt8[Tensor, "c h w"], facts: Mapping[str, str] | None = None) -> bytes:
+    """A PNG file with facts in its text chunks; the same bytes for the same content.
+
+    Args:
+        pixels_u8: [C,H,W] with 1 or 3 channels.
+        facts: Keyword to text.
+    """
+    array = pixels_u8.cpu().numpy()
+    about = PngImagePlugin.PngInfo()
+    for name, text in sorted((facts or {}).items()):
+        about.add_text(name, text)
+    buffer = io.BytesIO()
+    Image.fromarray(array[0] if len(array) == 1 else array.transpose(1, 2, 0)).save(buffer, "PNG", pnginfo=about)
+    return buffer.getvalue()
+
+
+def is_synthetic(data: bytes) -> bool:
+    """Whether a file is a PNG that `encode_png` wrote with the fact `synthetic: true`."""
+    return data.startswith(b"\x89PNG") and b"tEXtsynthetic\x00true" in data[:_FACTS_BYTES]
+
+
+ImageFile.LOAD_TRUNCATED_IMAGES = False  # a truncated picture is set aside, never half used
+Image.MAX_IMAGE_PIXELS = None  # `_check_bounds` decides, with a message of its own

@@ -1,0 +1,246 @@
+"""What lies in data/raw/NAME, or in a remote folder, by name and content.
+
+DVC sees this listing and not the folder: a folder may hold what it cannot hash, a FIFO, a link that leads nowhere, a
+name that is no UTF-8. The stage runs every time, which costs little: a file that has the size, time and inode that it
+had is not read again. `boundaryflow run` and `status` look without writing, by `difference`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+from boundaryflow.config import AvatarSource, FolderSource, RemoteSource, files_beside_images, load_params
+from boundaryflow.errors import PipelineError
+from boundaryflow.files import RefusedFileError, check_regular, write_bytes
+from boundaryflow.runtime.process import own_folder
+from boundaryflow.sources.archives import MAX_BYTES, raise_if_disk
+from boundaryflow.sources.raw import Found, Wanted, survey
+from boundaryflow.sources.walking import path_of
+from boundaryflow.text import masked, visible
+
+LOG = logging.getLogger(__name__)
+LISTING = "listing/2"
+_COLUMNS = ("name", "kind", "size", "version", "reason")
+_READ = ("picture", "archive", "lmdb")
+_SETTLED_NS = 2 * 10**9  # a file that was written later than so long ago may be written again in the same tick
+_BLOCK = 2**20
+_GLOB = set("*?[")
+
+
+class Listing(NamedTuple):
+    """What a data set can be made of.
+
+    Attributes:
+        source: The folder, or the address of the remote one without secrets.
+        pictures: Pictures, archives and LMDBs, what is passed over, and what is refused; None if nobody has looked.
+        tables: What labels and splits may be read from.
+    """
+
+    source: str
+    pictures: Sequence[Found] | None
+    tables: Sequence[Found]
+
+
+def pictures_path(dataset: str) -> Path:
+    """Where the pictures of a data set are listed."""
+    return Path("data/listing") / dataset / "pictures.parquet"
+
+
+def source_of(dataset: str, source: AvatarSource | FolderSource | RemoteSource) -> str:
+    """What the listing of a data set is of."""
+    return masked(source.url) if isinstance(source, RemoteSource) else f"data/raw/{dataset}"
+
+
+def look(dataset: str, *, ask_remote: bool = True) -> Listing:
+    """Look at what there is now; nothing is written but the memory of what was read.
+
+    Args:
+        dataset: Name; the current folder is the checkout.
+        ask_remote: Also list a remote folder.
+
+    Raises:
+        PipelineError: The folder is missing or cannot be read or reached, or params.yaml is wrong.
+    """
+    params = load_params(check_files=False).dataset(dataset)
+    source, raw = params.ingest.source, Path("data/raw") / dataset
+    found = survey(raw) if isinstance(source, FolderSource) or raw.is_dir() else []
+    named = files_beside_images(params)
+    tables = [file for file in found if file.kind == "table" or _is_named(file.name, named)]
+    tables += _hidden(raw, named, {file.name for file in tables})
+    memory = _Memory(dataset, raw)
+    listed_tables = memory.with_versions(tables)
+    pictures: Sequence[Found] | None = []
+    if isinstance(source, FolderSource):
+        wanted, beside = Wanted(source.include, source.exclude), {file.name for file in tables}
+        others = [file for file in found if file.name not in beside]
+        read = memory.with_versions([f for f in others if f.kind in _READ and (f.kind != "picture" or wanted(f.name))])
+        refused = [file for file in others if file.kind == "refused" and wanted(file.name)]
+        passed = [Found(file.name, "passed", reason=file.reason) for file in others if file.kind == "passed"]
+        pictures = sorted([*read, *refused, *passed])
+    elif isinstance(source, RemoteSource):
+        pictures = _remote(source.url) if ask_remote else None
+    memory.keep()
+    return Listing(source_of(dataset, source), pictures, listed_tables)
+
+
+def difference(dataset: str, *, ask_remote: bool = True) -> str:
+    """How what there is differs from the listing, in words; empty if it does not. Why it cannot be had, if so."""
+    from boundaryflow.store.tables import read_json, read_table
+
+    folder = pictures_path(dataset).parent
+    try:
+        now, before = look(dataset, ask_remote=ask_remote), read_json(folder / "listing.json")
+        for what, files in (("pictures", now.pictures), ("tables", now.tables)):
+            if files is not None and before.get(what) != _digest(files):
+                old = read_table(folder / f"{what}.parquet", schema=LISTING)
+                return f"{now.source}: {_words(what, files, old)}"
+    except PipelineError as error:
+        return visible(" ".join(str(error).split()))
+    except OSError as error:
+        return visible(f"{error.filename or dataset}: {error.strerror}")
+    return "" if before.get("source") == now.source else f"is of {before.get('source')}"
+
+
+def write(dataset: str, listing: Listing) -> None:
+    """Write the listing of a data set."""
+    import pandas as pd
+
+    from boundaryflow.store.tables import write_json, write_table
+
+    folder = own_folder("listing", dataset)
+    facts: dict[str, Any] = {"source": listing.source}
+    for what, files in (("pictures", listing.pictures or ()), ("tables", listing.tables)):
+        table = pd.DataFrame([_row(file) for file in files], columns=list(_COLUMNS))
+        table = table.astype({column: "int64" if column == "size" else "str" for column in _COLUMNS})
+        write_table(folder / f"{what}.parquet", table, schema=LISTING, units={"size": "bytes"})
+        facts |= {what: _digest(files), f"num_{what}": sum(file.kind in (*_READ, "table") for file in files)}
+    write_json(folder / "listing.json", facts)
+
+
+def read_found(table: Any) -> list[Found]:
+    """The rows of a listing of `write`."""
+    columns = (table[name] for name in _COLUMNS)
+    return [
+        Found(name, kind, int(size), reason, version)
+        for name, kind, size, version, reason in zip(*columns, strict=True)
+    ]
+
+
+def _row(file: Found) -> tuple[str, str, int, str, str]:
+    return file.name, file.kind, file.size, file.version, file.reason
+
+
+def _digest(files: Sequence[Found]) -> str:
+    return hashlib.sha256(json.dumps([_row(file) for file in files]).encode()).hexdigest()
+
+
+def _words(what: str, now: Sequence[Found], table: Any) -> str:
+    new, old = ({file.name: _row(file) for file in files} for files in (now, read_found(table)))
+    changed = sum(new[name] != old[name] for name in new.keys() & old.keys())
+    counts = {"new": len(new.keys() - old.keys()), "removed": len(old.keys() - new.keys()), "changed": changed}
+    return f"{what}: {', '.join(f'{num} {how}' for how, num in counts.items() if num)}"
+
+
+def _remote(url: str) -> list[Found]:
+    from boundaryflow.sources.remote import COLUMNS, list_remote
+
+    table = list_remote(url)
+    columns = (table[name] for name in COLUMNS)
+    return [
+        Found(name, "picture", int(size), reason, version) for name, size, version, reason in zip(*columns, strict=True)
+    ]
+
+
+def _is_named(name: str, patterns: Sequence[str]) -> bool:
+    """Whether params.yaml names this file, by a path or a pattern."""
+    return any(
+        PurePosixPath(name).match(pattern) if _GLOB & set(pattern) else name == os.path.normpath(pattern)
+        for pattern in patterns
+        if pattern
+    )
+
+
+def _hidden(raw: Path, named: Sequence[str], known: set[str]) -> list[Found]:
+    """Files that are named and that a walk passes over."""
+    found: list[Found] = []
+    paths = {os.path.normpath(pattern) for pattern in named if pattern and not _GLOB & set(pattern)}
+    for name in sorted(paths - known):
+        if os.path.isabs(name) or name.startswith("..") or not (raw / name).exists():
+            continue
+        try:
+            about = check_regular(raw / name)
+        except RefusedFileError as refused:
+            found.append(Found(name, "table", reason=refused.reason))
+        else:
+            found.append(Found(name, "table", about.st_size, "", "", about.st_mtime_ns, about.st_ino))
+    return found
+
+
+class _Memory:
+    """The hashes of files, which hold as long as a file has the size, time and inode that it had."""
+
+    def __init__(self, dataset: str, raw: Path) -> None:
+        self._raw, self._path = raw, Path(".dvc/tmp/boundaryflow/listing") / f"{dataset}.json"
+        self._before: dict[str, list[Any]] = {}
+        self._now: dict[str, list[Any]] = {}
+        with suppress(OSError, ValueError, TypeError):  # missing or damaged: all files are read
+            self._before = dict(json.loads(self._path.read_bytes()))
+
+    def with_versions(self, files: Sequence[Found]) -> list[Found]:
+        """Files with the SHA-256 of what they hold; those that cannot be read with the reason."""
+        known = [self._known(file) for file in files]
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            read = pool.map(self._read, [file for file, done in zip(files, known, strict=True) if done is None])
+            return [done or next(read) for done in known]
+
+    def _known(self, file: Found) -> Found | None:
+        if file.kind not in ("archive", "lmdb") and file.size > MAX_BYTES:
+            return file._replace(reason=f"{file.size:,} bytes are too many for a table")
+        if file.reason:
+            return file
+        key, before = [file.size, file.mtime_ns, file.inode], self._before.get(file.name)
+        if not isinstance(before, list) or before[:3] != key:
+            return None
+        self._now[file.name] = before
+        return file._replace(version=str(before[-1]))
+
+    def _read(self, file: Found) -> Found:
+        started = time.time_ns()
+        try:
+            version = _sha256(path_of(self._raw, file.name), file.size)
+        except RefusedFileError as refused:
+            return file._replace(kind="refused", reason=refused.reason)
+        except OSError as error:
+            raise_if_disk(error)
+            return file._replace(kind="refused", reason=f"cannot be read ({error.strerror})")
+        if started - file.mtime_ns > _SETTLED_NS:
+            self._now[file.name] = [file.size, file.mtime_ns, file.inode, version]
+        return file._replace(version=version)
+
+    def keep(self) -> None:
+        """Write it down, where that can be done: a checkout may be read-only."""
+        if self._now == self._before or not Path(".dvc").is_dir():
+            return
+        try:
+            write_bytes(self._path, json.dumps(self._now, sort_keys=True).encode())
+        except OSError as error:
+            LOG.debug("%s: not written (%s)", self._path, error.strerror)
+
+
+def _sha256(path: Path, size: int) -> str:
+    check_regular(path)
+    digest, left = hashlib.sha256(), size
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb", buffering=0) as file:
+        while left > 0 and (block := file.read(min(_BLOCK, left))):
+            digest.update(block)
+            left -= len(block)
+    return digest.hexdigest()

@@ -1,0 +1,307 @@
+"""Raw pictures, wherever they lie: names, and for each name the bytes."""
+
+from __future__ import annotations
+
+import codecs
+import fnmatch
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, NamedTuple, Protocol
+
+from boundaryflow.errors import ManifestError
+from boundaryflow.files import RefusedFileError, read_bytes
+from boundaryflow.sources.archives import (
+    MAX_BYTES,
+    UNREADABLE_ARCHIVES,
+    LmdbPictures,
+    Member,
+    TarPictures,
+    UnusableError,
+    ZipPictures,
+    archive_suffix,
+    raise_if_disk,
+)
+from boundaryflow.sources.walking import path_of, walk
+
+TABLES = frozenset((".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet"))
+"""Suffixes of what labels and splits are read from."""
+_OTHERS = """
+    .md .rst .yaml .yml .toml .ini .cfg .conf .html .htm .xml .xsl .css .js .log .rtf .pdf .doc .docx .xls .xlsx
+    .ppt .pptx .odt .ods .tex .bib .db .sqlite .cls .pkl .pickle .npy .npz .mat .h5 .hdf5 .arrow .feather .tfrecord
+    .tfrecords .pt .pth .ckpt .safetensors .onnx .pb .bin .dat .idx .py .pyc .ipynb .m .r .sh .bat .ps1 .c .h .cpp
+    .java .exe .dll .so .mp4 .m4v .mov .avi .mkv .webm .wmv .flv .mpg .mpeg .3gp .mp3 .wav .flac .ogg .m4a .srt .vtt
+    .lnk .url .webloc .torrent .part .crdownload .tmp .bak .md5 .sha1 .sha256 .asc .sig .aae .xmp .mdb .dvc
+    """
+_KNOWN_OTHERS = frozenset(_OTHERS.split())
+_NAMES = frozenset(("license", "licence", "copying", "notice", "readme", "authors", "makefile", "sha256sums"))
+_HEAD = 512
+"""Bytes by which a file without suffix is known for a text."""
+Kind = Literal["picture", "archive", "lmdb", "table", "passed", "refused"]
+
+
+class Found(NamedTuple):
+    """A file of a folder, or what else lies there.
+
+    Attributes:
+        name: Within the folder, with forward slashes.
+        kind: What it is taken for; `passed` is known to be no picture, `refused` may be one that cannot be used.
+        size: In bytes.
+        reason: Why it is passed over or refused; empty where the suffix says it.
+        version: SHA-256 of its content, where somebody has looked.
+        mtime_ns: When it was written, 0 if that is not known.
+        inode: On its disk, 0 if that is not known.
+    """
+
+    name: str
+    kind: Kind
+    size: int = 0
+    reason: str = ""
+    version: str = ""
+    mtime_ns: int = 0
+    inode: int = 0
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which pictures are taken: by patterns of names, in which `*` stands for any characters, `/` included.
+
+    Attributes:
+        include: Only names that fit one of these; empty is all.
+        exclude: No name that fits one of these.
+    """
+
+    include: Sequence[str] = ()
+    exclude: Sequence[str] = ()
+
+    def __call__(self, name: str) -> bool:
+        """Whether a picture is."""
+        is_in = not self.include or any(fnmatch.fnmatchcase(name, pattern) for pattern in self.include)
+        return is_in and not any(fnmatch.fnmatchcase(name, pattern) for pattern in self.exclude)
+
+
+class RawPictures(Protocol):
+    """Pictures by name. A name is a path with forward slashes that stays the same wherever the folder is moved."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """All names, in the order in which they are read fastest."""
+        ...
+
+    @property
+    def refused(self) -> Mapping[str, str]:
+        """Names of what cannot be used to the reason, found without reading it; these are not in `names`."""
+        ...
+
+    def is_in_order(self, name: str) -> bool:
+        """Whether reading is slow unless one thread does it in the order of `names`."""
+        ...
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a picture; may be called by many threads.
+
+        Raises:
+            UnusableError: The reason it cannot be read, without its name.
+            ManifestError: None of the pictures can be read.
+        """
+        ...
+
+
+class _Container(Protocol):
+    """Where pictures lie: files of a folder, an archive, an LMDB."""
+
+    @property
+    def in_order(self) -> bool: ...
+    def members(self) -> Iterator[Member]: ...
+    def read(self, key: Any) -> bytes: ...
+
+
+class RawFolder:
+    """Pictures in a folder on this machine: files, and archives and LMDBs as if they were folders.
+
+    Files that may be images are taken: no hidden ones, no tables or texts beside them. Links are
+    followed. `images.zip` stands for a folder `images`, a folder with `data.mdb` for one of the
+    LMDB's pictures.
+
+    Args:
+        folder: Where; may itself be a link.
+        image_size: Side in pixels that is asked for, of which an LMDB may have several.
+        wanted: Which of them.
+        found: What lies there, of `survey`; a file whose version is given is read in this version only. None: look.
+
+    Attributes:
+        unmatched: Patterns of `wanted` that no picture fits.
+
+    Raises:
+        ManifestError: The folder is missing, holds no picture, or an archive or LMDB is damaged.
+    """
+
+    def __init__(
+        self, folder: Path, image_size: int, wanted: Wanted | None = None, found: Sequence[Found] | None = None
+    ) -> None:
+        self.folder, self._image_size, self._wanted = folder, image_size, wanted or Wanted()
+        self._places: dict[str, tuple[_Container, Any]] = {}
+        self.refused: dict[str, str] = {}
+        self.unmatched = {*self._wanted.include, *self._wanted.exclude}
+        self._beside: list[str] = []
+        for base, container in self._containers(survey(folder) if found is None else found):
+            self._add(base, container)
+        if not self._places and not self.refused:
+            raise ManifestError(
+                f"ingest {folder}: holds no images{self._what_there_is()}; put some there (docs/datasets.md says how)"
+            )
+
+    @property
+    def names(self) -> Sequence[str]:
+        return list(self._places)
+
+    def is_in_order(self, name: str) -> bool:
+        return self._places[name][0].in_order
+
+    def read(self, name: str) -> bytes:
+        container, key = self._places[name]
+        return container.read(key)
+
+    def _containers(self, found: Sequence[Found]) -> Iterator[tuple[str, _Container]]:
+        """What holds pictures, and the name of the folder it stands for."""
+        loose: dict[str, str] = {}
+        for file in found:
+            path = path_of(self.folder, file.name)
+            if file.kind in ("archive", "lmdb") and file.version and path.stat().st_size != file.size:
+                raise ManifestError(f"ingest {path}: changed after it was listed; run again")
+            if file.kind == "lmdb":
+                is_folder = path.name == "data.mdb"
+                yield (
+                    os.path.dirname(file.name) if is_folder else file.name,
+                    LmdbPictures(path.parent if is_folder else path, self._image_size),
+                )
+            elif file.kind == "archive":
+                suffix = archive_suffix(path)
+                yield file.name[: -len(suffix)], (ZipPictures if suffix == ".zip" else TarPictures)(path)
+            elif file.kind == "picture":
+                loose[file.name] = file.version
+            elif file.kind == "refused":
+                if self._is_wanted(file.name):
+                    self.refused[file.name] = file.reason
+            elif path.suffix.lower() != ".md":
+                self._beside.append(file.name)
+        yield "", _LooseFiles(self.folder, loose)
+
+    def _add(self, base: str, container: _Container) -> None:
+        before = len(self._places) + len(self.refused)
+        for inner, key, reason in container.members():
+            name = f"{base}/{inner}" if base else inner
+            if not may_be_picture(inner) or not self._is_wanted(name):
+                continue
+            if reason:
+                self.refused[name] = reason
+            elif name in self._places and self._places[name][0] is not container:
+                self.refused[f"{name} (again)"] = "another picture has this name; take the archive or the folder away"
+            else:
+                self._places[name] = container, key  # of an archive's members of one name the last counts
+        if len(self._places) + len(self.refused) == before and not isinstance(container, _LooseFiles):
+            self._beside.append(f"{base or self.folder.name} (without a picture)")
+
+    def _is_wanted(self, name: str) -> bool:
+        self.unmatched -= {pattern for pattern in self.unmatched if fnmatch.fnmatchcase(name, pattern)}
+        return self._wanted(name)
+
+    def _what_there_is(self) -> str:
+        more = f" and {len(self._beside) - 3} more" if len(self._beside) > 3 else ""
+        what = f", only {', '.join(self._beside[:3])}{more}" if self._beside else ""
+        has_patterns = self._wanted.include or self._wanted.exclude
+        return f"{what}, as `include` and `exclude` of ingest.source leave it" if has_patterns else what
+
+
+class _LooseFiles:
+    """Files of their own, in the versions given; an empty version is any."""
+
+    in_order = False
+
+    def __init__(self, folder: Path, versions: Mapping[str, str]) -> None:
+        self._folder, self._versions = folder, versions
+
+    def members(self) -> Iterator[Member]:
+        return (Member(name, name) for name in self._versions)
+
+    def read(self, key: Any) -> bytes:
+        version = self._versions[key]
+        try:
+            data = read_bytes(path_of(self._folder, key), MAX_BYTES)
+        except RefusedFileError as refused:
+            raise UnusableError(refused.reason) from None
+        except FileNotFoundError as error:
+            gone = "no longer there; it was removed after it was listed"
+            raise UnusableError(gone if version else f"cannot be read ({error.strerror})") from None
+        except OSError as error:
+            raise_if_disk(error)
+            raise UnusableError(f"cannot be read ({error.strerror})") from None
+        if version and hashlib.sha256(data).hexdigest() != version:
+            raise UnusableError("changed after it was listed")
+        return data
+
+
+def survey(folder: Path, *, follow_out: bool = True, what: str = "ingest") -> list[Found]:
+    """What lies in a folder and below it, by name; of files only those without suffix are looked into.
+
+    Args:
+        folder: Where; may itself be a link.
+        follow_out: See `walk`.
+        what: What messages call it.
+
+    Raises:
+        ManifestError: The folder is missing or cannot be read.
+    """
+    if not folder.is_dir():
+        raise ManifestError(f"{what} {folder}: no such folder; put images there, or link to where they are")
+    found: list[Found] = []
+    for entry in walk(folder, follow_out=follow_out, what=what):
+        kind, reason = _kind(entry.name, entry.size)
+        if entry.special:
+            kind, reason = "passed", entry.special
+        elif entry.wrong:
+            kind, reason = ("passed" if kind in ("table", "passed") else "refused"), entry.wrong
+        elif kind == "picture" and not PurePosixPath(entry.name).suffix:
+            kind, reason = _look_into(Path(entry.path))
+        if not entry.name.lower().endswith(("lock.mdb", ".lmdb-lock")):
+            found.append(Found(entry.name, kind, entry.size, reason, "", entry.mtime_ns, entry.inode))
+    return found
+
+
+def may_be_picture(name: str) -> bool:
+    """Whether a name is not that of a table, a text, a video or anything else that is known to be no picture."""
+    return _kind(name, 0)[0] in ("picture", "archive", "lmdb")
+
+
+def _kind(name: str, size: int) -> tuple[Kind, str]:
+    path = PurePosixPath(name)
+    suffix = path.suffix.lower()
+    if path.name == "data.mdb" or suffix == ".lmdb":
+        return "lmdb", ""
+    if archive_suffix(path):
+        return "archive", ""
+    if suffix in TABLES:
+        return "table", ""
+    if suffix in UNREADABLE_ARCHIVES:
+        return "passed", "an archive that is not opened here; unpack it"
+    if suffix in _KNOWN_OTHERS or path.name.lower() in _NAMES:
+        return "passed", ""
+    return ("refused", f"{size:,} bytes are too many for a picture") if size > MAX_BYTES else ("picture", "")
+
+
+def _look_into(path: Path) -> tuple[Kind, str]:
+    """Whether a file without suffix is a text."""
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            head = file.read(_HEAD)
+    except OSError as error:
+        raise_if_disk(error)
+        return "refused", f"cannot be read ({error.strerror})"
+    try:
+        text = codecs.getincrementaldecoder("utf-8")().decode(head)  # of which the last character may be cut off
+    except UnicodeDecodeError:
+        return "picture", ""
+    is_text = bool(text) and not any(character < " " and character not in "\t\n\r\f" for character in text)
+    return ("passed", "") if is_text else ("picture", "")

@@ -1,1 +1,0 @@
-"""Files: shards of tensors, tables, pictures."""

@@ -1,0 +1,1 @@
+"""What is written: shards of tensors, tables, outboxes."""

@@ -1,0 +1,346 @@
+"""Shards: items and their tensors, laid out by content and never by history.
+
+The items of a stage lie in 2^k buckets, by the leading bits of a hash of their id; k is the
+smallest that keeps buckets at the size asked for on average. A shard is one bucket in one
+safetensors file, whose name holds a hash of its recipe and its items. So the same items under
+the same recipe give the same files, whatever was there before; and when items are added, the
+rows of those that were there are taken over. What a row depends on beyond the recipe, such as an
+image's own label, is its variant: a row of another variant is not taken over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from boundaryflow.errors import ManifestError
+from boundaryflow.files import may_pass, remove_leftovers
+from boundaryflow.formats.tensor_files import read_about, read_tensors, write_tensors
+from boundaryflow.store.fingerprint import fingerprint
+
+SCHEMA = "shard/2"
+_NAME = re.compile(r"shard-(\d+)of(\d+)-[0-9a-f]+\.safetensors")
+
+
+@dataclass(frozen=True)
+class ShardJob:
+    """One shard to write.
+
+    Attributes:
+        path: The file.
+        recipe: Fingerprint of everything its content depends on but the items.
+        item_ids: Its items, sorted.
+        variants: Variant of each item.
+        reuse: (item, file, row) of items whose rows an older shard has.
+        missing: Items to compute, sorted.
+    """
+
+    path: Path
+    recipe: str
+    item_ids: tuple[str, ...]
+    variants: tuple[str, ...]
+    reuse: tuple[tuple[str, Path, int], ...]
+    missing: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ShardPlan:
+    """What a folder of shards needs.
+
+    Attributes:
+        jobs: Shards to write.
+        kept: Shards that are as they should be.
+        num_items: Items in all.
+        num_missing: Items to compute.
+    """
+
+    jobs: tuple[ShardJob, ...]
+    kept: tuple[Path, ...]
+    num_items: int
+    num_missing: int
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A shard in memory; row i of every tensor belongs to item_ids[i]."""
+
+    item_ids: tuple[str, ...]
+    variants: tuple[str, ...]
+    recipe: str
+    tensors: Mapping[str, Tensor]
+
+    def tensor(self, name: str, path: Path) -> Tensor:
+        """One of the tensors.
+
+        Raises:
+            ManifestError: There is none of this name; `path` is where.
+        """
+        if name not in self.tensors:
+            raise ManifestError(f"shard {path}: has no tensor {name!r}, only {', '.join(sorted(self.tensors))}")
+        return self.tensors[name]
+
+
+def buckets(item_ids: Sequence[str], shard_size: int) -> dict[str, tuple[str, ...]]:
+    """Name of each bucket that has items, to its items, sorted."""
+    bits = 0
+    while len(item_ids) > shard_size << bits:
+        bits += 1
+    found: dict[int, list[str]] = {}
+    for item in sorted(set(item_ids)):
+        found.setdefault(_bucket(item, bits), []).append(item)
+    return {f"{number:0{len(str((1 << bits) - 1))}d}of{1 << bits}": tuple(found[number]) for number in sorted(found)}
+
+
+def _bucket(item: str, bits: int) -> int:
+    """Which of 2^bits buckets an item is in."""
+    return int.from_bytes(hashlib.sha256(item.encode()).digest()[:4], "big") >> (32 - bits)
+
+
+def plan_shards(
+    folder: Path, item_ids: Sequence[str], recipe: str, shard_size: int, variants: Mapping[str, str] | None = None
+) -> ShardPlan:
+    """Compare a folder with what it should hold.
+
+    Every shard that is there is read and its payload hash checked, so a damaged one is not kept.
+
+    Args:
+        folder: Folder of shards; need not exist.
+        item_ids: All items that should be there.
+        recipe: Fingerprint of everything the content depends on but the items.
+        shard_size: Items in a shard, on average at most.
+        variants: Item to what its own row depends on beyond the recipe; items without are alike.
+    """
+    of_item = dict(variants or {})
+    wanted: dict[Path, tuple[tuple[str, ...], tuple[str, ...]]] = {}
+    for name, items in buckets(item_ids, shard_size).items():
+        theirs = tuple(of_item.get(item, "") for item in items)
+        content = fingerprint(recipe=recipe, items=items, variants=theirs)[:12]
+        wanted[folder / f"shard-{name}-{content}.safetensors"] = items, theirs
+    rows: dict[str, tuple[Path, int]] = {}
+    kept: set[Path] = set()
+    there = sorted(folder.glob("shard-*.safetensors"))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # most of it is hashing, which leaves other threads alone
+        for path, shard in zip(there, pool.map(_valid_header, there), strict=True):
+            if shard is None or shard.recipe != recipe:
+                continue
+            if wanted.get(path) == (shard.item_ids, shard.variants):
+                kept.add(path)
+            for row, (item, variant) in enumerate(zip(shard.item_ids, shard.variants, strict=True)):
+                if variant == of_item.get(item, ""):
+                    rows[item] = path, row
+    jobs: list[ShardJob] = []
+    for path, (items, theirs) in wanted.items():
+        if path not in kept:
+            reuse = tuple((item, *rows[item]) for item in items if item in rows)
+            missing = tuple(item for item in items if item not in rows)
+            jobs.append(ShardJob(path, recipe, items, theirs, reuse, missing))
+    return ShardPlan(tuple(jobs), tuple(sorted(kept)), len(set(item_ids)), sum(len(job.missing) for job in jobs))
+
+
+def complete_shard(job: ShardJob, computed: Mapping[str, Tensor]) -> Path:
+    """Write a shard from what was computed and what older shards have.
+
+    Args:
+        job: Of `plan_shards`.
+        computed: Tensors [len(job.missing), ...] in the order of `job.missing`; may be empty
+            where nothing is missing.
+
+    Raises:
+        ValueError: A tensor has another number of rows.
+    """
+    for name, tensor in computed.items():
+        if len(tensor) != len(job.missing):
+            raise ValueError(f"{job.path.name}: {name} has {len(tensor)} rows for {len(job.missing)} items")
+    by_item: dict[str, dict[str, Tensor]] = {
+        item: {name: tensor[row] for name, tensor in computed.items()} for row, item in enumerate(job.missing)
+    }
+    for path in sorted({path for _, path, _ in job.reuse}):
+        old = read_shard(path).tensors
+        for item, source, row in job.reuse:
+            if source == path:
+                by_item[item] = {name: tensor[row] for name, tensor in old.items()}
+    names = sorted(by_item[job.item_ids[0]])
+    tensors = {name: torch.stack([by_item[item][name] for item in job.item_ids]) for name in names}
+    return _write_shard(job, tensors)
+
+
+def _write_shard(job: ShardJob, tensors: Mapping[str, Tensor]) -> Path:
+    about: dict[str, Any] = {"schema": SCHEMA, "recipe": job.recipe, "item_ids": list(job.item_ids)}
+    if any(job.variants):
+        about["variants"] = list(job.variants)
+    write_tensors(job.path, tensors, {**about, "sha256": _digest(tensors, about)})
+    return job.path
+
+
+def read_shard(path: Path) -> Shard:
+    """Read one shard and check all of it, header and payload.
+
+    Raises:
+        ManifestError: The file is missing, damaged, or not a shard.
+        OSError: The disk failed: that says nothing against the shard.
+    """
+    _check_disk(path)
+    try:
+        tensors, about = read_tensors(path)
+        stated = about.pop("sha256", None)
+        is_whole = about.get("schema") == SCHEMA and stated == _digest(tensors, about)
+    except (SafetensorError, OSError, ValueError, AttributeError) as error:
+        raise ManifestError(f"shard {path}: cannot be read ({error}); run `boundaryflow run` to make it anew") from None
+    items, recipe = about.get("item_ids"), about.get("recipe")
+    if not is_whole or not isinstance(items, list) or not isinstance(recipe, str):
+        raise ManifestError(
+            f"shard {path}: its content is not what its header says; run `boundaryflow run` to make it anew"
+        )
+    return Shard(tuple(items), tuple(about.get("variants", [""] * len(items))), recipe, tensors)
+
+
+def _valid_header(path: Path) -> Shard | None:
+    """A shard without its tensors, or None where it is damaged."""
+    try:
+        shard = read_shard(path)
+    except ManifestError:
+        return None
+    return replace(shard, tensors={})
+
+
+def _digest(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> str:
+    """Of all that a shard says: which items it has counts as much as what it has of them."""
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(
+            tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data if tensor.numel() else b""
+        )
+    return digest.hexdigest()
+
+
+def sweep(folder: Path, plan: ShardPlan) -> None:
+    """Remove shards that the plan does not want, and what killed runs left half-written."""
+    wanted = {*plan.kept, *(job.path for job in plan.jobs)}
+    for path in shard_files(folder):
+        if path not in wanted:
+            path.unlink()
+    remove_leftovers(folder)
+
+
+def shard_files(folder: Path) -> list[Path]:
+    """The regular files of a folder whose names are those of shards."""
+    return [p for p in sorted(folder.glob("shard-*")) if _NAME.fullmatch(p.name) and p.is_file() and not p.is_symlink()]
+
+
+def shard_index(folder: Path, recipe: str | None = None) -> pd.DataFrame:
+    """Which shard and row each item is in: columns item_id, shard, row, sorted by item.
+
+    Args:
+        folder: Folder of shards; a damaged one is passed over.
+        recipe: Only shards of this recipe; None is all.
+    """
+    rows: list[tuple[str, str, int]] = []
+    for path in sorted(folder.glob("shard-*.safetensors")):
+        rows += [(item, path.name, row) for row, item in enumerate(_items_of(path, recipe))]
+    return pd.DataFrame(sorted(rows), columns=["item_id", "shard", "row"])
+
+
+def _items_of(path: Path, recipe: str | None = None) -> list[str]:
+    """The items that a shard's header names; none where it is damaged, or of another recipe."""
+    _check_disk(path)
+    try:
+        about = read_about(path)
+        return about["item_ids"] if about.get("schema") == SCHEMA and recipe in (None, about["recipe"]) else []
+    except (SafetensorError, OSError, ValueError, KeyError, AttributeError):
+        return []
+
+
+def _check_disk(path: Path) -> None:
+    """Raise what the system says where a disk fails; safetensors would say that the file is not there."""
+    try:
+        with path.open("rb") as file:
+            file.read(1)
+    except OSError as error:
+        if may_pass(error):
+            raise
+
+
+def load_items(folder: Path, item_ids: Sequence[str], names: Sequence[str]) -> dict[str, Tensor]:
+    """Read the tensors of some items.
+
+    Args:
+        folder: Folder of shards.
+        item_ids: Items, in the order the rows are wanted.
+        names: Tensors wanted.
+
+    Returns:
+        Name to [len(item_ids), ...].
+
+    Raises:
+        ManifestError: An item or a tensor is not there.
+    """
+    found: dict[str, list[Tensor]] = {name: [torch.empty(0)] * len(item_ids) for name in names}
+    for shard, wanted in places_of(folder, item_ids).items():
+        read = read_shard(folder / shard)
+        for name in names:
+            tensor = read.tensor(name, folder / shard)
+            for position, row in wanted:
+                found[name][position] = tensor[row]
+    return {name: torch.stack(rows) if rows else torch.empty(0) for name, rows in found.items()}
+
+
+def places_of(folder: Path, item_ids: Sequence[str]) -> dict[str, list[tuple[int, int]]]:
+    """Shard to the (position in `item_ids`, row in the shard) of the items that it has.
+
+    Raises:
+        ManifestError: An item is not there.
+    """
+    index: dict[str, tuple[str, int]] = {}
+    for shard in _may_hold(folder, item_ids):
+        index.update({item: (shard, row) for row, item in enumerate(_items_of(folder / shard))})
+    lacking = [item for item in item_ids if item not in index]
+    if lacking:
+        raise ManifestError(
+            f"shards {folder}: {len(lacking)} of {len(item_ids)} items are not there, such as {lacking[0]}; "
+            "run `boundaryflow run` to make them"
+        )
+    places: dict[str, list[tuple[int, int]]] = {}
+    for position, item in enumerate(item_ids):
+        shard, row = index[item]
+        places.setdefault(shard, []).append((position, row))
+    return places
+
+
+def _may_hold(folder: Path, item_ids: Sequence[str]) -> list[str]:
+    """The shards in whose buckets the items are, by their names alone: a few items cost a few headers."""
+    names = sorted(path.name for path in folder.glob("shard-*.safetensors"))
+    named = [(name, found) for name in names if (found := _NAME.fullmatch(name))]
+    buckets_of = {
+        size: {_bucket(item, int(size).bit_length() - 1) for item in item_ids}
+        for size in {found[2] for _, found in named}
+    }
+    return [name for name, found in named if int(found[1]) in buckets_of[found[2]]]
+
+
+def in_batches(folder: Path, item_ids: Sequence[str], num: int) -> Iterator[list[str]]:
+    """Items in the order in which they are read fastest: those of a shard together, at least `num` at a time.
+
+    Raises:
+        ManifestError: An item is not there.
+    """
+    batch: list[str] = []
+    for _shard, places in sorted(places_of(folder, item_ids).items()):
+        batch += [item_ids[position] for position, _row in places]
+        if len(batch) >= num:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

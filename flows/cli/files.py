@@ -1,0 +1,69 @@
+"""Commands about single files: inspect, import-checkpoint."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  boundaryflow inspect celeba_hq.ckpt
+  boundaryflow inspect data/raw/celebahq256/CelebAMask-HQ-attribute-anno.txt
+  boundaryflow inspect data/raw/church256
+  boundaryflow inspect data/boundary/avatars/smiling.safetensors --json"""
+)
+@click.argument("path")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def inspect(path: str, as_json: bool) -> None:
+    """Say what a file or folder is, and where it came from.
+
+    A checkpoint, a CLIP model, a table of labels, pictures in a folder, an archive or an LMDB, a boundary, a shard, a
+    judge, a table or folder of a stage.
+    """
+    from boundaryflow.jobs.inspection import as_text
+    from boundaryflow.jobs.inspection import inspect as examine
+
+    facts = examine(path)
+    click.echo(json.dumps(facts, indent=2) if as_json else as_text(facts))
+
+
+@click.command(
+    "import-checkpoint",
+    epilog="""\b
+Examples:
+  boundaryflow import-checkpoint celeba_hq.ckpt data/pretrained/celebahq256
+  boundaryflow import-checkpoint afhqdog_p2.pt data/pretrained/afhqdog256 --head-channels 64
+  boundaryflow import-checkpoint ckpt.pth data/pretrained/celeba64 --ema require""",
+)
+@click.argument("source", metavar="SRC")
+@click.argument("target", metavar="DST", type=click.Path(path_type=Path))
+@click.option("--image-size", type=click.IntRange(min=1), help="Side in pixels [default: from where attention begins].")
+@click.option("--num-heads", type=click.IntRange(min=1), help="Attention heads [default: what the family has].")
+@click.option("--head-channels", type=click.IntRange(min=1), help="Channels of a head, instead of their number.")
+@click.option(
+    "--qkv-order", type=click.Choice(["legacy", "new"]), help="How an iDDPM packs attention [default: legacy]."
+)
+@click.option("--schedule", type=click.Choice(["linear", "cosine"]), help="Of the betas [default: linear].")
+@click.option("--timesteps", type=click.IntRange(min=2), help="Of the schedule [default: 1000].")
+@click.option("--ema", type=click.Choice(["prefer", "require", "never"]), help="Averaged weights [default: prefer].")
+def import_checkpoint(source: str, target: Path, schedule: str | None, timesteps: int | None, **stated: Any) -> None:
+    """Convert a checkpoint to a diffusers folder with a model card.
+
+    SRC is a DDPM or iDDPM / guided-diffusion checkpoint, a diffusers folder or a hub id. What its tensors do not say is
+    taken from the options, else from SRC.json where that is there, else from what its family usually has; the model
+    card lists what was taken for granted.
+    """
+    from boundaryflow.jobs.import_checkpoint import convert
+
+    betas: dict[str, Any] = {}
+    if schedule:
+        betas["beta_schedule"] = {"linear": "linear", "cosine": "squaredcos_cap_v2"}[schedule]
+    if timesteps:
+        betas["num_train_timesteps"] = timesteps
+    for line in convert(source, target, {k: v for k, v in {**stated, "schedule": betas}.items() if v}):
+        click.echo(line)

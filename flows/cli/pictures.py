@@ -1,0 +1,206 @@
+"""Commands that edit and draw pictures, and write out those that were edited: edit, sweep, sample, text, export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from flows.cli.common import Number, NumberRange, enter_root, one_dataset
+
+_OUT = Path("out")
+_PATH = click.Path(path_type=Path)
+_IMAGE = click.Path(path_type=Path, exists=True, dir_okay=False)
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  boundaryflow edit photo.png --attribute smiling
+  boundaryflow edit *.png --attribute eyeglasses --strength 0.5 --strength 1 --out edited"""
+)
+@click.argument("photos", metavar="PHOTO...", nargs=-1, required=True, type=_IMAGE)
+@click.option("--dataset", metavar="NAME", help="Whose model and boundaries [default: the one in params.yaml].")
+@click.option("--attribute", "attributes", required=True, multiple=True, metavar="NAME", help="What to change.")
+@click.option(
+    "--strength", "strengths", multiple=True, type=Number(), default=(1.0,), show_default="1.0", help="May be repeated."
+)
+@click.option("--out", type=_PATH, default=_OUT / "edit", show_default=True, help="Folder for the pictures.")
+def edit(
+    photos: tuple[Path, ...], dataset: str | None, attributes: tuple[str, ...], strengths: tuple[float, ...], out: Path
+) -> None:
+    """Edit a few images, from the boundaries that `boundaryflow run` left."""
+    attribute = _only(attributes)
+    photos, out = tuple(path.resolve() for path in photos), out.resolve()
+    enter_root()
+    name = one_dataset(dataset)
+    from boundaryflow.jobs.pictures import edit_photos
+
+    for path in edit_photos(list(photos), name, attribute, list(strengths), out):
+        click.echo(path)
+
+
+@click.command(epilog="\b\nExample:\n  boundaryflow sweep photo.png --attribute smiling --from 0 --to 2 --num 9")
+@click.argument("photo", metavar="PHOTO", type=_IMAGE)
+@click.option("--dataset", metavar="NAME", help="Whose model and boundaries [default: the one in params.yaml].")
+@click.option("--attribute", "attributes", required=True, multiple=True, metavar="NAME", help="What to change.")
+@click.option("--from", "start", type=Number(), default=0.0, show_default=True, help="First strength.")
+@click.option("--to", "stop", type=Number(), default=2.0, show_default=True, help="Last strength.")
+@click.option("--num", type=click.IntRange(2, 101), default=9, show_default=True, help="How many strengths.")
+@click.option("--out", type=_PATH, default=_OUT / "sweep", show_default=True, help="Folder for the strip.")
+def sweep(
+    photo: Path, dataset: str | None, attributes: tuple[str, ...], start: float, stop: float, num: int, out: Path
+) -> None:
+    """Write a strip of one image at many strengths."""
+    attribute = _only(attributes)
+    photo, out = photo.resolve(), out.resolve()
+    enter_root()
+    name = one_dataset(dataset)
+    from boundaryflow.jobs.pictures import sweep_photo
+
+    click.echo(sweep_photo(photo, name, attribute, start, stop, num, out))
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  boundaryflow sample -n 16 --attribute smiling
+  boundaryflow sample -n 16 --attribute smiling --attribute hat=off --strength 1.2 --seed 7
+  boundaryflow sample -n 64 --attribute hat=0.5 --attribute eyeglasses=0.25"""
+)
+@click.option("-n", "--num", type=click.IntRange(1, 10_000), default=16, show_default=True, help="How many images.")
+@click.option("--dataset", metavar="NAME", help="Whose model and boundaries [default: the one in params.yaml].")
+@click.option(
+    "--attribute",
+    "attributes",
+    multiple=True,
+    metavar="NAME[=on|off|SHARE]",
+    help="With it, without it, or that share of the images with it (0 to 1); may be repeated.",
+)
+@click.option("--strength", type=NumberRange(min=0), default=1.0, show_default=True, help="How far, as in `edit`.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Which noise to start from.")
+@click.option("--out", type=_PATH, default=_OUT / "sample", show_default=True, help="Folder for the pictures.")
+def sample(num: int, dataset: str | None, attributes: tuple[str, ...], strength: float, seed: int, out: Path) -> None:
+    """Draw images from noise, with attributes on, off, or at a given rate."""
+    wanted = dict(_parse_attribute(text) for text in attributes)
+    out = out.resolve()
+    enter_root()
+    name = one_dataset(dataset)
+    from boundaryflow.jobs.pictures import sample_images
+
+    click.echo(sample_images(name, num, wanted, seed, out, strength))
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  boundaryflow text "a face with a beard" --from "a clean-shaven face"
+  boundaryflow text "a person wearing a hat" --from "a person" photo.png --strength 1 --on images
+  boundaryflow text "a red brick church" --from "a church" photo.png --positives generated/"""
+)
+@click.argument("words")
+@click.argument("photos", metavar="[PHOTO]...", nargs=-1, type=_IMAGE)
+@click.option("--from", "start", required=True, metavar="WORDS", help="What describes images as they are.")
+@click.option("--dataset", metavar="NAME", help="Whose model [default: the one in params.yaml].")
+@click.option("--name", metavar="NAME", help="Of the boundary [default: made of the words].")
+@click.option(
+    "--on",
+    type=click.Choice(["samples", "images"]),
+    default="samples",
+    show_default=True,
+    help="Look at images that the model draws, or at the data set's own.",
+)
+@click.option("--positives", type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="DIR",
+              help="Images that show it, made elsewhere; instead of asking CLIP.")  # fmt: skip
+@click.option("--num", type=click.IntRange(30), default=400, show_default=True, help="How many images to look at.")
+@click.option(
+    "--strength", "strengths", multiple=True, type=Number(), default=(1.0,), show_default="1.0", help="May be repeated."
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of what the model draws.")
+@click.option("--out", type=_PATH, default=_OUT / "text", show_default=True, help="Folder for the pictures.")
+def text(
+    words: str,
+    photos: tuple[Path, ...],
+    start: str,
+    dataset: str | None,
+    name: str | None,
+    on: Any,
+    positives: Path | None,
+    num: int,
+    strengths: tuple[float, ...],
+    seed: int,
+    out: Path,
+) -> None:
+    """Fit a boundary from WORDS, and edit photos with it.
+
+    CLIP says which images fit WORDS better than the words of --from. The boundary is kept: `edit`, `sweep` and `sample`
+    know it by its name.
+    """
+    photos, out = tuple(path.resolve() for path in photos), out.resolve()
+    positives = positives.resolve() if positives else None
+    enter_root()
+    of = one_dataset(dataset)
+    from boundaryflow.jobs.pictures import edit_photos
+    from boundaryflow.jobs.text import boundary_from_words, name_of
+
+    name = name or name_of(words)
+    path, found = boundary_from_words(of, words, start, name, on=on, num=num, seed=seed, positives=positives)
+    best = max(found.noised, key=lambda plane: plane.calibration.auc)
+    click.echo(
+        f"{path}: {len(found.noised)} noise levels up to {found.noised[-1].t}, held-out AUC {best.calibration.auc:.2f}"
+    )
+    for written in edit_photos(list(photos), of, name, list(strengths), out) if photos else []:
+        click.echo(written)
+
+
+def _only(attributes: tuple[str, ...]) -> str:
+    attribute, *others = attributes
+    if others:
+        raise click.UsageError(
+            f"--attribute is there {len(attributes)} times; edit one attribute at a time, or describe a joint edit "
+            "under edit.edits in params.yaml"
+        )
+    return attribute
+
+
+def _parse_attribute(text: str) -> tuple[str, float]:
+    name, _, state = text.partition("=")
+    try:
+        share = {"": 1.0, "on": 1.0, "off": 0.0}[state] if state in ("", "on", "off") else float(state)
+    except ValueError:
+        share = -1.0
+    if not name or not 0 <= share <= 1:
+        wanted = "NAME, NAME=on, NAME=off, or NAME=SHARE with a share from 0 to 1"
+        raise click.BadParameter(f"{text!r} is not {wanted}", param_hint="--attribute")
+    return name, share
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  boundaryflow export --dataset avatars --to balanced --edit eyeglasses --strength 1
+  boundaryflow export --dataset avatars --to smiling --edit smiling --weakest 0.9"""
+)
+@click.option("--dataset", metavar="NAME", help="Which data set [default: the one in params.yaml].")
+@click.option("--to", type=_PATH, required=True, metavar="DIR", help="Folder to write.")
+@click.option("--edit", "edits", multiple=True, metavar="NAME", help="Only this edit; may be repeated.")
+@click.option("--strength", "strengths", multiple=True, type=Number(), help="Only this strength; may be repeated.")
+@click.option(
+    "--weakest",
+    type=NumberRange(0, 1, min_open=True, max_open=True),
+    metavar="P",
+    help="Of each image only the weakest strength at which the judge gives the edit probability P.",
+)
+def export(
+    dataset: str | None, to: Path, edits: tuple[str, ...], strengths: tuple[float, ...], weakest: float | None
+) -> None:
+    """Write the edited pictures as PNG files: DIR/EDIT/STRENGTH/ITEM.png and DIR/metadata.parquet."""
+    to = to.resolve()
+    enter_root()
+    name = one_dataset(dataset)
+    from boundaryflow.jobs.export import export_images
+
+    num, num_left_out = export_images(name, to, edits=edits, strengths=strengths, weakest=weakest)
+    left_out = f" ({num_left_out} left out: no strength did)" if num_left_out else ""
+    click.echo(f"{num} pictures: {to}{left_out}")

@@ -1,0 +1,135 @@
+"""The flows `bulk_edit` and `augment`: bring the boundaries up to date, run a recipe, publish what came of it.
+
+The work is done by the stages of the same names, which also run by hand: `python -m boundaryflow.jobs.bulk_edit NAME`.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, task
+from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
+from prefect.client.schemas.objects import State
+from prefect.exceptions import FailedRun
+from prefect.states import Completed, Failed
+
+from boundaryflow.errors import ParamsError, PipelineError
+from flows import environment, locks, pipeline, processes, progress, record, stage_process
+from flows.record import Kind
+
+
+@flow(name="bulk_edit", validate_parameters=False, persist_result=False)
+def bulk_edit(recipe: str, again: bool = False, wait_s: float = 0) -> State[Any]:
+    """Edit what arrived in an inbox since the last run, and deliver it.
+
+    Whoever reaches the server chooses these parameters, so that they name no path: the checkout is the one that the
+    process runs in, inbox and outbox are the recipe's.
+
+    Args:
+        recipe: Name of an entry of `bulk_edit` in params.yaml.
+        again: Also do what another version of the recipe did before.
+        wait_s: Seconds to wait for another run in this checkout to end.
+    """
+    return _run("bulk_edit", recipe, ["--again"] if again is True else [], wait_s=wait_s)
+
+
+@flow(name="augment", validate_parameters=False, persist_result=False)
+def augment(recipe: str, wait_s: float = 0) -> State[Any]:
+    """Balance a data set with edits.
+
+    Args:
+        recipe: Name of an entry of `augment` in params.yaml.
+        wait_s: Seconds to wait for another run in this checkout to end.
+    """
+    return _run("augment", recipe, [], wait_s=wait_s)
+
+
+def _run(kind: Kind, recipe: Any, options: Sequence[str], *, wait_s: float, root: Path | None = None) -> State[Any]:
+    if not isinstance(recipe, str):
+        raise ParamsError(f"{kind}: recipe must be a name, an entry of `{kind}` in params.yaml")
+    folder = environment.find_root(root)
+    os.chdir(folder)  # what a recipe names is relative to it
+    environment.prepare(folder)
+    board = progress.current(folder)
+    processes.reset()
+    name = f"{kind}@{recipe}"
+    dataset = record.dataset_of(folder, kind, recipe)
+    with locks.flow_lock(folder, wait_s=environment.checked_wait(wait_s), note=board.note):
+        try:
+            steps, bad = pipeline.bring_up_to_date(folder, [dataset], ["boundary"])
+            if bad:
+                return Failed(message=f"{name} was not begun: {', '.join(bad)} of {len(steps)} stages did not complete")
+            before = record.last(folder, kind, recipe)
+            named: Any = run_recipe.with_options(task_run_name=name)
+            state: State[Any] = named(name, [*options, "--", recipe], str(folder), return_state=True)
+        except BaseException:
+            processes.stop_all()
+            raise
+        told = record.last(folder, kind, recipe)
+        if told is not None and told != before:
+            _publish(folder, kind, recipe, told)
+    return Completed(message=record.in_a_line(told)) if state.is_completed() and told else Failed(message=state.message)
+
+
+@task(**pipeline.PROCESS_TASK)
+def run_recipe(name: str, arguments: Sequence[str], root: str) -> State[Any]:
+    """The stage of a recipe, as a process of its own."""
+    folder = Path(root)
+    board = progress.current(folder)
+    outcome = pipeline.attempt(
+        name,
+        board,
+        lambda told, halvings: stage_process.run_module(
+            name, arguments, folder, board, halvings=halvings, on_progress=told
+        ),
+    )
+    return Completed(message=f"ran in {progress.duration(outcome.seconds)}")
+
+
+def call(kind: Kind, recipe: str, root: Path, options: Sequence[str] = (), *, wait_s: float = 0) -> None:
+    """Run a flow in this process; the board in use has what became of it.
+
+    Args:
+        kind: Which flow.
+        recipe: Name of the recipe.
+        root: The checkout.
+        options: For the stage's command line, such as `--inbox=FOLDER`. They come from the user's own command line,
+            and are therefore no parameters of the flow.
+        wait_s: Seconds to wait for another run in this checkout to end.
+
+    Raises:
+        PipelineError: It could not begin.
+        KeyboardInterrupt: It was interrupted, terminated or cancelled; no child is left.
+    """
+
+    @flow(name=kind, validate_parameters=False, persist_result=False)
+    def by_hand(recipe: str) -> State[Any]:
+        return _run(kind, recipe, options, wait_s=wait_s, root=root)
+
+    run: Any = by_hand
+    with pipeline.stopped_like_a_command():
+        try:
+            run(recipe)
+        except FailedRun as error:
+            if all(outcome.is_good for outcome in progress.current(root).outcomes.values()):
+                raise PipelineError(str(error)) from None
+
+
+def _publish(root: Path, kind: Kind, recipe: str, told: dict[str, Any]) -> None:
+    """The run as artifacts: a summary, a table of counts, a grid of pictures."""
+    key = re.sub(r"[^a-z0-9]+", "-", f"{kind}-{recipe}".lower()).strip("-")
+    create_markdown_artifact(record.markdown(told), key=key, description=f"{kind} {recipe}")
+    create_table_artifact(table=record.rows(told), key=f"{key}-counts", description=f"Counts of {kind} {recipe}")
+    grid = record.folder(root, kind, recipe) / "grid.png"
+    if grid.is_file():
+        data = base64.b64encode(grid.read_bytes()).decode()
+        create_image_artifact(
+            image_url=f"data:image/png;base64,{data}",
+            key=f"{key}-pictures",
+            description="A few pictures before, and below them after",
+        )

@@ -1,0 +1,82 @@
+"""What a shard's fingerprint knows of the code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from boundaryflow.runtime import fingerprints
+
+
+@pytest.fixture
+def code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A stage that imports a room, which takes a name from one of its two modules."""
+    monkeypatch.setattr(fingerprints, "_ROOT", tmp_path)
+    files = {
+        "stages/blur.py": "from boundaryflow.room import f\n\ndef run() -> int:\n    from boundaryflow import late\n"
+        "    return f() + late.g()\n",
+        "boundaryflow/__init__.py": "",
+        "boundaryflow/errors.py": "x = 1\n",
+        "boundaryflow/late.py": "def g() -> int:\n    return 2\n",
+        "boundaryflow/room/__init__.py": "from boundaryflow.room.one import f\nfrom boundaryflow.room.two import h\n",
+        "boundaryflow/room/one.py": "import boundaryflow.errors\n\ndef f() -> int:\n    return 1\n",
+        "boundaryflow/room/two.py": "def h() -> int:\n    return 3\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    _forget()
+    yield tmp_path
+    _forget()
+
+
+def _forget() -> None:
+    for name in ("_tree", "_meaning", "_imports", "_is_ours"):
+        getattr(fingerprints, name).cache_clear()
+
+
+def _hash(code: Path, file: str, text: str) -> str:
+    (code / file).write_text(text)
+    _forget()
+    return fingerprints.code_hash("stages.blur")
+
+
+def test_code_of_a_stage_is_what_it_imports(code: Path) -> None:
+    assert fingerprints.code_of("stages.blur") == ("boundaryflow.late", "boundaryflow.room.one", "stages.blur")
+
+
+def test_code_hash_sees_code_and_not_comments(code: Path) -> None:
+    first = fingerprints.code_hash("stages.blur")
+    same = '"""Words."""\nimport boundaryflow.errors\n\n\ndef f() -> int:\n    """Words."""\n    # here\n    return 1\n'
+    assert _hash(code, "boundaryflow/room/one.py", same) == first
+    assert _hash(code, "boundaryflow/room/two.py", "def h() -> int:\n    return 4\n") == first
+    assert _hash(code, "boundaryflow/errors.py", "x = 2\n") == first
+    assert _hash(code, "boundaryflow/late.py", "def g() -> int:\n    return 3\n") != first
+
+
+@pytest.mark.parametrize(
+    "module", ["rng", "pixels", "boundary.hyperplane", "labelling.clip_labels", "avatars.renderer"]
+)
+def test_modules_that_decide_results_are_in_the_code_of_some_stage(module: str) -> None:
+    """The noise of an item, rounding to 8 bit, `Calibration.reach`, CLIP's resizing: each was missing once."""
+    expected = {
+        "rng": {"mixing", "invert", "observe", "boundary", "edit", "report"},
+        "pixels": {"label", "mixing", "invert", "observe", "edit", "evaluate"},
+        "boundary.hyperplane": {"mixing", "boundary", "edit"},
+        "labelling.clip_labels": {"label", "evaluate"},
+        "avatars.renderer": {"ingest", "evaluate", "report"},
+    }
+    stages = [path.stem for path in Path("stages").glob("[a-z]*.py")]
+    found = {stage for stage in stages if f"boundaryflow.{module}" in fingerprints.code_of(f"stages.{stage}")}
+    assert found == expected[module]
+
+
+def test_code_is_what_python_loads() -> None:
+    """Our reading of the imports against grimp's, which follows whole packages and so finds more."""
+    import grimp
+
+    graph = grimp.build_graph("boundaryflow", "stages")
+    for stage in ("stages.edit", "stages.ingest", "boundaryflow.jobs.bulk_edit"):
+        assert set(fingerprints.code_of(stage)) <= {stage, *graph.find_upstream_modules(stage)}
