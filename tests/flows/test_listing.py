@@ -42,8 +42,9 @@ def listed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "params.yaml").write_text(yaml.safe_dump(params))
     of_listing = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["listing"]
     (root / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"listing": of_listing, "after": _AFTER}}))
-    (root / "stages").mkdir()
-    shutil.copy(ROOT / "stages/listing.py", root / "stages")
+    for dep in of_listing["deps"]:  # DVC asks for them; what runs is this checkout's code
+        (root / dep).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / dep, root / dep)
     for name in ("one", "two"):
         (root / f"data/raw/{name}").mkdir(parents=True)
         (root / f"data/raw/{name}/fine.png").write_bytes(encoded(0, (16, 16)))

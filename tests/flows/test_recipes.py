@@ -72,7 +72,7 @@ def test_record_is_told_in_a_line_in_a_table_and_in_full() -> None:
         (["serve", "--cron", "often"], "--cron 'often': must be five fields"),
         (["serve", "--cron", "0 2 * * *", "--timezone", "Mars/Base"], "--timezone Mars/Base: no such time zone"),
         (["serve", "sone", "--every", "60"], "bulk_edit has no recipe 'sone'"),
-        (["serve", "--every", "nan"], "--every nan: must be a number of seconds from 1 to 31622400"),
+        (["serve", "--every", "nan"], "nan is not a finite number"),
         (["serve", "--every", "-1"], "--every -1.0: must be a number of seconds from 1 to 31622400"),
         (["serve", "--every", "60", "--port", "65536"], "--port 65536: must be a whole number from 1 to 65535"),
         (["bulk-edit", "--", "--inbox"], "params.yaml: bulk_edit has no recipe '--inbox'"),

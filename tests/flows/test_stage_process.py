@@ -103,8 +103,10 @@ def test_full_disk_is_told_as_that_and_not_tried_again(
 
 def test_what_a_stage_prints_is_shown_and_not_obeyed(tmp_path: Path) -> None:
     board = LogBoard(tmp_path, verbose=True, stream=io.StringIO())
-    script = tmp_path / "stages" / "evil.py"
-    script.parent.mkdir()
+    script = tmp_path / "boundaryflow" / "jobs" / "evil.py"
+    script.parent.mkdir(parents=True)
+    for folder in (script.parent, script.parent.parent):
+        (folder / "__init__.py").touch()
     script.write_text('print(\'\\x1b[2Jgone\'); print(\'PROGRESS {"done": 1, "total": 2, "unit": "\\\\u001bx"}\'); 1/0')
     with pytest.raises(stage_process.StageFailedError, match="ZeroDivisionError"):
         stage_process.run_module("evil@some", [], tmp_path, board)
