@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -27,6 +26,7 @@ from benches.bench_quality import ROOT
 from benches.quality.pictures import BATCH, Faces, Pictures, noise_of
 from boundaryflow.avatars import ATTRIBUTES
 from boundaryflow.boundary import Boundary, Estimator, Gram, fit_boundary
+from boundaryflow.config import load_params
 from boundaryflow.diffusion import EpsModel, Order, invert, timestep_path, walk_up
 from boundaryflow.editing import Curves, choose_mixing_step, edit_at_strengths, measure_curves
 from boundaryflow.editing.mixing_step import Rule
@@ -50,7 +50,7 @@ TOLERANCES: dict[Rule, tuple[float, ...]] = {
 
 def measure(num_images: int, num_train: int) -> dict[str, Any]:
     """The curves, and the edits at every timestep of the search."""
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())["data"]["avatars"]
+    params = load_params(ROOT).data["avatars"].model_dump(mode="json")
     model = load_model(str(ROOT / "data/pretrained/avatars64"), device=device(), dtype=resolve_dtype("auto"))
     search, order, edit = params["mixing"], params["invert"]["order"], params["edit"]
     held_out = Faces.draw(1, HELD_OUT)

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from PIL import Image
 from torch import Tensor
 
@@ -31,6 +30,7 @@ from benches.quality.pictures import Faces, Latents
 from benches.quality.rows import OURS
 from benches.quality.summary import bars, curve, matched_level, tables
 from boundaryflow.avatars import ATTRIBUTES
+from boundaryflow.config import load_params
 from boundaryflow.diffusion import EpsModel
 from boundaryflow.evaluation import load_judges
 from boundaryflow.labelling import load_clip
@@ -45,7 +45,7 @@ PICTURE = ROOT / "docs/images/quality.png"
 
 def settings_of(dataset: str) -> dict[str, Any]:
     """What params.yaml says of the default method on a data set."""
-    params = yaml.safe_load((ROOT / "params.yaml").read_text())["data"][dataset]
+    params = load_params(ROOT).data[dataset].model_dump(mode="json")
     observe = {key: params["observe"][key] for key in ("t_max", "num_steps")}
     boundary = {key: params["boundary"][key] for key in ("min_auc", "neighbours")}
     return {"guided": params["edit"]["guided"], "boundary": boundary, **observe}

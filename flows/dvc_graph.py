@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from boundaryflow.errors import PipelineError
+from boundaryflow.text import masked_values
 from flows.environment import check_conflicts
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def plan(
             if name not in chosen:
                 continue
             upstream = tuple(sorted(other.addressing for other in graph.successors(stage)))
-            stale = [other for other in upstream if steps[other].is_dirty]
+            stale = [other for other in upstream if steps[other].is_dirty and not _leaves_as_is(stage, other, root)]
             reason = _reason([entry for entry in stage.status().get(name, []) if entry != _ALWAYS])
             kind, _, dataset = name.partition("@")
             if kind == "listing" and not reason:
@@ -102,6 +103,26 @@ def plan(
                 has_run=has_run,
             )
     return tuple(steps.values())
+
+
+def _leaves_as_is(stage: Any, upstream: str, root: Path) -> bool:
+    """Whether no value that a stage reads differs from what it ran with, once the stage `params` has run."""
+    kind, _, dataset = upstream.partition("@")
+    path = f"data/params/{dataset}/params.yaml"
+    reads = [dep for dep in stage.deps if os.path.relpath(dep.fs_path, root) == path]
+    if kind != "params" or not reads or any(not hasattr(dep, "params") for dep in reads):
+        return False
+    from boundaryflow.config import load_params
+
+    values = masked_values(load_params(root, check_files=False).dataset(dataset).model_dump(mode="json"))
+    known: dict[str, Any] = {key: value for dep in reads for key, value in (dep.hash_info.value or {}).items()}
+    return all(key in known and known[key] == _value_at(values, key) for dep in reads for key in dep.params)
+
+
+def _value_at(values: Any, key: str) -> Any:
+    for part in key.split("."):
+        values = values.get(part) if isinstance(values, dict) else None
+    return values
 
 
 def has_remote(root: Path) -> bool:

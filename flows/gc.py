@@ -19,6 +19,7 @@ from flows.status import size_of, size_text
 
 Keep = Literal["workspace", "branches", "commits"]
 STAGES = (
+    "params",
     "listing",
     "ingest",
     "label",

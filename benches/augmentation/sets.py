@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from boundaryflow.avatars import render, sample_avatars
+from boundaryflow.config import load_params
 
 ROOT = Path(__file__).parents[2]
 LABEL, OTHER = "smiling", "hat"
@@ -101,7 +102,7 @@ def mended(folder: Path, num_images: int, agreement: float, seed: int) -> tuple[
 
 
 def _write_params(folder: Path, num_images: int, agreement: float, seed: int) -> None:
-    faces = yaml.safe_load((ROOT / "params.yaml").read_text())["data"]["avatars"]
+    faces = load_params(ROOT, check_files=False).data["avatars"].model_dump(mode="json")
     faces["ingest"]["source"] = {
         "kind": "avatars",
         "num_images": num_images,

@@ -12,6 +12,7 @@ import yaml
 
 from benches.bars import Bar, bar
 from benches.checkout import copy_checkout, timed_run
+from boundaryflow.config import filled
 from boundaryflow.runtime.metering import cost_path
 
 OF_EACH_IMAGE = ("ingest", "label", "invert", "observe")
@@ -56,7 +57,8 @@ def _with_more(root: Path) -> dict[str, Any]:
     """One image in a hundred more, at the same mixing step: seconds of the stages, with those images and without."""
     path = root / "params.yaml"
     params = yaml.safe_load(path.read_text())
-    dataset = params["data"]["avatars"]
+    dataset = filled(params["defaults"], params["data"]["avatars"])
+    params["data"]["avatars"] = dataset
     t_mix = json.loads((root / "data/mixing/avatars/mixing.json").read_text())["t_mix"]
     dataset["mixing"] |= {"rule": "fixed", "fixed_t": t_mix}
     before = dataset["ingest"]["source"]["num_images"]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from boundaryflow.config.agreement import disagreements, recipe_disagreements
+from boundaryflow.config.defaults import DEFAULTS, TAKEN_WHOLE, as_stated, filled, is_default
 from boundaryflow.config.named_files import files_beside_images, unfit_files
 from boundaryflow.config.sections import (
     MAX_STRENGTH,
@@ -45,6 +48,7 @@ from boundaryflow.config.wording import told
 from boundaryflow.config.yaml_file import as_written, read_text, read_yaml
 from boundaryflow.errors import ParamsError
 from boundaryflow.files import write_bytes
+from boundaryflow.text import masked_values
 
 __all__ = [
     "MAX_STRENGTH",
@@ -78,10 +82,12 @@ __all__ = [
     "activate_dataset",
     "copy_entry",
     "described",
+    "filled",
     "is_name",
     "files_beside_images",
     "load_params",
     "ready_entries",
+    "written_out",
 ]
 
 
@@ -102,17 +108,57 @@ def load_params(root: Path = Path(), *, check_files: bool = True) -> Params:
         raise ParamsError(f"{path}: no such file; run the command in the folder that has it") from None
     if not isinstance(content, dict):
         raise ParamsError(f"{path}: must have the keys datasets, run_seed and data at its top; copy the shipped one")
+    stated = content.get("data")
+    defaults, stated = _defaults(path, content), stated if isinstance(stated, dict) else {}
+    content = {key: value for key, value in content.items() if key != DEFAULTS}
+    content |= {"data": {name: filled(defaults, entry) for name, entry in stated.items()}} if stated else {}
+
+    def refusal(lines: list[str]) -> ParamsError:
+        return _refusal(path, list(dict.fromkeys(as_stated(line, defaults, stated) for line in lines)))
+
     try:
         params = TypeAdapter(Params).validate_python(content)
     except ValidationError as error:
-        raise _refusal(path, told(error.errors(), Params)) from None
+        raise refusal(told(error.errors(), Params)) from None
     lines = [f"data.{name}.{line}" for name, dataset in params.data.items() for line in disagreements(dataset)]
     lines += recipe_disagreements(params, root)
     for name in params.datasets if check_files and not lines else ():
         lines += [f"data.{name}.{line}" for line in unfit_files(root, name, params.data[name])]
     if lines:
-        raise _refusal(path, lines)
+        raise refusal(lines)
     return params
+
+
+def _defaults(path: Path, content: dict[str, Any]) -> dict[str, Any]:
+    found = content.get(DEFAULTS, {})
+    if not isinstance(found, dict):
+        raise ParamsError(f"{path}: {DEFAULTS}: must be a mapping, such as that of the shipped params.yaml")
+    return found
+
+
+def written_out(root: Path, name: str) -> list[tuple[str, Any, str]]:
+    """Every value of a data set of params.yaml: its key with dots, the value, and the section that states it.
+
+    Raises:
+        ParamsError: See `load_params`.
+    """
+    params, path = load_params(root, check_files=False), root / "params.yaml"
+    content = read_yaml(path)
+    defaults, entry = _defaults(path, content), content["data"].get(name, {})
+    found: list[tuple[str, Any, str]] = []
+
+    def walk(values: Mapping[str, Any], keys: tuple[str, ...]) -> None:
+        for key, value in values.items():
+            here = (*keys, key)
+            nested = isinstance(value, Mapping) and key not in TAKEN_WHOLE
+            if nested and value:
+                walk(value, here)
+            else:
+                home = DEFAULTS if is_default(here, defaults, entry) else f"data.{name}"
+                found.append((".".join(here), value, home))
+
+    walk(masked_values(params.dataset(name).model_dump(mode="json")), ())
+    return found
 
 
 def _refusal(path: Path, lines: list[str]) -> ParamsError:
@@ -135,7 +181,8 @@ def described(params: Params, name: str, root: Path = Path()) -> DatasetParams:
         return params.data[name]
     if name in ready:
         try:
-            return DatasetParams.model_validate(read_yaml(ready[name]))
+            defaults = _defaults(root / "params.yaml", read_yaml(root / "params.yaml"))
+            return DatasetParams.model_validate(filled(defaults, read_yaml(ready[name])))
         except ValidationError as error:
             raise _refusal(ready[name], told(error.errors(), DatasetParams)) from None
     known = sorted({*params.data, *ready})

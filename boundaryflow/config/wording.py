@@ -54,7 +54,7 @@ def _line(error: Any, model: type[BaseModel]) -> str:
     if error["type"] == "extra_forbidden":
         return f"{key}: unknown key{nearest(keys[-1], _keys_beside(model, error['loc']))} (got {value})"
     if error["type"] == "missing":
-        return f"{key}: is missing; every value is stated in params.yaml"
+        return f"{key}: is missing; state it there, or in defaults"
     if error["type"] == "value_error" and "|" in message:
         inner, message = message.split("|", 1)
         return f"{'.'.join([*keys, inner])}: {message}"

@@ -11,7 +11,7 @@ import click
 
 from boundaryflow.errors import PipelineError
 from boundaryflow.files import write_bytes
-from flows.cli.common import enter_root, how_it_runs, use_dask
+from flows.cli.common import enter_root, how_it_runs, one_dataset, use_dask
 from flows.environment import num_parallel, prepare
 
 
@@ -152,6 +152,31 @@ def report(dataset: str | None, open_it: bool) -> None:
         click.echo(path)
         if open_it:
             click.launch(path.as_uri())
+
+
+@click.command(
+    epilog="""\b
+Example:
+  boundaryflow params avatars"""
+)
+@click.argument("name", required=False, metavar="[DATASET]")
+def params(name: str | None) -> None:
+    """Show every value of a data set, and whether its own entry or `defaults` states it."""
+    root = enter_root()
+    import yaml
+
+    from boundaryflow.config import written_out
+
+    rows = [
+        (
+            f"{key}: {yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=1000).splitlines()[0]}",
+            home,
+        )
+        for key, value, home in written_out(root, one_dataset(name))
+    ]
+    width = min(70, max(len(line) for line, _home in rows))
+    for line, home in rows:
+        click.echo(f"{line.ljust(width)}  # {home}")
 
 
 @click.command()

@@ -27,6 +27,7 @@ _COMMANDS = [
     "gc",
     "import-checkpoint",
     "inspect",
+    "params",
     "report",
     "run",
     "sample",

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 import yaml
 
+from boundaryflow.config import DatasetParams, load_params
 from boundaryflow.runtime.fingerprints import code_of, path_of
 
 ROOT = Path(__file__).parents[2]
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+RESOLVED = "data/params/${item.ds}/params.yaml"
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text())
 
 
@@ -46,11 +48,29 @@ def test_stage_depends_on_all_code_that_it_runs_and_on_no_other(name: str) -> No
 @pytest.mark.parametrize("dataset", sorted(PARAMS["data"]))
 @pytest.mark.parametrize("name", sorted(STAGES))
 def test_params_of_a_stage_exist_for_every_data_set(name: str, dataset: str) -> None:
-    for key in STAGES[name]["params"]:
-        value = PARAMS
-        for part in key.replace("${item.ds}", dataset).split("."):
-            assert part in value, key
-            value = value[part]
+    values = load_params(ROOT, check_files=False).data[dataset].model_dump(mode="json")
+    for file, keys in _params(name).items():
+        for key in keys:
+            value = values if file == RESOLVED else PARAMS
+            for part in key.replace("${item.ds}", dataset).split("."):
+                assert part in value, key
+                value = value[part]
+
+
+def _params(name: str) -> dict[str, list[str]]:
+    """Keys of the params files that a stage reads."""
+    found: dict[str, list[str]] = {}
+    for entry in STAGES[name].get("params", ()):
+        for file, keys in entry.items() if isinstance(entry, dict) else (("params.yaml", [entry]),):
+            found.setdefault(file, []).extend(keys)
+    return found
+
+
+def test_only_the_stage_params_reads_what_is_written_in_params_yaml() -> None:
+    """All others read values with the defaults filled in, so that a default is seen by those that it concerns."""
+    direct = {name: _params(name).get("params.yaml", []) for name in STAGES}
+    assert direct.pop("params") == ["defaults", "data.${item.ds}"]
+    assert {key for keys in direct.values() for key in keys} == {"run_seed"}
 
 
 def test_no_stage_has_dvc_look_into_a_folder_of_the_users() -> None:
@@ -68,15 +88,9 @@ def test_listing_imports_no_torch() -> None:
 
 
 def test_every_section_of_a_data_set_belongs_to_a_stage() -> None:
-    used = {
-        key.split("${item.ds}.")[-1].split(".")[0]
-        for stage in STAGES.values()
-        for key in stage["params"]
-        if "item.ds" in key
-    }
-    assert "data.${item.ds}" in STAGES["report"]["params"]  # it shows them all, its own section among them
-    for dataset in PARAMS["data"].values():
-        assert set(dataset) <= used | {"report"}
+    used = {key.split(".")[0] for name in STAGES for key in _params(name).get(RESOLVED, ())}
+    assert RESOLVED in STAGES["report"]["deps"]  # it shows them all, its own section among them
+    assert set(DatasetParams.model_fields) == used | {"report"}
 
 
 def test_resumable_stages_persist_their_output() -> None:

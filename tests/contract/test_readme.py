@@ -88,7 +88,7 @@ def test_docs_name_every_environment_variable() -> None:
 def test_docs_name_every_section_of_the_params() -> None:
     text = (ROOT / "docs/parameters.md").read_text()
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    for dataset in params["data"].values():
+    for dataset in (params["defaults"], *params["data"].values()):
         for section, content in dataset.items():
             keys = [section] if not isinstance(content, dict) else [f"{section}.{key}" for key in content]
             assert [key for key in keys if f"`{key}`" not in text] == []

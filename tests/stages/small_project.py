@@ -14,6 +14,8 @@ import torch
 import yaml
 from diffusers import UNet2DModel
 
+from boundaryflow.config import filled
+
 ROOT = Path(__file__).parents[2]
 STAGES = ("ingest", "label", "mixing", "invert", "observe", "boundary", "edit")
 
@@ -47,7 +49,7 @@ def write_project(folder: Path, **changes: Any) -> Path:
     (folder / "data/pretrained/tiny/scheduler_config.json").write_text(json.dumps(scheduler))
     (folder / "data/pretrained/tiny/boundaryflow.json").write_text('{"pixel_unshuffle": 2}')
     params = yaml.safe_load((ROOT / "params.yaml").read_text())
-    avatars = params["data"]["avatars"]
+    avatars = filled(params["defaults"], params["data"]["avatars"])
     avatars.update(model="data/pretrained/tiny", dtype="float32")
     avatars["ingest"].update(image_size=16, shard_size=8, split={"val": 0.3, "test": 0.3})
     avatars["ingest"]["source"]["num_images"] = 40
@@ -70,7 +72,7 @@ def write_project(folder: Path, **changes: Any) -> Path:
             place = place[part]
         place[last] = value
     (folder / "params.yaml").write_text(
-        yaml.safe_dump({"datasets": ["avatars"], "run_seed": 0, "data": {"avatars": avatars}})
+        yaml.safe_dump({"datasets": ["avatars"], "run_seed": 0, "defaults": {}, "data": {"avatars": avatars}})
     )
     return folder
 

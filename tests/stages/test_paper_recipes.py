@@ -15,7 +15,7 @@ import torch
 import yaml
 from PIL import Image
 
-from boundaryflow.config import activate_dataset, copy_entry, load_params, ready_entries
+from boundaryflow.config import activate_dataset, copy_entry, filled, load_params, ready_entries
 from boundaryflow.diffusion import invert, timestep_path
 from boundaryflow.models import load_model
 from boundaryflow.pixels import to_model_range
@@ -114,7 +114,7 @@ def prepare(folder: Path, name: str) -> Path:
     copy_entry(folder / "params.yaml", name, ready_entries(ROOT)[name])
     activate_dataset(folder / "params.yaml", name)
     params = yaml.safe_load((folder / "params.yaml").read_text())
-    entry = params["data"][name]
+    entry = params["data"][name] = filled(params["defaults"], params["data"][name])
     checkpoint = folder / entry["model"]
     checkpoint.parent.mkdir(parents=True)
     state: Any = random_state(NETWORKS[name])
@@ -176,7 +176,7 @@ def say_bright(labels: Path, ingested: Path) -> None:
 def test_entry_runs_to_its_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     project = prepare(tmp_path, name)
     params = yaml.safe_load((project / "params.yaml").read_text())
-    entry = params["data"][name]
+    entry = params["data"][name] = filled(params["defaults"], params["data"][name])
     entry["mixing"].update(rule="fixed", fixed_t=400, num_images=8, num_sampled=2, num_steps=3)
     entry["invert"].update(num_steps=3)
     entry["boundary"].update(num_bootstraps=2)

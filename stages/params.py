@@ -1,0 +1,35 @@
+"""Stage params: every value of a data set, defaults filled in.
+
+DVC compares what it writes, so that a changed default makes those stages stale that read it, and no others.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import yaml
+
+from boundaryflow.config import load_params
+from boundaryflow.files import write_bytes
+from boundaryflow.runtime.process import entry, own_folder
+from boundaryflow.text import masked_values
+
+_WIDTH = 1000
+
+
+def resolved_path(dataset: str) -> Path:
+    """Where the values of a data set are written."""
+    return own_folder("params", dataset) / "params.yaml"
+
+
+@entry
+def main() -> None:
+    """Run for the data set named on the command line."""
+    values = masked_values(load_params(check_files=False).dataset(sys.argv[1]).model_dump(mode="json"))
+    text = yaml.safe_dump(values, allow_unicode=True, width=_WIDTH)
+    write_bytes(resolved_path(sys.argv[1]), text.encode())
+
+
+if __name__ == "__main__":
+    main()
