@@ -40,9 +40,10 @@ def listed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     params = yaml.safe_load((root / "params.yaml").read_text())
     params |= {"datasets": ["one", "two"], "data": {name: params["data"]["avatars"] for name in ("one", "two")}}
     (root / "params.yaml").write_text(yaml.safe_dump(params))
-    of_listing = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]["listing"]
-    (root / "dvc.yaml").write_text(yaml.safe_dump({"stages": {"listing": of_listing, "after": _AFTER}}))
-    for dep in of_listing["deps"]:  # DVC asks for them; what runs is this checkout's code
+    ours = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    stages = {"params": ours["params"], "listing": ours["listing"], "after": _AFTER}
+    (root / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}))
+    for dep in [*ours["params"]["deps"], *ours["listing"]["deps"]]:  # DVC asks for them; this checkout's code runs
         (root / dep).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / dep, root / dep)
     for name in ("one", "two"):
