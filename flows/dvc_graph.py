@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from boundaryflow.errors import PipelineError
-from boundaryflow.text import masked_values
 from flows.environment import check_conflicts
 
 if TYPE_CHECKING:
@@ -113,8 +112,9 @@ def _leaves_as_is(stage: Any, upstream: str, root: Path) -> bool:
     if kind != "params" or not reads or any(not hasattr(dep, "params") for dep in reads):
         return False
     from boundaryflow.config import load_params
+    from boundaryflow.config.resolved import resolved
 
-    values = masked_values(load_params(root, check_files=False).dataset(dataset).model_dump(mode="json"))
+    values = resolved(load_params(root, check_files=False).dataset(dataset), root)
     known: dict[str, Any] = {key: value for dep in reads for key, value in (dep.hash_info.value or {}).items()}
     return all(key in known and known[key] == _value_at(values, key) for dep in reads for key in dep.params)
 

@@ -1,6 +1,6 @@
-"""Stage params: every value of a data set, defaults filled in.
+"""Stage params: every value of a data set, defaults filled in, and a hash of each file of weights that it names.
 
-DVC compares what it writes, so that a changed default makes those stages stale that read it, and no others.
+DVC compares what it writes: a changed default, or changed weights, make those stages stale that read them, and no others.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from pathlib import Path
 import yaml
 
 from boundaryflow.config import load_params
+from boundaryflow.config.resolved import resolved
 from boundaryflow.files import write_bytes
 from boundaryflow.runtime.process import entry, own_folder
-from boundaryflow.text import masked_values
 
 _WIDTH = 1000
 
@@ -26,7 +26,7 @@ def resolved_path(dataset: str) -> Path:
 @entry
 def main() -> None:
     """Run for the data set named on the command line."""
-    values = masked_values(load_params(check_files=False).dataset(sys.argv[1]).model_dump(mode="json"))
+    values = resolved(load_params(check_files=False).dataset(sys.argv[1]))
     text = yaml.safe_dump(values, allow_unicode=True, width=_WIDTH)
     write_bytes(resolved_path(sys.argv[1]), text.encode())
 

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from boundaryflow.config import DatasetParams, load_params
+from boundaryflow.config.resolved import resolved
 from boundaryflow.runtime.fingerprints import code_of, path_of
 
 ROOT = Path(__file__).parents[2]
@@ -48,7 +49,7 @@ def test_stage_depends_on_all_code_that_it_runs_and_on_no_other(name: str) -> No
 @pytest.mark.parametrize("dataset", sorted(PARAMS["data"]))
 @pytest.mark.parametrize("name", sorted(STAGES))
 def test_params_of_a_stage_exist_for_every_data_set(name: str, dataset: str) -> None:
-    values = load_params(ROOT, check_files=False).data[dataset].model_dump(mode="json")
+    values = resolved(load_params(ROOT, check_files=False).data[dataset], ROOT)
     for file, keys in _params(name).items():
         for key in keys:
             value = values if file == RESOLVED else PARAMS
@@ -90,7 +91,7 @@ def test_listing_imports_no_torch() -> None:
 def test_every_section_of_a_data_set_belongs_to_a_stage() -> None:
     used = {key.split(".")[0] for name in STAGES for key in _params(name).get(RESOLVED, ())}
     assert RESOLVED in STAGES["report"]["deps"]  # it shows them all, its own section among them
-    assert set(DatasetParams.model_fields) == used | {"report"}
+    assert {*DatasetParams.model_fields, "weights"} == used | {"report"}
 
 
 def test_resumable_stages_persist_their_output() -> None:
