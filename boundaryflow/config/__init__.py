@@ -39,6 +39,7 @@ from boundaryflow.config.sections import (
     ThresholdRule,
     TruthSource,
     ValueRule,
+    alike,
     is_name,
 )
 from boundaryflow.config.wording import told
@@ -76,6 +77,7 @@ __all__ = [
     "TruthSource",
     "ValueRule",
     "activate_dataset",
+    "alike",
     "copy_entry",
     "described",
     "is_name",
