@@ -170,8 +170,8 @@ def _about_labels(dataset: DatasetParams) -> Iterator[str]:
             yield f"{key}.column: is {rule.column!r}, must be folder; folders have no other column"
         if isinstance(rule, ThresholdRule) and rule.above <= rule.below:
             yield (
-                f"{key}.above: is {rule.above!r}, must be greater than below ({rule.below!r}), so that no number is both"
-                " or at the limit of both"
+                f"{key}.above: is {rule.above!r}, must be greater than below ({rule.below!r}), so that no number is at "
+                "both limits or beyond"
             )
         if isinstance(rule, ValueRule):
             yield from _about_values(key, rule)

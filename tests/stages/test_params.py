@@ -286,7 +286,7 @@ def test_rule_that_is_not_for_the_source_says_what_is(tmp_path: Path) -> None:
     assert line == f"label.attributes.hat: does not fit source kind 'clip', {needs}"
     attributes = {"hat": {"column": "x", "above": 1.0, "below": 2.0}, "dark_skin": {"column": None}}
     (line,) = lines_of(tmp_path, label={"source": CSV, "attributes": attributes})
-    rule = "so that no number is both or at the limit of both"
+    rule = "so that no number is at both limits or beyond"
     assert line == f"label.attributes.hat.above: is 1.0, must be greater than below (2.0), {rule}"
     attributes["hat"] = {"column": "x", "above": 2.0, "below": 2.0}
     (line,) = lines_of(tmp_path, label={"source": CSV, "attributes": attributes})
