@@ -15,6 +15,8 @@ from boundaryflow.errors import PipelineError
 MAX_SETTINGS_BYTES = 16 * 2**20
 """No settings file (YAML, JSON) is larger; a larger one is refused unread."""
 _SCRATCH = re.compile(r"\.boundaryflow-\d+-[0-9a-f]{16}\.tmp")
+# A colon that begins neither a port nor an address chained to this one begins a password.
+_CUT_USER = re.compile(r"://(?!\[)[^/?#@\s]*(?::(?!//|:?\w[\w+.-]*://|\d+[/?#])[^@/?#\s]*[/?#\s]|\s)[^@]*@")
 _MAY_PASS = {
     errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ECONNRESET, errno.ECONNREFUSED, errno.ECONNABORTED, errno.EPIPE,
     errno.EBUSY, errno.EAGAIN, errno.ENETUNREACH, errno.EHOSTUNREACH,
@@ -57,6 +59,16 @@ class RefusedFileError(PipelineError):
 def is_remote(address: str) -> bool:
     """Whether an address is of a remote folder, such as s3://bucket/folder, and not of one on this machine."""
     return "://" in address
+
+
+def about_user(address: str) -> str:
+    """What is wrong with the user and password in an address, in words that do not quote them; empty for nothing."""
+    if not _CUT_USER.search(address):
+        return ""
+    return (
+        "its user part holds /, #, ? or a blank, so that it ends too early; percent-encode it (/ is %2F), or set the "
+        "credentials in the environment"
+    )
 
 
 def may_pass(error: OSError) -> bool:

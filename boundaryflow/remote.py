@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import fsspec
 
 from boundaryflow.errors import ManifestError, TransientError
+from boundaryflow.files import about_user
 from boundaryflow.text import masked
 
 
@@ -28,6 +29,8 @@ def open_remote(url: str, what: str) -> tuple[Any, str]:
     """
     if "://" not in url:
         raise ManifestError(f"{what} {masked(url)}: is no address of a remote folder, such as s3://bucket/folder")
+    if fault := about_user(url):
+        raise ManifestError(f"{what} {masked(url)}: {fault}")
     try:
         return fsspec.core.url_to_fs(url, skip_instance_cache=True, use_listings_cache=False)
     except (ValueError, ImportError) as error:

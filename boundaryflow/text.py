@@ -1,4 +1,4 @@
-"""Text from files and file names, made fit to be shown."""
+"""Text from files and file names, made fit to be shown and to be compared."""
 
 from __future__ import annotations
 
@@ -8,7 +8,22 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
-_VALUE = re.compile(r"([^&#=]+=)?[^&#=][^&#]*(?<![:;,.)])")
+_SCHEME = r"((?:\w\w:/|://)/*(?!\[[\da-fA-F:.]*\]))"  # an address of IPv6 has colons and no user
+_USER = (  # bounded, for a hostile name may be long and full of colons
+    # Up to the last @ of the word, for a password may hold all that ends a host; not into an address chained to it.
+    re.compile(_SCHEME + r"(?=[^\s/?#:@]{0,2000}[:@])(?:(?!::\w[\w+.-]*:/)\S){0,2000}@"),
+    # With blanks in the password. What follows a colon is none where it reads as a port, or as the end of a phrase.
+    re.compile(_SCHEME + r"[^\s/?#@:]{1,2000}:(?!\d*(?:[\s/:;,.)'\"]|$))(?:(?!://)[^\n]){0,2000}@"),
+    # Without a scheme; a time of day and the path of a drive are neither user nor password.
+    re.compile(
+        r"((?:^|(?<=[\s'\"=(,\[<])))(?!mailto:|[A-Za-z]:\\|\d\d?:\d\d(?::\d\d)?@)[^\s/@:'\"]{1,2000}:(?!/)(?:(?!:/)\S){1,2000}@(?=\w)",
+        re.MULTILINE,
+    ),
+)
+_QUERY = re.compile(r"(:/[^\s?#]{0,2000}[?#])([^\s'\"<>]+)")
+_VALUE = re.compile(r"([^&#;=]+=)?[^&#;=][^&#;]*(?<![:;,.)])")
+_PARAMETER = re.compile(r"(:/[^\s;?#]{0,2000})((?:;[^\s;=/?#'\"<>]+=[^\s;?#'\"<>]*(?<![:,.)]))+)")
+_SPELLINGS = {True: ("true", "yes", "on", 1), False: ("false", "no", "off", 0)}
 _JOINERS = "\u200c\u200d"  # emoji and several scripts are written with them
 
 
@@ -32,8 +47,28 @@ def visible(text: str, *, keep: str = "") -> str:
     )
 
 
+def word(value: object) -> str:
+    """How a value of a table is compared: without blanks around it and capitals, numbers as numbers.
+
+    So 4, 4.0 and "4" are the same, and also 1e5 and 100000: a spreadsheet writes one as the other. Where 1e5 is a code
+    and no number, it cannot be told from 100000.
+    """
+    text = str(value).strip().lower()
+    try:
+        return repr(float(text))
+    except ValueError:
+        return text
+
+
+def words(value: object) -> set[str]:
+    """All that a value of params.yaml stands for: YAML makes a boolean of yes, no, on and off."""
+    return {word(said) for said in _SPELLINGS[value]} if isinstance(value, bool) else {word(value)}
+
+
 def masked(text: str) -> str:
-    """Replace what may be secret in addresses: the user and password, and the values of a query.
+    """Replace what may be secret in addresses: user and password, the values of a query, the fragment, parameters.
+
+    What could be a password is taken for one: rather too much is hidden than too little.
 
     Args:
         text: An address, or any text that has some in it.
@@ -42,8 +77,10 @@ def masked(text: str) -> str:
         >>> masked("http://me:s3cret@host/faces?token=abc&list")
         'http://***@host/faces?token=***&***'
     """
-    without_user = re.sub(r"(?<=://)[^/\s?#]+@", "***@", text)
-    return re.sub(r"(://[^\s?]*\?)([^\s'\"<>]+)", lambda found: found[1] + _VALUE.sub(_hidden, found[2]), without_user)
+    for user in _USER if "@" in text else ():
+        text = user.sub(r"\1***@", text)
+    text = _PARAMETER.sub(lambda found: found[1] + _VALUE.sub(_hidden, found[2]), text)
+    return _QUERY.sub(lambda found: found[1] + _VALUE.sub(_hidden, found[2]), text)
 
 
 def masked_values(content: Any) -> Any:

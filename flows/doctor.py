@@ -249,7 +249,7 @@ def _prefect(_root: Path) -> Iterator[Check]:
         yield Check("fail", "prefect", f"{shown} refuses us ({reason})", "set PREFECT_API_AUTH_STRING to USER:PASSWORD")
     else:
         way_out = "start it (prefect server start) or unset PREFECT_API_URL"
-        yield Check("fail", "prefect", f"no answer at {shown} ({masked(reason)})", way_out)
+        yield Check("fail", "prefect", f"no answer at {shown} ({reason})", way_out)
 
 
 def _locks(root: Path) -> Iterator[Check]:

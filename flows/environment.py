@@ -176,6 +176,8 @@ def prepare(root: Path) -> None:
     defaults = {
         "DO_NOT_TRACK": "1",
         "DVC_NO_ANALYTICS": "1",
+        # After 2 and 4 s; with Prefect's own five retries every request takes a minute where the server died.
+        "PREFECT_CLIENT_MAX_RETRIES": "2",
         "PREFECT_HOME": str(root / ".prefect"),
         "PREFECT_LOGGING_LEVEL": "WARNING",
         "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",

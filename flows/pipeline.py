@@ -28,6 +28,8 @@ from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.tasks import exponential_backoff
 
+from boundaryflow.errors import PipelineError
+from boundaryflow.text import masked
 from flows import dvc_graph, environment, locks, processes, progress, stage_process
 from flows.dvc_graph import Step
 from flows.environment import num_parallel
@@ -227,11 +229,23 @@ def call(
 
 @contextmanager
 def stopped_like_a_command() -> Generator[None]:
-    """Make a flow's way of being stopped a KeyboardInterrupt, and see to it that no child is left."""
+    """Make a flow's way of being stopped a KeyboardInterrupt, and see to it that no child is left.
+
+    Raises:
+        KeyboardInterrupt: It was stopped.
+        PipelineError: The server went away; what could be done without it is done by then.
+    """
     try:
         yield
     except (TerminationSignal, CancelledRun):
         raise KeyboardInterrupt from None
+    except httpx.TransportError as error:
+        named = environment.server_url()
+        server = f"the Prefect server at {masked(named)}" if named else "the Prefect server of this run"
+        raise PipelineError(
+            f"{server} went away in mid-run ({masked(str(error)) or type(error).__name__}); finished stages are kept, "
+            f"run again{' when it answers' if named else ''}"
+        ) from None
     finally:
         processes.stop_all()
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from boundaryflow.errors import ParamsError
+from boundaryflow.errors import ParamsError, PipelineError
 from boundaryflow.text import visible
 from flows import environment, locks, processes, progress, record, summary
 from flows.dvc_graph import Step, has_remote, plan
@@ -92,7 +92,8 @@ def execute_recipe(
         if not wait_s:
             with locks.flow_lock(root):
                 pass  # refused now, and not after the seconds that a server takes
-        with _board_for_output(root, quiet=quiet, verbose=verbose) as board:
+        board = _board_for_output(root, quiet=quiet, verbose=verbose)
+        with _failures_told(root, board), board:
             _connect(root, board)
             from flows import jobs as recipes
 
@@ -132,7 +133,8 @@ def _execute(
             )
     if not options["force"] and not environment.server_url() and not any(step.is_dirty for step in steps):
         return _nothing_to_do(root, steps, push=options["push"], quiet=quiet)
-    with _board_for_output(root, quiet=quiet, verbose=verbose) as board:
+    board = _board_for_output(root, quiet=quiet, verbose=verbose)
+    with _failures_told(root, board), board:
         board.begin(steps)
         _connect(root, board)
         from flows import pipeline
@@ -204,6 +206,16 @@ def _tell_failures(root: Path, outcomes: dict[str, Outcome]) -> int:
     if not failed and all(outcome.is_good for outcome in outcomes.values()):
         return 0
     return 2 if failed and all(outcome.exit_code == 2 for outcome in failed.values()) else 1
+
+
+@contextmanager
+def _failures_told(root: Path, board: Board) -> Generator[None]:
+    """Where a run cannot go on, as when its server went away, stages that failed before are told of all the same."""
+    try:
+        yield
+    except PipelineError:
+        _tell_failures(root, board.outcomes)
+        raise
 
 
 @contextmanager

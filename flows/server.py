@@ -5,10 +5,13 @@ from __future__ import annotations
 import atexit
 import base64
 import errno
+import http.client
+import logging
 import os
 import secrets
 import socket
 import sys
+import threading
 import time
 import urllib.error
 import urllib.parse
@@ -56,6 +59,7 @@ def connect(root: Path, note: Callable[[str], None]) -> None:
     """
     from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_KEY, PREFECT_API_URL, temporary_settings
 
+    logging.raiseExceptions = False  # else Prefect writes to the terminal of each log record that it cannot send
     url = PREFECT_API_URL.value()
     if url:
         note(f"using the Prefect server at {masked(url)}, {environment.url_source()}")
@@ -97,7 +101,7 @@ def start(
     atexit.register(processes.stop, process)
     meanwhile()
     deadline = time.monotonic() + _STARTUP_S
-    while refusal(server.url, timeout_s=2, password=server.password):
+    while refusal(server.url, timeout_s=5, password=server.password):
         if process.poll() is not None or time.monotonic() > deadline:
             reason = environment.disk_is_full(root) or f"{log} says why"
             raise PipelineError(f"the Prefect server for this run did not start; {reason}")
@@ -171,17 +175,27 @@ def check(url: str) -> None:
             f"{reason}); set PREFECT_API_AUTH_STRING to its USER:PASSWORD"
         )
     if reason:
-        raise PipelineError(f"{where}: no answer ({masked(reason)}); start that server, or unset the variable")
+        raise PipelineError(f"{where}: no answer ({reason}); start that server, or unset the variable")
 
 
 def refusal(url: str, timeout_s: float, password: str | None = None) -> str:
-    """Why a Prefect API cannot be used: the HTTP status or the error; empty if it can.
+    """Why a Prefect API cannot be used: the HTTP status or the error, without secrets; empty if it can.
 
     Args:
         url: Of the API.
-        timeout_s: To wait for an answer.
+        timeout_s: To wait for the whole answer; a socket's own limit is one for each part of it.
         password: `USER:PASSWORD`; None is what the user has set for the server that they named.
     """
+    reasons: list[str] = []
+    asking = threading.Thread(target=lambda: reasons.append(_refusal(url, timeout_s, password)), daemon=True)
+    asking.start()
+    asking.join(timeout_s)
+    return reasons[0] if reasons else f"timed out after {timeout_s:g} s"
+
+
+def _refusal(url: str, timeout_s: float, password: str | None) -> str:
+    if "@" in url:
+        return "the address has a user in it; put USER:PASSWORD into PREFECT_API_AUTH_STRING instead"
     key = None if password else os.environ.get("PREFECT_API_KEY")
     password = password or os.environ.get("PREFECT_API_AUTH_STRING")
     try:
@@ -193,10 +207,16 @@ def refusal(url: str, timeout_s: float, password: str | None = None) -> str:
         with _opener(url).open(request, timeout=timeout_s):
             return ""
     except urllib.error.HTTPError as error:
+        if 300 <= error.code < 400:
+            return f"status {error.code}: it sends us to another address; name that one, if it is trusted"
         # Another service of the same API may lack this page; what counts is whether it lets us in.
         return str(error.code) if error.code in (401, 403) or error.code >= 500 else ""
+    except http.client.InvalidURL:  # whose text may quote what was meant as a password
+        return "no such address can be; it is to look like http://127.0.0.1:4200/api"
+    except http.client.HTTPException as error:
+        return f"another program than a Prefect server is there: {type(error).__name__}"
     except (OSError, ValueError) as error:
-        return str(getattr(error, "reason", error)) or type(error).__name__
+        return masked(str(getattr(error, "reason", error))) or type(error).__name__
 
 
 def _opener(url: str) -> urllib.request.OpenerDirector:

@@ -42,6 +42,7 @@ from boundaryflow.config.sections import (
     ThresholdRule,
     TruthSource,
     ValueRule,
+    alike,
     is_name,
 )
 from boundaryflow.config.wording import told
@@ -80,6 +81,7 @@ __all__ = [
     "TruthSource",
     "ValueRule",
     "activate_dataset",
+    "alike",
     "copy_entry",
     "described",
     "filled",

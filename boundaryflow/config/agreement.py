@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -12,19 +12,23 @@ from boundaryflow.config.sections import (
     ClipSource,
     ColumnRule,
     CombinedRule,
+    CsvSource,
     DatasetParams,
     FileSplit,
     FolderLabels,
+    LongSource,
     Params,
     ProbeSource,
     PromptRule,
+    RemoteSource,
     Section,
     ThresholdRule,
     TruthSource,
     ValueRule,
 )
 from boundaryflow.config.wording import nearest
-from boundaryflow.text import visible
+from boundaryflow.files import about_user
+from boundaryflow.text import visible, words
 
 _COLUMNS: tuple[type[Section], ...] = (ValueRule, ThresholdRule, ColumnRule)
 _RULES: dict[str, tuple[tuple[type[Section], ...], str]] = {
@@ -53,6 +57,9 @@ def recipe_disagreements(params: Params, root: Path) -> Iterator[str]:
     inboxes = {f"bulk_edit.{name}.inbox": recipe.inbox for name, recipe in params.bulk_edit.items()}
     written = {f"bulk_edit.{name}.outbox": recipe.outbox for name, recipe in params.bulk_edit.items()}
     written |= {f"augment.{name}.out": recipe.out for name, recipe in params.augment.items()}
+    for key, address in (inboxes | written).items():
+        if fault := about_user(address):
+            yield f"{key}: {fault}"
     known = dict(inboxes)
     for key, address in written.items():
         for other, there in known.items():
@@ -64,6 +71,8 @@ def recipe_disagreements(params: Params, root: Path) -> Iterator[str]:
 def _about_images(dataset: DatasetParams) -> Iterator[str]:
     ingest = dataset.ingest
     yield from _about_split(dataset)
+    if isinstance(ingest.source, RemoteSource) and (fault := about_user(ingest.source.url)):
+        yield f"ingest.source.url: {fault}"
     if isinstance(ingest.source, AvatarSource):
         if ingest.channels != 3:
             yield f"ingest.channels: is {ingest.channels}, must be 3; avatars are RGB"
@@ -84,6 +93,8 @@ def _about_split(dataset: DatasetParams) -> Iterator[str]:
             yield "ingest.split: avatars have no files; give shares for val and test"
         elif (split.file_column is None) != (split.split_column is None):
             yield "ingest.split: file_column and split_column must both be columns, or both null"
+        elif split.file_column is not None and split.file_column == split.split_column:
+            yield f"ingest.split: file_column and split_column are both {split.file_column!r}; name two columns"
         elif is_table and split.file_column is None:
             yield f"ingest.split: {split.path} is a table; give file_column and split_column"
         return
@@ -141,9 +152,13 @@ def _about_labels(dataset: DatasetParams) -> Iterator[str]:
         yield "label.source: kind is 'avatars', which knows faces of ingest.source kind avatars only; use csv or clip"
         return
     if isinstance(source, ClipSource):
-        yield from _about_clip(source)
+        yield from _about_clip(source, dataset.label.attributes)
     read_from = source.annotations if isinstance(source, ProbeSource) else source
     by_folder = isinstance(read_from, FolderLabels)
+    if isinstance(read_from, LongSource):
+        three = [read_from.file_column, read_from.attribute_column, read_from.value_column]
+        if twice := next((column for column in three if three.count(column) > 1), None):
+            yield f"label.source: {twice!r} is two of file_column, attribute_column and value_column; name three"
     fitting, needs = _RULES[read_from.kind if by_folder else source.kind]
     for name, rule in dataset.label.attributes.items():
         key = f"label.attributes.{name}"
@@ -153,12 +168,17 @@ def _about_labels(dataset: DatasetParams) -> Iterator[str]:
             yield f"{key}: does not fit source kind {source.kind!r}, which needs {needs}; or not, all or any of others"
         elif by_folder and isinstance(rule, ValueRule) and rule.column != "folder":
             yield f"{key}.column: is {rule.column!r}, must be folder; folders have no other column"
-        if isinstance(rule, ThresholdRule) and rule.above < rule.below:
-            yield f"{key}.above: is {rule.above:g}, must not be under below ({rule.below:g}); a number would be both"
+        if isinstance(rule, ThresholdRule) and rule.above <= rule.below:
+            yield (
+                f"{key}.above: is {rule.above!r}, must be greater than below ({rule.below!r}), so that no number is at "
+                "both limits or beyond"
+            )
         if isinstance(rule, ValueRule):
-            both = [value for value in rule.positive if value in rule.negative]
-            if both:
-                yield f"{key}: {both[0]!r} is positive and negative; keep one"
+            yield from _about_values(key, rule)
+        if isinstance(rule, ValueRule | ThresholdRule | ColumnRule) and isinstance(read_from, CsvSource):
+            column = rule.column or name
+            if column == read_from.file_column:
+                yield f"{key}.column: {column!r} is the column of file names; name the one with the values"
         if isinstance(source, TruthSource):
             from boundaryflow.avatars import ATTRIBUTES
 
@@ -167,7 +187,21 @@ def _about_labels(dataset: DatasetParams) -> Iterator[str]:
     yield from _about_combinations(dataset)
 
 
-def _about_clip(source: ClipSource) -> Iterator[str]:
+def _about_values(key: str, rule: ValueRule) -> Iterator[str]:
+    """A value that means with and without, as a table's cells are compared with it."""
+    without = {said: value for value in rule.negative for said in words(value)}
+    for value in rule.positive:
+        meant = next((without[said] for said in sorted(words(value)) if said in without), None)
+        if meant is not None:
+            also = "" if repr(meant) == repr(value) else f", written {meant!r} there; cells are compared as numbers"
+            yield f"{key}: {value!r} is positive and negative{also}; keep one"
+            return
+
+
+def _about_clip(source: ClipSource, attributes: Collection[str]) -> Iterator[str]:
+    if isinstance(source.calibration, CsvSource) and source.calibration.file_column in attributes:
+        column = source.calibration.file_column
+        yield f"label.source.calibration.file_column: {column!r} is an attribute; name the column of file names"
     for template in source.templates:
         if template.count("{}") != 1:
             yield f"label.source.templates: {template!r} must contain {{}} once, where the prompt goes"
@@ -226,9 +260,6 @@ def _about_edits(dataset: DatasetParams) -> Iterator[str]:
     for space, scale in (("eps", edit.eps_scale), ("h", edit.h_scale)):
         if scale > 0 and space not in dataset.boundary.spaces:
             yield f"edit.{space}_scale: is {scale}, but boundary.spaces has no {space}; add it or set 0"
-    twice = sorted({s for s in edit.strengths if edit.strengths.count(s) > 1})
-    if twice:
-        yield f"edit.strengths: {twice[0]:g} is there twice; keep one"
     known = list(dataset.label.attributes)
     if edit.mask is not None and edit.method != "guided":
         yield "edit.mask: is for edit.method guided only; set it to null, or edit.method to guided"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, TypeVar
@@ -57,8 +57,24 @@ RawPath = Annotated[str, AfterValidator(_in_raw_folder)]
 """A file beside the images, or a pattern for several."""
 Share = Annotated[float, Field(ge=0, le=1)]
 MAX_STRENGTH = 1000.0  # the authors' release goes to 150 with edit.method single_step
+
+
+def alike(strengths: Sequence[float]) -> str:
+    """The first strength that files and tables, which keep six digits, would take for an earlier one; empty if none."""
+    told = [f"{strength + 0.0:g}" for strength in strengths]  # no -0
+    return next((text for position, text in enumerate(told) if text in told[:position]), "")
+
+
+def _told_apart(strengths: list[float]) -> list[float]:
+    if twice := alike(strengths):
+        raise ValueError(f"{twice} is there twice (results are named by six digits of a strength); keep one")
+    return strengths
+
+
 Strengths = Annotated[
-    list[Annotated[float, Field(ge=-MAX_STRENGTH, le=MAX_STRENGTH)]], Field(min_length=1, max_length=101)
+    list[Annotated[float, Field(ge=-MAX_STRENGTH, le=MAX_STRENGTH)]],
+    Field(min_length=1, max_length=101),
+    AfterValidator(_told_apart),
 ]
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from boundaryflow.boundary import Boundaries, Boundary, load_boundaries
 from boundaryflow.boundary.hyperplane import Space, most_telling
-from boundaryflow.config import MAX_STRENGTH, DatasetParams, is_name, load_params
+from boundaryflow.config import MAX_STRENGTH, DatasetParams, alike, is_name, load_params
 from boundaryflow.config.places import check_output
 from boundaryflow.diffusion import EpsModel, Inversion, ddim_step, denoise, timestep_path
 from boundaryflow.diffusion.observation import bottlenecks
@@ -53,6 +53,7 @@ def edit_photos(
     Raises:
         PipelineError: There is no such data set, boundary or image.
     """
+    check_strengths("edit", strengths)
     targets = [[out / f"{name}_{attribute}_{strength:+g}.png" for strength in strengths] for name in _names(paths)]
     _check_targets("edit", strengths, out, [target for of_image in targets for target in of_image])
     pictures = _edited(paths, dataset, attribute, strengths)
@@ -278,6 +279,18 @@ def _names(paths: Sequence[Path]) -> list[str]:
         numbered = (f"{stem}-{number}" for number in count(2))
         names[next(name for name in chain([stem], numbered) if name not in names)] = None
     return list(names)
+
+
+def check_strengths(command: str, strengths: Sequence[float]) -> None:
+    """Refuse strengths whose pictures would have one name.
+
+    Raises:
+        ManifestError: There are two.
+    """
+    if twice := alike(strengths):
+        raise ManifestError(
+            f"{command}: strength {twice} is there twice (pictures are named by six digits of it); keep one"
+        )
 
 
 def _check_targets(command: str, strengths: Sequence[float], out: Path, targets: Sequence[Path]) -> None:

@@ -4,11 +4,12 @@ from boundaryflow.labelling.calibration import CalibrationReport, Platt, calibra
 from boundaryflow.labelling.celeba import image_names, read_celeba, read_hq_mapping
 from boundaryflow.labelling.clip_files import holds_clip
 from boundaryflow.labelling.clip_labels import ClipLabeller, load_clip
-from boundaryflow.labelling.columns import AttributeColumn, nearest, read_values, word
+from boundaryflow.labelling.columns import AttributeColumn, nearest, read_values
 from boundaryflow.labelling.combine import Combination, combined
 from boundaryflow.labelling.join import in_folder, join_labels, join_values, match_files
 from boundaryflow.labelling.probe import ProbeReport, probe_labels
 from boundaryflow.labelling.tables import Wanted, find_tables, pivot_long, read_annotations
+from boundaryflow.text import word
 
 __all__ = [
     "AttributeColumn",

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from boundaryflow.errors import LabelError
 from boundaryflow.labelling.lines import short
+from boundaryflow.text import word, words
 
 _WORDS = {"true": 1.0, "yes": 1.0, "t": 1.0, "y": 1.0, "false": 0.0, "no": 0.0, "f": 0.0, "n": 0.0}
 _UNKNOWN = {"", "nan", "na", "n/a", "none", "null", "?", "<na>", "nat"}
-_SPELLINGS = {True: ("true", "yes", "on", 1), False: ("false", "no", "off", 0)}
 _MAX_NAMED = 20
 
 
@@ -128,20 +128,6 @@ def nearest(name: str, names: Sequence[str]) -> str:
 def texts(column: pd.Series) -> list[str]:
     """What the cells say, without blanks around it; an empty cell says nothing."""
     return ["" if blank else str(value).strip() for value, blank in zip(column, column.isna(), strict=True)]
-
-
-def word(value: object) -> str:
-    """How a value is compared: 4, 4.0 and "4" are the same."""
-    text = str(value).strip().lower()
-    try:
-        return repr(float(text))
-    except ValueError:
-        return text
-
-
-def words(value: object) -> set[str]:
-    """All that a value of params.yaml stands for: YAML makes a boolean of yes, no, on and off."""
-    return {word(said) for said in _SPELLINGS[value]} if isinstance(value, bool) else {word(value)}
 
 
 def _read_column(

@@ -13,10 +13,10 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from boundaryflow.errors import LabelError
-from boundaryflow.labelling.columns import check_columns, texts, word
+from boundaryflow.labelling.columns import check_columns, texts
 from boundaryflow.labelling.join import key
 from boundaryflow.labelling.lines import open_table, refuse, short, text_lines
-from boundaryflow.text import visible
+from boundaryflow.text import visible, word
 
 _READ = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson")
 _GLOB = frozenset("*?[")

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
-from boundaryflow.errors import PipelineError, TransientError
+from boundaryflow.errors import ParamsError, PipelineError, TransientError
 from boundaryflow.files import may_pass, remove_leftovers, way_out
 from boundaryflow.runtime.metering import keep_cost
 from boundaryflow.text import masked, visible
@@ -50,6 +50,11 @@ def entry(main: Callable[[], None]) -> Callable[[], None]:
                 keep_cost(root, stage, time.monotonic() - started)
         except TransientError as error:
             _end(str(error), EXIT_AGAIN)
+        except ParamsError as error:  # one line a mistake
+            *others, last = str(error).split("\n")
+            for line in others:
+                _tell(line)
+            _end(last, EXIT_MENDABLE)
         except PipelineError as error:
             _end(str(error), EXIT_MENDABLE)
         except OSError as error:
@@ -74,8 +79,12 @@ class _Visible(logging.Formatter):
 
 
 def _end(line: str, status: int) -> NoReturn:
-    sys.stderr.write(f"{visible(masked(line))}\n")
+    _tell(line)
     sys.exit(status)
+
+
+def _tell(line: str) -> None:
+    sys.stderr.write(f"{visible(masked(line))}\n")
 
 
 def guard() -> None:

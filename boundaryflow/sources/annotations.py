@@ -35,8 +35,9 @@ from boundaryflow.labelling import (
     read_values,
     word,
 )
-from boundaryflow.labelling.columns import check_met, words
+from boundaryflow.labelling.columns import check_met
 from boundaryflow.labelling.lines import short
+from boundaryflow.text import words
 
 FOLDER = "folder"  # the column that folders as labels are read from
 

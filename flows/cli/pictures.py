@@ -141,9 +141,10 @@ def text(
     positives = positives.resolve() if positives else None
     enter_root()
     of = one_dataset(dataset)
-    from boundaryflow.jobs.pictures import edit_photos
+    from boundaryflow.jobs.pictures import check_strengths, edit_photos
     from boundaryflow.jobs.text import boundary_from_words, name_of
 
+    check_strengths("text", strengths)
     name = name or name_of(words)
     path, found = boundary_from_words(of, words, start, name, on=on, num=num, seed=seed, positives=positives)
     best = max(found.noised, key=lambda plane: plane.calibration.auc)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import http.client
 import inspect
 import json
 import os
 import socket
 import threading
+import time
 from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
@@ -226,8 +228,58 @@ def test_loopback_is_not_asked_by_proxy_and_a_redirect_is_not_followed(monkeypat
         assert not proxy.asked
         moved = f"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:{stranger.port}/\r\nContent-Length: 0\r\n\r\n"
         with _Listener(moved) as redirecting:
-            server.refusal(f"http://127.0.0.1:{redirecting.port}/api", timeout_s=10)
+            reason = server.refusal(f"http://127.0.0.1:{redirecting.port}/api", timeout_s=10)
+        assert reason.startswith("status 302: it sends us to another address")
         assert not stranger.asked
+
+
+@pytest.mark.parametrize(
+    ("answer", "name"),
+    [
+        ("SSH-2.0-OpenSSH\r\n", "BadStatusLine"),
+        ("HTTP/1.1 200 OK\r\n" + "a: b\r\n" * 101 + "\r\n", "HTTPException"),
+        (f"HTTP/1.1 200 OK\r\na: {'b' * 70_000}\r\n\r\n", "LineTooLong"),
+    ],
+    ids=["ssh", "many-headers", "long-header"],
+)
+def test_other_program_at_the_servers_address_is_one_line(answer: str, name: str) -> None:
+    with (
+        _Listener(answer) as other,
+        pytest.raises(
+            PipelineError, match=rf"no answer \(another program than a Prefect server is there: {name}\); start"
+        ),
+    ):
+        server.check(f"http://127.0.0.1:{other.port}/api")
+
+
+def test_server_that_never_ends_its_answer_is_given_up() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as own:
+
+        def drip() -> None:
+            connection, _ = own.accept()
+            with connection, contextlib.suppress(OSError):
+                connection.sendall(b"HTTP/1.1 200 OK\r\n")
+                while True:
+                    connection.sendall(b"a: b\r\n")
+                    time.sleep(0.1)
+
+        threading.Thread(target=drip, daemon=True).start()
+        began = time.monotonic()
+        reason = server.refusal(f"http://127.0.0.1:{own.getsockname()[1]}/api", timeout_s=1)
+    assert reason == "timed out after 1 s"
+    assert time.monotonic() - began < 5
+
+
+@pytest.mark.parametrize(
+    "user", ["me:hun/ter2@", "me:hun#ter2@", "me:hun?ter2@", "me:hun ter2@", "me:hunter2@", "hun ter2:", "me:hun"]
+)
+def test_password_in_a_servers_address_is_refused_and_not_shown(user: str) -> None:
+    with pytest.raises(PipelineError, match="no answer ") as refused:
+        server.check(f"http://{user}127.0.0.1:9/api")
+    if "@" in user:
+        assert "hun" not in str(refused.value)
+        assert "put USER:PASSWORD into PREFECT_API_AUTH_STRING instead" in str(refused.value)
+    assert "nonnumeric" not in str(refused.value)
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from boundaryflow.errors import PipelineError
-from flows import environment, server
+from flows import environment, progress, server
+from flows.run import execute
 from tests.faults.cluster import free_port
 from tests.flows.toy import QUIET_DVC, attempts
 
@@ -146,8 +148,12 @@ def test_server_that_dies_in_mid_run_loses_no_work(toy: Path, tmp_path: Path) ->
             assert process.poll() is None, (tmp_path / "run.log").read_text()
             time.sleep(0.05)
         running.process.send_signal(signal.SIGKILL)
-        process.wait(timeout=300)
+        # Three stages and the flow's end, each with up to three requests that give up after 6 s and Prefect's jitter.
+        process.wait(timeout=4 * 3 * 15)
     said = (tmp_path / "run.log").read_text()
+    assert f"PipelineError: the Prefect server at {running.url} went away in mid-run (" in said
+    assert "httpx" not in said
+    assert "Error logging to API" not in said
     (toy / "control/second").unlink()
     before = attempts(toy)
     with _Server(tmp_path / "home") as running:
@@ -156,6 +162,26 @@ def test_server_that_dies_in_mid_run_loses_no_work(toy: Path, tmp_path: Path) ->
     assert attempts(toy).count("first") == 1, said
     assert sorted(set(attempts(toy))) == ["first", "second", "side", "third"]
     assert len(attempts(toy)) >= len(before)
+
+
+def test_server_that_went_away_is_one_line_after_what_failed_before(
+    toy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from flows import pipeline
+
+    def call(root: Path, *_: Any, **__: Any) -> None:
+        progress.current(root).finished("first@toy", progress.Outcome("failed", error="is wrong", exit_code=2))
+        with pipeline.stopped_like_a_command():
+            raise httpx.ConnectError("[Errno 111] Connection refused")
+
+    monkeypatch.setattr(pipeline, "call", call)
+    monkeypatch.setattr(server, "connect", lambda *_: None)
+    monkeypatch.setenv("PREFECT_API_URL", "https://host/api")
+    with pytest.raises(
+        PipelineError, match=r"the Prefect server at https://host/api went away in mid-run \(.* run again"
+    ):
+        execute(toy, quiet=True)
+    assert "boundaryflow: first@toy failed: is wrong" in capsys.readouterr().err
 
 
 def test_no_telemetry_unless_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,8 +15,11 @@ import torch
 import yaml
 
 from boundaryflow.config import activate_dataset, copy_entry, load_params
-from boundaryflow.errors import ParamsError
+from boundaryflow.errors import ManifestError, ParamsError
 from boundaryflow.evaluation.judges import JudgeNet, SegmenterNet, save_judge
+from boundaryflow.files import about_user
+from boundaryflow.jobs.pictures import check_strengths
+from boundaryflow.remote import open_remote
 from tests.hostile.corpus_models import JUDGES as HOSTILE_JUDGES
 from tests.layouts import ddpm_layout, random_state
 from tests.stages.small_project import ROOT, write_project
@@ -200,7 +203,17 @@ CASES = [
     ),
     (A + "edit.strengths", [0.0, float("nan")], "data.avatars.edit.strengths.1: input should be a finite number"),
     (A + "edit.strengths", [float("inf")], "data.avatars.edit.strengths.0: input should be a finite number (got inf)"),
-    (A + "edit.strengths", [1, 0, 1.0], "data.avatars.edit.strengths: 1 is there twice; keep one"),
+    (
+        A + "edit.strengths",
+        [1, 0, 1.0],
+        "data.avatars.edit.strengths: 1 is there twice (results are named by six digits",
+    ),
+    (A + "edit.strengths", [1, 1.0000001], "data.avatars.edit.strengths: 1 is there twice (results are named by six"),
+    (
+        A + "edit.strengths",
+        [-0.0, 0.0],
+        "data.avatars.edit.strengths: 0 is there twice (results are named by six digits",
+    ),
     (A + "edit.strengths", [], "data.avatars.edit.strengths: list should have at least 1 item"),
     (
         A + "edit.edits.hat",
@@ -273,7 +286,11 @@ def test_rule_that_is_not_for_the_source_says_what_is(tmp_path: Path) -> None:
     assert line == f"label.attributes.hat: does not fit source kind 'clip', {needs}"
     attributes = {"hat": {"column": "x", "above": 1.0, "below": 2.0}, "dark_skin": {"column": None}}
     (line,) = lines_of(tmp_path, label={"source": CSV, "attributes": attributes})
-    assert line == "label.attributes.hat.above: is 1, must not be under below (2); a number would be both"
+    rule = "so that no number is at both limits or beyond"
+    assert line == f"label.attributes.hat.above: is 1.0, must be greater than below (2.0), {rule}"
+    attributes["hat"] = {"column": "x", "above": 2.0, "below": 2.0}
+    (line,) = lines_of(tmp_path, label={"source": CSV, "attributes": attributes})
+    assert line == f"label.attributes.hat.above: is 2.0, must be greater than below (2.0), {rule}"
 
 
 LONG = {"kind": "long", "path": "l.csv", "file_column": "f", "attribute_column": "a", "value_column": "v"}
@@ -300,6 +317,33 @@ BY_FOLDER = {"column": "folder", "positive": ["cat"], "negative": ["dog"]}
             "source kind 'clip', which needs positive and negative prompts",
         ),
         (CSV, {"column": "x", "positive": [1, 2], "negative": [2]}, "2 is positive and negative; keep one"),
+        (
+            CSV,
+            {"column": "x", "positive": [1], "negative": ["1.0", 0]},
+            "1 is positive and negative, written '1.0' there",
+        ),
+        (CSV, {"column": "x", "positive": [True], "negative": ["yes"]}, "True is positive and negative, written 'yes'"),
+        (
+            CSV,
+            {"column": "x", "positive": ["A"], "negative": [" a"]},
+            "'A' is positive and negative, written ' a' there",
+        ),
+        (
+            CSV,
+            {"column": "x", "positive": ["1e5"], "negative": [100000]},
+            "'1e5' is positive and negative, written 100000",
+        ),
+        (CSV, {"column": "file"}, "column: 'file' is the column of file names; name the one with the values"),
+        (CSV, {"column": "file", "above": 1, "below": 0}, "column: 'file' is the column of file names"),
+        ({**CSV, "file_column": "hat"}, COLUMN, "column: 'hat' is the column of file names"),
+        ({**PROBE, "annotations": CSV}, {"column": "file"}, "column: 'file' is the column of file names"),
+        (LONG, {"column": "f"}, None),
+        ({**LONG, "value_column": "f"}, COLUMN, "source: 'f' is two of file_column, attribute_column and value_column"),
+        (
+            {**CLIP, "calibration": {**CSV, "file_column": "hat"}},
+            PROMPTS,
+            "calibration.file_column: 'hat' is an attribute",
+        ),
     ],
 )
 def test_rule_that_does_not_fit_is_told_what_does(
@@ -311,13 +355,13 @@ def test_rule_that_does_not_fit_is_told_what_does(
     if needs is None:
         rule = COLUMN
     by_folder = FOLDERS in (source, source.get("annotations"))
-    other = PROMPTS if source is CLIP else BY_FOLDER if by_folder else COLUMN
+    other = PROMPTS if source["kind"] == "clip" else BY_FOLDER if by_folder else COLUMN
     found = lines_of(tmp_path, label={"source": source, "attributes": {"hat": rule, "dark_skin": other}})
     if needs is None:
         assert found == []
     else:
         (line,) = found
-        assert line.startswith("label.attributes.hat")
+        assert line.startswith(("label.attributes.hat", "label.source"))
         assert needs in line
 
 
@@ -525,6 +569,56 @@ def test_all_mistakes_are_told_at_once(project: Path, tmp_path: Path) -> None:
     with pytest.raises(ParamsError) as caught:
         load_params(folder)
     assert len(str(caught.value).splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("address", "is_good"),
+    [
+        ("s3://key:se/cret@bucket/x", False),
+        ("s3://key:se#cret@bucket/x", False),
+        ("s3://key:/secret@bucket/x", False),
+        ("http://me:se?cret@host", False),
+        ("http://me:se cret@host", False),
+        ("http://m e:secret@host", False),
+        ("zip://a.png::http://me:se/cret@host/x.zip", False),
+        ("s3://key:se%2Fcret@bucket/x", True),
+        ("s3://bucket/a@b/c", True),
+        ("http://host:80/a@b", True),
+        ("http://[::1]:80/a@b", True),
+        ("zip://a.png::s3://key:secret@bucket/x.zip", True),
+        ("zip://a.png::s3://bucket/a@b.zip", True),
+    ],
+)
+def test_password_that_cuts_an_address_is_refused_and_not_shown(
+    project: Path, tmp_path: Path, address: str, is_good: bool
+) -> None:
+    recipe = {"dataset": "avatars", "inbox": address, "outbox": "out/a", "edits": {"h": {"hat": "flip"}},
+              "strengths": [1.0], "min_probability": None}  # fmt: skip
+    folder = with_change(project, tmp_path, "bulk_edit", {"hats": recipe})
+    assert bool(about_user(address)) is not is_good
+    if is_good:
+        load_params(folder)
+        return
+    with pytest.raises(
+        ParamsError, match=r"bulk_edit\.hats\.inbox: its user part holds .* percent-encode it"
+    ) as caught:
+        load_params(folder)
+    assert "cret" not in str(caught.value)
+    with pytest.raises(ManifestError, match="percent-encode it") as refused:
+        open_remote(address, "inbox")
+    assert "cret" not in str(refused.value)
+    (line,) = lines_of(tmp_path / "raw", ingest__source={"kind": "remote", "url": address})[:1]
+    assert line.startswith("ingest.source.url: its user part holds /, #, ? or a blank")
+
+
+def test_strengths_of_recipes_are_told_apart(project: Path, tmp_path: Path) -> None:
+    recipe = {"dataset": "avatars", "inbox": "in", "outbox": "out/a", "edits": {"h": {"hat": "flip"}},
+              "strengths": [1.0, 1.0000001], "min_probability": None}  # fmt: skip
+    folder = with_change(project, tmp_path, "bulk_edit", {"hats": recipe})
+    with pytest.raises(ParamsError, match=r"bulk_edit\.hats\.strengths: 1 is there twice"):
+        load_params(folder)
+    with pytest.raises(ManifestError, match="edit: strength 1 is there twice .*; keep one"):
+        check_strengths("edit", [1.0, 0.5, 1.0000001])
 
 
 def test_missing_or_broken_file_is_one_line(tmp_path: Path) -> None:

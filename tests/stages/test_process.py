@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from boundaryflow.errors import ManifestError, TransientError
+from boundaryflow.errors import ManifestError, ParamsError, TransientError
 from boundaryflow.files import write_bytes
 from boundaryflow.runtime import process
 from tests.conftest import ROOT
@@ -46,6 +46,7 @@ def test_a_stage_that_fails_leaves_no_listener() -> None:
     ("error", "status", "line"),
     [
         (ManifestError("a: is wrong; mend it"), 2, "a: is wrong; mend it"),
+        (ParamsError("p: a is 1\np: b is\x1b 2"), 2, "p: a is 1\np: b is\\x1b 2"),
         (TransientError("s3://a: cannot be reached"), 75, "s3://a: cannot be reached"),
         (OSError(errno.ENOSPC, "No space left on device", "data/x"), 2, "data/x: No space left on device; free some"),
         (OSError(errno.EROFS, "Read-only file system", "data/x"), 2, "data/x: Read-only file system; mount it"),
@@ -53,7 +54,7 @@ def test_a_stage_that_fails_leaves_no_listener() -> None:
         (OSError(errno.EIO, "Input/output error", "data/x"), 75, "data/x: Input/output error; run it again"),
         (ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"), 75, "Connection reset by peer; run it"),
     ],
-    ids=["mistake", "transient", "full", "read-only", "denied", "disk", "network"],
+    ids=["mistake", "mistakes", "transient", "full", "read-only", "denied", "disk", "network"],
 )
 def test_exit_status_says_who_can_mend_it(
     error: Exception,
@@ -73,7 +74,7 @@ def test_exit_status_says_who_can_mend_it(
     assert ended.value.code == status
     said = capsys.readouterr().err
     assert line in said
-    assert len(said.splitlines()) == 1
+    assert len(said.splitlines()) == len(line.splitlines())
 
 
 def test_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
