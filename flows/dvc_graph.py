@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from boundaryflow.config.yaml_file import read_yaml
 from boundaryflow.errors import PipelineError
 from flows.environment import check_conflicts
 
@@ -113,16 +114,15 @@ def check_graph(root: Path, names: Collection[str]) -> None:
         names: Of the stages that DVC sees, such as `invert@avatars`.
 
     Raises:
-        PipelineError: A file of stages/ is no stage of one of `datasets`.
+        PipelineError: A file of stages/ is no stage of one of `datasets`, or params.yaml cannot be read.
     """
     kinds = sorted(path.stem for path in (root / "stages").glob("[!_]*.py"))
     if not kinds:
         return
-    from boundaryflow.config import load_params
-
-    lacking = [
-        f"{kind}@{name}" for name in load_params(root).datasets for kind in kinds if f"{kind}@{name}" not in names
-    ]
+    params: Any = read_yaml(root / "params.yaml")
+    datasets: Any = params.get("datasets") if isinstance(params, dict) else None
+    active = [str(name) for name in datasets] if isinstance(datasets, list) else []
+    lacking = [name for dataset in active for kind in kinds if (name := f"{kind}@{dataset}") not in names]
     if lacking:
         more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
         raise PipelineError(

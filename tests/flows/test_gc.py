@@ -256,6 +256,7 @@ def test_what_became_needed_or_changed_while_the_user_was_asked_stays(
 
 
 def test_dvc_yaml_without_the_stages_of_the_data_sets_is_refused(used: Path) -> None:
+    (used / "params.yaml").write_text("datasets: [toy]\n" + _PARAMS.format(length=3))
     (used / "stages").mkdir()
     for kind in ("__init__", "second", "first"):
         (used / f"stages/{kind}.py").touch()

@@ -26,8 +26,8 @@ from boundaryflow.sources.images import encode_png
 from boundaryflow.store.outbox import STATE, open_outbox
 from boundaryflow.store.shards import load_items
 from boundaryflow.store.tables import read_table
-from tests.hostile.corpus_listing import CASES
 from flows.own_outputs import OwnOutputs, files_of
+from tests.hostile.corpus_listing import CASES
 from tests.stages.small_project import content, environment
 
 
