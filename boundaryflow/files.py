@@ -158,7 +158,7 @@ def scratch_path(folder: Path) -> Path:
 def leftovers(folder: Path) -> Iterator[Path]:
     """Half-written files of ours in a folder and below it: regular files with a name of `scratch_path`.
 
-    Links are not followed; a file of any other name is somebody else's.
+    Links below it are not followed, though it may be one; a file of any other name is somebody else's.
     """
     for at, _folders, files in os.walk(folder):
         for name in files:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from boundaryflow.config.yaml_file import read_yaml
 from boundaryflow.errors import PipelineError
 from flows.environment import check_conflicts
 
@@ -71,11 +72,12 @@ def plan(
         ask_remote: Also look into remote folders.
 
     Raises:
-        PipelineError: There is no DVC repository, dvc.yaml does not parse, or a name is unknown.
+        PipelineError: There is no DVC repository, dvc.yaml does not parse or lacks a stage, or a name is unknown.
     """
     with open_repo(root) as repo, repo.lock:
         graph = repo.index.graph  # an edge points from a stage to one that it reads from
         order = {stage: position for position, stage in enumerate(repo.index.stages)}
+        check_graph(root, {stage.addressing for stage in order})
         chosen = _choose(graph, [stage.addressing for stage in order], datasets, stages)
         known = _lock_entries(root)
         steps: dict[str, Step] = {}
@@ -125,6 +127,31 @@ def _value_at(values: Any, key: str) -> Any:
     return values
 
 
+def check_graph(root: Path, names: Collection[str]) -> None:
+    """Refuse a dvc.yaml that was cut short, by a power cut or an editor, and is still YAML.
+
+    Args:
+        root: The checkout.
+        names: Of the stages that DVC sees, such as `invert@avatars`.
+
+    Raises:
+        PipelineError: A file of stages/ is no stage of one of `datasets`, or params.yaml cannot be read.
+    """
+    kinds = sorted(path.stem for path in (root / "stages").glob("[!_]*.py"))
+    if not kinds:
+        return
+    params: Any = read_yaml(root / "params.yaml")
+    datasets: Any = params.get("datasets") if isinstance(params, dict) else None
+    active = [str(name) for name in datasets] if isinstance(datasets, list) else []
+    lacking = [name for dataset in active for kind in kinds if (name := f"{kind}@{dataset}") not in names]
+    if lacking:
+        more = f" and {len(lacking) - 1} more" if len(lacking) > 1 else ""
+        raise PipelineError(
+            f"{root / 'dvc.yaml'}: has no stage {lacking[0]}{more}; each file of stages/ must be a stage of each of "
+            "`datasets` in params.yaml. Restore it: `git checkout dvc.yaml`"
+        )
+
+
 def has_remote(root: Path) -> bool:
     """Whether DVC knows where `push` goes."""
     with open_repo(root) as repo:
@@ -138,7 +165,7 @@ def open_repo(root: Path) -> Generator[Repo]:
     Raises:
         PipelineError: It has none, or DVC cannot do what is asked of it within.
     """
-    from dvc.exceptions import DvcException
+    from dvc.exceptions import DvcException, RevCollectionError
     from dvc.repo import Repo
 
     check_conflicts(root)
@@ -155,6 +182,11 @@ def open_repo(root: Path) -> Generator[Repo]:
         finally:
             repo.close()
     except DvcException as error:
+        if isinstance(error, RevCollectionError) and error.__cause__:  # says only of which commit
+            told = f"{root}: DVC: {_one_line(error)}: {_one_line(error.__cause__)}"
+            here = str(error).endswith("'workspace'")
+            way_out = _advice(error.__cause__) if here else "; `--keep workspace` looks at no commit"
+            raise PipelineError(told + way_out) from None
         raise PipelineError(f"{root}: DVC: {_one_line(error)}{_advice(error)}") from None
     finally:
         os.chdir(before)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,32 +14,13 @@ from typing import Any, Literal
 from boundaryflow.errors import PipelineError
 from boundaryflow.files import leftovers
 from flows import environment, locks
-from flows.dvc_graph import open_repo
-from flows.status import size_of, size_text
+from flows.dvc_graph import check_graph, open_repo
+from flows.own_outputs import RECIPES, STAGES, OwnOutputs, files_of
+from flows.status import size_text
 
 Keep = Literal["workspace", "branches", "commits"]
-STAGES = (
-    "params",
-    "listing",
-    "ingest",
-    "label",
-    "mixing",
-    "invert",
-    "observe",
-    "boundary",
-    "boundary_metrics",
-    "edit",
-    "evaluate",
-    "report",
-)
-"""Folders of data/ that stages write, one entry in each per data set."""
-_OWN = re.compile(
-    r"shard-\d+of\d+-[0-9a-f]{12}\.safetensors|[0-9a-f]{16}(-\d+|-truth)?\.png|grid\.png|index\.html|runs\.jsonl"
-    r"|(boundaries|curves|factors|index|labels|manifest|path|per_image|pictures|remote|scores|tables)\.parquet"
-    r"|(curves|strength|summary)\.csv|(edit|ingest|invert|label|last_run|metrics|mixing|observe)\.json"
-)
-"""Files that stages write. Any other below a stage's folder is somebody else's, and stays."""
-_OWN_IN = {"boundary": re.compile(r"\w[\w-]*\.safetensors"), "boundary_metrics": re.compile(r"\w[\w-]*\.json")}
+Stamp = tuple[int, int, int]
+"""Size, time and inode of a file: it is the one that was looked at as long as these hold."""
 _OLD_LOG_S = 30 * 24 * 3600.0
 
 
@@ -49,24 +30,25 @@ class Garbage:
 
     Attributes:
         what: In words.
-        paths: Files; of DVC's cache those that DVC itself removes.
-        size_bytes: What they take.
-        is_cache: Whether they are DVC's.
+        stamps: Its files, as they were when they were looked at.
         is_note: Whether it only says what is left alone.
     """
 
     what: str
-    paths: tuple[Path, ...]
-    size_bytes: int
-    is_cache: bool = False
+    stamps: Mapping[Path, Stamp]
     is_note: bool = False
+
+    @property
+    def size_bytes(self) -> int:
+        """What its files take."""
+        return sum(size for size, _mtime, _inode in self.stamps.values())
 
 
 def collect(root: Path, *, keep: Keep = "branches", inactive: bool = False) -> list[Garbage]:
     """What can go.
 
-    Nothing outside the checkout, no raw image, no model, nothing delivered is ever among it, nor a file below a stage's
-    folder that has no name of ours, nor a cache that other checkouts may share.
+    Nothing outside the checkout or behind a link, no raw image, no model, nothing delivered is ever among it, nor a
+    file below a stage's folder that is not provably ours, nor a cache that other checkouts may share.
 
     Args:
         root: The checkout.
@@ -75,30 +57,47 @@ def collect(root: Path, *, keep: Keep = "branches", inactive: bool = False) -> l
         inactive: Also results of data sets that params.yaml describes but has not in `datasets`.
 
     Raises:
-        PipelineError: DVC cannot be asked, or a run is at work.
+        PipelineError: DVC cannot be asked, `dvc.yaml` or `dvc.lock` lacks what is there, or a run is at work.
     """
-    environment.prepare(root)
-    with locks.flow_lock(root):
-        found = [*_folders(root, inactive=inactive), *_leftovers(root), _cache(root, keep)]
-    return [garbage for garbage in found if garbage.paths or garbage.is_note]
+    with _opened(root) as (root, repo, own):
+        found = [*_folders(root, own, inactive=inactive), *_leftovers(root)]
+        going = {path for garbage in found for path in garbage.stamps}
+        found.append(_cache(root, repo, own, keep, going))
+    return [garbage for garbage in found if garbage.stamps or garbage.is_note]
 
 
-def remove(root: Path, garbage: Sequence[Garbage], *, keep: Keep = "branches") -> int:
-    """Remove it; returns the bytes that were freed.
+def remove(root: Path, garbage: Sequence[Garbage], *, keep: Keep = "branches", inactive: bool = False) -> int:
+    """Remove what was found and still can go, file by file; returns the bytes that were freed.
+
+    Between `collect` and this the user was asked, and anything may have happened: everything is looked at again.
 
     Raises:
-        PipelineError: DVC cannot, or a run is at work.
+        PipelineError: As `collect` does.
     """
-    before = sum(item.size_bytes for item in garbage)
-    with locks.flow_lock(root):
-        for path in (path for item in garbage if not item.is_cache for path in item.paths):
+    agreed = {path: stamp for item in garbage for path, stamp in item.stamps.items()}
+    with _opened(root) as (root, repo, own):
+        freed = _unlink(root, [*_folders(root, own, inactive=inactive), *_leftovers(root)], agreed)
+        return freed + _unlink(root, [_cache(root, repo, own, keep, set())], agreed)
+
+
+@contextmanager
+def _opened(root: Path) -> Generator[tuple[Path, Any, OwnOutputs]]:
+    """The checkout without links in its path, DVC's view of it, and what is ours; nobody else changes it meanwhile."""
+    root = root.resolve()
+    environment.prepare(root)
+    with locks.flow_lock(root), open_repo(root) as repo, repo.lock:
+        logging.getLogger("dvc").setLevel(logging.ERROR)  # it warns of every output that a branch has no version of
+        yield root, repo, OwnOutputs(root, repo.cache.local)
+
+
+def _unlink(root: Path, found: Sequence[Garbage], agreed: Mapping[Path, Stamp]) -> int:
+    freed = 0
+    for path, stamp in (entry for item in found for entry in item.stamps.items()):
+        if agreed.get(path) == stamp and not _link_in(root, path.parent):
             path.unlink(missing_ok=True)
+            freed += stamp[0]
             _remove_empty(path.parent, root / "data")
-        if any(item.is_cache for item in garbage):
-            with open_repo(root) as repo:
-                _quieten()
-                repo.gc(workspace=True, force=True, **_scope(repo, keep))
-    return before - sum(size_of(path) for item in garbage for path in item.paths if path.exists())
+    return freed
 
 
 def as_text(garbage: Sequence[Garbage]) -> str:
@@ -107,48 +106,39 @@ def as_text(garbage: Sequence[Garbage]) -> str:
     return "\n".join([*lines, f"{size_text(sum(item.size_bytes for item in garbage)):>9}  in all"])
 
 
-def _folders(root: Path, *, inactive: bool) -> list[Garbage]:
-    """Results of data sets that are no longer there."""
+def _folders(root: Path, own: OwnOutputs, *, inactive: bool) -> Iterator[Garbage]:
+    """Results of data sets and recipes that are no longer there."""
     from boundaryflow.config import load_params
 
     params = load_params(root)
-    found: list[Garbage] = []
-    for stage in STAGES:
-        for path in sorted((root / "data" / stage).glob("*")):
-            name = path.stem if stage == "boundary_metrics" else path.name
+    for kind in (*STAGES, *RECIPES):
+        link = _link_in(root, root / "data" / kind)
+        if link:
+            yield Garbage(f"{link.relative_to(root)}: is a link; what is behind it stays", {}, is_note=True)
+            if link.name == "data":
+                return
+            continue
+        for path in sorted((root / "data" / kind).glob("*")):
+            name = path.stem if kind == "boundary_metrics" else path.name
+            if kind in RECIPES:
+                if name not in getattr(params, kind):
+                    yield from _own(root, own, path, kind, f"recipe {name} is not in params.yaml")
+                continue
             if name in params.datasets or path.name == ".gitignore" or (name in params.data and not inactive):
                 continue
             why = "is not in `datasets`" if name in params.data else "is not in params.yaml"
-            found += _own(root, path, stage, f"data set {name} {why}")
-    for kind, recipes in (("bulk_edit", params.bulk_edit), ("augment", params.augment)):
-        for path in sorted((root / "data" / kind).glob("*")):
-            if path.name not in recipes:
-                found += _own(root, path, kind, f"recipe {path.name} is not in params.yaml")
-    return found
+            yield from _own(root, own, path, kind, f"data set {name} {why}")
 
 
-def _own(root: Path, path: Path, stage: str, why: str) -> list[Garbage]:
+def _own(root: Path, own: OwnOutputs, path: Path, kind: str, why: str) -> Iterator[Garbage]:
     """Files of ours at or below a path, and how many others are left alone."""
-    ours: list[Path] = []
-    others = 0
-    for file in _files(path):
-        is_ours = any(name.fullmatch(file.name) for name in (_OWN, _OWN_IN.get(stage, _OWN)))
-        ours += [file] if is_ours and not file.is_symlink() else []
-        others += not ours or ours[-1] != file
-    where = path.relative_to(root)
-    found = [_garbage(f"{where}: {why}", ours)] if ours else []
+    files = [file for file in files_of(path) if file.name != ".gitignore"]  # DVC's
+    ours = [file for file in files if own.is_ours(kind, path, file)] if own.is_entry(kind, path) else []
+    where, others = path.relative_to(root), len(files) - len(ours)
+    if ours:
+        yield _garbage(f"{where}: {why}", ours)
     if others:
-        found.append(Garbage(f"{where}: {others} files there are none of ours, and stay", (), 0, is_note=True))
-    return found
-
-
-def _files(path: Path) -> Iterator[Path]:
-    """A file, or the files of a folder and of those below it; links are not followed."""
-    if path.is_symlink() or not path.is_dir():
-        yield path
-        return
-    for at, _folders, names in os.walk(path):
-        yield from (Path(at, name) for name in sorted(names))
+        yield Garbage(f"{where}: {others} files there are none of ours, and stay", {}, is_note=True)
 
 
 def _remove_empty(folder: Path, above: Path) -> None:
@@ -163,48 +153,79 @@ def _remove_empty(folder: Path, above: Path) -> None:
 
 def _leftovers(root: Path) -> list[Garbage]:
     """What killed runs left half-written, and old reports of unexpected errors."""
-    kinds = (*STAGES, "bulk_edit", "augment", "text")
-    half = [path for kind in kinds for path in leftovers(root / "data" / kind)]
+    folders = [root / "data" / kind for kind in (*STAGES, *RECIPES, "text")]
+    half = [path for folder in folders if not _link_in(root, folder) for path in leftovers(folder)]
     then = time.time() - _OLD_LOG_S
-    logs = (root / environment.LOG_FOLDER).glob("error-*.log")
-    old = [path for path in logs if path.stat().st_mtime < then]
+    logs = root / environment.LOG_FOLDER
+    found = [] if _link_in(root, logs) else logs.glob("error-*.log")
+    old = [path for path in found if path.lstat().st_mtime < then]
     return [_garbage(f"{len(half)} half-written files", half), _garbage(f"{len(old)} old error logs", old)]
 
 
-def _cache(root: Path, keep: Keep) -> Garbage:
-    """Objects of DVC's cache that nothing refers to any more."""
+def _cache(root: Path, repo: Any, own: OwnOutputs, keep: Keep, going: Set[Path]) -> Garbage:
+    """Objects of DVC's cache that nothing refers to any more, also no link of the working tree but those `going`."""
     nobody = {
         "workspace": "the working tree does not use",
         "branches": "neither the working tree nor a branch or tag uses",
         "commits": "neither the working tree nor a commit uses",
     }
+    if elsewhere := _shared_cache(root, repo):
+        return Garbage(f"DVC's cache {elsewhere} may be shared with others, and stays", {}, is_note=True)
+    _check_record(root, repo, own)
+    used: set[str] = set()
+    for infos in repo.used_objs(force=True, **_scope(repo, keep)).values():
+        used |= {info.value for info in infos}
+    linked = _linked(root, going)
     paths: list[Path] = []
-    with open_repo(root) as repo, repo.lock:
-        _quieten()
-        if elsewhere := _shared_cache(root, repo):
-            return Garbage(f"DVC's cache {elsewhere} may be shared with others, and stays", (), 0, is_note=True)
-        used: set[str] = set()
-        for infos in repo.used_objs(force=True, **_scope(repo, keep)).values():
-            used |= {info.value for info in infos}
-        seen: set[Any] = set()
-        for _scheme, store in repo.cache.by_scheme():
-            if store and store not in seen:
-                seen.add(store)
-                paths += [Path(store.oid_to_path(oid)) for oid in store.all() if oid not in used]
-    what = f"{len(paths)} objects in DVC's cache that {nobody[keep]}"
-    return Garbage(what, tuple(paths), sum(size_of(path) for path in paths), is_cache=True)
+    seen: set[Any] = set()
+    for _scheme, store in repo.cache.by_scheme():
+        if store and store not in seen:
+            seen.add(store)
+            free = (Path(store.oid_to_path(oid)) for oid in store.all() if oid not in used)
+            paths += [path for path in free if path not in linked]
+    return _garbage(f"{len(paths)} objects in DVC's cache that {nobody[keep]}", paths)
+
+
+def _check_record(root: Path, repo: Any, own: OwnOutputs) -> None:
+    """Refuse where the graph or `dvc.lock` was cut short: what it no longer names is not garbage.
+
+    Raises:
+        PipelineError: A stage of an active data set is not in `dvc.yaml`; or an output that DVC's cache has lies in
+            data/, and `dvc.lock` does not have it.
+    """
+    from boundaryflow.config import load_params
+
+    check_graph(root, {stage.addressing for stage in repo.index.stages})
+    known = [Path(os.path.relpath(out.fs_path, repo.root_dir)) for out in repo.index.outs if out.hash_info]
+    for name in load_params(root).datasets:
+        for kind in STAGES:
+            entry = Path("data", kind, name)
+            if any(path.is_relative_to(entry) for path in known) or not (root / entry).is_dir():
+                continue
+            few = (file for file in files_of(root / entry) if file.is_symlink() or not file.name.startswith("shard-"))
+            if any(own.is_cached(file) for file in few):
+                raise PipelineError(
+                    f"{root / 'dvc.lock'}: has no outputs of {kind}@{name}, though DVC's cache has what lies in "
+                    f"{entry}; it was cut or removed: restore it (`git checkout dvc.lock`) or run `boundaryflow run`, "
+                    "then gc"
+                )
+
+
+def _linked(root: Path, going: Set[Path]) -> set[Path]:
+    """Where links in data/ lead to, but those `going`: with `cache.type = symlink` results lie in the cache only."""
+    found: set[Path] = set()
+    for top in (root / "data", *(root / "data").glob("*")):
+        for at, _folders, names in os.walk(top):
+            links = (path for name in names if (path := Path(at, name)) not in going and path.is_symlink())
+            found |= {Path(os.path.realpath(link)) for link in links}
+    return found
 
 
 def _shared_cache(root: Path, repo: Any) -> str:
     """Where the cache is if it is outside of this checkout or meant for several users; empty if it is ours alone."""
     folder = Path(repo.cache.local.path).resolve()
-    is_ours = folder.is_relative_to((root / ".dvc").resolve()) and not repo.config["cache"].get("shared")
+    is_ours = folder.is_relative_to(root / ".dvc") and not repo.config["cache"].get("shared")
     return "" if is_ours else str(folder)
-
-
-def _quieten() -> None:
-    """DVC, once it is loaded, warns of every output that a branch has no version of."""
-    logging.getLogger("dvc").setLevel(logging.ERROR)
 
 
 def _scope(repo: Any, keep: Keep) -> dict[str, Any]:
@@ -213,8 +234,18 @@ def _scope(repo: Any, keep: Keep) -> dict[str, Any]:
     return {"all_branches": True, "all_tags": True} if keep == "branches" else {"all_commits": True}
 
 
+def _link_in(root: Path, path: Path) -> Path | None:
+    """The first link among a path and its folders below the root."""
+    below = [path, *path.parents]
+    return next((at for at in reversed(below) if at != root and at.is_relative_to(root) and at.is_symlink()), None)
+
+
 def _garbage(what: str, paths: Sequence[Path]) -> Garbage:
-    return Garbage(what, tuple(paths), sum(size_of(path) for path in paths))
+    stamps: dict[Path, Stamp] = {}
+    for path in paths:
+        about = path.lstat()
+        stamps[path] = about.st_size, about.st_mtime_ns, about.st_ino
+    return Garbage(what, stamps)
 
 
 def check_terminal(*, is_terminal: bool, yes: bool) -> None:

@@ -181,17 +181,19 @@ def _read_rwlock(root: Path) -> dict[str, Any]:
 
 
 def _is_lock_file(path: Path) -> bool:
-    """Whether DVC can read its `dvc.lock`; a merge conflict is the user's to resolve and no damage."""
-    import yaml
-
+    """Whether DVC can read its `dvc.lock`, by its own rules; a merge conflict is for the user to resolve."""
     data = read_bytes(path, MAX_SETTINGS_BYTES)
     if b"<<<<<<< " in data:
         return True
+    from dvc.schema import COMPILED_LOCKFILE_SCHEMA
+    from dvc.utils.serialize import ParseError, parse_yaml
+    from voluptuous import Invalid
+
     try:
-        content: Any = yaml.load(data, getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506 - both are safe
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError):
+        COMPILED_LOCKFILE_SCHEMA(parse_yaml(data.decode(), str(path)))
+    except (ParseError, Invalid, UnicodeDecodeError, RecursionError):
         return False
-    return isinstance(content, dict) and "schema" in content
+    return True
 
 
 def _set_aside(root: Path, path: Path) -> Path:

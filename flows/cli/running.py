@@ -229,4 +229,4 @@ def gc(keep: Any, inactive: bool, dry_run: bool, yes: bool) -> None:
     if not yes and not click.confirm("Remove all this?"):
         click.echo("nothing was removed")
         return
-    click.echo(f"{room.size_text(room.remove(root, found, keep=keep))} freed")
+    click.echo(f"{room.size_text(room.remove(root, found, keep=keep, inactive=inactive))} freed")

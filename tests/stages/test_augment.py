@@ -18,6 +18,7 @@ from boundaryflow.errors import ManifestError
 from boundaryflow.jobs import augment
 from boundaryflow.store.shards import load_items
 from boundaryflow.store.tables import read_table, write_table
+from flows.own_outputs import OwnOutputs, files_of
 from tests.stages.small_project import content
 
 
@@ -39,6 +40,9 @@ def run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "argv", ["augment", "some"])
     augment.main.__wrapped__()
+    own, entry = OwnOutputs(folder, None), folder / "data/augment/some"
+    assert own.is_entry("augment", entry)
+    assert all(own.is_ours("augment", entry, file) for file in files_of(entry)), "gc would know it"
     return json.loads((folder / "data/augment/some/last_run.json").read_text())
 
 

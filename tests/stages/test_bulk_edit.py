@@ -26,6 +26,7 @@ from boundaryflow.sources.images import encode_png
 from boundaryflow.store.outbox import STATE, open_outbox
 from boundaryflow.store.shards import load_items
 from boundaryflow.store.tables import read_table
+from flows.own_outputs import OwnOutputs, files_of
 from tests.hostile.corpus_listing import CASES
 from tests.stages.small_project import content, environment
 
@@ -100,6 +101,9 @@ def test_new_pictures_are_edited_and_delivered_with_their_provenance(
     assert ledger(recipe)["face-0-3.png"] == ("delivered", "")
     assert json.loads((recipe / "out/some/runs.jsonl").read_text())["model_sha256"] == told["model_sha256"]
     assert (recipe / "data/bulk_edit/some/grid.png").is_file()
+    own, entry = OwnOutputs(recipe, None), recipe / "data/bulk_edit/some"
+    assert own.is_entry("bulk_edit", entry)
+    assert all(own.is_ours("bulk_edit", entry, file) for file in files_of(entry))
 
 
 def test_odd_entries_of_an_inbox_are_left_and_told_and_the_rest_is_delivered(

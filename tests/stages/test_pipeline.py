@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -19,6 +20,8 @@ from distributed import LocalCluster
 from boundaryflow.boundary import load_boundaries
 from boundaryflow.store.shards import load_items
 from boundaryflow.store.tables import read_table, write_table
+from flows import own_outputs
+from flows.own_outputs import files_of
 from tests.stages.small_project import (
     ROOT,
     command,
@@ -69,6 +72,15 @@ def test_latents_of_one_timestep_and_boundaries_that_fit_them(finished: Path) ->
     metrics = json.loads((finished / "data/evaluate/avatars/metrics.json").read_text())
     assert metrics["edits"]["hat"]["0"]["counterfactual_recovery"] == pytest.approx(0, abs=0.02)
     assert metrics["edits"]["hat"]["0"]["psnr_db"] == 100
+
+
+def test_gc_knows_all_that_stages_write(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_here(project, monkeypatch, "ingest", "report")
+    for kind in own_outputs.STAGES:
+        for file in files_of(project / "data" / kind / "avatars"):
+            name = file.relative_to(project / "data" / kind / "avatars").as_posix()
+            assert re.fullmatch(own_outputs._NAMES[kind], name) or kind == "boundary_metrics"
+            assert own_outputs._has_mark(file) == (file.suffix in (".parquet", ".safetensors")), file
 
 
 def test_second_run_computes_nothing_and_changes_no_byte(

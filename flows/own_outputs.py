@@ -1,0 +1,163 @@
+"""Which files of data/ are provably ours: what `gc` may remove."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+_SHARD = r"shard-\d+of\d+-[0-9a-f]{12}\.safetensors"
+_RECORD = r"last_run\.json|runs\.jsonl|grid\.png"
+_NAMES = {
+    "params": r"params\.yaml",
+    "listing": r"(pictures|tables)\.parquet|listing\.json",
+    "ingest": rf"{_SHARD}|(manifest|factors|remote)\.parquet|ingest\.json",
+    "label": r"labels\.parquet|label\.json",
+    "mixing": r"curves\.(parquet|csv)|mixing\.json",
+    "invert": rf"{_SHARD}|index\.parquet|invert\.json",
+    "observe": rf"{_SHARD}|index\.parquet|observe\.json",
+    "boundary": r"\w[\w-]*\.safetensors|(boundaries|path|scores)\.parquet",
+    "boundary_metrics": r"",
+    "edit": rf"[^/]+/{_SHARD}|manifest\.parquet|edit\.json",
+    "evaluate": r"tables/(per_image\.parquet|summary\.csv)|strength\.csv|metrics\.json",
+    "report": r"index\.html|images/[^/]+/[0-9a-f]{16}(-\d+|-truth)?\.png",
+    "bulk_edit": rf"shards/{_SHARD}|{_RECORD}",
+    "augment": rf"[^/]+/{_SHARD}|{_RECORD}",
+}
+"""Folder of data/ to the names that are written below the entry of a data set or a recipe, with their folders."""
+RECIPES = ("bulk_edit", "augment")
+"""Folders of data/ with one entry per recipe."""
+STAGES = tuple(kind for kind in _NAMES if kind not in RECIPES)
+"""Folders of data/ that stages write, with one entry per data set."""
+_STAGE = re.compile(r"[+-]?  \w+@([\w-]+):")
+_MD5 = re.compile(r"[+-]?\s+md5: '?([0-9a-f]{32})'?")
+_MAX_RECORD_BYTES = 2**24
+
+
+@dataclass(frozen=True)
+class OwnOutputs:
+    """What proves a file of a checkout ours.
+
+    A file counts as ours where all of this holds:
+
+    - Its entry is: `dvc.lock`, here or in any commit, has a stage of that data set; or the `last_run.json` of a
+      recipe's entry names that very recipe. A copy under another name is the user's own.
+    - Its name is one that the stage gives, in the folder in which the stage gives it.
+    - So is its content: it carries our mark (shards, boundaries, tables, records of runs), or DVC's cache or a
+      `dvc.lock` has its MD5, or it is a link of DVC's into the cache.
+
+    Attributes:
+        root: The checkout.
+        cache: DVC's store of files by MD5.
+    """
+
+    root: Path
+    cache: Any
+
+    def is_entry(self, kind: str, entry: Path) -> bool:
+        """Whether `data/KIND/NAME` is what a stage or a recipe of ours once wrote."""
+        if kind in RECIPES:
+            facts = _json(entry / "last_run.json")
+            return facts.get("schema") == "run/1" and facts.get("recipe") == entry.name
+        return (entry.stem if kind == "boundary_metrics" else entry.name) in self._recorded[0]
+
+    def is_ours(self, kind: str, entry: Path, file: Path) -> bool:
+        """Whether a file at or below an entry that is ours is ours, too."""
+        name = file.relative_to(entry).as_posix() if file != entry else ""
+        if not re.fullmatch(_NAMES[kind], name):
+            return False
+        if file.is_symlink() or not file.is_file():
+            return self.is_cached(file)
+        return _has_mark(file) or self.is_cached(file) or _md5(file) in self._recorded[1]
+
+    def is_cached(self, file: Path) -> bool:
+        """Whether DVC's cache has a file's content, or the file is a link into it."""
+        if file.is_symlink():
+            return Path(os.path.realpath(file)).is_relative_to(Path(self.cache.path).resolve())
+        return file.is_file() and Path(self.cache.oid_to_path(_md5(file))).is_file()
+
+    @cached_property
+    def _recorded(self) -> tuple[set[str], set[str]]:
+        """Data sets, and MD5 of files, that a `dvc.lock` has or had."""
+        lines: list[str] = []
+        if (self.root / "dvc.lock").is_file():
+            lines += (self.root / "dvc.lock").read_text(encoding="utf-8", errors="replace").splitlines()
+        command = ["git", "log", "--all", "--patch", "--unified=0", "--format=", "--no-ext-diff", "--no-textconv"]
+        with suppress(FileNotFoundError):  # without git, and where there is no repository, no history can be asked
+            told = subprocess.run(  # noqa: S603 - fixed words
+                [*command, "--no-color", "--", "dvc.lock"], cwd=self.root, capture_output=True, check=False
+            )
+            lines += told.stdout.decode(errors="replace").splitlines()
+        names = {found[1] for line in lines if (found := _STAGE.fullmatch(line))}
+        return names, {found[1] for line in lines if (found := _MD5.fullmatch(line))}
+
+
+def files_of(path: Path) -> Iterator[Path]:
+    """A file, or the files of a folder and of those below it; links are not followed."""
+    if path.is_symlink() or not path.is_dir():
+        yield path
+        return
+    for at, folders, names in os.walk(path):
+        links = [name for name in folders if Path(at, name).is_symlink()]
+        yield from (Path(at, name) for name in sorted([*names, *links]))
+
+
+def _has_mark(file: Path) -> bool:
+    """Whether a file says within that we wrote it."""
+    from pyarrow import ArrowException
+    from safetensors import SafetensorError
+
+    from boundaryflow.formats.tensor_headers import read_header
+    from boundaryflow.store.tables import table_schema
+
+    try:
+        if file.suffix == ".safetensors":
+            wanted = "shard/" if file.name.startswith("shard-") else "boundary/"
+            return str(read_header(file).about.get("schema", "")).startswith(wanted)
+        if file.suffix == ".parquet":
+            return table_schema(file)[0] is not None
+    except (SafetensorError, ArrowException, OSError, ValueError):
+        return False
+    if file.suffix == ".jsonl":
+        with file.open("rb") as lines:
+            return _parsed(lines.readline(_MAX_RECORD_BYTES)).get("schema") == "run/1"
+    if file.name == "grid.png":
+        return _is_synthetic(file)
+    return file.name == "last_run.json" and _json(file).get("schema") == "run/1"
+
+
+def _is_synthetic(file: Path) -> bool:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(file, formats=["PNG"]) as picture:
+            return picture.info.get("synthetic") == "true"
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return False
+
+
+def _json(file: Path) -> dict[str, Any]:
+    if file.is_symlink() or not file.is_file() or file.stat().st_size > _MAX_RECORD_BYTES:
+        return {}
+    return _parsed(file.read_bytes())
+
+
+def _parsed(data: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _md5(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
