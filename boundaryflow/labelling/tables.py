@@ -247,10 +247,10 @@ def _cells(path: Path, name: str, column: Any) -> list[Any]:
     """Of a column of texts, each different one once."""
     import pyarrow.compute as pc
 
-    column = column if hasattr(column, "dictionary") else pc.dictionary_encode(column)
-    used = pc.unique(column.indices).drop_null()
+    column = column if hasattr(column, "dictionary") else column.dictionary_encode()
+    used = column.indices.unique().drop_null()
     texts = column.dictionary.take(used)
-    most = pc.max(pc.binary_length(texts)).as_py() or 0
+    most = max(pc.call_function("binary_length", [texts]).drop_null().to_pylist(), default=0)
     if most > _MAX_CELL:
         refuse(path, f"column {short(name)!r} has a cell of {most:,} bytes, at most {_MAX_CELL:,} are read")
     values = dict(zip(used.to_pylist(), texts.to_pylist(), strict=True))
