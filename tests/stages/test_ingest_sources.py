@@ -229,7 +229,7 @@ def test_table_decides_the_split_in_any_of_the_usual_words(raw: Path, ingest: In
         ("a.png 0\nb.png 0\nc.png 0\nd.png 2\n", "none of the images is in val (3 in train, 1 in test), on which"),
         ("", "is empty"),
     ],
-    ids=["join", "value", "contradiction", "line", "no val", "empty"],
+    ids=["join", "value", "contradiction", "two spellings", "line", "no val", "empty"],
 )
 def test_partition_that_does_not_suit_is_told(raw: Path, ingest: Ingest, text: str, message: str) -> None:
     fill(raw, "a.png", "b.png", "c.png", "d.png")
