@@ -25,8 +25,9 @@ def match_files(files: Sequence[str], sources: Mapping[str, str]) -> dict[str, s
     """Which of the file names in a table stands for which image.
 
     A name fits the image whose relative path it is; else whose relative path without suffix, else
-    whose base name, else whose base name without suffix, where that is unique on both sides. A
-    leading `./` and backslashes between folders are fine.
+    whose base name, else whose base name without suffix, where that is unique on both sides. By base
+    name it fits only if it is one, or the image's path is, or the folders of one end in those of the
+    other: `train/1.png` is not `val/1.png`. A leading `./` and backslashes between folders are fine.
 
     Args:
         files: Names as they are written.
@@ -44,10 +45,51 @@ def match_files(files: Sequence[str], sources: Mapping[str, str]) -> dict[str, s
         in_table, in_images = _unique(written, shorten), _unique(images, shorten)
         for item, source in sources.items():
             shorter = shorten(source)
-            if item not in found and in_images.get(shorter) == source and shorter in in_table:
-                found[item] = written[in_table[shorter]]
+            name = in_table.get(shorter) if item not in found and in_images.get(shorter) == source else None
+            if name is not None and _folders_fit(name, source):
+                found[item] = written[name]
     by_number = _by_number(written, sources) if len(found) < len(sources) else {}
     return by_number if len(by_number) > len(found) else found
+
+
+def other_spellings(files: Iterable[str], used: Iterable[str]) -> dict[str, str]:
+    """Names of a table that are one that stands for an image, but without its suffix or in another Unicode form.
+
+    Args:
+        files: All names of the table.
+        used: Those among them that stand for images.
+
+    Returns:
+        Further name to the one that is used, where there is no doubt which.
+    """
+    used = set(used)
+    whole = _unique(used, lambda name: _composed(normal(name)))
+    stems = _unique(used, lambda name: _without_suffix(_composed(normal(name))))
+    found: dict[str, str] = {}
+    for name in files:
+        plain = _composed(normal(name))
+        other = whole.get(plain) or stems.get(plain)
+        if name not in used and other is not None:
+            found[name] = other
+    return found
+
+
+def _folders_fit(name: str, source: str) -> bool:
+    """Whether one has no folder, or the folders of one end in those of the other."""
+    ours, theirs = (_composed(path).strip("/").split("/")[:-1] for path in (source, name))
+    num = min(len(ours), len(theirs))
+    return not num or ours[-num:] == theirs[-num:]
+
+
+def way_out(stray: Sequence[str], without: Sequence[str]) -> str:
+    """The end of a message about names of a table and images that do not fit one another."""
+    bases = {_without_suffix(_base_name(normal(name))): name for name in stray}
+    for source in without:
+        name = bases.get(_without_suffix(_base_name(source)))
+        if name is not None and not _folders_fit(normal(name), source):
+            name, source = short(name), short(source)
+            return f"{name} is not taken for {source}, in another folder; if it is that, write its path, or no folder"
+    return "check the file names"
 
 
 def _by_number(written: Mapping[str, str], sources: Mapping[str, str]) -> dict[str, str]:
@@ -140,6 +182,9 @@ def join_values(
         for path, item in sorted(copies.items()):
             if path in found and found[path] not in rows.get(item, ()):
                 rows.setdefault(item, []).append(found[path])
+    item_of = {name: item for item, names in rows.items() for name in names}
+    for name, other in other_spellings(files, item_of).items():
+        rows[item_of[other]].append(name)
     used = {name for names in rows.values() for name in names}
     if not rows if partial else len(rows) < MIN_JOINED * len(sources):
         _refuse(where, rows, files, used, sources, partial, num_left_out)
@@ -197,8 +242,8 @@ def _refuse(
     lonely, spare = (", ".join(map(short, names[:3])) for names in (without, stray))
     raise LabelError(
         f"labels {where}: only {len(rows)} of {len(sources)} images have one of its {len(files) + num_left_out} rows, "
-        f"must be {least}; images without a row: {lonely}; rows without an image: {spare or 'none'}; check the file "
-        "names"
+        f"must be {least}; images without a row: {lonely}; rows without an image: {spare or 'none'}; "
+        f"{way_out(stray, without)}"
     )
 
 

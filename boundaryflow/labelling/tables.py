@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,7 +24,10 @@ _GLOB = frozenset("*?[")
 _T = TypeVar("_T")
 
 
-_MAX_COLUMNS, _MAX_CELLS, _MAX_CHUNK_BYTES = 10_000, 50_000_000, 2**31
+_MAX_COLUMNS, _MAX_CELLS = 10_000, 50_000_000
+_MAX_CELL = 2**17  # bytes of one, as csv has it
+_MAX_TEXT, _SHORT = 2**28, 256  # characters of all texts beyond so many of each
+_MAX_CHUNK_BYTES, _MAX_GROUP_BYTES, _BATCH_BYTES = 2**28, 2**29, 2**26
 _NUM_STRAYS = 3
 _BATCH_ROWS = 2**14
 
@@ -148,7 +152,7 @@ def _collected(
     names: dict[str, None] = {}
     numbers: list[int] = []
     known: dict[str, str] = {}
-    num_strays, num_left_out, is_whole = 0, 0, True
+    num_strays, num_left_out, is_whole, num_spare = 0, 0, True, _MAX_TEXT
     for number, row in enumerate(rows):
         if row is None:
             num_left_out += 1
@@ -172,7 +176,12 @@ def _collected(
         numbers.append(number)
         for name, cells in columns.items():
             cell = row.get(name)
-            cells.append(known.setdefault(cell, cell) if isinstance(cell, str) else cell)
+            if isinstance(cell, str):
+                num_spare -= max(0, len(cell) - _SHORT)
+                cell = known.setdefault(cell, cell)
+            cells.append(cell)
+        if num_spare < 0:
+            refuse(path, f"has more than {_MAX_TEXT:,} characters of long texts; remove columns or shorten them")
     if wanted and names:
         check_columns(names, path, wanted.file_column, wanted.columns)
     table = pd.DataFrame(columns, numbers, dtype=object)
@@ -185,35 +194,67 @@ def _parquet_rows(path: Path, wanted: Wanted | None) -> Iterator[Mapping[str, An
     import pyarrow.parquet as pq
 
     with open_table(path) as data:
-        names = _told(path, lambda: pq.read_schema(data).names)
+        columns = _told(path, lambda: _plain_columns(path, pq.read_schema(data), wanted))
         data.seek(0)
         # Texts by their number in the file's dictionary, so that one said over and over is in memory once.
-        batches = _told(path, lambda: _parquet_batches(path, pq.ParquetFile(data, read_dictionary=list(names)), wanted))
+        of_text = [name for name, is_text in columns.items() if is_text]
+        batches = _told(path, lambda: _parquet_batches(path, pq.ParquetFile(data, read_dictionary=of_text), columns))
         while (rows := _told(path, lambda: next(batches, None))) is not None:
             yield from rows
 
 
-def _parquet_batches(path: Path, file: Any, wanted: Wanted | None) -> Iterator[list[dict[str, Any]]]:
-    names: list[str] = file.schema_arrow.names
-    _check_names(path, names)
-    chosen = [at for at, name in enumerate(names) if wanted is None or name in wanted.columns]
+def _plain_columns(path: Path, schema: Any, wanted: Wanted | None) -> dict[str, bool]:
+    """Columns that are read, and whether they hold texts; without `wanted` all but nested and binary ones."""
+    from pyarrow import types
+
+    _check_names(path, schema.names)
     if wanted is not None:
-        check_columns(names, path, wanted.file_column, wanted.columns)
+        check_columns(schema.names, path, wanted.file_column, wanted.columns)
+    columns: dict[str, bool] = {}
+    for field in schema:
+        kind = field.type.value_type if types.is_dictionary(field.type) else field.type
+        is_text = types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+        is_plain = is_text or types.is_primitive(kind) or types.is_decimal(kind) or types.is_null(kind)
+        if wanted is not None and field.name in wanted.columns and not is_plain:
+            what = "is nested" if types.is_nested(kind) else "is no column of texts or numbers"
+            refuse(path, f"column {short(field.name)!r} {what} ({short(kind)}), must hold a text or number in each row")
+        if is_plain and (wanted is None or field.name in wanted.columns):
+            columns[field.name] = is_text
+    return columns
+
+
+def _parquet_batches(path: Path, file: Any, columns: Mapping[str, bool]) -> Iterator[list[dict[str, Any]]]:
     for group in range(file.metadata.num_row_groups):
         about = file.metadata.row_group(group)
-        size = max((about.column(at).total_uncompressed_size for at in range(about.num_columns)), default=0)
-        if not 0 <= size <= _MAX_CHUNK_BYTES:
-            refuse(path, f"a column has {size:,} bytes in one row group, at most {_MAX_CHUNK_BYTES:,} are read")
-    for batch in file.iter_batches(_BATCH_ROWS, columns=[names[at] for at in chosen], use_threads=False):
-        cells = [_cells(column) for column in batch.columns]
-        yield [dict(zip(batch.schema.names, row, strict=True)) for row in zip(*cells, strict=True)]
+        chunks = [about.column(at) for at in range(about.num_columns)]
+        sizes = [chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema in columns]
+        for what, size, most in (
+            ("a column has", max(sizes, default=0), _MAX_CHUNK_BYTES),
+            ("the columns that are read have", sum(sizes), _MAX_GROUP_BYTES),
+        ):
+            if min(sizes, default=0) < 0 or size > most:
+                refuse(path, f"{what} {size:,} bytes in one row group, at most {most:,} are read; save smaller groups")
+        num_rows = min(_BATCH_ROWS, max(1, _BATCH_BYTES * about.num_rows // max(1, sum(sizes))))
+        for batch in file.iter_batches(num_rows, row_groups=[group], columns=list(columns), use_threads=False):
+            cells = [
+                _cells(path, name, batch.column(name)) if is_text else batch.column(name).to_pylist()
+                for name, is_text in columns.items()
+            ]
+            yield [dict(zip(columns, row, strict=True)) for row in zip(*cells, strict=True)]
 
 
-def _cells(column: Any) -> list[Any]:
-    if not hasattr(column, "dictionary"):
-        return column.to_pylist()
-    values = column.dictionary.to_pylist()
-    return [None if at is None else values[at] for at in column.indices.to_pylist()]
+def _cells(path: Path, name: str, column: Any) -> list[Any]:
+    """Of a column of texts, each different one once."""
+    import pyarrow.compute as pc
+
+    column = column if hasattr(column, "dictionary") else column.dictionary_encode()
+    used = column.indices.unique().drop_null()
+    texts = column.dictionary.take(used)
+    most = max(pc.call_function("binary_length", [texts]).drop_null().to_pylist(), default=0)
+    if most > _MAX_CELL:
+        refuse(path, f"column {short(name)!r} has a cell of {most:,} bytes, at most {_MAX_CELL:,} are read")
+    values = dict(zip(used.to_pylist(), texts.to_pylist(), strict=True))
+    return [values.get(at) for at in column.indices.to_pylist()]
 
 
 def _told(path: Path, read: Callable[[], _T]) -> _T:
@@ -267,9 +308,17 @@ def _json_rows(path: Path) -> Iterator[Mapping[str, Any]]:
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
+            record = json.loads(line, object_pairs_hook=partial(_once, path, number))
         except (ValueError, RecursionError):
             refuse(path, f"line {number} is not JSON; every line must be one object")
         if not isinstance(record, dict):
             refuse(path, f"line {number} is no JSON object; every line must be one")
         yield record
+
+
+def _once(path: Path, number: int, pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        twice = next(name for name, num in Counter(name for name, _value in pairs).items() if num > 1)
+        refuse(path, f"line {number} has the key {short(twice)!r} twice; keep one of them")
+    return record

@@ -8,6 +8,7 @@ together at most `_DECODING`'s.
 from __future__ import annotations
 
 import io
+import re
 import threading
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -40,12 +41,17 @@ MAX_DECODED_BYTES = 1_600_000_000
 _BYTES_PER_PIXEL = {"TIFF": 16, "WEBP": 24, "AVIF": 32, "JPEG2000": 32, "PPM": 12}
 """What decoding takes at most, where it is more than `_PLAIN`; see tests/unit/storage/test_picture_bounds.py."""
 _PLAIN = 8  # decoded and turned or converted, each with 4 bytes a pixel
+_SCANNED = 12  # of a JPEG in several scans: 4 bytes decoded, and 2 for each of 4 values of all scans
 _FACTS_BYTES = 2**16
 """Of a PNG file, in which the facts of `encode_png` lie."""
 MAX_ASPECT = 8.0
 """Narrower pictures are set aside if they are cropped: what is left of them shows nothing of the whole."""
 _MAX_TILE = 2**24  # pixels of a tile of a TIFF, unless the picture itself has more
-_MAX_SCANNED = 20_000_000_000  # pixels times scans of a progressive JPEG: some ten seconds
+_MAX_SCANS, _MAX_SCANNED = 1000, 8_000_000_000  # of a JPEG, and pixels times scans: some seconds
+_MAX_CHUNKS = 100_000  # of a PNG: a second
+_SCAN = b"\xff\xda"  # the marker at its start
+_SEGMENT = re.compile(rb"\xff[\xc0-\xcf\xdb-\xfe]")  # one before it, with a length
+_PNG = b"\x89PNG\r\n\x1a\n"
 _STRIP = 2**20  # pixels that are converted at once
 
 
@@ -79,7 +85,7 @@ def decode_image(
         background: RGB colour, 0 to 255, under transparent pixels.
         crop: What of the upright picture is used, in its own pixels; None is all of it.
         levels: Values of black and white of pictures with more than 8 bits; None is 0 and 65535 for those with
-            16 bits, and refuses others.
+            16 bits, 0 and 4095 for those with 12, and refuses others. A TIFF in which white is zero swaps them.
 
     Returns:
         [channels,size,size] pixels, and the file's own width_px, height_px, format and mode.
@@ -96,10 +102,12 @@ def decode_image(
         }
         if fit == "crop" and crop is None:
             _check_aspect(picture)
+        stated = picture.size
         if picture.format == "JPEG" and crop is None:
             picture.draft("RGB", (2 * size, 2 * size))  # decodes large pictures at a fraction
         span = _span_of(picture, levels)
-        with _DECODING.lent(picture.width * picture.height * bytes_per_pixel(picture)):
+        width, height = stated if _is_scanned(picture, data) else picture.size
+        with _DECODING.lent(width * height * bytes_per_pixel(picture, data)):
             _load(picture)
             plain = _flatten(picture, _box_of(picture, crop), channels, background, span)
             fitted = _fit(plain, size, fit, background)
@@ -116,6 +124,7 @@ def open_picture(data: bytes) -> Generator[ImageFile.ImageFile]:
     """
     if not data:
         raise ManifestError("the file is empty")
+    _check_chunks(data)
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as picture:
             _check_bounds(picture, data)
@@ -132,24 +141,46 @@ def _line(error: Exception) -> str:
     return visible(str(error).splitlines()[0][:200]) if str(error) else type(error).__name__
 
 
-def bytes_per_pixel(picture: Image.Image) -> int:
+def bytes_per_pixel(picture: Image.Image, data: bytes) -> int:
     """Memory that decoding takes at most."""
-    return _BYTES_PER_PIXEL.get(picture.format or "", 12 if "progressive" in picture.info else _PLAIN)
+    return _SCANNED if _is_scanned(picture, data) else _BYTES_PER_PIXEL.get(picture.format or "", _PLAIN)
+
+
+def _is_scanned(picture: Image.Image, data: bytes) -> bool:
+    """Whether it is a JPEG that may have several scans: progressive, or a part of its colours in the first.
+
+    libjpeg reads no second scan of others. A JPEG whose segments are not one after the other counts as scanned.
+    """
+    if picture.format not in ("JPEG", "MPO"):
+        return False
+    at, num = 2, len(picture.getbands())
+    while _SEGMENT.match(data, at):
+        at += 2 + max(2, int.from_bytes(data[at + 2 : at + 4], "big"))
+    return "progressive" in picture.info or not data.startswith(_SCAN + bytes([0, 6 + 2 * num, num]), at)
+
+
+def _check_chunks(data: bytes) -> None:
+    """Refuse a PNG of so many chunks that walking through them takes long."""
+    at, num = len(_PNG), 0
+    while data.startswith(_PNG) and at < len(data) and data[at + 4 : at + 8] != b"IEND":
+        at, num = at + 12 + int.from_bytes(data[at : at + 4], "big"), num + 1
+        if num > _MAX_CHUNKS:
+            raise ManifestError(f"has more than {_MAX_CHUNKS:,} chunks; save it anew")
 
 
 def _check_bounds(picture: ImageFile.ImageFile, data: bytes) -> None:
     """Refuse what would take too much memory or time, or hides a larger picture, by the headers alone."""
     width, height = picture.size
     num = width * height
-    most = MAX_DECODED_BYTES // bytes_per_pixel(picture)
+    most = MAX_DECODED_BYTES // bytes_per_pixel(picture, data)
     if num > most:
         raise ManifestError(f"{width} x {height} are more than {most:,} pixels; make it smaller")
     tags: Mapping[int, Any] = getattr(picture, "tag_v2", {})
     tile = [tags.get(key, 0) for key in (322, 323)]  # TileWidth, TileLength
     if not all(isinstance(side, int) for side in tile) or tile[0] * tile[1] > max(_MAX_TILE, num):
         raise ManifestError(f"{width} x {height} in tiles of {tile[0]} x {tile[1]}; save it anew")
-    num_scans = data.count(b"\xff\xda") if "progressive" in picture.info else 1
-    if num_scans * num > _MAX_SCANNED:
+    num_scans = data.count(_SCAN) if _is_scanned(picture, data) else 1
+    if num_scans > _MAX_SCANS or num_scans * num > _MAX_SCANNED:
         raise ManifestError(f"{width} x {height} in {num_scans:,} scans; save it anew")
     if picture.format == "JPEG2000":
         at = data.find(b"\xff\x4f\xff\x51") + 4  # its SIZ segment: what the decoder goes by
@@ -171,10 +202,20 @@ def _check_aspect(picture: Image.Image) -> None:
 def _load(picture: ImageFile.ImageFile) -> None:
     """Decode, which must give what the header says, and turn upright."""
     stated = picture.size
+    if picture.format == "PNG" and "transparency" in picture.info:
+        _mend_key(picture)
     picture.load()
     if picture.size != stated or picture.im.size != stated:
         raise _other_size(stated, picture.im.size)
     ImageOps.exif_transpose(picture, in_place=True)
+
+
+def _mend_key(picture: ImageFile.ImageFile) -> None:
+    """Of a PNG of few bits, bring the see-through grey to 8 bits, as Pillow does with the pixels alone."""
+    packing = str(picture.tile[0].args)
+    if packing.endswith(";16B"):  # Pillow keeps a byte of each pixel, and compares it with the other one of the key
+        raise ManifestError("16 bits and a see-through colour (tRNS), which are not read together; save it with alpha")
+    picture.info["transparency"] = picture.info["transparency"] * {"L;2": 85, "L;4": 17}.get(packing, 1)
 
 
 def _box_of(picture: Image.Image, crop: Box | None) -> Box:
@@ -193,12 +234,17 @@ def _span_of(picture: Image.Image, levels: Sequence[float] | None) -> tuple[floa
     """Values of black and white; None of a picture with 8 bits."""
     if not (picture.mode.startswith("I") or picture.mode == "F"):
         return None
+    tags: Mapping[int, Any] = getattr(picture, "tag_v2", {})
+    bits: int = tags.get(258, (16,))[0]  # BitsPerSample: 12 or 16
     if levels is not None:
-        return levels[0], levels[1]
-    if picture.mode.startswith("I;16") or picture.format == "PPM" and picture.mode == "I":
-        return 0.0, 65535.0
-    kind = "floating-point numbers" if picture.mode == "F" else "numbers of 32 bits"
-    raise ManifestError(f"{kind}, whose range nobody knows; say in ingest.levels which are black and white")
+        black, white = levels
+    elif picture.mode.startswith("I;16") or picture.format == "PPM" and picture.mode == "I":
+        black, white = 0.0, 2.0**bits - 1
+    else:
+        kind = "floating-point numbers" if picture.mode == "F" else "numbers of 32 bits"
+        raise ManifestError(f"{kind}, whose range nobody knows; say in ingest.levels which are black and white")
+    is_inverted = bool(tags) and not tags.get(262, 0)  # PhotometricInterpretation 0: white is zero
+    return (white, black) if is_inverted else (black, white)
 
 
 def _flatten(

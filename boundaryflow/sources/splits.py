@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from boundaryflow.config import FileSplit, Split
 from boundaryflow.errors import LabelError, ManifestError
 from boundaryflow.labelling import match_files, nearest, read_annotations, word
+from boundaryflow.labelling.join import other_spellings, way_out
 from boundaryflow.labelling.lines import short, text_lines
 from boundaryflow.labelling.tables import Wanted
 
@@ -89,13 +90,18 @@ def _by_file(raw: Path, sources: Mapping[str, str], split: FileSplit) -> dict[st
         if said.setdefault(file, key) != key:
             raise ManifestError(f"ingest.split {path}: {short(file)} is in {said[file]} and, in row {number}, in {key}")
     names = match_files(list(said), sources)
+    for file, other in other_spellings(said, names.values()).items():
+        if said[file] != said[other]:
+            raise ManifestError(
+                f"ingest.split {path}: {short(other)} is in {said[other]} and, as {short(file)}, in {said[file]}"
+            )
     if len(names) < MIN_JOINED * len(sources):
         without = sorted(source for item, source in sources.items() if item not in names)
         stray = sorted(set(said) - set(names.values()))
         raise ManifestError(
             f"ingest.split {path}: only {len(names)} of {len(sources)} images have one of its {len(said)} rows, must "
             f"be {MIN_JOINED:.0%}; images without a row: {', '.join(without[:3])}; rows without an image: "
-            f"{', '.join(stray[:3]) or 'none'}; check the file names"
+            f"{', '.join(stray[:3]) or 'none'}; {way_out(stray, without)}"
         )
     found = {item: said[names[item]] if item in names else "train" for item in sources}
     count = Counter(found.values())

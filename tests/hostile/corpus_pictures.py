@@ -75,6 +75,21 @@ def many_scans() -> bytes:
     return bytes(data[:-2] + b"\xff\xda\x00\x08\x01\x01\x00\x00\x00\x00" * 400 + b"\xff\xd9")
 
 
+def plain_scans(num: int, side: int, exif: Image.Exif | None = None) -> bytes:
+    """A baseline JPEG whose scans hold one colour each, and nothing."""
+    data = saved(Image.new("RGB", (16, 16)), "JPEG", subsampling=0, **({"exif": exif} if exif else {}))
+    at, end = data.index(b"\xff\xc0") + 5, data.index(b"\xff\xda")
+    scans = (bytes([255, 218, 0, 8, 1, n % 3 + 1, 0 if n % 3 == 0 else 17, 0, 63, 0]) for n in range(num))
+    return data[:at] + struct.pack(">HH", side, side) + data[at + 4 : end] + b"".join(scans) + b"\xff\xd9"
+
+
+def grey_png(depth: int, value: int, *, key: int | None = None, num_empty: int = 0) -> bytes:
+    """16 x 16 pixels of one value, of a depth in bits, with a see-through value and empty chunks of no meaning."""
+    row = bytes(1) + int(f"{value:0{depth}b}" * 16, 2).to_bytes(2 * depth, "big")
+    tags = [] if key is None else [chunk(b"tRNS", struct.pack(">H", key))]
+    return png(16, 16, row * 16, *tags, *[chunk(b"teXt", b"")] * num_empty, depth=depth)
+
+
 def lying_jp2() -> bytes:
     """16 x 16 in its header, 30000 x 30000 within."""
     data = bytearray(saved(picture(1, (16, 16)), "JPEG2000", no_jp2=False))
@@ -246,6 +261,11 @@ _FILES: dict[str, Callable[[], bytes]] = {
     "rows.tif": lambda: tiff(16, 16, {278: 2**32 - 1, 279: 2**32 - 1}, bytes(256)),
     "wide.tif": lambda: tiff(2**31 - 1, 2**31 - 1, {}, bytes(256)),
     "scans.jpg": many_scans,
+    "plain scans.jpg": partial(plain_scans, 300, 8000),
+    "wide scans.jpg": partial(plain_scans, 3, 14_100),
+    "small scans.jpg": partial(plain_scans, 1001, 16),
+    "chunks.png": partial(grey_png, 8, 9, num_empty=100_000),
+    "deep key.png": partial(grey_png, 16, 9, key=9),
     "lying.jp2": lying_jp2,
     "big.webp": big_webp,
     "big.gif": big_gif,

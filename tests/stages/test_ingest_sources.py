@@ -224,11 +224,12 @@ def test_table_decides_the_split_in_any_of_the_usual_words(raw: Path, ingest: In
         ),
         ("a.png 0\nb.png 3\n", "row 2 says '3' of b.png, must be one of train: 0, train, training; val: 1, val, valid"),
         ("a.png 0\na.png 1\n", "a.png is in train and, in row 2, in val"),
+        ("a.png 0\na 1\n", "a.png is in train and, as a, in val"),
         ("a.png 0\nb.png\n", "line 2 is 'b.png', must be a file name and 0, 1 or 2; of a table give file_column and"),
         ("a.png 0\nb.png 0\nc.png 0\nd.png 2\n", "none of the images is in val (3 in train, 1 in test), on which"),
         ("", "is empty"),
     ],
-    ids=["join", "value", "contradiction", "line", "no val", "empty"],
+    ids=["join", "value", "contradiction", "two spellings", "line", "no val", "empty"],
 )
 def test_partition_that_does_not_suit_is_told(raw: Path, ingest: Ingest, text: str, message: str) -> None:
     fill(raw, "a.png", "b.png", "c.png", "d.png")

@@ -21,7 +21,17 @@ def join(files: list[str], values: list[str], sources: dict[str, str] = SOURCES)
 
 @pytest.mark.parametrize(
     "form",
-    ["set/{}.png", "{}.png", "{}", "{}.jpg", "./set/{}.png", "set\\{}.png", "C:\\faces\\{}.png", "set/{}", "/x/{}.png"],
+    [
+        "set/{}.png",
+        "{}.png",
+        "{}",
+        "{}.jpg",
+        "./set/{}.png",
+        "set\\{}.png",
+        "C:\\faces\\set\\{}.png",
+        "set/{}",
+        "/x/set/{}.png",
+    ],
 )
 def test_rows_find_their_image_whatever_their_order_and_form(form: str) -> None:
     assert join([form.format(f"{i:03d}") for i in (3, 2, 1, 0)], ["1", "0", "0", "0"]) == [0, 0, 0, 1]
@@ -43,6 +53,11 @@ def test_rows_find_their_image_whatever_their_order_and_form(form: str) -> None:
         (["0", "1"], {"a": "01.png", "b": "02.png"}, {}),
         (["1"], {"a": "x/01.png", "b": "y/001.png"}, {}),
         (["01"], {"a": "001.png"}, {}),
+        (["train/1.png", "train/2"], {"a": "val/1.png", "b": "val/2.png"}, {}),
+        (["C:\\x\\1.png", "/x/2.png"], {"a": "val/1.png", "b": "val/2.png"}, {}),
+        (["train/1.png"], {"a": "1.png"}, {"a": "train/1.png"}),
+        (["train/1.png"], {"a": "faces/train/1.jpg"}, {"a": "train/1.png"}),
+        (["rain/1.png"], {"a": "train/1.png"}, {}),
     ],
 )
 def test_names_that_could_mean_another_image_are_not_guessed(
@@ -70,6 +85,39 @@ def test_file_that_does_not_belong_to_the_images_is_refused_with_counts_and_exam
     with pytest.raises(LabelError) as caught:
         join(["s", "r", "q", "t", "set/000.png"], ["1"] * 5)
     assert str(caught.value) == message
+
+
+def test_table_about_another_folder_is_refused_with_the_way_out() -> None:
+    message = (
+        r"rows without an image: val/000.png, .*; val/000.png is not taken for set/000.png, in another folder; if it "
+        "is that, write its path, or no folder$"
+    )
+    with pytest.raises(LabelError, match=message):
+        join([f"val/{i:03d}.png" for i in range(4)], ["1"] * 4)
+
+
+@pytest.mark.parametrize(
+    ("source", "files"),
+    [
+        ("a.png", ["a", "a.png"]),
+        ("set/a.png", ["set/a.png", "set/a"]),
+        ("set/a.png", ["a", "a.png"]),
+        ("\u00e9.png", ["\u00e9.png", "e\u0301.png"]),
+    ],
+)
+def test_rows_of_one_image_under_two_spellings_are_unknown_where_they_disagree(
+    source: str, files: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    values = pd.DataFrame({"file": files, "smile": [1.0, 0.0], "hat": [1.0, 1.0]})
+    labels, stray = join_values(values, "l.csv", {"x": source})
+    assert (labels["smile"].isna().tolist(), labels["hat"].tolist(), stray) == ([True], [1.0], 0)
+    assert "contradict one another about smile" in caplog.text
+
+
+def test_row_of_another_suffix_is_about_another_image() -> None:
+    values = pd.DataFrame({"file": ["a.png", "a.jpg"], "smile": [1.0, 0.0]})
+    labels, stray = join_values(values, "l.csv", {"x": "a.png"})
+    assert (labels["smile"].tolist(), stray) == ([1.0], 1)
 
 
 def test_partial_annotations_need_one_image_and_count_rows_without() -> None:

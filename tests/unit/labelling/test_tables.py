@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from boundaryflow.errors import LabelError
-from boundaryflow.labelling import AttributeColumn, find_tables, join_labels, pivot_long, read_annotations
+from boundaryflow.labelling import AttributeColumn, Wanted, find_tables, join_labels, pivot_long, read_annotations
+from boundaryflow.labelling import tables as reading
 
 SOURCES = {"x": "a.png", "y": "b.png"}
 GOOD = "file,smile\na.png,1\nb.png,0\n"
@@ -91,6 +96,8 @@ LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n
         ("l.jsonl", b"<html>", "is a web page"),
         ("l.parquet", b"PAR1 no", r"l.parquet: cannot be read \("),
         ("l.jsonl", b'{"a": 1}\n{"a": \n', "line 2 is not JSON; every line must be one object"),
+        ("l.jsonl", b'{"a": 1}\n{"a": 1, "a": 0}\n', "line 2 has the key 'a' twice; keep one of them"),
+        ("l.jsonl", b'{"a": {"b": 1, "b": 0}}\n', "line 1 has the key 'b' twice; keep one of them"),
         ("l.jsonl", b"[1, 2]\n", "line 1 is no JSON object"),
         ("l.xlsx", b"PK", r"is a spreadsheet \(.xlsx\); save it as CSV"),
         ("l.txt", b"a", "kind '.txt' is not known; use .csv, .tsv, .parquet or .jsonl"),
@@ -103,6 +110,59 @@ def test_file_that_is_no_whole_table_is_refused_in_one_line(
     with pytest.raises(LabelError, match=message) as caught:
         read_annotations(tmp_path / name)
     assert "\n" not in str(caught.value)
+
+
+WANTED = Wanted.of("file", ["smile"], SOURCES.values())
+
+
+def parquet(path: Path, smile: Sequence[object], *, more: Mapping[str, object] | None = None, **options: Any) -> Path:
+    files = [*SOURCES.values(), *(f"{i}" for i in range(len(smile) - 2))][: len(smile)]
+    pq.write_table(pa.table({"file": files, "smile": smile, **(more or {})}), path, **options)
+    return path
+
+
+def test_nested_and_binary_columns_beside_the_wanted_are_no_matter(tmp_path: Path) -> None:
+    more = {"box": [[1, 2], [3]], "image": [{"bytes": b"x", "path": "a"}] * 2, "raw": [b"1", b"2"]}
+    path = parquet(tmp_path / "l.parquet", ["1", "0"], more=more)
+    assert read_annotations(path, WANTED)["smile"].tolist() == ["1", "0"]
+    assert read_annotations(path).columns.tolist() == ["file", "smile"]
+
+
+@pytest.mark.parametrize(
+    ("smile", "message"),
+    [
+        ([[1], [0]], r"column 'smile' is nested \(list<element: int64>\), must hold a text or number in each row"),
+        ([{"b": 1}] * 2, r"column 'smile' is nested \(struct<b: int64>\)"),
+        ([b"1", b"0"], r"column 'smile' is no column of texts or numbers \(binary\)"),
+        (["1", "x" * 140_000], "column 'smile' has a cell of 140,000 bytes, at most 131,072 are read"),
+        (
+            ["x" * 2**28, "x"],
+            "a column has 268,4.* bytes in one row group, at most 268,435,456 are read; save small",
+        ),
+    ],
+    ids=["list", "struct", "binary", "cell", "chunk"],
+)
+def test_parquet_column_that_holds_no_labels_is_refused(tmp_path: Path, smile: list[object], message: str) -> None:
+    path = parquet(tmp_path / "l.parquet", smile, compression="zstd")
+    with pytest.raises(LabelError, match=message):
+        read_annotations(path, WANTED)
+
+
+def test_long_columns_that_are_not_wanted_are_no_matter(tmp_path: Path) -> None:
+    path = parquet(tmp_path / "l.parquet", ["1", "0"], more={"text": ["x" * 2**28, "x"]}, compression="zstd")
+    assert read_annotations(path, WANTED)["smile"].tolist() == ["1", "0"]
+
+
+@pytest.mark.parametrize("is_wide", [True, False])
+def test_long_rows_are_read_a_few_at_a_time_and_in_all_are_bounded(tmp_path: Path, is_wide: bool) -> None:
+    path, num = tmp_path / "l.parquet", 3000
+    smile = [f"{i}{'x' * 100_000}" for i in range(num)] if is_wide else [f"{i}" for i in range(num)]
+    parquet(path, smile, compression="zstd", use_dictionary=False, row_group_size=1000)
+    num_rows = [len(rows) for rows in reading._parquet_batches(path, pq.ParquetFile(path), {"smile": True})]  # pyright: ignore[reportPrivateUsage]
+    assert max(num_rows) == (671 if is_wide else 1000)
+    if is_wide:
+        with pytest.raises(LabelError, match="more than 268,435,456 characters of long texts; remove columns or"):
+            read_annotations(path)
 
 
 def test_missing_file_and_folder_are_told_apart(tmp_path: Path) -> None:

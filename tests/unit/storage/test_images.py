@@ -14,7 +14,7 @@ from PIL import Image, ImageCms
 from boundaryflow.errors import ManifestError, PipelineError
 from boundaryflow.pixels import to_model_range, to_u8
 from boundaryflow.sources.images import decode_image, encode_png, read_image
-from tests.hostile.corpus_pictures import CASES, deep_png, float_tiff
+from tests.hostile.corpus_pictures import CASES, deep_png, float_tiff, grey_png, tiff
 
 WHITE = (255, 255, 255)
 
@@ -110,6 +110,11 @@ def test_unusable_file_gives_its_reason(data: bytes, reason: str) -> None:
         ("tile.tif", "16 x 16 in tiles of 50000 x 50000; save it anew"),
         ("wide.tif", "2147483647 x 2147483647 are more than 100,000,000 pixels"),
         ("scans.jpg", "12000 x 8000 in 406 scans; save it anew"),
+        ("plain scans.jpg", "8000 x 8000 in 300 scans; save it anew"),
+        ("wide scans.jpg", "14100 x 14100 are more than 133,333,333 pixels; make it smaller"),
+        ("small scans.jpg", "16 x 16 in 1,001 scans; save it anew"),
+        ("chunks.png", "has more than 100,000 chunks; save it anew"),
+        ("deep key.png", r"16 bits and a see-through colour \(tRNS\), which are not read together; save it with alpha"),
         ("lying.jp2", r"damaged \(16 x 16 by its header, but 30000 x 30000\)"),
         ("big.webp", "damaged"),
         ("big.gif", "65535 x 65535 are more than 200,000,000 pixels"),
@@ -122,6 +127,43 @@ def test_picture_made_to_do_harm_is_refused_by_its_header(tmp_path: Path, name: 
     path = CASES[name](tmp_path)
     with pytest.raises(ManifestError, match=rf"^image .*: {reason}"):
         read_image(path, size=16, channels=3, fit="pad", background=WHITE)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+def test_large_baseline_picture_in_one_scan_is_read_although_its_thumbnail_has_another(mode: str) -> None:
+    exif = Image.Exif()
+    exif[0x010E] = encoded(Image.new("RGB", (8, 8)), "JPEG")
+    data = encoded(Image.new(mode, (10_500, 10_000)), "JPEG", exif=exif)
+    assert data.count(b"\xff\xda") == 2
+    assert decode_image(data + b"\xff\xda" * 2000, 16, 1, "crop", WHITE)[1]["width_px"] == 10_500
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8])
+def test_see_through_grey_is_so_at_every_depth(depth: int) -> None:
+    for key, shown in ((1, 200), (0, 255 // (2**depth - 1))):
+        assert set(decode_image(grey_png(depth, 1, key=key), 16, 1, "crop", (200,) * 3)[0].flat) == {shown}
+
+
+@pytest.mark.parametrize(
+    ("bits", "tag_262", "value", "levels", "shown"),
+    [
+        (16, 1, 65535, None, 255),
+        (16, 0, 65535, None, 0),
+        (16, 0, 0, None, 255),
+        (16, 0, 100, (0, 400), 191),
+        (8, 0, 255, None, 0),
+        (12, 1, 4095, None, 255),
+        (12, 1, 2048, None, 128),
+        (12, 1, 2048, (0, 65535), 8),
+    ],
+)
+def test_tiff_says_how_many_bits_it_has_and_which_end_is_white(
+    bits: int, tag_262: int, value: int, levels: tuple[float, float] | None, shown: int
+) -> None:
+    two = value << 12 | value
+    strip = two.to_bytes(3, "big") * 128 if bits == 12 else value.to_bytes(bits // 8, "little") * 256
+    data = tiff(16, 16, {258: bits, 262: tag_262}, strip)
+    assert set(decode_image(data, 16, 1, "crop", WHITE, levels=levels)[0].flat) == {shown}
 
 
 def test_decoder_that_gives_another_size_than_the_header_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

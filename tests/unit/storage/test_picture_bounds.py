@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import sys
 import threading
@@ -15,8 +16,10 @@ import pytest
 from PIL import Image, ImageCms
 
 from boundaryflow.sources import decoding as judging
+from boundaryflow.sources import images
 from boundaryflow.sources.images import MAX_DECODED_BYTES, bytes_per_pixel, decode_image, open_picture
 from boundaryflow.sources.images import _Budget as Budget  # pyright: ignore[reportPrivateUsage]
+from tests.hostile.corpus_pictures import plain_scans
 
 SIDE = 2400
 STRIPS = 48 * 2**20
@@ -60,7 +63,8 @@ def memory(name: str) -> int:
         ("RGBA", "PNG", {"exif": turned()}),
         ("P", "PNG", {"transparency": 3}),
         ("L", "PNG", {}),
-        ("CMYK", "JPEG", {"progressive": True}),
+        ("CMYK", "JPEG", {"progressive": True, "exif": turned()}),
+        ("CMYK", "JPEG", {"exif": turned()}),
         ("RGB", "PNG", {"icc_profile": ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()}),
         ("RGBA", "WEBP", {"lossless": True, "method": 0, "quality": 0}),
         ("RGBA", "TIFF", {"compression": "tiff_lzw", "tiffinfo": {278: SIDE}, "exif": turned()}),
@@ -73,9 +77,27 @@ def test_decoding_takes_no_more_than_is_stated(mode: str, kind: str, options: di
     smooth(mode).save(buffer, kind, compress_level=1, **options)
     data = buffer.getvalue()
     with open_picture(data) as picture:
-        stated = picture.width * picture.height * bytes_per_pixel(picture)
-    for crop in (None, (0, 0, SIDE - 1, SIDE - 1)) if kind == "PNG" else (None,):
+        stated = picture.width * picture.height * bytes_per_pixel(picture, data)
+    for crop in (None, (0, 0, SIDE - 1, SIDE - 1)) if kind in ("PNG", "JPEG") else (None,):
         assert peak(lambda crop=crop: decode_image(data, 64, 3, "stretch", (0, 0, 0), crop)) < stated + STRIPS
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_baseline_jpeg_in_several_scans_takes_no_more_than_is_stated() -> None:
+    data = plain_scans(3, 2 * SIDE, turned())
+    with open_picture(data) as picture:
+        stated = picture.width * picture.height * bytes_per_pixel(picture, data)
+    crop = (0, 0, 2 * SIDE - 1, 2 * SIDE - 1)
+    assert peak(lambda: decode_image(data, 64, 3, "stretch", (0, 0, 0), crop)) < stated + STRIPS
+
+
+def test_reduced_picture_in_several_scans_borrows_for_all_that_libjpeg_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    budget = Budget(10**9)
+    monkeypatch.setattr(images, "_DECODING", budget)
+    monkeypatch.setattr(budget, "lent", lambda num: asked.append(num) or contextlib.nullcontext())
+    decode_image(plain_scans(3, SIDE), 64, 3, "stretch", (0, 0, 0))
+    assert asked == [SIDE * SIDE * 12]
 
 
 def test_no_picture_is_allowed_more_than_there_is() -> None:
