@@ -212,7 +212,7 @@ def _refusal(url: str, timeout_s: float, password: str | None) -> str:
         # Another service of the same API may lack this page; what counts is whether it lets us in.
         return str(error.code) if error.code in (401, 403) or error.code >= 500 else ""
     except http.client.InvalidURL:  # whose text may quote what was meant as a password
-        return "no such address can be; it is to look like http://127.0.0.1:4200/api"
+        return "the address is not valid; it has to look like http://127.0.0.1:4200/api"
     except http.client.HTTPException as error:
         return f"another program than a Prefect server is there: {type(error).__name__}"
     except (OSError, ValueError) as error:

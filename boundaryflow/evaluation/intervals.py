@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 
 _VALUES_AT_ONCE = 2**20
-_Z_95 = 1.959964
 
 
 def wilson_interval(num_success: int, num: int) -> tuple[float, float]:
@@ -28,10 +26,8 @@ def wilson_interval(num_success: int, num: int) -> tuple[float, float]:
     """
     if num == 0:
         return float("nan"), float("nan")
-    share, z2 = num_success / num, _Z_95**2
-    centre = (share + z2 / (2 * num)) / (1 + z2 / num)
-    half = _Z_95 / (1 + z2 / num) * math.sqrt(share * (1 - share) / num + z2 / (4 * num**2))
-    return max(0.0, centre - half), min(1.0, centre + half)
+    interval = binomtest(num_success, num).proportion_ci(0.95, method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def bootstrap_interval(values: NDArray[np.float64], num: int, seed: int) -> tuple[float, float]:
