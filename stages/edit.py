@@ -154,7 +154,7 @@ def run(
     manifest = read_table(ingested / "manifest.parquet", schema="manifest/1")
     usable = manifest[(manifest["status"] == "ok") & (manifest["split"] == split)]
     items = sorted(usable["item_id"])[:max_images]
-    # What the other method goes by decides nothing here, the inversion of the images included.
+    # Settings of the other method do not change the pictures; neither does the inversion, for guided edits.
     idle = OF_SINGLE_STEP if guided else OF_GUIDED
     upstream = read_json(ingested / "ingest.json")["recipe"] if guided else facts["recipe"]
     directions: dict[str, dict[str, list[int]]] = {item: {} for item in items}

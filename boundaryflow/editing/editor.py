@@ -403,7 +403,7 @@ class PaperEditor(_AtMixingStep):
 
 
 def _others(asked: Sequence[Boundaries], held: Sequence[Boundaries], spaces: Sequence[Space]) -> list[Boundaries]:
-    """Of the attributes that nothing is asked of those that can be told apart in all of the spaces."""
+    """The attributes that are not edited and whose classes are separated in all of the spaces."""
     names = {boundaries.attribute for boundaries in asked}
     return [
         other

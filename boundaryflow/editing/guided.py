@@ -1,14 +1,15 @@
 """The guided edit: follow the hyperplanes of many noise levels, and change only the difference.
 
-Nothing is inverted. At every timestep of a path from the mixing step to the image, the image and
-its edited self get the same fresh noise; the network denoises both; what differs between the two
-predictions is how the edit has to go on (Kulikov et al. 2025, "FlowEdit", for text-conditional
-flows). The edit itself comes from the boundaries: at each timestep the smallest change of this very
-image that brings its bottleneck to the place asked for, found by pulling the normals back through
-the network (Park et al. 2023, section 3), while the attributes that nothing is asked of are led
-back to their side. One pass down the path leaves an edit half done where each noise level sees
-another part of it; further passes, with other noise, start from what the last one left. With
-nothing asked for, nothing differs, and the image returns bit for bit.
+There is no inversion. At every timestep, from the noisiest to the cleanest, the same noise is added
+to the image and to its edited version, and the network predicts the noise in both. The difference
+between the two predictions is carried to the next timestep (Kulikov et al. 2025, "FlowEdit", for
+text-conditional flows). The edit itself comes from the boundaries: at each timestep, the smallest
+change of the noisy image that brings its bottleneck to the wanted distance from the hyperplanes. It
+is found by pulling the normals back through the network (Park et al. 2023, section 3). Attributes
+that are not edited are kept on their side by a penalty. Each noise level sees another part of the
+image, so one pass over the timesteps may leave an edit half done; a further pass, with other noise,
+starts from the result of the one before. Where nothing is asked for, the change stays zero, and the
+image returns bit for bit.
 """
 
 from __future__ import annotations
@@ -309,7 +310,7 @@ def _change(
         for position in reversed(range(len(source.timesteps))):
             t, t_next = source.timesteps[position], source.timesteps[position - 1] if position else CLEAN
             begun = begun or t in steps
-            if not begun:  # the two are one as yet
+            if not begun:  # the image and its edit are still the same
                 continue
             alpha_bar = model.schedule.alpha_bar(t)
             fall = noise_to_signal(alpha_bar) - noise_to_signal(model.schedule.alpha_bar(t_next))
@@ -390,7 +391,7 @@ def _smallest_step(gradients: Tensor, missing: Tensor, num_edited: int, hold: fl
     flat, lacking = flat * scale[..., None], lacking * scale
     products = flat @ flat.mT
     squares = products.diagonal(dim1=1, dim2=2)
-    # two attributes that are all but one have no step of their own: a little slack
+    # nearly parallel gradients make the system singular: a small ridge
     slack = (1e-6 * squares[:, :num_edited].mean(1, keepdim=True) + 1e-30).expand(-1, num).clone()
     if hold > 0:
         slack[:, num_edited:] += held / hold

@@ -53,7 +53,7 @@ class Rates:
         start_network: Of a stage that runs the model.
         ingest: An image.
         label: An image, by CLIP.
-        separate: How well one attribute can be told apart at one timestep of the search for the mixing step.
+        separate: The AUC of one attribute at one timestep, in the search for the mixing step.
         forward: An image-call.
         gradient: What a direction pulled back adds to an image-call.
         products: The inner products of `num_fitted` images, in all spaces of the mixing step.
@@ -241,7 +241,7 @@ def _of_one(timing: Timing) -> Timing:
 
 
 def _separate(params: DatasetParams) -> Timing:
-    """An attribute is told apart at a timestep, in one space."""
+    """The AUC of an attribute at one timestep, in one space."""
     num = params.mixing.num_images
     has = np.arange(num) % 2 == 0
     points = np.random.default_rng(0).standard_normal((num, 2 * num)) + has[:, None]

@@ -155,7 +155,7 @@ def _read_archive(file: BinaryIO) -> TorchFile:
             return content.tensor(storage, start, length, offset, shape, strides)
 
         found = read_pickle(io.BytesIO(_member(archive, plans[0])), tensor)
-        # What torch goes by, too.
+        # torch decides it in the same way
         is_script = f"{root}/constants.pkl" in names
     return TorchFile(_flat(found) if is_script else found, is_script)
 

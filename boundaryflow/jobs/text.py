@@ -83,7 +83,7 @@ def boundary_from_words(
         The file, and what is in it.
 
     Raises:
-        PipelineError: There is no such data set or image, no CLIP, or the two sides cannot be told apart.
+        PipelineError: There is no such data set or image, no CLIP, or the two sides cannot be separated.
     """
     if not is_name(name):
         raise ParamsError(
@@ -176,7 +176,7 @@ def _by_words(
 def _fit(
     model: EpsModel, sides: Sides, timesteps: Sequence[int], name: str, params: DatasetParams
 ) -> tuple[Boundary, ...]:
-    """A plane at each timestep where a held-out quarter is told apart."""
+    """A plane at each timestep where it separates a held-out quarter of the images."""
     lots = np.array([item_seed(0, item, "held out") % 4 for item in sides.ids])
     train, held_out = np.flatnonzero(lots > 0), np.flatnonzero(lots == 0)
     planes: list[Boundary] = []

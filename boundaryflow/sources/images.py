@@ -183,7 +183,7 @@ def _check_bounds(picture: ImageFile.ImageFile, data: bytes) -> None:
     if num_scans > _MAX_SCANS or num_scans * num > _MAX_SCANNED:
         raise ManifestError(f"{width} x {height} in {num_scans:,} scans; save it anew")
     if picture.format == "JPEG2000":
-        at = data.find(b"\xff\x4f\xff\x51") + 4  # its SIZ segment: what the decoder goes by
+        at = data.find(b"\xff\x4f\xff\x51") + 4  # its SIZ segment, which the decoder reads
         right, bottom, left, top = (int.from_bytes(data[at + n : at + n + 4], "big") for n in (4, 8, 12, 16))
         if (right - left, bottom - top) != picture.size or int.from_bytes(data[at + 36 : at + 38], "big") > 4:
             raise _other_size(picture.size, (right - left, bottom - top))

@@ -1,4 +1,4 @@
-"""Every entry in and below a folder, without opening any: what is odd is told apart, and nothing is waited for."""
+"""Every entry in and below a folder, with its kind. No file is opened, so a FIFO or a device cannot block the walk."""
 
 from __future__ import annotations
 

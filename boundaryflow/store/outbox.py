@@ -164,7 +164,7 @@ class _Written:
             try:
                 name, size, digest = json.loads(line)
             except (ValueError, TypeError, RecursionError):
-                continue  # cut off by a power cut: what it was about is nobody's then, and stays
+                continue  # cut short by a power cut: the file it names is not proved ours, and stays
             if isinstance(name, str) and isinstance(size, int) and isinstance(digest, str) and _is_within(name):
                 self._enter(name, _Content(size, digest))
 
