@@ -27,7 +27,7 @@ from boundaryflow.pixels import to_model_range
 from boundaryflow.runtime.device import device
 
 Spec = Mapping[str, Any]
-"""What a labeller is made from, as plain values: `by` (attribute to judges, clip or planes), `judges`, `clip`, `prompts`."""
+"""A labeller as plain values: `by` (attribute to judges, clip or planes), `judges`, `clip`, `prompts`."""
 
 
 def spec_of(dataset: DatasetParams, attributes: Sequence[str]) -> dict[str, Any]:
