@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from boundaryflow.config.yaml_file import read_yaml
-from boundaryflow.errors import PipelineError
+from boundaryflow.errors import ParamsError, PipelineError
 from flows.environment import check_conflicts
 
 if TYPE_CHECKING:
@@ -81,12 +81,15 @@ def plan(
         chosen = _choose(graph, [stage.addressing for stage in order], datasets, stages)
         known = _lock_entries(root)
         steps: dict[str, Step] = {}
+        values: dict[str, Any] = {}
         for stage in _in_order(graph, order):
             name = stage.addressing
             if name not in chosen:
                 continue
             upstream = tuple(sorted(other.addressing for other in graph.successors(stage)))
-            stale = [other for other in upstream if steps[other].is_dirty and not _leaves_as_is(stage, other, root)]
+            stale = [
+                other for other in upstream if steps[other].is_dirty and not _leaves_as_is(stage, other, root, values)
+            ]
             reason = _reason([entry for entry in stage.status().get(name, []) if entry != _ALWAYS])
             kind, _, dataset = name.partition("@")
             if kind == "listing" and not reason:
@@ -106,19 +109,32 @@ def plan(
     return tuple(steps.values())
 
 
-def _leaves_as_is(stage: Any, upstream: str, root: Path) -> bool:
-    """Whether no value that a stage reads differs from what it ran with, once the stage `params` has run."""
+def _leaves_as_is(stage: Any, upstream: str, root: Path, values: dict[str, Any]) -> bool:
+    """Whether no value that a stage reads differs from what it ran with, once the stage `params` has run.
+
+    Args:
+        stage: Of DVC.
+        upstream: A stage that it reads from, and that will run.
+        root: The checkout.
+        values: Data set to what `params` will write; filled here. None where params.yaml is wrong.
+    """
     kind, _, dataset = upstream.partition("@")
     path = f"data/params/{dataset}/params.yaml"
     reads = [dep for dep in stage.deps if os.path.relpath(dep.fs_path, root) == path]
     if kind != "params" or not reads or any(not hasattr(dep, "params") for dep in reads):
         return False
-    from boundaryflow.config import load_params
-    from boundaryflow.config.resolved import resolved
+    if dataset not in values:
+        from boundaryflow.config import load_params
+        from boundaryflow.config.resolved import resolved
 
-    values = resolved(load_params(root, check_files=False).dataset(dataset), root)
+        values[dataset] = None
+        with suppress(ParamsError):  # the stage `params` says what is wrong
+            values[dataset] = resolved(load_params(root, check_files=False).dataset(dataset), root)
+    now = values[dataset]
+    if now is None:
+        return False
     known: dict[str, Any] = {key: value for dep in reads for key, value in (dep.hash_info.value or {}).items()}
-    return all(key in known and known[key] == _value_at(values, key) for dep in reads for key in dep.params)
+    return all(key in known and known[key] == _value_at(now, key) for dep in reads for key in dep.params)
 
 
 def _value_at(values: Any, key: str) -> Any:
