@@ -75,7 +75,7 @@ def test_latents_of_one_timestep_and_boundaries_that_fit_them(finished: Path) ->
 
 
 def test_gc_knows_all_that_stages_write(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run_here(project, monkeypatch, "ingest", "report")
+    run_here(project, monkeypatch, "params", "ingest", "report")
     for kind in own_outputs.STAGES:
         for file in files_of(project / "data" / kind / "avatars"):
             name = file.relative_to(project / "data" / kind / "avatars").as_posix()
