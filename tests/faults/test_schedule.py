@@ -35,7 +35,7 @@ def _wait_for(num: int, folder: Path, process: subprocess.Popen[bytes], log: Pat
 def test_schedule_fires_twice_does_the_right_thing_and_leaves_nobody_behind(tmp_path: Path) -> None:
     folder, log = make_checkout(tmp_path / "checkout"), tmp_path / "serve.log"
     set_recipe(folder)
-    done = repro(folder, "listing", "ingest", "label", "mixing", "invert", "observe", "boundary")
+    done = repro(folder, "params", "listing", "ingest", "label", "mixing", "invert", "observe", "boundary")
     assert done.returncode == 0, done.stderr
     arrive(folder, 3)
     command = [sys.executable, "-m", "flows.cli", "serve", "--every", "25", "--port", str(free_port())]
@@ -64,7 +64,7 @@ def test_schedule_fires_twice_does_the_right_thing_and_leaves_nobody_behind(tmp_
 def test_flow_cancelled_through_the_api_leaves_no_child_and_the_next_one_completes(tmp_path: Path) -> None:
     folder, log, port = make_checkout(tmp_path / "checkout"), tmp_path / "serve.log", free_port()
     set_recipe(folder)
-    done = repro(folder, "listing", "ingest", "label", "mixing", "invert", "observe", "boundary")
+    done = repro(folder, "params", "listing", "ingest", "label", "mixing", "invert", "observe", "boundary")
     assert done.returncode == 0, done.stderr
     arrive(folder, 4000)
     command = [sys.executable, "-m", "flows.cli", "serve", "--every", "20", "--port", str(port)]
