@@ -1,4 +1,4 @@
-"""Stage edit: move latents across boundaries, at every strength, and keep the pictures."""
+"""Stage edit: every image edited at every strength, as `edit.method` says, and the pictures kept in shards."""
 
 from __future__ import annotations
 
