@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -241,7 +242,7 @@ class GuidedEditor(_Base):
 
 
 @dataclass(frozen=True)
-class _AtMixingStep(_Base):
+class _AtMixingStep(_Base, ABC):
     """What both edits at the mixing step have in common."""
 
     def edit(
@@ -263,6 +264,7 @@ class _AtMixingStep(_Base):
             result[some] = self._edit(source, part, boundaries, directions[some], held).to(result)
         return result
 
+    @abstractmethod
     def _edit(
         self,
         source: InvertedSource,
@@ -271,7 +273,7 @@ class _AtMixingStep(_Base):
         directions: Tensor,
         held: Sequence[Boundaries],
     ) -> Tensor:
-        raise NotImplementedError
+        """The same for images that all have something asked of them, or latents that were drawn."""
 
     def _planes(
         self, boundaries: Sequence[Boundaries], spaces: Sequence[Space], inversion: Inversion

@@ -103,19 +103,19 @@ def path_of(module: str) -> Path:
 
 @cache
 def _tree(module: str) -> ast.Module:
-    return ast.parse((_ROOT / path_of(module)).read_bytes())
-
-
-@cache
-def _meaning(module: str) -> str:
-    """The syntax tree of a module without docstrings, as text."""
+    """The syntax tree of a module without docstrings."""
     tree = ast.parse((_ROOT / path_of(module)).read_bytes())
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.body:
             first = node.body[0]
             if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
                 node.body = node.body[1:]
-    return ast.dump(tree)
+    return tree
+
+
+@cache
+def _meaning(module: str) -> str:
+    return ast.dump(_tree(module))
 
 
 @cache
