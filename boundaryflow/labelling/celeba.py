@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
@@ -32,28 +33,28 @@ def read_celeba(path: Path) -> pd.DataFrame:
     Raises:
         LabelError: The file is not of this form; the count, a row's length or a value is wrong.
     """
-    lines = _lines(path)
-    number, names = next(lines)
-    count = names[0] if len(names) == 1 and _COUNT.fullmatch(names[0]) else None
-    if count is not None:
-        number, names = next(lines, (1, []))
-    if not names:
-        _refuse(path, 1, "is all there is; names and rows must follow")
-    _check_names(path, number, names)
-    files: list[str] = []
-    columns: list[list[str]] = [[] for _ in names]
-    for number, cells in lines:
-        if len(cells) != len(names) + 1:
-            _refuse(
-                path,
-                number,
-                f"has {len(cells) - 1} values after {short(cells[0])}, must have {len(names)}, one per name",
-            )
-        files.append(cells[0])
-        for name, column, value in zip(names, columns, cells[1:], strict=True):
-            if value not in _VALUES:
-                _refuse(path, number, f"has {short(value)!r} for {short(name)}, must be -1 or 1")
-            column.append(_VALUES[value])
+    with _lines(path) as lines:
+        number, names = next(lines)
+        count = names[0] if len(names) == 1 and _COUNT.fullmatch(names[0]) else None
+        if count is not None:
+            number, names = next(lines, (1, []))
+        if not names:
+            _refuse(path, 1, "is all there is; names and rows must follow")
+        _check_names(path, number, names)
+        files: list[str] = []
+        columns: list[list[str]] = [[] for _ in names]
+        for number, cells in lines:
+            if len(cells) != len(names) + 1:
+                _refuse(
+                    path,
+                    number,
+                    f"has {len(cells) - 1} values after {short(cells[0])}, must have {len(names)}, one per name",
+                )
+            files.append(cells[0])
+            for name, column, value in zip(names, columns, cells[1:], strict=True):
+                if value not in _VALUES:
+                    _refuse(path, number, f"has {short(value)!r} for {short(name)}, must be -1 or 1")
+                column.append(_VALUES[value])
     if count is not None and (count.lstrip("0") or "0") != str(len(files)):
         _refuse(path, 1, f"says {short(count)} rows, but there are {len(files)}; the file is not whole")
     if not files:
@@ -61,9 +62,11 @@ def read_celeba(path: Path) -> pd.DataFrame:
     return pd.DataFrame({"file": files, **dict(zip(names, columns, strict=True))}, dtype=object)
 
 
-def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
+@contextmanager
+def _lines(path: Path) -> Generator[Iterator[tuple[int, list[str]]]]:
     """Numbers and cells of the lines that are not blank."""
-    return ((number, cells) for number, line in enumerate(text_lines(path), 1) if (cells := line.split()))
+    with text_lines(path) as lines:
+        yield ((number, cells) for number, line in enumerate(lines, 1) if (cells := line.split()))
 
 
 def read_hq_mapping(path: Path) -> dict[str, int]:
@@ -75,17 +78,17 @@ def read_hq_mapping(path: Path) -> dict[str, int]:
     Raises:
         LabelError: The file is not of this form, or names a file or a number twice.
     """
-    lines = _lines(path)
-    number, header = next(lines)
-    if header != _HEADER:
-        _refuse(path, number, f"must be the header {' '.join(_HEADER)}")
-    mapping: dict[str, int] = {}
-    for number, cells in lines:
-        if len(cells) != len(_HEADER) or not _HQ_NUMBER.fullmatch(cells[0].lstrip("0") or "0"):
-            _refuse(path, number, "must be a number of CelebA-HQ, one of CelebA and a file name")
-        if cells[2] in mapping:
-            _refuse(path, number, f"has {short(cells[2])} a second time")
-        mapping[cells[2]] = int(cells[0].lstrip("0") or "0")
+    with _lines(path) as lines:
+        number, header = next(lines)
+        if header != _HEADER:
+            _refuse(path, number, f"must be the header {' '.join(_HEADER)}")
+        mapping: dict[str, int] = {}
+        for number, cells in lines:
+            if len(cells) != len(_HEADER) or not _HQ_NUMBER.fullmatch(cells[0].lstrip("0") or "0"):
+                _refuse(path, number, "must be a number of CelebA-HQ, one of CelebA and a file name")
+            if cells[2] in mapping:
+                _refuse(path, number, f"has {short(cells[2])} a second time")
+            mapping[cells[2]] = int(cells[0].lstrip("0") or "0")
     if len(set(mapping.values())) != len(mapping):
         numbers = pd.Series(mapping)
         _refuse(path, 1, f"is followed by two rows for number {numbers[numbers.duplicated()].iloc[0]}; keep one")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
@@ -21,27 +22,31 @@ _NO_TABLE = (
 )
 
 
-def text_lines(path: Path) -> Iterator[str]:
-    """Lines of a UTF-8 file, with or without byte order mark, each with its end of line.
+@contextmanager
+def text_lines(path: Path) -> Generator[Iterator[str]]:
+    """Lines of a UTF-8 file, with or without byte order mark, each with its end of line. Closed however it is left.
 
     Raises:
         LabelError: See `open_table`; a line is too long, in another encoding, or has a NUL; no line says anything.
     """
     # An undecodable byte becomes a surrogate, which tells the line that it is in.
-    text = io.TextIOWrapper(open_table(path), encoding="utf-8-sig", errors="surrogateescape", newline="")
+    with io.TextIOWrapper(open_table(path), encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
+        yield _checked_lines(path, text)
+
+
+def _checked_lines(path: Path, text: io.TextIOWrapper) -> Iterator[str]:
     is_blank = True
-    with text:
-        for number, line in enumerate(iter(lambda: text.readline(MAX_LINE + 1), ""), 1):
-            if len(line) > MAX_LINE:
-                refuse(path, f"line {number} is longer than {MAX_LINE:,} characters, which are too many")
-            byte = None if line.isascii() else next((ord(c) for c in line if 0xDC80 <= ord(c) <= 0xDCFF), None)
-            if byte is not None:
-                refuse(path, f"is not UTF-8 (byte 0x{byte - 0xDC00:02x} in line {number}); save it as UTF-8")
-            if "\0" in line:
-                refuse(path, f"line {number} has a NUL byte; it is no text, or damaged")
-            if is_blank and line.strip():
-                is_blank = False
-            yield line
+    for number, line in enumerate(iter(lambda: text.readline(MAX_LINE + 1), ""), 1):
+        if len(line) > MAX_LINE:
+            refuse(path, f"line {number} is longer than {MAX_LINE:,} characters, which are too many")
+        byte = None if line.isascii() else next((ord(c) for c in line if 0xDC80 <= ord(c) <= 0xDCFF), None)
+        if byte is not None:
+            refuse(path, f"is not UTF-8 (byte 0x{byte - 0xDC00:02x} in line {number}); save it as UTF-8")
+        if "\0" in line:
+            refuse(path, f"line {number} has a NUL byte; it is no text, or damaged")
+        if is_blank and line.strip():
+            is_blank = False
+        yield line
     if is_blank:
         refuse(path, "is empty")
 

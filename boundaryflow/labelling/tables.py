@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -79,7 +80,8 @@ def read_annotations(path: Path, wanted: Wanted | None = None, *, max_cells: int
         rows = _json_rows(path)
     else:
         rows = _separated_rows(path, "\t" if kind == ".tsv" else ",", wanted)
-    table = _collected(path, rows, wanted, max_cells)
+    with closing(rows):
+        table = _collected(path, rows, wanted, max_cells)
     if table.empty:
         raise LabelError(f"labels {path}: has no rows")
     return table
@@ -189,7 +191,7 @@ def _collected(
     return table
 
 
-def _parquet_rows(path: Path, wanted: Wanted | None) -> Iterator[Mapping[str, Any]]:
+def _parquet_rows(path: Path, wanted: Wanted | None) -> Generator[Mapping[str, Any]]:
     """Through Arrow alone: what pandas noted in the file of its own index and types is not looked at."""
     import pyarrow.parquet as pq
 
@@ -267,9 +269,13 @@ def _told(path: Path, read: Callable[[], _T]) -> _T:
         refuse(path, f"cannot be read ({reason})")
 
 
-def _separated_rows(path: Path, separator: str, wanted: Wanted | None) -> Iterator[Mapping[str, Any] | None]:
+def _separated_rows(path: Path, separator: str, wanted: Wanted | None) -> Generator[Mapping[str, Any] | None]:
     """Rows as mappings; after some, None for those about no image."""
-    reader = csv.reader(text_lines(path), delimiter=separator, skipinitialspace=True, strict=True)
+    with text_lines(path) as lines:
+        yield from _separated(path, csv.reader(lines, delimiter=separator, skipinitialspace=True, strict=True), wanted)
+
+
+def _separated(path: Path, reader: Any, wanted: Wanted | None) -> Generator[Mapping[str, Any] | None]:
     names: list[str] = []
     at: int | None = None
     num_strays = 0
@@ -280,7 +286,7 @@ def _separated_rows(path: Path, separator: str, wanted: Wanted | None) -> Iterat
             if not names:
                 names = [cell.strip() for cell in cells]
                 at = names.index(wanted.file_column) if wanted and wanted.file_column in names else None
-                _check_names(path, names, separator)
+                _check_names(path, names, reader.dialect.delimiter)
             elif len(cells) != len(names):
                 refuse(path, f"line {reader.line_num} has {len(cells)} values, the line of names has {len(names)}")
             else:
@@ -303,17 +309,18 @@ def _check_names(path: Path, names: Sequence[str], separator: str = "") -> None:
         refuse(path, f"its columns are separated by {other!r}, must be by {separator!r}; save it again")
 
 
-def _json_rows(path: Path) -> Iterator[Mapping[str, Any]]:
-    for number, line in enumerate(text_lines(path), 1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line, object_pairs_hook=partial(_once, path, number))
-        except (ValueError, RecursionError):
-            refuse(path, f"line {number} is not JSON; every line must be one object")
-        if not isinstance(record, dict):
-            refuse(path, f"line {number} is no JSON object; every line must be one")
-        yield record
+def _json_rows(path: Path) -> Generator[Mapping[str, Any]]:
+    with text_lines(path) as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line, object_pairs_hook=partial(_once, path, number))
+            except (ValueError, RecursionError):
+                refuse(path, f"line {number} is not JSON; every line must be one object")
+            if not isinstance(record, dict):
+                refuse(path, f"line {number} is no JSON object; every line must be one")
+            yield record
 
 
 def _once(path: Path, number: int, pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:

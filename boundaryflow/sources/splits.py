@@ -118,14 +118,15 @@ def _by_file(raw: Path, sources: Mapping[str, str], split: FileSplit) -> dict[st
 def _read_partition(path: Path) -> list[tuple[int, str, str]]:
     """CelebA's list_eval_partition.txt: a file name and 0, 1 or 2, apart by white space."""
     rows: list[tuple[int, str, str]] = []
-    for number, line in enumerate(text_lines(path), 1):
-        cells = line.rsplit(maxsplit=1)
-        if len(cells) == 1:
-            raise ManifestError(
-                f"ingest.split {path}: line {number} is {short(line.strip())!r}, must be a file name and 0, 1 or 2; of "
-                "a table give file_column and split_column"
-            )
-        rows += [(len(rows) + 1, cells[0].strip(), cells[1])] if cells else []
+    with text_lines(path) as lines:
+        for number, line in enumerate(lines, 1):
+            cells = line.rsplit(maxsplit=1)
+            if len(cells) == 1:
+                raise ManifestError(
+                    f"ingest.split {path}: line {number} is {short(line.strip())!r}, must be a file name and 0, 1 or "
+                    "2; of a table give file_column and split_column"
+                )
+            rows += [(len(rows) + 1, cells[0].strip(), cells[1])] if cells else []
     return rows
 
 

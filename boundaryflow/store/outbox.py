@@ -205,10 +205,9 @@ class _Written:
         self.contents[name] = content
 
 
-def _lines(path: Path) -> Iterator[bytes]:
+def _lines(file: IO[bytes]) -> Iterator[bytes]:
     """Lines of a record, in bounded pieces: of one that is too long none can be read as JSON."""
-    with path.open("rb") as file:
-        yield from iter(lambda: file.readline(_MAX_LINE_BYTES), b"")
+    return iter(lambda: file.readline(_MAX_LINE_BYTES), b"")
 
 
 def _is_within(name: str) -> bool:
@@ -225,7 +224,8 @@ class _LocalOutbox:
         record = folder / _WRITTEN
         if record.is_symlink():
             raise ManifestError(f"outbox {record}: is a link; remove it, or choose another outbox")
-        self._written = _Written(_lines(record) if record.is_file() else ())
+        with record.open("rb") if record.is_file() else io.BytesIO() as lines:
+            self._written = _Written(_lines(lines))
         self._record: IO[str] = io.StringIO()
 
     def __enter__(self) -> _LocalOutbox:

@@ -57,11 +57,13 @@ def _about_table(path: Path) -> dict[str, Any]:
 
 def _about_text(path: Path) -> dict[str, Any] | None:
     """The text files of CelebA and its offspring."""
-    first = next((line.split() for line in text_lines(path) if line.split()), [])
+    with text_lines(path) as lines:
+        first = next((cells for line in lines if (cells := line.split())), [])
     if first == ["idx", "orig_idx", "orig_file"]:
         return {"what": "the mapping from CelebA-HQ to CelebA", "rows": len(read_hq_mapping(path))}
     if len(first) == 2 and first[1] in _PARTITION:  # noqa: PLR2004 - a name and a number
-        said = Counter(cells[-1] for line in text_lines(path) if (cells := line.split()))
+        with text_lines(path) as lines:
+            said = Counter(cells[-1] for line in lines if (cells := line.split()))
         counts = {short(_PARTITION.get(part, part)): num for part, num in said.most_common(_MAX_VALUES)}
         return {"what": "CelebA's partition file", "rows": said.total(), "split": counts}
     table = read_celeba(path)
