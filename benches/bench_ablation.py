@@ -27,16 +27,16 @@ from boundaryflow.runtime.device import device, resolve_dtype
 RESULT = ROOT / "benches/results/ablation.json"
 CHANGES: dict[str, dict[str, Any]] = {
     "default": {},
-    "planes not averaged": {"neighbours": 0},
-    "planes of AUC 0.8 and more": {"min_auc": 0.8},
-    "planes of AUC 0.6 and more": {"min_auc": 0.6},
-    "one pass": {"num_passes": 1},
-    "no look-ahead": {"look_ahead": False},
-    "nothing held": {"hold": 0.0},
-    "small changes kept": {"sparsity": 0.0},
+    "hyperplanes not averaged": {"neighbours": 0},
+    "hyperplanes of AUC 0.8 and more": {"min_auc": 0.8},
+    "hyperplanes of AUC 0.6 and more": {"min_auc": 0.6},
+    "one pass": {"num_iterations": 1},
+    "no look-ahead": {"tweedie_projection": False},
+    "nothing held": {"preserve": 0.0},
+    "small changes kept": {"soft_threshold": 0.0},
     "certainty 0.5": {"certainty": 0.5},
 }
-HIGHEST = (160, 280, 400)  # timesteps above which no plane is followed
+HIGHEST = (160, 280, 400)  # timesteps above which no hyperplane is followed
 MEASURES = ("success", "drift", "identity", "rmse_inside", "rmse_outside")
 
 

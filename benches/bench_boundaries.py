@@ -63,7 +63,7 @@ def _split(num: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 
 def ours(folder: Path, num: int) -> dict[str, Any]:
-    """All attributes, from the shards to the planes."""
+    """All attributes, from the shards to the hyperplanes."""
     base = _peak_gib()
     started = time.perf_counter()
     rows = ShardRows(folder, _items(num), "x_mix")
@@ -72,7 +72,7 @@ def ours(folder: Path, num: int) -> dict[str, Any]:
     multiplied = time.perf_counter()
     (train, held_out), has = _split(num), _labels(num)
     known = [Labels(str(k), has[:, k], train, held_out) for k in range(NUM_ATTRIBUTES)]
-    planes = fit_boundaries(gram, known, space="eps", t=500, model_sha256="f" * 64)
+    hyperplanes = fit_boundaries(gram, known, space="eps", t=500, model_sha256="f" * 64)
     ended = time.perf_counter()
     return {
         "seconds": ended - started,
@@ -81,7 +81,7 @@ def ours(folder: Path, num: int) -> dict[str, Any]:
         "fit_s": ended - multiplied,
         "peak_gib": _peak_gib(),
         "peak_before_gib": base,
-        "auc": [plane.calibration.auc for plane, _report in planes],
+        "auc": [hyperplane.calibration.auc for hyperplane, _report in hyperplanes],
     }
 
 

@@ -121,8 +121,8 @@ def _exact(model: EpsModel, x_0: Tensor, num: int) -> Tensor:
     path = timestep_path(T_MIX, num)
     parts: list[Tensor] = []
     for some in x_0.split(32):
-        inversion = invert(model, some, path, keep_corrections=True, order=2)
-        parts.append(denoise(model, inversion.x_mix, path, corrections=inversion.corrections))
+        inversion = invert(model, some, path, keep_residuals=True, order=2)
+        parts.append(denoise(model, inversion.x_mix, path, residuals=inversion.residuals))
     return torch.cat(parts)
 
 
@@ -176,7 +176,7 @@ def tables(found: dict[str, Any]) -> dict[str, str]:
          *(f"{of[m]:.3f}" for m in MEASURES)]
         for num, of in found["quality"]["rows"].items()
     ]  # fmt: skip
-    of_quality = ["timesteps", "calls", "DDIM's way back, PSNR in dB", "with the correction", "recovery",
+    of_quality = ["timesteps", "calls", "DDIM's way back, PSNR in dB", "with DDIM residuals", "recovery",
                   "RMSE to the truth", "drift", "identity"]  # fmt: skip
     return {
         "engine": page.markdown_table(header, rows),

@@ -4,7 +4,7 @@
 
 DDIM, a fixed point of the implicit step, the second-order multistep of Adams and Bashforth, and the
 exactly reversible two-step recurrence O-BELM (Wang et al. 2024), each with its own way down, without
-corrections, in float32. Written in y = x_t / sqrt(alpha_bar), in which the probability flow is
+residuals, in float32. Written in y = x_t / sqrt(alpha_bar), in which the probability flow is
 dy/dsigma = eps with sigma = sqrt(1 / alpha_bar - 1) (Song et al. 2021, eq. 14). Writes
 benches/results/inversion.json and its table in docs/method.md.
 """

@@ -62,8 +62,8 @@ def measure(num_images: int, num_train: int) -> dict[str, Any]:
     at: dict[int, Any] = {}
     for position, t in enumerate(path):
         if LOWEST <= t <= HIGHEST:
-            planes = planes_at(latents[position], train, held_out, t, model, params["boundary"]["estimator"])
-            edited = edits_at(model, test, path[: position + 1], planes, edit, order)
+            hyperplanes = planes_at(latents[position], train, held_out, t, model, params["boundary"]["estimator"])
+            edited = edits_at(model, test, path[: position + 1], hyperplanes, edit, order)
             at[t] = judged(judges, edited)
             print(f"t {t}: recovery {at[t]['recovery']:.3f}, success {at[t]['success']:.3f}", flush=True)
     return {
@@ -109,7 +109,7 @@ def inverted(sets: Sequence[Faces], model: EpsModel, path: Sequence[int], order:
 def planes_at(
     latents: Tensor, train: Faces, held_out: Faces, t: int, model: EpsModel, estimator: Estimator
 ) -> dict[str, Boundary]:
-    """The plane of every attribute in ε-space."""
+    """The hyperplane of every attribute in ε-space."""
     gram, num = Gram.of(latents), len(train.ids)
     return {
         name: fit_boundary(
@@ -124,7 +124,7 @@ def edits_at(
     model: EpsModel,
     test: Faces,
     path: Sequence[int],
-    planes: Mapping[str, Boundary],
+    hyperplanes: Mapping[str, Boundary],
     edit: Mapping[str, Any],
     order: Order,
 ) -> dict[str, tuple[Faces, Tensor]]:
@@ -132,9 +132,9 @@ def edits_at(
     found: dict[str, tuple[Faces, Tensor]] = {}
     for column, name in enumerate(ATTRIBUTES):
         some = test.take(range(column, len(test.ids), len(ATTRIBUTES)))
-        inversion = invert(model, some.x_0, path, keep_corrections=True, eta=edit["eta"], order=order)
+        inversion = invert(model, some.x_0, path, keep_residuals=True, eta=edit["eta"], order=order)
         found[name] = some, edit_at_strengths(
-            model, inversion, {"eps": [planes[name]]}, some.directions([name]), STRENGTHS,
+            model, inversion, {"eps": [hyperplanes[name]]}, some.directions([name]), STRENGTHS,
             scales={"eps": edit["eps_scale"]}, h_window=(1.0, 1.0), eta=edit["eta"],
             noise=lambda t, faces=some: noise_of(faces, t),
         )  # fmt: skip

@@ -15,7 +15,7 @@ from boundaryflow.errors import PipelineError
 from boundaryflow.files import leftovers
 from flows import environment, locks
 from flows.dvc_graph import check_graph, open_repo
-from flows.own_outputs import RECIPES, STAGES, OwnOutputs, files_of
+from flows.own_outputs import JOBS, STAGES, OwnOutputs, files_of
 from flows.status import size_text
 
 Keep = Literal["workspace", "branches", "commits"]
@@ -107,11 +107,11 @@ def as_text(garbage: Sequence[Garbage]) -> str:
 
 
 def _folders(root: Path, own: OwnOutputs, *, inactive: bool) -> Iterator[Garbage]:
-    """Results of data sets and recipes that are no longer there."""
+    """Results of data sets and jobs that are no longer there."""
     from boundaryflow.config import load_params
 
     params = load_params(root)
-    for kind in (*STAGES, *RECIPES):
+    for kind in (*STAGES, *JOBS):
         link = _link_in(root, root / "data" / kind)
         if link:
             yield Garbage(f"{link.relative_to(root)}: is a link; what is behind it stays", {}, is_note=True)
@@ -120,9 +120,9 @@ def _folders(root: Path, own: OwnOutputs, *, inactive: bool) -> Iterator[Garbage
             continue
         for path in sorted((root / "data" / kind).glob("*")):
             name = path.stem if kind == "boundary_metrics" else path.name
-            if kind in RECIPES:
+            if kind in JOBS:
                 if name not in getattr(params, kind):
-                    yield from _own(root, own, path, kind, f"recipe {name} is not in params.yaml")
+                    yield from _own(root, own, path, kind, f"job {name} is not in params.yaml")
                 continue
             if name in params.datasets or path.name == ".gitignore" or (name in params.data and not inactive):
                 continue
@@ -153,7 +153,7 @@ def _remove_empty(folder: Path, above: Path) -> None:
 
 def _leftovers(root: Path) -> list[Garbage]:
     """What killed runs left half-written, and old reports of unexpected errors."""
-    folders = [root / "data" / kind for kind in (*STAGES, *RECIPES, "text")]
+    folders = [root / "data" / kind for kind in (*STAGES, *JOBS, "text")]
     half = [path for folder in folders if not _link_in(root, folder) for path in leftovers(folder)]
     then = time.time() - _OLD_LOG_S
     logs = root / environment.LOG_FOLDER

@@ -1,4 +1,4 @@
-"""The flows `bulk_edit` and `augment`: bring the boundaries up to date, run a recipe, publish what came of it.
+"""The flows `bulk_edit` and `augment`: bring the boundaries up to date, run a job, publish what came of it.
 
 The work is done by the stages of the same names, which also run by hand: `python -m boundaryflow.jobs.bulk_edit NAME`.
 """
@@ -24,61 +24,61 @@ from flows.record import Kind
 
 
 @flow(name="bulk_edit", validate_parameters=False, persist_result=False)
-def bulk_edit(recipe: str, again: bool = False, wait_s: float = 0) -> State[Any]:
+def bulk_edit(job: str, again: bool = False, wait_s: float = 0) -> State[Any]:
     """Edit what arrived in an inbox since the last run, and deliver it.
 
     Whoever reaches the server chooses these parameters, so that they name no path: the checkout is the one that the
-    process runs in, inbox and outbox are the recipe's.
+    process runs in, inbox and outbox are the job's.
 
     Args:
-        recipe: Name of an entry of `bulk_edit` in params.yaml.
-        again: Also do what another version of the recipe did before.
+        job: Name of an entry of `bulk_edit` in params.yaml.
+        again: Also do what another version of the job did before.
         wait_s: Seconds to wait for another run in this checkout to end.
     """
-    return _run("bulk_edit", recipe, ["--again"] if again is True else [], wait_s=wait_s)
+    return _run("bulk_edit", job, ["--again"] if again is True else [], wait_s=wait_s)
 
 
 @flow(name="augment", validate_parameters=False, persist_result=False)
-def augment(recipe: str, wait_s: float = 0) -> State[Any]:
+def augment(job: str, wait_s: float = 0) -> State[Any]:
     """Balance a data set with edits.
 
     Args:
-        recipe: Name of an entry of `augment` in params.yaml.
+        job: Name of an entry of `augment` in params.yaml.
         wait_s: Seconds to wait for another run in this checkout to end.
     """
-    return _run("augment", recipe, [], wait_s=wait_s)
+    return _run("augment", job, [], wait_s=wait_s)
 
 
-def _run(kind: Kind, recipe: Any, options: Sequence[str], *, wait_s: float, root: Path | None = None) -> State[Any]:
-    if not isinstance(recipe, str):
-        raise ParamsError(f"{kind}: recipe must be a name, an entry of `{kind}` in params.yaml")
+def _run(kind: Kind, job: Any, options: Sequence[str], *, wait_s: float, root: Path | None = None) -> State[Any]:
+    if not isinstance(job, str):
+        raise ParamsError(f"{kind}: job must be a name, an entry of `{kind}` in params.yaml")
     folder = environment.find_root(root)
-    os.chdir(folder)  # what a recipe names is relative to it
+    os.chdir(folder)  # what a job names is relative to it
     environment.prepare(folder)
     board = progress.current(folder)
     processes.reset()
-    name = f"{kind}@{recipe}"
-    dataset = record.dataset_of(folder, kind, recipe)
+    name = f"{kind}@{job}"
+    dataset = record.dataset_of(folder, kind, job)
     with locks.flow_lock(folder, wait_s=environment.checked_wait(wait_s), note=board.note):
         try:
             steps, bad = pipeline.bring_up_to_date(folder, [dataset], ["boundary"])
             if bad:
                 return Failed(message=f"{name} was not begun: {', '.join(bad)} of {len(steps)} stages did not complete")
-            before = record.last(folder, kind, recipe)
-            named: Any = run_recipe.with_options(task_run_name=name)
-            state: State[Any] = named(name, [*options, "--", recipe], str(folder), return_state=True)
+            before = record.last(folder, kind, job)
+            named: Any = run_job.with_options(task_run_name=name)
+            state: State[Any] = named(name, [*options, "--", job], str(folder), return_state=True)
         except BaseException:
             processes.stop_all()
             raise
-        told = record.last(folder, kind, recipe)
+        told = record.last(folder, kind, job)
         if told is not None and told != before:
-            _publish(folder, kind, recipe, told)
+            _publish(folder, kind, job, told)
     return Completed(message=record.in_a_line(told)) if state.is_completed() and told else Failed(message=state.message)
 
 
 @task(**pipeline.PROCESS_TASK)
-def run_recipe(name: str, arguments: Sequence[str], root: str) -> State[Any]:
-    """The stage of a recipe, as a process of its own."""
+def run_job(name: str, arguments: Sequence[str], root: str) -> State[Any]:
+    """The stage of a job, as a process of its own."""
     folder = Path(root)
     board = progress.current(folder)
     outcome = pipeline.attempt(
@@ -91,12 +91,12 @@ def run_recipe(name: str, arguments: Sequence[str], root: str) -> State[Any]:
     return Completed(message=f"ran in {progress.duration(outcome.seconds)}")
 
 
-def call(kind: Kind, recipe: str, root: Path, options: Sequence[str] = (), *, wait_s: float = 0) -> None:
+def call(kind: Kind, job: str, root: Path, options: Sequence[str] = (), *, wait_s: float = 0) -> None:
     """Run a flow in this process; the board in use has what became of it.
 
     Args:
         kind: Which flow.
-        recipe: Name of the recipe.
+        job: Name of the job.
         root: The checkout.
         options: For the stage's command line, such as `--inbox=FOLDER`. They come from the user's own command line,
             and are therefore no parameters of the flow.
@@ -108,24 +108,24 @@ def call(kind: Kind, recipe: str, root: Path, options: Sequence[str] = (), *, wa
     """
 
     @flow(name=kind, validate_parameters=False, persist_result=False)
-    def by_hand(recipe: str) -> State[Any]:
-        return _run(kind, recipe, options, wait_s=wait_s, root=root)
+    def by_hand(job: str) -> State[Any]:
+        return _run(kind, job, options, wait_s=wait_s, root=root)
 
     run: Any = by_hand
     with pipeline.stopped_like_a_command():
         try:
-            run(recipe)
+            run(job)
         except FailedRun as error:
             if all(outcome.is_good for outcome in progress.current(root).outcomes.values()):
                 raise PipelineError(str(error)) from None
 
 
-def _publish(root: Path, kind: Kind, recipe: str, told: dict[str, Any]) -> None:
+def _publish(root: Path, kind: Kind, job: str, told: dict[str, Any]) -> None:
     """The run as artifacts: a summary, a table of counts, a grid of pictures."""
-    key = re.sub(r"[^a-z0-9]+", "-", f"{kind}-{recipe}".lower()).strip("-")
-    create_markdown_artifact(record.markdown(told), key=key, description=f"{kind} {recipe}")
-    create_table_artifact(table=record.rows(told), key=f"{key}-counts", description=f"Counts of {kind} {recipe}")
-    grid = record.folder(root, kind, recipe) / "grid.png"
+    key = re.sub(r"[^a-z0-9]+", "-", f"{kind}-{job}".lower()).strip("-")
+    create_markdown_artifact(record.markdown(told), key=key, description=f"{kind} {job}")
+    create_table_artifact(table=record.rows(told), key=f"{key}-counts", description=f"Counts of {kind} {job}")
+    grid = record.folder(root, kind, job) / "grid.png"
     if grid.is_file():
         data = base64.b64encode(grid.read_bytes()).decode()
         create_image_artifact(

@@ -32,10 +32,10 @@ _NAMES = {
     "bulk_edit": rf"shards/{_SHARD}|{_RECORD}",
     "augment": rf"[^/]+/{_SHARD}|{_RECORD}",
 }
-"""Folder of data/ to the names that are written below the entry of a data set or a recipe, with their folders."""
-RECIPES = ("bulk_edit", "augment")
-"""Folders of data/ with one entry per recipe."""
-STAGES = tuple(kind for kind in _NAMES if kind not in RECIPES)
+"""Folder of data/ to the names that are written below the entry of a data set or a job, with their folders."""
+JOBS = ("bulk_edit", "augment")
+"""Folders of data/ with one entry per job."""
+STAGES = tuple(kind for kind in _NAMES if kind not in JOBS)
 """Folders of data/ that stages write, with one entry per data set."""
 _STAGE = re.compile(r"[+-]?  \w+@([\w-]+):")
 _MD5 = re.compile(r"[+-]?\s+md5: '?([0-9a-f]{32})'?")
@@ -49,7 +49,7 @@ class OwnOutputs:
     A file counts as ours where all of this holds:
 
     - Its entry is: `dvc.lock`, here or in any commit, has a stage of that data set; or the `last_run.json` of a
-      recipe's entry names that very recipe. A copy under another name is the user's own.
+      job's entry names that very job. A copy under another name is the user's own.
     - Its name is one that the stage gives, in the folder in which the stage gives it.
     - So is its content: it carries our mark (shards, boundaries, tables, records of runs), or DVC's cache or a
       `dvc.lock` has its MD5, or it is a link of DVC's into the cache.
@@ -63,10 +63,10 @@ class OwnOutputs:
     cache: Any
 
     def is_entry(self, kind: str, entry: Path) -> bool:
-        """Whether `data/KIND/NAME` is what a stage or a recipe of ours once wrote."""
-        if kind in RECIPES:
+        """Whether `data/KIND/NAME` is what a stage or a job of ours once wrote."""
+        if kind in JOBS:
             facts = _json(entry / "last_run.json")
-            return facts.get("schema") == "run/1" and facts.get("recipe") == entry.name
+            return facts.get("schema") == "run/1" and facts.get("job") == entry.name
         return (entry.stem if kind == "boundary_metrics" else entry.name) in self._recorded[0]
 
     def is_ours(self, kind: str, entry: Path, file: Path) -> bool:

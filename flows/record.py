@@ -1,4 +1,4 @@
-"""What a recipe's last run left on record, and how it is told."""
+"""What a job's last run left on record, and how it is told."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from flows.progress import duration
 from flows.summary import markdown_table
 
 Kind = Literal["bulk_edit", "augment"]
-"""The flows that run recipes."""
+"""The flows that run jobs."""
 _COUNTED = ("counts", "pictures", "wanted", "added", "tried", "kept")
 _MAX_FAILURES = 20
 
 
-def folder(root: Path, kind: str, recipe: str) -> Path:
-    """Where the stage of a recipe keeps its record."""
-    return root / "data" / kind / recipe
+def folder(root: Path, kind: str, job: str) -> Path:
+    """Where the stage of a job keeps its record."""
+    return root / "data" / kind / job
 
 
-def dataset_of(root: Path, kind: Kind, recipe: str) -> str:
-    """The data set that a recipe uses, which must be among those that `boundaryflow run` keeps up to date.
+def dataset_of(root: Path, kind: Kind, job: str) -> str:
+    """The data set that a job uses, which must be among those that `boundaryflow run` keeps up to date.
 
     Raises:
-        ParamsError: There is no such recipe, or params.yaml is wrong.
+        ParamsError: There is no such job, or params.yaml is wrong.
     """
     from boundaryflow.config import load_params
 
     params = load_params(root)
-    found = params.bulk_edit_recipe(recipe) if kind == "bulk_edit" else params.augment_recipe(recipe)
+    found = params.bulk_edit_job(job) if kind == "bulk_edit" else params.augment_job(job)
     return found.dataset
 
 
-def last(root: Path, kind: str, recipe: str) -> dict[str, Any] | None:
+def last(root: Path, kind: str, job: str) -> dict[str, Any] | None:
     """The record of the last run, None where there is none."""
     try:
-        return json.loads((folder(root, kind, recipe) / "last_run.json").read_text(encoding="utf-8"))
+        return json.loads((folder(root, kind, job) / "last_run.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
 
@@ -70,7 +70,7 @@ def markdown(told: Mapping[str, Any]) -> str:
     commit = told.get("commit") or "none"
     facts = [
         ("state", told["state"] + (f": {told['error']}" if told["error"] else "")),
-        ("recipe", f"{told['recipe']} ({told['recipe_hash']})"),
+        ("job", f"{told['job']} ({told['job_hash']})"),
         *([("inbox", str(told["inbox"]))] if "inbox" in told else []),
         ("outbox", str(told["outbox"])),
         ("started", str(told["started"])),
@@ -85,6 +85,6 @@ def markdown(told: Mapping[str, Any]) -> str:
         body = [(entry["file"], entry["status"], entry["reason"]) for entry in failures[:_MAX_FAILURES]]
         lines += ["", "## Files that were not edited", "", *markdown_table(("file", "status", "reason"), body)]
         if len(failures) > _MAX_FAILURES:
-            more = f"and {len(failures) - _MAX_FAILURES} more, in last_run.json of the recipe's folder below data/"
+            more = f"and {len(failures) - _MAX_FAILURES} more, in last_run.json of the job's folder below data/"
             lines += ["", more]
     return "\n".join(lines)

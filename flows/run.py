@@ -57,22 +57,22 @@ def execute(
     return _until_interrupted(root, lambda: _execute(root, datasets, stages, options, quiet=quiet, verbose=verbose))
 
 
-def execute_recipe(
+def execute_job(
     root: Path,
     kind: Kind,
-    recipe: str,
+    job: str,
     options: Sequence[str] = (),
     *,
     wait_s: float = 0,
     quiet: bool = False,
     verbose: bool = False,
 ) -> int:
-    """Run a recipe of the flow `bulk_edit` or `augment` and report on it.
+    """Run a job of the flow `bulk_edit` or `augment` and report on it.
 
     Args:
         root: The checkout.
         kind: Which flow.
-        recipe: Name of the recipe.
+        job: Name of the job.
         options: For the stage's command line, such as `--inbox=FOLDER`.
         wait_s: Seconds to wait for another run in this checkout to end.
         quiet: Print errors only.
@@ -88,17 +88,17 @@ def execute_recipe(
     environment.retry_delay_s()
 
     def work() -> int:
-        record.dataset_of(root, kind, recipe)  # a recipe that is not there is told of at once
+        record.dataset_of(root, kind, job)  # a job that is not there is told of at once
         if not wait_s:
             with locks.flow_lock(root):
                 pass  # refused now, and not after the seconds that a server takes
         board = _board_for_output(root, quiet=quiet, verbose=verbose)
         with _failures_told(root, board), board:
             _connect(root, board)
-            from flows import jobs as recipes
+            from flows import jobs
 
-            recipes.call(kind, recipe, root, options, wait_s=wait_s)
-        return _conclude_recipe(root, kind, recipe, board.outcomes, quiet=quiet)
+            jobs.call(kind, job, root, options, wait_s=wait_s)
+        return _conclude_job(root, kind, job, board.outcomes, quiet=quiet)
 
     return _until_interrupted(root, work)
 
@@ -185,11 +185,11 @@ def _conclude(root: Path, steps: Sequence[Step], outcomes: dict[str, Outcome], *
     return _tell_failures(root, outcomes)
 
 
-def _conclude_recipe(root: Path, kind: Kind, recipe: str, outcomes: dict[str, Outcome], *, quiet: bool) -> int:
-    told = record.last(root, kind, recipe)
-    name = f"{kind}@{recipe}"
+def _conclude_job(root: Path, kind: Kind, job: str, outcomes: dict[str, Outcome], *, quiet: bool) -> int:
+    told = record.last(root, kind, job)
+    name = f"{kind}@{job}"
     if not quiet and told is not None and name in outcomes:
-        sys.stdout.write(f"{recipe}: {record.in_a_line(told)}\n{told['outbox']}\n")
+        sys.stdout.write(f"{job}: {record.in_a_line(told)}\n{told['outbox']}\n")
     sys.stdout.flush()
     return _tell_failures(root, outcomes)
 

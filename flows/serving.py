@@ -1,4 +1,4 @@
-"""`boundaryflow serve`: recipes of the flow `bulk_edit` on a schedule, and the server they report to."""
+"""`boundaryflow serve`: jobs of the flow `bulk_edit` on a schedule, and the server they report to."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ if TYPE_CHECKING:
 _MAX_EVERY_S = 366 * 24 * 3600.0
 
 
-def serve_recipes(
-    root: Path, recipes: Sequence[str], *, cron: str | None, timezone: str, every_s: float | None, port: int
+def serve_jobs(
+    root: Path, jobs: Sequence[str], *, cron: str | None, timezone: str, every_s: float | None, port: int
 ) -> int:
-    """Run recipes when they are due, until stopped.
+    """Run jobs when they are due, until stopped.
 
     Runs come one at a time: one that falls due while another is at work, a run by hand included, waits for it.
 
     Args:
         root: The checkout.
-        recipes: Entries of `bulk_edit` in params.yaml; empty is all.
+        jobs: Entries of `bulk_edit` in params.yaml; empty is all.
         cron: When, or None.
         timezone: Of `cron`.
         every_s: Seconds between runs, or None.
@@ -48,11 +48,11 @@ def serve_recipes(
         The exit status: 130 when it was stopped, which is how it ends.
 
     Raises:
-        PipelineError: A recipe or a time is wrong, the server does not start, or this checkout is served already.
+        PipelineError: A job or a time is wrong, the server does not start, or this checkout is served already.
     """
     environment.prepare(root)
     check_times(cron, every_s, port)
-    chosen = _chosen(root, recipes)
+    chosen = _chosen(root, jobs)
     with locks.serve_lock(root), environment.full_disk_is_one_line(root):
         url = environment.server_url() or _own_server(root, port)
         server.check(url)
@@ -95,15 +95,15 @@ def _own_server(root: Path, port: int) -> str:
     return started.url
 
 
-def _chosen(root: Path, recipes: Sequence[str]) -> list[str]:
+def _chosen(root: Path, jobs: Sequence[str]) -> list[str]:
     from boundaryflow.config import load_params
 
     params = load_params(root)
     if not params.bulk_edit:
-        raise ParamsError("params.yaml: bulk_edit has no recipe; add one (docs/operations.md shows how)")
-    for name in recipes:
-        params.bulk_edit_recipe(name)
-    return list(recipes) or list(params.bulk_edit)
+        raise ParamsError("params.yaml: bulk_edit has no job; add one (docs/operations.md shows how)")
+    for name in jobs:
+        params.bulk_edit_job(name)
+    return list(jobs) or list(params.bulk_edit)
 
 
 def _schedule(cron: str | None, timezone: str, every_s: float | None) -> Schedule:
@@ -124,12 +124,12 @@ def _schedule(cron: str | None, timezone: str, every_s: float | None) -> Schedul
         ) from None
 
 
-def deployment_name(root: Path, recipe: str) -> str:
-    """What a recipe served from this checkout is called: another checkout or machine at the same server differs."""
-    return f"{recipe}@{hashlib.sha256(f'{platform.node()}:{root}'.encode(errors='replace')).hexdigest()[:8]}"
+def deployment_name(root: Path, job: str) -> str:
+    """What a job served from this checkout is called: another checkout or machine at the same server differs."""
+    return f"{job}@{hashlib.sha256(f'{platform.node()}:{root}'.encode(errors='replace')).hexdigest()[:8]}"
 
 
-def _serve(root: Path, recipes: Sequence[str], schedule: Schedule) -> None:
+def _serve(root: Path, jobs: Sequence[str], schedule: Schedule) -> None:
     from prefect.runner import Runner
     from prefect.types.entrypoint import EntrypointType
 
@@ -140,13 +140,13 @@ def _serve(root: Path, recipes: Sequence[str], schedule: Schedule) -> None:
         make(
             name=deployment_name(root, name),
             schedule=schedule,
-            parameters={"recipe": name, "wait_s": environment.LONG_WAIT_S},
-            description=f"Edit what arrived for recipe {name} of {root} on {platform.node()}, and deliver it",
+            parameters={"job": name, "wait_s": environment.LONG_WAIT_S},
+            description=f"Edit what arrived for job {name} of {root} on {platform.node()}, and deliver it",
             entrypoint_type=EntrypointType.MODULE_PATH,
         )
-        for name in recipes
+        for name in jobs
     ]
-    _bury_dead_runs([deployment_name(root, name) for name in recipes])
+    _bury_dead_runs([deployment_name(root, name) for name in jobs])
     signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell started it with `&`
     warnings.filterwarnings("ignore", message="coroutine 'Runner.astop' was never awaited", category=RuntimeWarning)
     # On SIGTERM Prefect ends the process from within its event loop, of which asyncio complains at length.

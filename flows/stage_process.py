@@ -94,7 +94,7 @@ def run_module(
     """Run a job, `python -m boundaryflow.jobs.KIND`, in a process group of its own and wait for it.
 
     Args:
-        name: What it is called in the display and the log, `KIND@RECIPE`.
+        name: What it is called in the display and the log, `KIND@JOB`.
         arguments: Of its command line.
         root: The checkout.
         board: Told what it prints.

@@ -1,4 +1,4 @@
-"""What `boundaryflow status` knows: per stage its state, items, failed items and size; the recipes; the next step."""
+"""What `boundaryflow status` knows: per stage its state, items, failed items and size; the jobs; the next step."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class StageStatus:
             work.
         reason: Why it is stale or failed, or how far it is.
         num_items: Rows it wrote (images; edits; boundaries), None where there is nothing to count.
-        num_failed: Items set aside.
+        num_failed: Items rejected.
         size_bytes: Size of its outputs on disk.
     """
 
@@ -51,8 +51,8 @@ class StageStatus:
 
 
 @dataclass(frozen=True)
-class RecipeStatus:
-    """One recipe of `bulk_edit` or `augment`.
+class JobStatus:
+    """One job of `bulk_edit` or `augment`.
 
     Attributes:
         name: Such as `bulk_edit@glasses`.
@@ -76,21 +76,21 @@ class Status:
     Attributes:
         holder: Who runs a flow in it now, or empty.
         stages: In the order in which they run.
-        recipes: Of params.yaml.
+        jobs: Of params.yaml.
         cache_bytes: Size of DVC's cache, which holds the outputs of all commits.
         next_step: What to do.
     """
 
     holder: str
     stages: tuple[StageStatus, ...]
-    recipes: tuple[RecipeStatus, ...]
+    jobs: tuple[JobStatus, ...]
     cache_bytes: int
     next_step: str
 
     @property
     def size_bytes(self) -> int:
-        """Size of all outputs of stages and recipes in the checkout, the cache aside."""
-        return sum(stage.size_bytes for stage in self.stages) + sum(recipe.size_bytes for recipe in self.recipes)
+        """Size of all outputs of stages and jobs in the checkout, the cache aside."""
+        return sum(stage.size_bytes for stage in self.stages) + sum(job.size_bytes for job in self.jobs)
 
 
 def collect(root: Path) -> Status:
@@ -101,14 +101,14 @@ def collect(root: Path) -> Status:
     """
     environment.prepare(root)
     holder = locks.flow_holder(root)
-    recipes, cache_bytes = _recipes(root), size_of(root / ".dvc/cache")
+    jobs, cache_bytes = _jobs(root), size_of(root / ".dvc/cache")
     if holder is not None:
         wait = "wait for the run, or stop it with Ctrl-C where it runs"
-        return Status(holder, _from_record(root), recipes, cache_bytes, wait)
+        return Status(holder, _from_record(root), jobs, cache_bytes, wait)
     steps = plan(root, ask_remote=False)
     errors: dict[str, str] = _record(root).get("errors", {})
     stages = tuple(_status(root, step, errors.get(step.name)) for step in steps)
-    return Status("", stages, recipes, cache_bytes, _next_step(root, steps))
+    return Status("", stages, jobs, cache_bytes, _next_step(root, steps))
 
 
 def as_json(status: Status) -> str:
@@ -117,10 +117,10 @@ def as_json(status: Status) -> str:
 
 
 def as_text(status: Status) -> str:
-    """For people: a block per data set, the recipes, the sizes."""
+    """For people: a block per data set, the jobs, the sizes."""
     lines = [f"a run is at work: {status.holder}"] if status.holder else []
     width = max(
-        (len(entry) for entry in [*(s.stage for s in status.stages), *(r.name for r in status.recipes)]), default=0
+        (len(entry) for entry in [*(s.stage for s in status.stages), *(r.name for r in status.jobs)]), default=0
     )
     for dataset in dict.fromkeys(stage.dataset for stage in status.stages):
         lines += [f"{dataset or 'all data sets'}:"]
@@ -132,11 +132,11 @@ def as_text(status: Status) -> str:
             size = size_text(stage.size_bytes) if stage.size_bytes else ""
             line = f"  {stage.stage:<{width}}  {stage.state:<11} {items + failed:<22} {size:>9}  {stage.reason}"
             lines.append(line.rstrip())
-    if status.recipes:
-        lines += ["recipes:"]
-    for recipe in status.recipes:
-        size = size_text(recipe.size_bytes) if recipe.size_bytes else ""
-        line = f"  {recipe.name:<{width}}  {recipe.state:<11} {recipe.started:<22} {size:>9}  {recipe.told}"
+    if status.jobs:
+        lines += ["jobs:"]
+    for job in status.jobs:
+        size = size_text(job.size_bytes) if job.size_bytes else ""
+        line = f"  {job.name:<{width}}  {job.state:<11} {job.started:<22} {size:>9}  {job.told}"
         lines.append(line.rstrip())
     lines += ["", f"on disk: {size_text(status.size_bytes)} of results, {size_text(status.cache_bytes)} in DVC's cache"]
     lines += [f"next: {status.next_step}"]
@@ -154,23 +154,23 @@ def _status(root: Path, step: Step, error: str | None) -> StageStatus:
     return _stage_status(root, step.name, step.outs, state, reason)
 
 
-def _recipes(root: Path) -> tuple[RecipeStatus, ...]:
+def _jobs(root: Path) -> tuple[JobStatus, ...]:
     try:
         params: Any = read_yaml(root / "params.yaml")
     except (OSError, PipelineError):
         params = None  # DVC, or the next run, says what is wrong with it
-    found: list[RecipeStatus] = []
+    found: list[JobStatus] = []
     for kind in ("bulk_edit", "augment"):
         section: Any = params.get(kind) if isinstance(params, dict) else None
-        for recipe in section if isinstance(section, dict) else ():
-            told = record.last(root, kind, str(recipe))
-            size = size_of(record.folder(root, kind, str(recipe)))
-            name = f"{kind}@{recipe}"
+        for job in section if isinstance(section, dict) else ():
+            told = record.last(root, kind, str(job))
+            size = size_of(record.folder(root, kind, str(job)))
+            name = f"{kind}@{job}"
             if told is None:
-                found.append(RecipeStatus(name, "never run", "", "", size))
+                found.append(JobStatus(name, "never run", "", "", size))
             else:
                 line = told["error"] or record.in_a_line(told)
-                found.append(RecipeStatus(name, told["state"], told["started"][:16].replace("T", " "), line, size))
+                found.append(JobStatus(name, told["state"], told["started"][:16].replace("T", " "), line, size))
     return tuple(found)
 
 

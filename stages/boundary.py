@@ -31,7 +31,7 @@ from boundaryflow.boundary import (
     most_certain,
     project,
     save_boundaries,
-    told_apart,
+    separable,
 )
 from boundaryflow.boundary.hyperplane import Space
 from boundaryflow.config import load_params
@@ -182,16 +182,16 @@ def run(
     for attribute in attributes:
         probability, _train, held_out = images.of(attribute)
         rows = np.searchsorted(val, held_out)
-        planes = average_neighbours(
+        hyperplanes = average_neighbours(
             [boundary for boundary, _report in along_path[attribute]],
             [of_level[rows] for of_level in val_latents],
             probability[held_out] > 0.5,
             neighbours=neighbours,
         )
-        followed = told_apart(planes, min_auc)
-        followed_at = {plane.t for plane in followed}
-        for plane, (_boundary, report) in zip(planes, along_path[attribute], strict=True):
-            table.add_along_path(plane, report, is_followed=plane.t in followed_at)
+        followed = separable(hyperplanes, min_auc)
+        followed_at = {hyperplane.t for hyperplane in followed}
+        for hyperplane, (_boundary, report) in zip(hyperplanes, along_path[attribute], strict=True):
+            table.add_along_path(hyperplane, report, is_followed=hyperplane.t in followed_at)
         if noise_levels:
             LOG.info("boundary %s: followed from timestep %s", attribute, followed[-1].t if followed else "none")
         found = Boundaries(attribute, at_mixing_step[attribute], followed)

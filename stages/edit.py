@@ -28,7 +28,7 @@ from boundaryflow.runtime.memory import in_chunks
 from boundaryflow.runtime.process import entry, own_folder, tick
 from boundaryflow.runtime.sharding import run_sharded_together
 from boundaryflow.store.fingerprint import fingerprint
-from boundaryflow.store.shards import ShardJob, load_items, shard_index
+from boundaryflow.store.shards import ShardTask, load_items, shard_index
 from boundaryflow.store.tables import read_json, read_table, write_json, write_table
 
 LOG = logging.getLogger(__name__)
@@ -37,13 +37,13 @@ CODE = (
     "boundaryflow/editing/editor.py",
     *(f"boundaryflow/{room}" for room in ("diffusion", "models", "editing")),
 )
-OF_SINGLE_STEP = {"t_mix", "num_steps", "noise_until", "order", "eta", "correction", "eps_scale", "h_scale", "h_window",
+OF_SINGLE_STEP = {"t_mix", "num_steps", "noise_until", "order", "eta", "residuals", "eps_scale", "h_scale", "h_window",
                   "conditional"}  # fmt: skip
 OF_GUIDED = {"guided", "mask", "timesteps"}
 
 
 def run_shards(
-    jobs: Mapping[str, ShardJob],
+    tasks: Mapping[str, ShardTask],
     *,
     dataset: str,
     model: str,
@@ -60,30 +60,30 @@ def run_shards(
     """
     net = open_model(model, settings["dtype"])
     editor = open_editor(net, EditSettings(**settings), run_seed)
-    items = sorted({item for job in jobs.values() for item in job.missing})
+    items = sorted({item for task in tasks.values() for item in task.missing})
     pixels = load_items(Path("data/ingest") / dataset, items, ["pixels"])["pixels"]
-    lacking = {edit: set(job.missing) for edit, job in jobs.items()}
-    done: dict[str, dict[str, Tensor]] = {edit: {} for edit in jobs}
-    needed = {attribute for edit in jobs for attribute in edits[edit]} | set(held)
-    planes = {attribute: open_boundaries(dataset, attribute) for attribute in sorted(needed)}
+    lacking = {edit: set(task.missing) for edit, task in tasks.items()}
+    done: dict[str, dict[str, Tensor]] = {edit: {} for edit in tasks}
+    needed = {attribute for edit in tasks for attribute in edits[edit]} | set(held)
+    hyperplanes = {attribute: open_boundaries(dataset, attribute) for attribute in sorted(needed)}
 
     def edit_some(some: slice) -> None:
         chunk = items[some]
         source = editor.open(to_model_range(pixels[some], net.value_range), chunk)
-        for edit in jobs:
+        for edit in tasks:
             rows = [row for row, item in enumerate(chunk) if item in lacking[edit] and item not in done[edit]]
             if not rows:
                 continue
-            boundaries = [planes[attribute] for attribute in edits[edit]]
+            boundaries = [hyperplanes[attribute] for attribute in edits[edit]]
             signs = torch.tensor([directions[chunk[row]][edit] for row in rows], dtype=torch.float32)
-            edited = editor.edit(source, rows, boundaries, signs.reshape(len(rows), -1), [planes[a] for a in held])
+            edited = editor.edit(source, rows, boundaries, signs.reshape(len(rows), -1), [hyperplanes[a] for a in held])
             tick(len(rows))
             done[edit].update(
                 {chunk[row]: to_u8(picture, net.value_range) for row, picture in zip(rows, edited, strict=True)}
             )
 
     in_chunks(len(items), edit_some, net)
-    return {edit: {"edited": torch.stack([done[edit][item] for item in job.missing])} for edit, job in jobs.items()}
+    return {edit: {"edited": torch.stack([done[edit][item] for item in task.missing])} for edit, task in tasks.items()}
 
 
 def open_boundaries(dataset: str, attribute: str) -> Boundaries:
@@ -117,7 +117,7 @@ def _lacking(dataset: str, targets: Mapping[str, str], labels: pd.DataFrame, *, 
             return f"attribute {attribute!r} has too few labelled images; the stages label and boundary said how many"
         boundaries = open_boundaries(dataset, attribute)
         if guided and not boundaries.noised:
-            return boundaries.not_told_apart
+            return boundaries.not_separable
     return None
 
 
@@ -156,30 +156,30 @@ def run(
     items = sorted(usable["item_id"])[:max_images]
     # Settings of the other method do not change the pictures; neither does the inversion, for guided edits.
     idle = OF_SINGLE_STEP if guided else OF_GUIDED
-    upstream = read_json(ingested / "ingest.json")["recipe"] if guided else facts["recipe"]
+    upstream = read_json(ingested / "ingest.json")["cache_key"] if guided else facts["cache_key"]
     directions: dict[str, dict[str, list[int]]] = {item: {} for item in items}
-    recipes: dict[str, str] = {}
+    cache_keys: dict[str, str] = {}
     variants: dict[str, dict[str, str]] = {}
     for edit, targets in edits.items():
-        planes = [open_boundaries(dataset, attribute) for attribute in [*targets, *held]]
+        hyperplanes = [open_boundaries(dataset, attribute) for attribute in [*targets, *held]]
         variants[edit] = {}
         for item, signs in directions_of(labels, items, targets).items():
             directions[item][edit] = signs
             variants[edit][item] = ",".join(map(str, signs))
-        recipes[edit] = fingerprint(
+        cache_keys[edit] = fingerprint(
             stage="edit",
             code=code_hash("stages.edit"),
             model=net.sha256,
             upstream=upstream,
             run_seed=run_seed if guided or settings["eta"] > 0 or settings["noise_until"] > 0 else None,
             segmenter=sha256_of(Path(settings["mask"]["segmenter"])) if guided and settings["mask"] else None,
-            boundaries=[describe(boundaries, guided=guided) for boundaries in planes],
+            boundaries=[describe(boundaries, guided=guided) for boundaries in hyperplanes],
             **{name: value for name, value in settings.items() if name not in idle},
         )
     context = {"dataset": dataset, "model": model, "run_seed": run_seed, "settings": settings}
     context |= {"edits": {edit: list(targets) for edit, targets in edits.items()}, "held": held}
     num_computed = run_sharded_together(
-        "edit", out, items, recipes, shard_size, run_shards, context, variants, of_items={"directions": directions}
+        "edit", out, items, cache_keys, shard_size, run_shards, context, variants, of_items={"directions": directions}
     )
     _write_manifest(out, edits, directions, settings["strengths"])
     write_json(out / "edit.json", {"edits": {e: dict(t) for e, t in edits.items()}, "split": split, **settings})

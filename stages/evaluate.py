@@ -18,7 +18,14 @@ from boundaryflow import evaluation as ev
 from boundaryflow.config import LabelParams, load_params
 from boundaryflow.errors import ManifestError
 from boundaryflow.evaluation.best_strength import SHARES
-from boundaryflow.evaluation.judging import BATCH, MAX_REAL, Bench, Judged, image_features, open_bench
+from boundaryflow.evaluation.per_image import (
+    BATCH,
+    MAX_REAL,
+    MetricModels,
+    PerImageMetrics,
+    image_features,
+    open_metric_models,
+)
 from boundaryflow.files import write_bytes
 from boundaryflow.pixels import to_model_range
 from boundaryflow.runtime.device import device
@@ -56,7 +63,7 @@ def run(
             "in params.yaml"
         )
     faces = read_faces(ingested) if counterfactuals else {}
-    bench = open_bench(judges, clip, label.prompts, label.templates, faces, device())
+    models = open_metric_models(judges, clip, label.prompts, label.templates, faces, device())
     rows: list[pd.DataFrame] = []
     distances: dict[tuple[str, float], dict[str, float]] = {}
     with Progress("evaluate", len(manifest), "pictures") as progress:
@@ -64,12 +71,12 @@ def run(
             first = of_edit[of_edit["strength_index"] == 0].sort_values("item_id")
             asked = {str(item): json.loads(text) for item, text in zip(first["item_id"], first["targets"], strict=True)}
             strengths = sorted(set(zip(of_edit["strength_index"], of_edit["strength"], strict=True)))
-            real = _real_features(dataset, ingested, bench, list(asked.values()))
+            real = _real_features(dataset, ingested, models, list(asked.values()))
             seen: dict[float, list[Tensor]] = {strength: [] for _, strength in strengths}
             for items in in_batches(ingested, list(asked), BATCH):
                 before = to_model_range(load_items(ingested, items, ["pixels"])["pixels"], (0.0, 1.0))
                 after = to_model_range(load_items(edited_at / str(edit), items, ["edited"])["edited"], (0.0, 1.0))
-                judged = Judged(bench, items, [asked[item] for item in items], before)
+                judged = PerImageMetrics(models, items, [asked[item] for item in items], before)
                 for index, strength in strengths:
                     columns, features = judged.metrics(after[:, index])
                     rows.append(pd.DataFrame({"item_id": items, "edit": edit, "strength": strength, **columns}))
@@ -91,9 +98,11 @@ def run(
     return metrics
 
 
-def _real_features(dataset: str, ingested: Path, bench: Bench, targets: Sequence[dict[str, int]]) -> Tensor | None:
+def _real_features(
+    dataset: str, ingested: Path, models: MetricModels, targets: Sequence[dict[str, int]]
+) -> Tensor | None:
     """CLIP features of real images that have what the edit asks for on its images, up to 256 a side."""
-    if bench.clip is None:
+    if models.clip is None:
         return None
     labels = read_table(Path("data/label") / dataset / "labels.parquet", schema="labels/1").set_index("item_id")
     chosen: list[str] = []
@@ -106,7 +115,7 @@ def _real_features(dataset: str, ingested: Path, bench: Bench, targets: Sequence
     if not chosen:
         return None
     pixels = load_items(ingested, sorted(set(chosen)), ["pixels"])["pixels"]
-    return image_features(bench.clip, to_model_range(pixels, (0.0, 1.0)))
+    return image_features(models.clip, to_model_range(pixels, (0.0, 1.0)))
 
 
 def _distances(real: Tensor, features: Tensor) -> dict[str, float]:

@@ -21,14 +21,14 @@ from boundaryflow.runtime.fingerprints import code_hash
 from boundaryflow.runtime.process import Progress, entry, own_folder
 from boundaryflow.runtime.sharding import items_there, run_sharded
 from boundaryflow.sources.datasets import FACE, FACES_AT_ONCE, draw_avatars, face_of, open_raw
-from boundaryflow.sources.decoding import ABOUT, Spool, Verdict, choose, item_id_of, judge_into
+from boundaryflow.sources.decoding import ABOUT, Decoded, Spool, choose, decode_into, item_id_of
 from boundaryflow.sources.images import Box, Fit, decode_image
 from boundaryflow.sources.listing import source_of
 from boundaryflow.sources.raw import RawPictures
 from boundaryflow.sources.remote import RemoteFolder
 from boundaryflow.sources.splits import split_images
 from boundaryflow.store.fingerprint import fingerprint
-from boundaryflow.store.shards import ShardJob
+from boundaryflow.store.shards import ShardTask
 from boundaryflow.store.tables import read_json, read_table, write_json, write_table
 
 LOG = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ _REMOTE = "remote/1"
 
 
 def run_shard(
-    job: ShardJob,
+    task: ShardTask,
     *,
     spool: str,
     num_rows: int,
@@ -53,7 +53,7 @@ def run_shard(
     side = geometry["size"]
     shape = (num_rows, geometry["channels"], side, side)
     kept = np.memmap(spool, np.uint8, "r", shape=shape) if rows else np.empty(0, np.uint8)
-    lost = [item for item in job.missing if item not in rows]
+    lost = [item for item in task.missing if item not in rows]
     again: dict[str, np.ndarray[Any, Any]] = {}
     if lost and source["kind"] == "avatars":
         faces = AvatarSource(**source)
@@ -64,7 +64,7 @@ def run_shard(
         kind = RemoteSource if source["kind"] == "remote" else FolderSource
         raw = open_raw(dataset, kind(**source), side)
         again = {item: decode_image(raw.read(sources[item]), **geometry)[0] for item in lost}
-    pixels = [again[item] if item in again else kept[rows[item]] for item in job.missing]
+    pixels = [again[item] if item in again else kept[rows[item]] for item in task.missing]
     return {"pixels": torch.from_numpy(np.stack(pixels))}
 
 
@@ -98,22 +98,24 @@ def run(
         "background": tuple(background),
         "levels": levels,
     }
-    recipe = fingerprint(stage="ingest", code=code_hash("stages.ingest"), **geometry)
-    about = {"recipe": recipe}
+    cache_key = fingerprint(stage="ingest", code=code_hash("stages.ingest"), **geometry)
+    about = {"cache_key": cache_key}
     if isinstance(source, AvatarSource):
-        about["drawn_as"] = fingerprint(recipe=recipe, source=source.model_dump(exclude={"num_images"}))
-        manifest, num_computed = _from_avatars(out, source, recipe, about["drawn_as"], shard_size, image_size, channels)
+        about["drawn_as"] = fingerprint(cache_key=cache_key, source=source.model_dump(exclude={"num_images"}))
+        manifest, num_computed = _from_avatars(
+            out, source, cache_key, about["drawn_as"], shard_size, image_size, channels
+        )
         (out / "remote.parquet").unlink(missing_ok=True)
     else:
         manifest, num_computed = _from_raw(
-            out, dataset, source, recipe, shard_size, geometry, max_images, split, max_failed_items
+            out, dataset, source, cache_key, shard_size, geometry, max_images, split, max_failed_items
         )
     ok = manifest[manifest["status"] == "ok"]
     splits = split_images(Path("data/raw") / dataset, dict(zip(ok["item_id"], ok["source"], strict=True)), split)
     manifest["split"] = [splits.get(item, "") for item in manifest["item_id"]]
     _write_manifest(out, manifest, about)
     bad = int((manifest["status"] == "bad").sum())
-    LOG.info("ingest %s: %d images, %d set aside", dataset, len(ok), bad)
+    LOG.info("ingest %s: %d images, %d rejected", dataset, len(ok), bad)
     return num_computed
 
 
@@ -138,7 +140,7 @@ def _write_shards(
     out: Path,
     spool: Spool,
     seen: Mapping[str, str],
-    recipe: str,
+    cache_key: str,
     shard_size: int,
     source: AvatarSource | FolderSource | RemoteSource,
     geometry: Mapping[str, Any],
@@ -153,21 +155,23 @@ def _write_shards(
     }
     of_items = {"rows": spool.rows, "sources": seen}
     return run_sharded(
-        "ingest", out, sorted(seen), recipe, shard_size, run_shard, context,
+        "ingest", out, sorted(seen), cache_key, shard_size, run_shard, context,
         of_items=of_items, num_threads=os.cpu_count() or 1,
     )  # fmt: skip
 
 
 def _from_avatars(
-    out: Path, source: AvatarSource, recipe: str, drawn_as: str, shard_size: int, size: int, channels: int
+    out: Path, source: AvatarSource, cache_key: str, drawn_as: str, shard_size: int, size: int, channels: int
 ) -> tuple[pd.DataFrame, int]:
     if channels != 3:
         raise ManifestError(f"ingest: avatars are RGB, but ingest.channels is {channels}; set it to 3")
     with Spool(out) as spool:
-        rows, facts, seen = _draw(spool, source, size, _known_faces(out, recipe, drawn_as))
+        rows, facts, seen = _draw(spool, source, size, _known_faces(out, cache_key, drawn_as))
         units = {factor: "see boundaryflow.avatars" for factor in FACTORS}
         write_table(out / "factors.parquet", facts, schema="avatars/1", units=units)
-        num_computed = _write_shards(out, spool, seen, recipe, shard_size, source, {"size": size, "channels": channels})
+        num_computed = _write_shards(
+            out, spool, seen, cache_key, shard_size, source, {"size": size, "channels": channels}
+        )
     return rows, num_computed
 
 
@@ -200,7 +204,7 @@ def _draw(
     return pd.concat(rows, ignore_index=True), of_items, seen
 
 
-def _known_faces(out: Path, recipe: str, drawn_as: str) -> dict[str, str]:
+def _known_faces(out: Path, cache_key: str, drawn_as: str) -> dict[str, str]:
     """Name to item of the faces that the last run drew, where they are the same ones."""
     try:
         manifest = read_table(out / "manifest.parquet", schema="manifest/1")
@@ -208,7 +212,7 @@ def _known_faces(out: Path, recipe: str, drawn_as: str) -> dict[str, str]:
             return {}
     except ManifestError:
         return {}
-    kept = manifest[manifest["item_id"].isin(items_there(out, recipe))]
+    kept = manifest[manifest["item_id"].isin(items_there(out, cache_key))]
     return dict(zip(kept["source"], kept["item_id"], strict=True))
 
 
@@ -216,7 +220,7 @@ def _from_raw(
     out: Path,
     dataset: str,
     source: FolderSource | RemoteSource,
-    recipe: str,
+    cache_key: str,
     shard_size: int,
     geometry: Mapping[str, Any],
     max_images: int | None,
@@ -228,31 +232,31 @@ def _from_raw(
     names = choose(raw.names, max_images)
     if isinstance(split, Split):
         split_images(Path("data/raw") / dataset, dict(zip(names, names, strict=True)), split)  # told before all work
-    known = _known_good(out, recipe)
+    known = _known_good(out, cache_key)
     with Spool(out) as spool:
-        verdicts = _known_remote(out, raw, names, known, recipe)
-        there = {verdict.name for verdict in verdicts}
+        decoded = _known_remote(out, raw, names, known, cache_key)
+        there = {picture.name for picture in decoded}
         new = [name for name in names if name not in there]
-        verdicts += judge_into(spool, raw, new, known, geometry, "ingest", is_remote=isinstance(raw, RemoteFolder))
-        verdicts += [
-            Verdict(name, item_id_of(name.encode()), {}, why, was_read=False) for name, why in raw.refused.items()
+        decoded += decode_into(spool, raw, new, known, geometry, "ingest", is_remote=isinstance(raw, RemoteFolder))
+        decoded += [
+            Decoded(name, item_id_of(name.encode()), {}, why, was_read=False) for name, why in raw.refused.items()
         ]
-        rows, seen = _rows(verdicts)
+        rows, seen = _rows(decoded)
         _check_bad(source_of(dataset, source), rows, seen, max_failed_items)
-        num_computed = _write_shards(out, spool, seen, recipe, shard_size, source, geometry)
-    _remember_remote(out, raw, verdicts)
+        num_computed = _write_shards(out, spool, seen, cache_key, shard_size, source, geometry)
+    _remember_remote(out, raw, decoded)
     return pd.DataFrame(rows), num_computed
 
 
-def _rows(verdicts: Sequence[Verdict]) -> tuple[list[dict[str, Any]], dict[str, str]]:
+def _rows(decoded: Sequence[Decoded]) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Rows of the manifest, and item to name; of the same image under several names the first is used."""
     rows: list[dict[str, Any]] = []
     seen: dict[str, str] = {}
-    for verdict in sorted(verdicts, key=lambda verdict: verdict.name):
-        again = verdict.item if verdict.item in seen and not verdict.reason else ""
-        rows.append(_row(verdict.item, verdict.name, verdict.about, reason=verdict.reason, duplicates_of=again))
-        if not verdict.reason:
-            seen.setdefault(verdict.item, verdict.name)
+    for picture in sorted(decoded, key=lambda picture: picture.name):
+        again = picture.item if picture.item in seen and not picture.reason else ""
+        rows.append(_row(picture.item, picture.name, picture.about, reason=picture.reason, duplicates_of=again))
+        if not picture.reason:
+            seen.setdefault(picture.item, picture.name)
     return rows, seen
 
 
@@ -272,27 +276,27 @@ def _check_bad(
         )
 
 
-def _known_good(out: Path, recipe: str) -> dict[str, dict[str, Any]]:
+def _known_good(out: Path, cache_key: str) -> dict[str, dict[str, Any]]:
     """What the last run found out about images, where it decoded them the same way."""
     try:
         manifest = read_table(out / "manifest.parquet", schema="manifest/1")
     except ManifestError:
         return {}
-    there = items_there(out, recipe)
+    there = items_there(out, cache_key)
     ok = manifest[manifest["status"].isin(["ok", "duplicate"]) & manifest["item_id"].isin(there)]
     return {row["item_id"]: row for row in ok.to_dict("records")}  # pyright: ignore[reportReturnType]
 
 
 def _known_remote(
-    out: Path, raw: RawPictures, names: Sequence[str], good: Mapping[str, Mapping[str, Any]], recipe: str
-) -> list[Verdict]:
-    """Verdicts on remote pictures that were downloaded before in the same version, and need not be again."""
+    out: Path, raw: RawPictures, names: Sequence[str], good: Mapping[str, Mapping[str, Any]], cache_key: str
+) -> list[Decoded]:
+    """What became of remote pictures that were downloaded before in the same version, and need not be again."""
     if not isinstance(raw, RemoteFolder):
         return []
     try:
         before = read_table(out / "remote.parquet", schema=_REMOTE)
         manifest = read_table(out / "manifest.parquet", schema="manifest/1")
-        same = read_json(out / "ingest.json")["recipe"] == recipe
+        same = read_json(out / "ingest.json")["cache_key"] == cache_key
     except ManifestError:
         return []
     bad = manifest[manifest["status"] == "bad"] if same else manifest[:0]
@@ -301,22 +305,22 @@ def _known_remote(
     items: dict[tuple[str, str, str], str] = {
         (url, name, version): item for url, name, version, item in zip(*columns, strict=True)
     }
-    found: list[Verdict] = []
+    found: list[Decoded] = []
     for name in names:
         item = items.get((raw.url, name, raw.version(name)), "")
         if item in good:
-            found.append(Verdict(name, item, {key: good[item][key] for key in ABOUT}))
+            found.append(Decoded(name, item, {key: good[item][key] for key in ABOUT}))
         elif item in reasons:
-            found.append(Verdict(name, item, {}, reasons[item]))
+            found.append(Decoded(name, item, {}, reasons[item]))
     return found
 
 
-def _remember_remote(out: Path, raw: RawPictures, verdicts: Sequence[Verdict]) -> None:
+def _remember_remote(out: Path, raw: RawPictures, decoded: Sequence[Decoded]) -> None:
     path = out / "remote.parquet"
     if not isinstance(raw, RemoteFolder):
         path.unlink(missing_ok=True)
         return
-    read = sorted((verdict.name, verdict.item) for verdict in verdicts if verdict.was_read)
+    read = sorted((picture.name, picture.item) for picture in decoded if picture.was_read)
     rows = [{"url": raw.url, "name": name, "version": raw.version(name), "item_id": item} for name, item in read]
     write_table(path, pd.DataFrame(rows, columns=["url", "name", "version", "item_id"]), schema=_REMOTE)
 

@@ -21,14 +21,14 @@ from boundaryflow.runtime.memory import in_chunks
 from boundaryflow.runtime.process import entry, own_folder
 from boundaryflow.runtime.sharding import run_sharded
 from boundaryflow.store.fingerprint import fingerprint
-from boundaryflow.store.shards import ShardJob, load_items, shard_index
+from boundaryflow.store.shards import ShardTask, load_items, shard_index
 from boundaryflow.store.tables import read_json, read_table, write_json, write_table
 
 SCHEMA = "latents/1"
 
 
 def run_shard(
-    job: ShardJob,
+    task: ShardTask,
     *,
     ingested: str,
     model: str,
@@ -44,13 +44,13 @@ def run_shard(
     """Latents of the images that one shard still lacks."""
     net = open_model(model, dtype)
     path = timestep_path(t_mix, num_steps)
-    pixels = load_items(Path(ingested), job.missing, ["pixels"])["pixels"]
+    pixels = load_items(Path(ingested), task.missing, ["pixels"])["pixels"]
 
     def invert_some(some: slice) -> tuple[Tensor, Tensor]:
         x_0 = to_model_range(pixels[some], net.value_range)
         if paper_mode:  # the release pairs x_mix with the bottleneck of the timestep before
             return paper_invert(net, x_0, path)
-        noise = item_noise(run_seed, job.missing[some], "inversion", x_0.shape[1:])
+        noise = item_noise(run_seed, task.missing[some], "inversion", x_0.shape[1:])
         inversion = invert(net, x_0, path, start_noise=noise, noise_until=noise_until, order=order)
         return inversion.x_mix, inversion.h_mix
 
@@ -87,16 +87,18 @@ def run(
         "store_dtype": store_dtype,
         "t_mix": t_mix,
     }
-    upstream = read_json(ingested / "ingest.json")["recipe"]
-    recipe = fingerprint(
+    upstream = read_json(ingested / "ingest.json")["cache_key"]
+    cache_key = fingerprint(
         stage="invert", code=code_hash("stages.invert"), model=net.sha256, upstream=upstream, **matters
     )
     manifest = read_table(ingested / "manifest.parquet", schema="manifest/1")
     items = sorted(manifest.loc[manifest["status"] == "ok", "item_id"])
     context = {"ingested": str(ingested), "model": model, **matters}
-    num_computed = run_sharded("invert", out, items, recipe, shard_size, run_shard, context)
+    num_computed = run_sharded("invert", out, items, cache_key, shard_size, run_shard, context)
     write_table(out / "index.parquet", shard_index(out), schema=SCHEMA, units={"row": "position in the shard"})
-    write_json(out / "invert.json", {**matters, "model_sha256": net.sha256, "num_items": len(items), "recipe": recipe})
+    write_json(
+        out / "invert.json", {**matters, "model_sha256": net.sha256, "num_items": len(items), "cache_key": cache_key}
+    )
     return num_computed
 
 

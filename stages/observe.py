@@ -20,21 +20,21 @@ from boundaryflow.runtime.memory import in_chunks
 from boundaryflow.runtime.process import entry, own_folder, tick
 from boundaryflow.runtime.sharding import run_sharded
 from boundaryflow.store.fingerprint import fingerprint
-from boundaryflow.store.shards import ShardJob, load_items, shard_index
+from boundaryflow.store.shards import ShardTask, load_items, shard_index
 from boundaryflow.store.tables import read_json, read_table, write_json, write_table
 
 SCHEMA = "noised/1"
 
 
 def run_shard(
-    job: ShardJob, *, ingested: str, model: str, dtype: str, timesteps: list[int], run_seed: int, store_dtype: str
+    task: ShardTask, *, ingested: str, model: str, dtype: str, timesteps: list[int], run_seed: int, store_dtype: str
 ) -> dict[str, Tensor]:
     """Bottlenecks of the images that one shard still lacks."""
     net = open_model(model, dtype)
-    pixels = load_items(Path(ingested), job.missing, ["pixels"])["pixels"]
+    pixels = load_items(Path(ingested), task.missing, ["pixels"])["pixels"]
 
     def observe_some(some: slice) -> dict[str, Tensor]:
-        x_0, ids = to_model_range(pixels[some], net.value_range), job.missing[some]
+        x_0, ids = to_model_range(pixels[some], net.value_range), task.missing[some]
         seen = {tensor_name(t): bottlenecks(net, x_0, ids, t, run_seed) for t in timesteps}
         tick(len(ids))
         return seen
@@ -65,13 +65,13 @@ def run(
         "store_dtype": store_dtype,
         "timesteps": list(timestep_path(t_max, num_steps, DENSITY)),
     }
-    upstream = read_json(ingested / "ingest.json")["recipe"]
-    recipe = fingerprint(
+    upstream = read_json(ingested / "ingest.json")["cache_key"]
+    cache_key = fingerprint(
         stage="observe", code=code_hash("stages.observe"), model=net.sha256, upstream=upstream, **matters
     )
     items = chosen_items(dataset, max_images)
     context = {"ingested": str(ingested), "model": model, **matters}
-    num_computed = run_sharded("observe", out, items, recipe, shard_size, run_shard, context)
+    num_computed = run_sharded("observe", out, items, cache_key, shard_size, run_shard, context)
     write_table(out / "index.parquet", shard_index(out), schema=SCHEMA, units={"row": "position in the shard"})
     write_json(out / "observe.json", {**matters, "model_sha256": net.sha256, "num_items": len(items)})
     return num_computed

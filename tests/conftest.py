@@ -65,13 +65,21 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project whose stages have run, up to the evaluation. Not to be changed: copy it."""
-    from tests.stages.small_project import STAGES, run_here, write_project  # imports torch
+    from tests.small_project import STAGES, run_here, write_project  # imports torch
 
     folder = write_project(tmp_path_factory.mktemp("project"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BOUNDARYFLOW_PROGRESS", "off")
         run_here(folder, patch, *STAGES, "evaluate")
     return folder
+
+
+@pytest.fixture
+def project(finished: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    from tests.small_project import copy_project
+
+    return copy_project(finished, tmp_path / "project")
 
 
 @pytest.fixture(autouse=True)

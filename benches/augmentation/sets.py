@@ -80,7 +80,7 @@ def mended(folder: Path, num_images: int, agreement: float, seed: int) -> tuple[
 
     Args:
         folder: Project to work in; what is there already is kept.
-        num_images: Faces, of which 15 % calibrate the planes.
+        num_images: Faces, of which 15 % calibrate the hyperplanes.
         agreement: Share of the faces that have both attributes or none.
         seed: Which faces.
 

@@ -159,20 +159,20 @@ def ours_model(model: str) -> EpsModel:
 
 
 def ours(model: str, num_steps: int) -> tuple[Loop, Clock, int]:
-    """What the stages do: num_steps calls up and as many down, with the correction; h belongs to the last step."""
+    """What the stages do: num_steps calls up and as many down, with DDIM residuals; h belongs to the last step."""
     keep_freed_memory()
     net = ours_model(model)
     num_images = batch_size(net)
     x_0 = _images(model, num_images)
     path = timestep_path(T_MIX, num_steps)
     normal = torch.randn(x_0[0].numel())
-    plane = Boundary(
+    hyperplane = Boundary(
         normal / normal.norm(), 0.0, "eps", T_MIX, "any", net.sha256, Calibration(1.0, -1.0, 1.0, 0.9, 100)
     )
 
     def once() -> None:
-        inversion = invert(net, x_0, path, keep_corrections=True, order=2)
-        edit_at_strengths(net, inversion, {"eps": [plane]}, torch.ones(num_images, 1), [1.0], scales={"eps": 2.0})
+        inversion = invert(net, x_0, path, keep_residuals=True, order=2)
+        edit_at_strengths(net, inversion, {"eps": [hyperplane]}, torch.ones(num_images, 1), [1.0], scales={"eps": 2.0})
 
     return once, Clock(net._network), num_images  # noqa: SLF001
 

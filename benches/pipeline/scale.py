@@ -31,7 +31,7 @@ from boundaryflow.runtime.metering import cost_path
 from boundaryflow.sources.images import decode_image
 from boundaryflow.store.shards import plan_shards
 from boundaryflow.store.tables import read_table, write_table
-from tests.stages.small_project import write_project
+from tests.small_project import write_project
 
 ROWS = (1_000, 10_000, 100_000)
 NUM_JPEGS, JPEG_SIDE, INGEST_SIDE = 10_000, 512, 256

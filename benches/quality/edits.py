@@ -121,9 +121,9 @@ def _kept(
     keep: Path,
 ) -> Tensor:
     """[N,K,3,64,64] uint8."""
-    recipe = [row.name, row.what, row.strengths, row.settings, _code_hash(row.code), model.sha256,
+    cache_key = [row.name, row.what, row.strengths, row.settings, _code_hash(row.code), model.sha256,
               [test.ids[face] for face in faces], attributes, *([seed, size] if row.is_fitted else [])]  # fmt: skip
-    file = keep / f"{sha256(json.dumps(recipe).encode()).hexdigest()[:24]}.safetensors"
+    file = keep / f"{sha256(json.dumps(cache_key).encode()).hexdigest()[:24]}.safetensors"
     if not file.exists():
         edited = row.edit(test.take(faces), attributes)
         keep.mkdir(parents=True, exist_ok=True)

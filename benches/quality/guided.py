@@ -22,7 +22,7 @@ class Guided:
         latents: What it sees of the pictures to fit on.
         num_train: How many of them.
         settings: See `all_rows`.
-        highest: Follow no plane above this timestep; None follows all.
+        highest: Follow no hyperplane above this timestep; None follows all.
     """
 
     strengths = (0.5, 0.75, 1.0, 1.5)
@@ -33,19 +33,19 @@ class Guided:
         self._model, self._latents, self._num_train = model, latents, num_train
         self._guidance, self._boundary = Guidance(**settings["guided"]), settings["boundary"]
         self._path = timestep_path(settings["t_max"], settings["num_steps"], 1.5)
-        self.calls = len(self._path) * self._guidance.num_noises * (3 if self._guidance.look_ahead else 2)
+        self.calls = len(self._path) * self._guidance.num_noises * (3 if self._guidance.tweedie_projection else 2)
         self._followed = [t for t in self._path if highest is None or t <= highest]
 
     @cached_property
-    def planes(self) -> Mapping[str, Boundaries]:
+    def hyperplanes(self) -> Mapping[str, Boundaries]:
         """What is followed; fitted when first asked for."""
         names = list(self._latents.train.has)
         return self._latents.along_path(self._followed, names, self._num_train, **self._boundary)
 
     def edit(self, pictures: Pictures, attributes: Sequence[str], strengths: Sequence[float] | None = None) -> Tensor:
         """[N,K,C,H,W] in model range."""
-        held = [b.noised for name, b in self.planes.items() if name not in attributes]
-        followed = [self.planes[name].noised for name in attributes]
+        held = [b.noised for name, b in self.hyperplanes.items() if name not in attributes]
+        followed = [self.hyperplanes[name].noised for name in attributes]
 
         def of_batch(some: Pictures) -> Tensor:
             source = observe_noised(
@@ -54,7 +54,7 @@ class Guided:
             )  # fmt: skip
             return guided_edit(
                 self._model, source, followed, some.directions(attributes), strengths or self.strengths, self._guidance,
-                held=held,
+                preserved=held,
             )  # fmt: skip
 
         return in_batches(pictures, of_batch)

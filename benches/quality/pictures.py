@@ -19,7 +19,7 @@ from boundaryflow.boundary import (
     InMemory,
     average_neighbours,
     fit_boundary,
-    told_apart,
+    separable,
 )
 from boundaryflow.boundary.hyperplane import Space
 from boundaryflow.diffusion import EpsModel, Order, noised, walk_up
@@ -116,7 +116,7 @@ class Latents:
     def boundary(
         self, kind: str, path: Sequence[int], attribute: str, num_train: int, estimator: Estimator
     ) -> Boundary:
-        """The plane of one attribute.
+        """The hyperplane of one attribute.
 
         Args:
             kind: `eps` or `h` of inverted faces at the end of the path, `paper_h` that of the step
@@ -142,18 +142,18 @@ class Latents:
     def along_path(
         self, timesteps: Sequence[int], attributes: Sequence[str], num_train: int, min_auc: float, neighbours: int
     ) -> dict[str, Boundaries]:
-        """The planes of noised pictures that tell them apart well enough."""
-        planes: dict[str, list[Boundary]] = {name: [] for name in attributes}
+        """The hyperplanes of noised pictures that tell them apart well enough."""
+        hyperplanes: dict[str, list[Boundary]] = {name: [] for name in attributes}
         held_out: list[Tensor] = []
         for t in timesteps:
             for name in attributes:
-                planes[name].append(self.boundary("noised", (t,), name, num_train, "ridge"))
+                hyperplanes[name].append(self.boundary("noised", (t,), name, num_train, "ridge"))
             held_out.append(self._latents("noised", (t,), num_train)[num_train:])
         found: dict[str, Boundaries] = {}
-        for name, of_attribute in planes.items():
+        for name, of_attribute in hyperplanes.items():
             has = self.held_out.has[name]
             averaged = average_neighbours(of_attribute, held_out, has, neighbours=neighbours)
-            found[name] = Boundaries(name, {}, told_apart(averaged, min_auc))
+            found[name] = Boundaries(name, {}, separable(averaged, min_auc))
         return found
 
     def _latents(self, kind: str, path: tuple[int, ...], num_train: int) -> Tensor:

@@ -41,22 +41,22 @@ class SingleStep:
         strengths: Sequence[float],
         *,
         eta: float = 0.0,
-        correction: bool = True,
+        residuals: bool = True,
     ) -> Edit:
         """One move at the mixing step."""
 
         def edit(pictures: Pictures, attributes: Sequence[str]) -> Tensor:
-            planes: dict[Space, list[Boundary]] = {
+            hyperplanes: dict[Space, list[Boundary]] = {
                 space: [self.latents.boundary(space, self.path, name, self.num_train, estimator) for name in attributes]
                 for space in scales
             }
 
             def of_batch(some: Pictures) -> Tensor:
                 inversion = invert(
-                    self.model, some.x_0, self.path, keep_corrections=correction, eta=eta, order=self.latents.order
+                    self.model, some.x_0, self.path, keep_residuals=residuals, eta=eta, order=self.latents.order
                 )
                 return edit_at_strengths(
-                    self.model, inversion, planes, some.directions(attributes), strengths, scales=scales,
+                    self.model, inversion, hyperplanes, some.directions(attributes), strengths, scales=scales,
                     h_window=(1.0, 1.0), eta=eta, noise=lambda t: noise_of(some, t),
                 )  # fmt: skip
 

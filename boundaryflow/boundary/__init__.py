@@ -3,7 +3,7 @@
 from boundaryflow.boundary.fit import Estimator, FitReport, Gram, Labels, check_classes, fit_boundaries, fit_boundary
 from boundaryflow.boundary.hyperplane import Boundaries, Boundary, Calibration, load_boundaries, save_boundaries
 from boundaryflow.boundary.low_pass import low_passed
-from boundaryflow.boundary.noise_levels import average_neighbours, told_apart
+from boundaryflow.boundary.noise_levels import average_neighbours, separable
 from boundaryflow.boundary.rows import InMemory, LatentRows, project
 from boundaryflow.boundary.selection import balancing_weights, most_certain
 
@@ -27,5 +27,5 @@ __all__ = [
     "most_certain",
     "project",
     "save_boundaries",
-    "told_apart",
+    "separable",
 ]

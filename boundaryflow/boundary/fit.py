@@ -3,7 +3,7 @@
 Source: BoundaryDiffusion (Zhu et al. 2023), section 3.3, fits scikit-learn's linear SVC with C = 1 on
 the latents themselves. A linear SVM sees its points only through their inner products, and so do
 ridge regression and the difference of the class means: one [n,n] matrix serves all attributes,
-folds and bootstraps, and the normal is a combination of the points, the same plane at a cost that
+folds and bootstraps, and the normal is a combination of the points, the same hyperplane at a cost that
 does not grow with the dimension.
 """
 

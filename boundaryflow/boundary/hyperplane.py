@@ -88,7 +88,7 @@ class Boundary:
     calibration: Calibration
 
     def signed_distance(self, latents: Float[Tensor, "n ..."]) -> Float[Tensor, " n"]:
-        """Distance of each latent from the plane, positive on the attribute's side, in latent units."""
+        """Distance of each latent from the hyperplane, positive on the attribute's side, in latent units."""
         self.check_dimensions(latents[0].numel())
         return latents.flatten(1).float() @ self.normal.to(latents.device) + self.intercept
 
@@ -141,8 +141,8 @@ class Boundaries:
 
     Attributes:
         attribute: Name.
-        at_mixing_step: Space to the plane between inverted images, at the mixing step.
-        noised: Planes in h-space between images with noise added, by rising timestep: what
+        at_mixing_step: Space to the hyperplane between inverted images, at the mixing step.
+        noised: Hyperplanes in h-space between images with noise added, by rising timestep: what
             `boundaryflow.editing.guided_edit` follows. Empty where none were asked for.
     """
 
@@ -152,76 +152,76 @@ class Boundaries:
 
     @property
     def all(self) -> dict[str, Boundary]:
-        """Every plane under the name that the file has for it: `eps`, `h`, and `h@t` for noised images."""
+        """Every hyperplane under the name that the file has for it: `eps`, `h`, and `h@t` for noised images."""
         return {**self.at_mixing_step, **{f"h@{boundary.t}": boundary for boundary in self.noised}}
 
     @property
-    def not_told_apart(self) -> str:
-        """What to say where there are no planes between noised images."""
+    def not_separable(self) -> str:
+        """What to say where there are no hyperplanes between noised images."""
         return (
-            f"boundary {self.attribute!r}: held-out images with it and without it cannot be told apart at any noise "
+            f"boundary {self.attribute!r}: held-out images with it and without it cannot be separated at any noise "
             "level (no AUC of at least boundary.min_auc); label more images, lower boundary.min_auc, or set "
             "edit.method: single_step"
         )
 
     def in_space(self, space: Space, model_sha256: str, t: int) -> Boundary:
-        """The plane at the mixing step in one space.
+        """The hyperplane at the mixing step in one space.
 
         Raises:
             BoundaryError: There is none, or it belongs to another model or timestep.
         """
         if not self.at_mixing_step:
             raise BoundaryError(
-                f"boundary {self.attribute!r}: has planes between noised images only, as one from words or pictures "
-                "has, and a single step needs one at the mixing step; set edit.method: guided, or label it in "
+                f"boundary {self.attribute!r}: has hyperplanes between noised images only, as one from words or "
+                "pictures has, and a single step needs one at the mixing step; set edit.method: guided, or label it in "
                 "params.yaml and run `boundaryflow run`"
             )
         if space not in self.at_mixing_step:
             raise BoundaryError(
-                f"boundary {self.attribute!r}: has no plane in {space}-space; add {space} to boundary.spaces in "
+                f"boundary {self.attribute!r}: has no hyperplane in {space}-space; add {space} to boundary.spaces in "
                 f"params.yaml, or set edit.{space}_scale to 0"
             )
         boundary = self.at_mixing_step[space]
         boundary.check_fits(model_sha256, t)
         return boundary
 
-    def likeness(self, other: Boundaries) -> float:
+    def cosine_similarity(self, other: Boundaries) -> float:
         """Mean cosine, its sign aside, of the two attributes' normals at the noise levels that both have; else 0."""
-        theirs = {plane.t: plane.normal for plane in other.noised}
-        both = [plane for plane in self.noised if plane.t in theirs]
-        for plane in both:
-            plane.check_dimensions(theirs[plane.t].numel())
-        cosines = [abs(float(plane.normal @ theirs[plane.t])) for plane in both]
+        theirs = {hyperplane.t: hyperplane.normal for hyperplane in other.noised}
+        both = [hyperplane for hyperplane in self.noised if hyperplane.t in theirs]
+        for hyperplane in both:
+            hyperplane.check_dimensions(theirs[hyperplane.t].numel())
+        cosines = [abs(float(hyperplane.normal @ theirs[hyperplane.t])) for hyperplane in both]
         return sum(cosines) / len(cosines) if cosines else 0.0
 
     def along_path(
         self, timesteps: Sequence[int], model_sha256: str, *, may_be_empty: bool = False
     ) -> tuple[Boundary, ...]:
-        """The planes between noised images, by rising timestep.
+        """The hyperplanes between noised images, by rising timestep.
 
         Args:
-            timesteps: The path; every plane must hold at one of these.
+            timesteps: The path; every hyperplane must hold at one of these.
             model_sha256: Hash of the model.
-            may_be_empty: No plane is fine, too.
+            may_be_empty: No hyperplane is fine, too.
 
         Raises:
             BoundaryError: There is none, or one belongs to another path or model.
         """
         if not self.noised and not may_be_empty:
-            raise BoundaryError(self.not_told_apart)
+            raise BoundaryError(self.not_separable)
         for boundary in self.noised:
             if boundary.t not in timesteps:
                 raise BoundaryError(
-                    f"boundary {self.attribute!r}: has a plane at timestep {boundary.t}, which is not on the path "
+                    f"boundary {self.attribute!r}: has a hyperplane at timestep {boundary.t}, which is not on the path "
                     f"{list(timesteps)}; run `boundaryflow run` to fit it anew"
                 )
             boundary.check_fits(model_sha256, boundary.t)
         return self.noised
 
 
-def most_telling(planes: Sequence[Boundary]) -> Boundary:
-    """The plane of the highest AUC; of equals that of the lowest timestep."""
-    return max(planes, key=lambda plane: (plane.calibration.auc, -plane.t))
+def most_telling(hyperplanes: Sequence[Boundary]) -> Boundary:
+    """The hyperplane of the highest AUC; of equals that of the lowest timestep."""
+    return max(hyperplanes, key=lambda hyperplane: (hyperplane.calibration.auc, -hyperplane.t))
 
 
 def save_boundaries(path: Path, boundaries: Boundaries) -> None:
@@ -229,11 +229,11 @@ def save_boundaries(path: Path, boundaries: Boundaries) -> None:
 
     The file appears whole or not at all, and its bytes depend on the content only.
     """
-    planes = boundaries.all
-    tensors = {f"{name}.normal": plane.normal.float() for name, plane in planes.items()}
+    hyperplanes = boundaries.all
+    tensors = {f"{name}.normal": hyperplane.normal.float() for name, hyperplane in hyperplanes.items()}
     facts = {
-        name: {k: v for k, v in asdict(replace(plane, normal=torch.empty(0))).items() if k != "normal"}
-        for name, plane in planes.items()
+        name: {k: v for k, v in asdict(replace(hyperplane, normal=torch.empty(0))).items() if k != "normal"}
+        for name, hyperplane in hyperplanes.items()
     }
     write_tensors(path, tensors, {"schema": SCHEMA, "attribute": boundaries.attribute, "boundaries": facts})
 
@@ -255,14 +255,16 @@ def load_boundaries(path: Path) -> Boundaries:
     attribute, facts = about.get("attribute"), about.get("boundaries")
     try:
         if not isinstance(attribute, str) or not isinstance(facts, dict) or not facts:
-            raise ValueError("it has no attribute, or no planes")
+            raise ValueError("it has no attribute, or no hyperplanes")
         if tensors.keys() != {f"{name}.normal" for name in facts}:
-            raise ValueError("its normals are not those of its planes")
-        planes = {name: _plane(name, attribute, fact, tensors[f"{name}.normal"]) for name, fact in facts.items()}
+            raise ValueError("its normals are not those of its hyperplanes")
+        hyperplanes = {name: _plane(name, attribute, fact, tensors[f"{name}.normal"]) for name, fact in facts.items()}
     except ValueError as error:
         raise BoundaryError(f"boundary {path}: {error}; fit it again") from None
-    noised = sorted((plane for name, plane in planes.items() if "@" in name), key=lambda plane: plane.t)
-    return Boundaries(attribute, {s: planes[s] for s in SPACES if s in planes}, tuple(noised))
+    noised = sorted(
+        (hyperplane for name, hyperplane in hyperplanes.items() if "@" in name), key=lambda hyperplane: hyperplane.t
+    )
+    return Boundaries(attribute, {s: hyperplanes[s] for s in SPACES if s in hyperplanes}, tuple(noised))
 
 
 _FACTS: dict[str, type] = {"intercept": float, "space": str, "t": int, "attribute": str, "model_sha256": str,
@@ -271,20 +273,20 @@ _CALIBRATION: dict[str, type] = {f.name: int if f.name == "num" else float for f
 
 
 def _plane(name: str, attribute: str, fact: Any, normal: Tensor) -> Boundary:
-    """One plane of a file.
+    """One hyperplane of a file.
 
     Raises:
         ValueError: A fact is missing, unknown, of another type or not finite, or the normal is no unit vector.
     """
-    _check_facts(f"plane {name}", fact, _FACTS)
-    _check_facts(f"calibration of plane {name}", fact["calibration"], _CALIBRATION)
+    _check_facts(f"hyperplane {name}", fact, _FACTS)
+    _check_facts(f"calibration of hyperplane {name}", fact["calibration"], _CALIBRATION)
     if name not in (fact["space"], f"h@{fact['t']}") or fact["space"] not in SPACES or fact["t"] < 0:
-        raise ValueError(f"plane {name} is of {fact['space']}-space at timestep {fact['t']}")
+        raise ValueError(f"hyperplane {name} is of {fact['space']}-space at timestep {fact['t']}")
     if fact["attribute"] != attribute:
-        raise ValueError(f"plane {name} is of {fact['attribute']!r}, not of {attribute!r}")
+        raise ValueError(f"hyperplane {name} is of {fact['attribute']!r}, not of {attribute!r}")
     norm = float(normal.double().norm()) if normal.is_floating_point() and normal.ndim == 1 else math.nan
     if not abs(norm - 1) < _NORM_TOLERANCE:  # NaN, too
-        raise ValueError(f"the normal of plane {name} is no unit vector of finite numbers")
+        raise ValueError(f"the normal of hyperplane {name} is no unit vector of finite numbers")
     whole: dict[str, Any] = {**fact, "calibration": Calibration(**fact["calibration"])}
     return Boundary(normal=normal.float(), **whole)
 

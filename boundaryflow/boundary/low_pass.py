@@ -20,7 +20,7 @@ def low_passed(
     held_out: LatentRows,
     has_attribute: NDArray[np.bool_],
 ) -> Boundary:
-    """Smooth the normal of a plane in ε-space as if it were an image, and calibrate the plane anew.
+    """Smooth the normal of a hyperplane in ε-space as if it were an image, and calibrate the hyperplane anew.
 
     Args:
         boundary: In ε-space.
@@ -30,7 +30,7 @@ def low_passed(
         has_attribute: [m] their labels.
 
     Returns:
-        The plane with a unit normal, halfway between the held-out class means.
+        The hyperplane with a unit normal, halfway between the held-out class means.
     """
     from torchvision.transforms.functional import gaussian_blur
 

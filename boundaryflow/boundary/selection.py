@@ -59,7 +59,7 @@ def balancing_weights(
 ) -> NDArray[np.float64]:
     """Weights under which every other attribute is as frequent with the attribute as without it.
 
-    Where hats go with beards, the plane between hats and no hats leans towards beards. Raking
+    Where hats go with beards, the hyperplane between hats and no hats leans towards beards. Raking
     (Deming and Stephan 1940) scales the images of each side until the other attributes have the
     same shares on both: those that they have in the mean of the two sides.
 

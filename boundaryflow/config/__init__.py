@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from boundaryflow.config.agreement import disagreements, recipe_disagreements
+from boundaryflow.config.agreement import disagreements, job_disagreements
 from boundaryflow.config.defaults import DEFAULTS, TAKEN_WHOLE, as_stated, filled, is_default
 from boundaryflow.config.named_files import files_beside_images, unfit_files
 from boundaryflow.config.sections import (
@@ -123,7 +123,7 @@ def load_params(root: Path = Path(), *, check_files: bool = True) -> Params:
     except ValidationError as error:
         raise refusal(told(error.errors(), Params)) from None
     lines = [f"data.{name}.{line}" for name, dataset in params.data.items() for line in disagreements(dataset)]
-    lines += recipe_disagreements(params, root)
+    lines += job_disagreements(params, root)
     for name in params.datasets if check_files and not lines else ():
         lines += [f"data.{name}.{line}" for line in unfit_files(root, name, params.data[name])]
     if lines:

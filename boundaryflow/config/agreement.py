@@ -52,11 +52,11 @@ def disagreements(dataset: DatasetParams) -> Iterator[str]:
         yield from _about_paper_mode(dataset)
 
 
-def recipe_disagreements(params: Params, root: Path) -> Iterator[str]:
-    """Lines `key: what is wrong` about the folders that the recipes of bulk_edit and augment read and write."""
-    inboxes = {f"bulk_edit.{name}.inbox": recipe.inbox for name, recipe in params.bulk_edit.items()}
-    written = {f"bulk_edit.{name}.outbox": recipe.outbox for name, recipe in params.bulk_edit.items()}
-    written |= {f"augment.{name}.out": recipe.out for name, recipe in params.augment.items()}
+def job_disagreements(params: Params, root: Path) -> Iterator[str]:
+    """Lines `key: what is wrong` about the folders that the jobs of bulk_edit and augment read and write."""
+    inboxes = {f"bulk_edit.{name}.inbox": job.inbox for name, job in params.bulk_edit.items()}
+    written = {f"bulk_edit.{name}.outbox": job.outbox for name, job in params.bulk_edit.items()}
+    written |= {f"augment.{name}.out": job.out for name, job in params.augment.items()}
     for key, address in (inboxes | written).items():
         if fault := about_user(address):
             yield f"{key}: {fault}"

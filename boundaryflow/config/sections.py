@@ -25,7 +25,7 @@ from boundaryflow.errors import ParamsError
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}"
 Name = Annotated[str, Field(pattern=f"^{_NAME}$")]
-"""Of a data set, an edit or a recipe: it becomes the name of a file or folder."""
+"""Of a data set, an edit or a job: it becomes the name of a file or folder."""
 RESERVED = ("file", "item_id")
 """Columns of our own tables, beside which attributes are."""
 
@@ -65,7 +65,7 @@ def alike(strengths: Sequence[float]) -> str:
     return next((text for position, text in enumerate(told) if text in told[:position]), "")
 
 
-def _told_apart(strengths: list[float]) -> list[float]:
+def _distinct(strengths: list[float]) -> list[float]:
     if twice := alike(strengths):
         raise ValueError(f"{twice} is there twice (results are named by six digits of a strength); keep one")
     return strengths
@@ -74,7 +74,7 @@ def _told_apart(strengths: list[float]) -> list[float]:
 Strengths = Annotated[
     list[Annotated[float, Field(ge=-MAX_STRENGTH, le=MAX_STRENGTH)]],
     Field(min_length=1, max_length=101),
-    AfterValidator(_told_apart),
+    AfterValidator(_distinct),
 ]
 
 
@@ -435,12 +435,12 @@ class GuidedParams(Section):
     """How images are led across boundaries; see `boundaryflow.editing.Guidance`."""
 
     certainty: float = Field(ge=0.5, lt=1)
-    look_ahead: bool
-    hold: float = Field(ge=0)
-    sparsity: float = Field(ge=0)
+    tweedie_projection: bool
+    preserve: float = Field(ge=0)
+    soft_threshold: float = Field(ge=0)
     region: Share
     num_draws: int = Field(ge=1)
-    num_passes: int = Field(ge=1)
+    num_iterations: int = Field(ge=1)
 
 
 class MaskParams(Section):
@@ -461,7 +461,7 @@ class EditParams(Section):
     mask: MaskParams | None
     conditional: bool
     eta: Share
-    correction: bool
+    residuals: bool
     eps_scale: float = Field(ge=0)
     h_scale: float = Field(ge=0)
     h_window: tuple[Share, Share]
@@ -505,7 +505,7 @@ class DatasetParams(Section):
 
 
 class BulkEditParams(Section):
-    """A recipe of the flow `bulk_edit`: what is done with pictures that arrive."""
+    """A job of the flow `bulk_edit`: what is done with pictures that arrive."""
 
     dataset: Name
     inbox: str = Field(min_length=1)
@@ -534,7 +534,7 @@ def _target_tag(target: Any) -> str:
 
 
 class AugmentParams(Section):
-    """A recipe of the flow `augment`: which balance a data set shall have, and what counts as a good edit."""
+    """A job of the flow `augment`: which balance a data set shall have, and what counts as a good edit."""
 
     dataset: Name
     target: Annotated[
@@ -564,14 +564,14 @@ class Params(Section):
         for name in self.datasets:
             if name not in self.data:
                 raise ValueError(f"datasets|{name!r} has no entry under data{nearest(name, list(self.data))}")
-        for section, recipes in (("bulk_edit", self.bulk_edit), ("augment", self.augment)):
-            for recipe, value in recipes.items():
+        for section, jobs in (("bulk_edit", self.bulk_edit), ("augment", self.augment)):
+            for job, value in jobs.items():
                 if value.dataset not in self.data:
                     hint = nearest(value.dataset, list(self.data))
-                    raise ValueError(f"{section}.{recipe}.dataset|{value.dataset!r} has no entry under data{hint}")
-        for recipe, value in self.augment.items():
+                    raise ValueError(f"{section}.{job}.dataset|{value.dataset!r} has no entry under data{hint}")
+        for job, value in self.augment.items():
             if isinstance(value.target, IndependentTarget) and len(set(value.target.independent)) == 1:
-                raise ValueError(f"augment.{recipe}.target.independent|names one attribute twice, must be two")
+                raise ValueError(f"augment.{job}.target.independent|names one attribute twice, must be two")
         return self
 
     @cached_property
@@ -591,28 +591,28 @@ class Params(Section):
             )
         return self.data[name]
 
-    def bulk_edit_recipe(self, name: str) -> BulkEditParams:
-        """A recipe of the flow `bulk_edit`.
+    def bulk_edit_job(self, name: str) -> BulkEditParams:
+        """A job of the flow `bulk_edit`.
 
         Raises:
-            ParamsError: There is no such recipe.
+            ParamsError: There is no such job.
         """
-        return _recipe("bulk_edit", self.bulk_edit, name)
+        return _job("bulk_edit", self.bulk_edit, name)
 
-    def augment_recipe(self, name: str) -> AugmentParams:
-        """A recipe of the flow `augment`.
+    def augment_job(self, name: str) -> AugmentParams:
+        """A job of the flow `augment`.
 
         Raises:
-            ParamsError: There is no such recipe.
+            ParamsError: There is no such job.
         """
-        return _recipe("augment", self.augment, name)
+        return _job("augment", self.augment, name)
 
 
-_Recipe = TypeVar("_Recipe", BulkEditParams, AugmentParams)
+_Job = TypeVar("_Job", BulkEditParams, AugmentParams)
 
 
-def _recipe(section: str, recipes: Mapping[str, _Recipe], name: str) -> _Recipe:
-    if name not in recipes:
-        hint = nearest(name, list(recipes))
-        raise ParamsError(f"params.yaml: {section} has no recipe {name!r}{hint}; add one or choose another")
-    return recipes[name]
+def _job(section: str, jobs: Mapping[str, _Job], name: str) -> _Job:
+    if name not in jobs:
+        hint = nearest(name, list(jobs))
+        raise ParamsError(f"params.yaml: {section} has no job {name!r}{hint}; add one or choose another")
+    return jobs[name]

@@ -10,6 +10,15 @@ from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 
+_RENAMED = {
+    ("guided", "hold"): "preserve",
+    ("guided", "look_ahead"): "tweedie_projection",
+    ("guided", "num_passes"): "num_iterations",
+    ("guided", "sparsity"): "soft_threshold",
+    ("edit", "correction"): "residuals",
+}
+"""Section and key that earlier versions had to the name that the key has now."""
+
 _MAX_LINES, _MAX_NAMES, _MAX_NAME, _MAX_SHOWN = 20, 20, 100, 200
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 2, 80, 80
@@ -34,11 +43,17 @@ def nearest(name: str, names: Sequence[str]) -> str:
     return f"; there are {', '.join(sorted(names)[:_MAX_NAMES])}{more}" if names else ""
 
 
+def meant(place: Sequence[str | int], names: Sequence[str]) -> str | None:
+    """The key that an unknown one stands for: its new name, or the closest."""
+    key = str(place[-1])
+    return _RENAMED.get((str(place[-2]) if len(place) > 1 else "", key)) or closest(key, names)
+
+
 def told(errors: Sequence[Any], model: type[BaseModel]) -> list[str]:
     """Pydantic's errors about a model, one line each; a mistyped key is not told as a missing one, too."""
     num_more, errors = max(0, len(errors) - _MAX_LINES), errors[:_MAX_LINES]
     mistyped = {
-        (*error["loc"][:-1], closest(str(error["loc"][-1]), _keys_beside(model, error["loc"])))
+        (*error["loc"][:-1], meant(error["loc"], _keys_beside(model, error["loc"])))
         for error in errors
         if error["type"] == "extra_forbidden"
     }
@@ -51,6 +66,8 @@ def _line(error: Any, model: type[BaseModel]) -> str:
     keys = [str(part)[:_MAX_NAME] for before, part in place if not _is_tag(before, part)]
     key, message = ".".join(keys), error["msg"].removeprefix("Value error, ")
     value = shown(error["input"])
+    if error["type"] == "extra_forbidden" and (name := _RENAMED.get((*map(str, error["loc"][-2:-1]), keys[-1]))):
+        return f"{key}: is called {name} now; rename it (got {value})"
     if error["type"] == "extra_forbidden":
         return f"{key}: unknown key{nearest(keys[-1], _keys_beside(model, error['loc']))} (got {value})"
     if error["type"] == "missing":

@@ -25,7 +25,7 @@ class Inversion:
         x_mix: [B,C,H,W] latent at timesteps[-1].
         h_mix: [B,Ch,Hh,Wh] bottleneck at (x_mix, timesteps[-1]), the same timestep.
         timesteps: The path, rising.
-        corrections: [S,B,C,H,W] or None. Entry k is what the step down from timesteps[k] misses
+        residuals: [S,B,C,H,W] or None. Entry k is what the step down from timesteps[k] misses
             on this image's own path; added while denoising, it makes an unedited image return
             exactly.
     """
@@ -33,13 +33,13 @@ class Inversion:
     x_mix: Float[Tensor, "b c h w"]
     h_mix: Float[Tensor, "b ch hh wh"]
     timesteps: tuple[int, ...]
-    corrections: Float[Tensor, "s b c h w"] | None
+    residuals: Float[Tensor, "s b c h w"] | None
 
     def take(self, rows: Sequence[int]) -> Inversion:
         """Some of the images."""
         index = list(rows)
-        corrections = None if self.corrections is None else self.corrections[:, index]
-        return Inversion(self.x_mix[index], self.h_mix[index], self.timesteps, corrections)
+        residuals = None if self.residuals is None else self.residuals[:, index]
+        return Inversion(self.x_mix[index], self.h_mix[index], self.timesteps, residuals)
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def invert(
     x_0: Float[Tensor, "b c h w"],
     timesteps: Sequence[int],
     *,
-    keep_corrections: bool = False,
+    keep_residuals: bool = False,
     eta: float = 0.0,
     start_noise: Float[Tensor, "b c h w"] | None = None,
     noise_until: int = 0,
@@ -130,30 +130,30 @@ def invert(
 ) -> Inversion:
     """Carry images to the last timestep of a path.
 
-    Costs one network call a timestep. The corrections cost none: the noise that the way down
+    Costs one network call a timestep. The residuals cost none: the noise that the way down
     would predict on the unedited path is the noise already known from the way up.
 
     Args:
         model: The frozen model.
         x_0: Images in model range, at timesteps[0].
         timesteps: Rising path; its last timestep is the mixing step.
-        keep_corrections: Also return what makes the way back exact.
-        eta: eta of the way back, which the corrections are for. The path up has none.
+        keep_residuals: Also return what makes the way back exact.
+        eta: eta of the way back, which the residuals are for. The path up has none.
         start_noise: See `walk_up`.
         noise_until: See `walk_up`.
         order: See `walk_up`.
     """
-    corrections: list[Tensor] = []
+    residuals: list[Tensor] = []
     lower, lower_t = x_0.float(), CLEAN
     x_mix, h_mix = x_0, x_0
     walk = walk_up(model, x_0, timesteps, start_noise=start_noise, noise_until=noise_until, order=order)
     for t, x_t, eps, h in walk:
-        if keep_corrections:
+        if keep_residuals:
             alpha_bars = model.schedule.alpha_bar(t), model.schedule.alpha_bar(lower_t)
-            corrections.append(lower - ddim_mean(x_t, eps, *alpha_bars, eta=eta))
+            residuals.append(lower - ddim_mean(x_t, eps, *alpha_bars, eta=eta))
         lower, lower_t = x_t, t
         x_mix, h_mix = x_t, h
-    return Inversion(x_mix, h_mix, tuple(timesteps), torch.stack(corrections) if keep_corrections else None)
+    return Inversion(x_mix, h_mix, tuple(timesteps), torch.stack(residuals) if keep_residuals else None)
 
 
 @torch.inference_mode()
@@ -164,7 +164,7 @@ def denoise(
     *,
     eta: float = 0.0,
     noise: Callable[[int], Tensor] | None = None,
-    corrections: Float[Tensor, "s b c h w"] | None = None,
+    residuals: Float[Tensor, "s b c h w"] | None = None,
     h_shift: HShift | None = None,
 ) -> Float[Tensor, "b c h w"]:
     """Walk down a path to finished images.
@@ -175,8 +175,8 @@ def denoise(
         timesteps: Rising path, walked from its end; the last step leads to alpha_bar = 1.
         eta: 0 is deterministic, 1 has the variance of DDPM (DDIM eq. 16).
         noise: Gives the standard normal noise [B,C,H,W] of the step that leaves timestep t.
-            Needed when eta > 0 and there are no corrections.
-        corrections: Of `invert`, made with the same path and eta. They stand in for the noise:
+            Needed when eta > 0 and there are no residuals.
+        residuals: Of `invert`, made with the same path and eta. They stand in for the noise:
             they are the noise with which the unedited image returns (an edit-friendly noise map
             in the sense of Huberman-Spiegelglas et al. 2024, taken along the deterministic path).
         h_shift: Move in h-space.
@@ -185,17 +185,17 @@ def denoise(
         Images in model range, not clipped.
 
     Raises:
-        ValueError: eta > 0 with neither noise nor corrections, or corrections of another length.
+        ValueError: eta > 0 with neither noise nor residuals, or residuals of another length.
     """
-    if corrections is not None and len(corrections) != len(timesteps):
-        raise ValueError(f"{len(corrections)} corrections for a path of {len(timesteps)} timesteps")
+    if residuals is not None and len(residuals) != len(timesteps):
+        raise ValueError(f"{len(residuals)} residuals for a path of {len(timesteps)} timesteps")
     x_t = x_mix.float()
     for position in reversed(range(len(timesteps))):
         t, t_next = timesteps[position], timesteps[position - 1] if position else CLEAN
         alpha_bars = model.schedule.alpha_bar(t), model.schedule.alpha_bar(t_next)
         eps = model.eps_with_h_shift(x_t, t, h_shift.shift) if h_shift and h_shift.active(t) else model.eps(x_t, t)
-        if corrections is not None:
-            x_t = ddim_mean(x_t, eps, *alpha_bars, eta=eta) + corrections[position]
+        if residuals is not None:
+            x_t = ddim_mean(x_t, eps, *alpha_bars, eta=eta) + residuals[position]
         else:
             stochastic = ddim_sigma(*alpha_bars, eta) > 0
             drawn = noise(t).to(x_t) if stochastic and noise else None

@@ -20,8 +20,8 @@ from boundaryflow.editing.sweep import edit_at_strengths
 from boundaryflow.errors import BoundaryError
 from boundaryflow.rng import item_noise
 
-ALIKE = 0.25
-"""An attribute whose planes lie along an edited one's by more than this cosine is the same one, and not held."""
+MAX_COSINE = 0.25
+"""An attribute whose hyperplanes lie along an edited one's by more than this cosine is the same one, and not held."""
 PerCall = Callable[[EpsModel], int]
 """How many images go through the network in one call."""
 
@@ -36,7 +36,7 @@ class EditSettings:
         noise_until: Timestep up to which inversion adds noise; see `boundaryflow.diffusion.walk_up`.
         order: Of the inversion, see there.
         eta: 0 is deterministic, 1 has the variance of DDPM.
-        correction: Follow the image's own path, so that strength 0 returns it.
+        residuals: Follow the image's own path, so that strength 0 returns it.
         eps_scale: Move in ε-space per unit of strength, in distances between class means; 0 is none.
         h_scale: The same in h-space.
         h_window: Noisiest and cleanest end of the h window, as shares of t_mix.
@@ -57,7 +57,7 @@ class EditSettings:
     noise_until: int
     order: Order
     eta: float
-    correction: bool
+    residuals: bool
     eps_scale: float
     h_scale: float
     h_window: Sequence[float]
@@ -78,7 +78,7 @@ class EditSettings:
     @property
     def keeps_others(self) -> bool:
         """Does an edit need the boundaries of the attributes that it is to leave as they are?"""
-        return self.guided["hold"] > 0 if self.is_guided else self.conditional and not self.paper_mode
+        return self.guided["preserve"] > 0 if self.is_guided else self.conditional and not self.paper_mode
 
 
 class Editor(Protocol):
@@ -218,7 +218,10 @@ class GuidedEditor(_Base):
         others = [
             other.along_path(settings.timesteps, sha256, may_be_empty=True)
             for other in held
-            if not any(asked.attribute == other.attribute or asked.likeness(other) > ALIKE for asked in boundaries)
+            if not any(
+                asked.attribute == other.attribute or asked.cosine_similarity(other) > MAX_COSINE
+                for asked in boundaries
+            )
         ]
         return guided_edit(
             self.model,
@@ -227,7 +230,7 @@ class GuidedEditor(_Base):
             directions,
             settings.strengths,
             Guidance(**settings.guided),
-            held=others,
+            preserved=others,
             mask=self._mask([b.attribute for b in boundaries], source, rows),
             num_together=self._num_together(len(directions)),
         )
@@ -278,14 +281,14 @@ class _AtMixingStep(_Base, ABC):
     def _planes(
         self, boundaries: Sequence[Boundaries], spaces: Sequence[Space], inversion: Inversion
     ) -> dict[Space, list[Boundary]]:
-        """The planes at the mixing step, which have to be of the latents' size."""
+        """The hyperplanes at the mixing step, which have to be of the latents' size."""
         latents = {"eps": inversion.x_mix, "h": inversion.h_mix}
         by_space: dict[Space, list[Boundary]] = {
             space: [b.in_space(space, self.model.sha256, self.settings.t_mix) for b in boundaries] for space in spaces
         }
-        for space, planes in by_space.items():
-            for plane in planes:
-                plane.check_dimensions(latents[space][0].numel())
+        for space, hyperplanes in by_space.items():
+            for hyperplane in hyperplanes:
+                hyperplane.check_dimensions(latents[space][0].numel())
         return by_space
 
     def _path(self) -> tuple[int, ...]:
@@ -307,7 +310,7 @@ class SingleStepEditor(_AtMixingStep):
             self.model,
             x_0,
             self._path(),
-            keep_corrections=settings.correction,
+            keep_residuals=settings.residuals,
             eta=settings.eta,
             start_noise=item_noise(self.run_seed, item_ids, "inversion", x_0.shape[1:]),
             noise_until=settings.noise_until,
@@ -322,7 +325,7 @@ class SingleStepEditor(_AtMixingStep):
             self._path(),
             eta=settings.eta,
             noise=lambda t: self._noise(source, range(len(item_ids)), t),
-            corrections=inversion.corrections,
+            residuals=inversion.residuals,
         )
         return replace(source, reconstruction=back)
 

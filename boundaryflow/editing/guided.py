@@ -25,9 +25,11 @@ from boundaryflow.boundary import Boundary
 from boundaryflow.diffusion import EpsModel, noise_to_signal, noised
 from boundaryflow.diffusion.schedule import CLEAN
 
-_FADE_WIDTH = 1.0  # how far a change is smoothed before it is judged too small, in 64ths of the image
+_THRESHOLD_WIDTH = 1.0  # how far a change is smoothed before it is judged too small, in 64ths of the image
 _REGION_WIDTH = 1.5  # the same for `region`
-_NEGLIGIBLE = 0.01  # of a held attribute's reach: a loss of this size counts half, a smaller one is mostly rounding
+_NEGLIGIBLE = (
+    0.01  # of a preserved attribute's reach: a loss of this size counts half, a smaller one is mostly rounding
+)
 
 
 @dataclass(frozen=True)
@@ -37,34 +39,34 @@ class Guidance:
     Attributes:
         certainty: A strength of 1 leads to where an image is typical of its new class, and of it
             with at least this probability; in [0.5, 1). See `Calibration.reach`.
-        look_ahead: Ask the network what it makes of each step before it is taken, and leave out
+        tweedie_projection: Ask the network what it makes of each step before it is taken, and leave out
             what it would denoise away: one more network call a timestep. By Tweedie's formula
             this multiplies the step by the covariance of the images that fit the noisy sample.
-        hold: How strictly the attributes that nothing is asked of are kept from going towards
+        preserve: How strictly the attributes that nothing is asked of are kept from going towards
             their other side; 0 is not at all. What they have lost together is one direction in
             h-space, g_h its pullback: a step minimises
-            |step|^2 + hold w (g_h step - loss)^2 / |g_h|^2. Where next to nothing is lost, that
+            |step|^2 + preserve w (g_h step - loss)^2 / |g_h|^2. Where next to nothing is lost, that
             direction is rounding noise, so w = loss^2 / (loss^2 + tau^2) lets go of it; tau is
-            1 % of the held attributes' mean reach.
-        sparsity: Changes smaller than this fade out at every timestep, in model range; 0 keeps all.
+            1 % of the preserved attributes' mean reach.
+        soft_threshold: Changes smaller than this fade out at every timestep, in model range; 0 keeps all.
         region: The edit is kept where the smoothed change is above this share of its largest
             value, fading to nothing at half of that; 0 keeps it everywhere.
         num_draws: Noises at each timestep, whose edits are averaged; at least 1.
-        num_passes: How often the path is walked down; at least 1.
+        num_iterations: How often the path is walked down; at least 1.
     """
 
     certainty: float
-    look_ahead: bool
-    hold: float
-    sparsity: float
+    tweedie_projection: bool
+    preserve: float
+    soft_threshold: float
     region: float
     num_draws: int
-    num_passes: int
+    num_iterations: int
 
     @property
     def num_noises(self) -> int:
         """How many noises an edit needs at each timestep."""
-        return self.num_draws * self.num_passes
+        return self.num_draws * self.num_iterations
 
 
 @dataclass(frozen=True)
@@ -132,7 +134,7 @@ def guided_edit(
     strengths: Sequence[float],
     guidance: Guidance,
     *,
-    held: Sequence[Sequence[Boundary]] = (),
+    preserved: Sequence[Sequence[Boundary]] = (),
     mask: Float[Tensor, "b h w"] | None = None,
     num_together: int = 1,
 ) -> Float[Tensor, "b k c h w"]:
@@ -146,12 +148,12 @@ def guided_edit(
     Args:
         model: The frozen model.
         source: Of `observe_noised`.
-        boundaries: For each of A attributes its planes in h-space, by timestep, each of them on the
+        boundaries: For each of A attributes its hyperplanes in h-space, by timestep, each of them on the
             source's path; an attribute need not have one at every timestep.
         directions: [B,A] +1 towards the attribute, -1 away from it, 0 to leave it alone.
         strengths: K strengths.
         guidance: See `Guidance`.
-        held: The same for attributes that are to stay as they are, whatever goes with what.
+        preserved: The same for attributes that are to stay as they are, whatever goes with what.
         mask: [B,H,W] in [0, 1]: where the image may change; None is everywhere.
         num_together: How many strengths go through the network in one call, side by side.
 
@@ -159,11 +161,11 @@ def guided_edit(
         [B,K,C,H,W] images in model range, not clipped.
 
     Raises:
-        ValueError: A plane holds at a timestep that is not on the path.
-        BoundaryError: A plane is of another size than the bottleneck of the model.
+        ValueError: A hyperplane holds at a timestep that is not on the path.
+        BoundaryError: A hyperplane is of another size than the bottleneck of the model.
     """
     log_odds = torch.logit(torch.tensor(guidance.certainty)).item()
-    steps = _by_timestep(boundaries, held if guidance.hold > 0 else (), source, log_odds)
+    steps = _by_timestep(boundaries, preserved if guidance.preserve > 0 else (), source, log_odds)
     result = source.x_0[:, None].repeat(1, len(strengths), 1, 1, 1)
     active = directions.ne(0).any(1).nonzero().flatten().tolist()
     if not active:
@@ -186,8 +188,8 @@ def guided_edit(
 
 
 @dataclass(frozen=True)
-class _Planes:
-    """Planes of one timestep.
+class _Hyperplanes:
+    """Hyperplanes of one timestep.
 
     Attributes:
         normals: [P,D].
@@ -202,7 +204,7 @@ class _Planes:
     reaches: Tensor
 
     @classmethod
-    def of(cls, boundaries: Sequence[Boundary], log_odds: float, like: Tensor) -> _Planes:
+    def of(cls, boundaries: Sequence[Boundary], log_odds: float, like: Tensor) -> _Hyperplanes:
         def vector(values: list[float]) -> Tensor:
             return torch.tensor(values).to(like)
 
@@ -229,14 +231,14 @@ class _Step:
     """What is asked for at one timestep.
 
     Attributes:
-        columns: Which of the attributes asked for have a plane here.
-        edited: Their planes.
-        held: Planes of the attributes to be kept.
+        columns: Which of the attributes asked for have a hyperplane here.
+        edited: Their hyperplanes.
+        preserved: Hyperplanes of the attributes to be kept.
     """
 
     columns: list[int]
-    edited: _Planes
-    held: _Planes
+    edited: _Hyperplanes
+    preserved: _Hyperplanes
 
     def missing(self, unedited: Tensor, now: Tensor, asked: Tensor, strength: Tensor) -> Tensor:
         """[B,E] how far the edited attributes are from where they shall be.
@@ -254,40 +256,40 @@ class _Step:
         return torch.where(sign == 0, self.edited.lost(before, after), ahead)
 
     def lost(self, unedited: Tensor, now: Tensor) -> Tensor:
-        """[B,D] where in h-space the held attributes are to be led back, all in one."""
-        if not len(self.held.normals):
+        """[B,D] where in h-space the preserved attributes are to be led back, all in one."""
+        if not len(self.preserved.normals):
             return torch.zeros_like(now)
-        lost = self.held.lost(self.held.from_middle(unedited), self.held.from_middle(now))
-        return lost @ self.held.normals
+        lost = self.preserved.lost(self.preserved.from_middle(unedited), self.preserved.from_middle(now))
+        return lost @ self.preserved.normals
 
     def weight(self, length: Tensor) -> Tensor:
-        """[B,1] how much a loss of this length counts, from 0 to 1; see `Guidance.hold`."""
-        if not len(self.held.normals):
+        """[B,1] how much a loss of this length counts, from 0 to 1; see `Guidance.preserve`."""
+        if not len(self.preserved.normals):
             return torch.zeros_like(length)
-        negligible = _NEGLIGIBLE * self.held.reaches.mean().clamp(min=1e-12)
+        negligible = _NEGLIGIBLE * self.preserved.reaches.mean().clamp(min=1e-12)
         return length**2 / (length**2 + negligible**2)
 
 
 def _by_timestep(
     boundaries: Sequence[Sequence[Boundary]],
-    held: Sequence[Sequence[Boundary]],
+    preserved: Sequence[Sequence[Boundary]],
     source: NoisedSource,
     log_odds: float,
 ) -> dict[int, _Step]:
     at = {boundary.t for of_attribute in boundaries for boundary in of_attribute}
     path = source.timesteps
     if not at <= set(path):
-        raise ValueError(f"planes at timesteps {sorted(at - set(path))}, which are not on the path {list(path)}")
+        raise ValueError(f"hyperplanes at timesteps {sorted(at - set(path))}, which are not on the path {list(path)}")
     steps: dict[int, _Step] = {}
     for t in at:
         edited = [(c, b) for c, of_attribute in enumerate(boundaries) for b in of_attribute if b.t == t]
-        kept = [b for of_attribute in held for b in of_attribute if b.t == t]
+        kept = [b for of_attribute in preserved for b in of_attribute if b.t == t]
         for boundary in (*(b for _, b in edited), *kept):
             boundary.check_dimensions(source.h[t, 0][0].numel())
         steps[t] = _Step(
             [column for column, _ in edited],
-            _Planes.of([boundary for _, boundary in edited], log_odds, source.x_0),
-            _Planes.of(kept, log_odds, source.x_0),
+            _Hyperplanes.of([boundary for _, boundary in edited], log_odds, source.x_0),
+            _Hyperplanes.of(kept, log_odds, source.x_0),
         )
     return steps
 
@@ -305,7 +307,7 @@ def _change(
     """[B,C,H,W] what its strength [B,1] adds to each image."""
     change = torch.zeros_like(source.x_0)
     begun = False
-    for turn in range(guidance.num_passes):
+    for turn in range(guidance.num_iterations):
         draws = range(turn * guidance.num_draws, (turn + 1) * guidance.num_draws)
         for position in reversed(range(len(source.timesteps))):
             t, t_next = source.timesteps[position], source.timesteps[position - 1] if position else CLEAN
@@ -325,14 +327,14 @@ def _change(
                 else:
                     parts.append(-fall * (model.eps(x_t, t) - source.eps[t, draw]))
             change = change + torch.stack(parts).mean(0)
-            if guidance.sparsity > 0:
-                change = change * _fading(_smoothed(change, _FADE_WIDTH), guidance.sparsity)
+            if guidance.soft_threshold > 0:
+                change = change * _soft_threshold(_smoothed(change, _THRESHOLD_WIDTH), guidance.soft_threshold)
             if where is not None:
                 change = change * where
     if guidance.region > 0:
         size = _smoothed(change, _REGION_WIDTH)
         largest = size.flatten(1).quantile(0.98, dim=1).clamp(min=1e-6)[:, None, None, None]
-        change = change * _fading(size, guidance.region * largest)
+        change = change * _soft_threshold(size, guidance.region * largest)
     return change
 
 
@@ -351,7 +353,7 @@ def _guided_step(
     missing, weight = torch.empty(0), torch.empty(0)
 
     def directions(h: Tensor) -> Tensor:
-        """[B,E+1,D] the edited attributes' normals, and where the held ones are to be led back."""
+        """[B,E+1,D] the edited attributes' normals, and where the preserved ones are to be led back."""
         nonlocal missing, weight
         unedited = h_unedited.to(h).flatten(1)
         lost = wanted.lost(unedited, h)
@@ -364,37 +366,37 @@ def _guided_step(
     eps, gradients = model.pullback(x_t, t, directions)
     if where is not None:
         gradients = gradients * where[:, None]
-    step = _smallest_step(gradients, missing, len(wanted.columns), guidance.hold, weight)
-    if guidance.look_ahead:
+    step = _smallest_step(gradients, missing, len(wanted.columns), guidance.preserve, weight)
+    if guidance.tweedie_projection:
         step = step - (1 - model.schedule.alpha_bar(t)) ** 0.5 * (model.eps(x_t + step, t) - eps)
     return eps, step
 
 
-def _smallest_step(gradients: Tensor, missing: Tensor, num_edited: int, hold: float, weight: Tensor) -> Tensor:
-    """The step with G_e step = missing_e that minimises |step|^2 + hold w (g_h step - missing_h)^2 / |g_h|^2.
+def _smallest_step(gradients: Tensor, missing: Tensor, num_edited: int, preserve: float, weight: Tensor) -> Tensor:
+    """The step with G_e step = missing_e that minimises |step|^2 + preserve w (g_h step - missing_h)^2 / |g_h|^2.
 
     In its dual form the system is as small as there are attributes: step = G^T (G G^T + R)^-1 missing,
-    R diagonal, 0 for edited attributes and |g_h|^2 / hold for what is held, whose row of G and of
+    R diagonal, 0 for edited attributes and |g_h|^2 / preserve for what is preserved, whose row of G and of
     missing is scaled by sqrt(w).
 
     Args:
-        gradients: [B,E+1,C,H,W] of the edited attributes, then of what is held.
+        gradients: [B,E+1,C,H,W] of the edited attributes, then of what is preserved.
         missing: [B,E+1] what they lack.
         num_edited: E.
-        hold: See `Guidance`; 0 leaves the last one out.
+        preserve: See `Guidance`; 0 leaves the last one out.
         weight: [B,1] w, from 0 to 1.
     """
-    num = num_edited + (1 if hold > 0 else 0)
+    num = num_edited + (1 if preserve > 0 else 0)
     flat, lacking = gradients[:, :num].flatten(2).double(), missing[:, :num].double()
-    held = flat[:, num_edited:].square().sum(2)  # [B,1], or [B,0] where nothing is held
+    preserved = flat[:, num_edited:].square().sum(2)  # [B,1], or [B,0] where nothing is preserved
     scale = torch.cat([torch.ones_like(lacking[:, :num_edited]), weight.double().sqrt()[:, : num - num_edited]], 1)
     flat, lacking = flat * scale[..., None], lacking * scale
     products = flat @ flat.mT
     squares = products.diagonal(dim1=1, dim2=2)
     # nearly parallel gradients make the system singular: a small ridge
     slack = (1e-6 * squares[:, :num_edited].mean(1, keepdim=True) + 1e-30).expand(-1, num).clone()
-    if hold > 0:
-        slack[:, num_edited:] += held / hold
+    if preserve > 0:
+        slack[:, num_edited:] += preserved / preserve
     shares = torch.linalg.solve(products + torch.diag_embed(slack), lacking[..., None])
     return (flat * shares).sum(1).float().reshape(gradients[:, 0].shape)
 
@@ -408,6 +410,6 @@ def _smoothed(change: Tensor, width: float) -> Tensor:
     return gaussian_blur(size, [2 * min(round(3 * sigma), (size.shape[-1] - 1) // 2) + 1] * 2, [max(sigma, 0.1)] * 2)
 
 
-def _fading(size: Tensor, full: float | Tensor) -> Tensor:
+def _soft_threshold(size: Tensor, full: float | Tensor) -> Tensor:
     """1 from `full` on, 0 up to half of it, linear between."""
     return (2 * size / full - 1).clamp(0, 1)

@@ -2,7 +2,7 @@
 
 Source: BoundaryDiffusion (Zhu et al. 2023), section 3.2, defines the mixing step as where the
 trajectory's distribution has come close to its limit, and follows it by the radius of latents.
-The release has no search, only a radius probe at a fixed step; the rules here are this project's.
+The release has no search, only a radius check at a fixed step; the rules here are this project's.
 """
 
 from __future__ import annotations

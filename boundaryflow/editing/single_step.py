@@ -76,12 +76,12 @@ def edit(
 
     Args:
         model: The frozen model.
-        inversion: Of `invert`; with its corrections, a move of zero returns the input.
+        inversion: Of `invert`; with its residuals, a move of zero returns the input.
         move_eps: Move of x_mix, or None.
         move_h: Move of the bottleneck, or None.
         h_window: Noisiest and cleanest end of the h window, as shares of t_mix; (1, 1) is the
             single step of the paper.
-        eta: 0 is deterministic. The corrections must have been made for the same eta.
+        eta: 0 is deterministic. The residuals must have been made for the same eta.
         noise: Noise of the step that leaves timestep t, where needed (see `denoise`).
 
     Returns:
@@ -102,6 +102,6 @@ def edit(
         inversion.timesteps,
         eta=eta,
         noise=noise,
-        corrections=inversion.corrections,
+        residuals=inversion.residuals,
         h_shift=h_shift,
     )

@@ -69,7 +69,7 @@ class Planned:
         params: The data set's.
         t_mix: The mixing step; where it is still to be found, half-way between those allowed.
         noise_levels: Timesteps of the guided edit's path.
-        followed: Attribute to the noise levels at which it has a plane; all of them as long as none is fitted.
+        followed: Attribute to the noise levels at which it has a hyperplane; all of them as long as none is fitted.
     """
 
     params: DatasetParams
@@ -88,10 +88,10 @@ class Planned:
         followed: dict[str, Sequence[int]] = dict.fromkeys(params.label.attributes, levels)
         for attribute in followed:
             try:
-                planes = load_boundaries(Path("data/boundary") / dataset / f"{attribute}.safetensors").noised
+                hyperplanes = load_boundaries(Path("data/boundary") / dataset / f"{attribute}.safetensors").noised
             except PipelineError:
                 continue
-            at = [plane.t for plane in planes]
+            at = [hyperplane.t for hyperplane in hyperplanes]
             followed[attribute] = at if at and set(at) <= set(levels) else levels
         return cls(params, t_mix, levels, followed)
 
@@ -99,7 +99,7 @@ class Planned:
         """A few network calls of every kind that the whole has."""
         params = self.params
         edit, targets = next(iter(params.edit.edits.items()))
-        guided = params.edit.guided.model_copy(update={"num_passes": 1})
+        guided = params.edit.guided.model_copy(update={"num_iterations": 1})
         changes = {"strengths": [1.0], "edits": {edit: targets}, "guided": guided}
         short = params.model_copy(
             update={
@@ -119,8 +119,8 @@ class Planned:
         values |= {"paper_mode": dataset.paper_mode, "dtype": dataset.dtype, "mask": None}
         return EditSettings(**values)
 
-    def planes(self, attributes: Sequence[str], model: EpsModel, num_bottleneck: int) -> list[Boundaries]:
-        """Planes that no image was looked at for, of the shape of fitted ones and no two of them alike."""
+    def hyperplanes(self, attributes: Sequence[str], model: EpsModel, num_bottleneck: int) -> list[Boundaries]:
+        """Hyperplanes that no image was looked at for, of the shape of fitted ones and no two of them alike."""
         num_eps = model.channels * model.image_size**2
         made: list[Boundaries] = []
         for number, attribute in enumerate(attributes):
@@ -148,11 +148,11 @@ class Planned:
         """What stage edit does with some images for one edit."""
         settings = self.settings()
         editor = open_editor(model, settings, 0)
-        source = editor.open(x_0, [f"probe-{number}" for number in range(len(x_0))])
+        source = editor.open(x_0, [f"timing-{number}" for number in range(len(x_0))])
         others = [name for name in self.params.label.attributes if name not in attributes]
-        held = self.planes(others, model, num_bottleneck) if settings.keeps_others else []
-        planes = self.planes(attributes, model, num_bottleneck)
-        editor.edit(source, range(len(x_0)), planes, torch.ones(len(x_0), len(attributes)), held)
+        held = self.hyperplanes(others, model, num_bottleneck) if settings.keeps_others else []
+        hyperplanes = self.hyperplanes(attributes, model, num_bottleneck)
+        editor.edit(source, range(len(x_0)), hyperplanes, torch.ones(len(x_0), len(attributes)), held)
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ def count(planned: Planned, family: str) -> Counts:
         work(model)
         return model.tally
 
-    opening = counted(lambda model: open_editor(model, planned.settings(), 0).open(x_0, ["probe"]))
+    opening = counted(lambda model: open_editor(model, planned.settings(), 0).open(x_0, ["timing"]))
     edits: dict[str, Tally] = {}
     for edit, targets in planned.params.edit.edits.items():
         found = counted(lambda model, targets=targets: planned.edit(model, x_0, list(targets), num_bottleneck))

@@ -13,8 +13,8 @@ from boundaryflow.config import AvatarSource, DatasetParams, FolderSource, Remot
 from boundaryflow.editing.targets import directions_of
 from boundaryflow.errors import ManifestError
 from boundaryflow.estimate.counting import Planned, count
-from boundaryflow.estimate.probe import Rates, measure
-from boundaryflow.evaluation.judging import MAX_REAL
+from boundaryflow.estimate.measure import Rates, measure
+from boundaryflow.evaluation.per_image import MAX_REAL
 from boundaryflow.runtime.device import device, resolve_dtype
 from boundaryflow.sources.datasets import open_raw
 from boundaryflow.sources.decoding import choose
@@ -24,7 +24,7 @@ from boundaryflow.sources.splits import split_images
 from boundaryflow.store.tables import read_table
 from boundaryflow.text import masked
 
-PROBE_S = 20.0
+MEASURE_S = 20.0
 _ROW_BYTES = 100  # of a table, an image: ids, names, numbers, compressed
 _REPORT_S, _REPORT_BYTES = 1.5, 2_000_000
 
@@ -88,7 +88,7 @@ class _Sizes:
 
 
 def forecast(
-    dataset: str, params: DatasetParams, *, num_images: int | None = None, probe_s: float = PROBE_S
+    dataset: str, params: DatasetParams, *, num_images: int | None = None, measure_s: float = MEASURE_S
 ) -> Forecast:
     """Say what a run of a data set would take on this machine, if nothing of it were there yet.
 
@@ -96,13 +96,13 @@ def forecast(
         dataset: Name.
         params: Its section.
         num_images: If it had so many images; None: as many as it has.
-        probe_s: Seconds to spend on measuring, about.
+        measure_s: Seconds to spend on measuring, about.
 
     Raises:
         PipelineError: There are no images to count, or the model cannot be opened.
     """
     sizes, planned = _sizes(dataset, params, num_images), Planned.of(dataset, params)
-    rates = measure(dataset, params, planned, sizes.fitted, probe_s)
+    rates = measure(dataset, params, planned, sizes.fitted, measure_s)
     dtype = str(resolve_dtype(params.dtype)).removeprefix("torch.")
     return Forecast(dataset, sizes.all, f"{device()}, {dtype}", _costs(params, planned, sizes, rates))
 
@@ -183,12 +183,12 @@ def _costs(params: DatasetParams, planned: Planned, sizes: _Sizes, rates: Rates)
     add("ingest", sizes.all, 0, sizes.all * rates.ingest, sizes.all * (num_pixels + _ROW_BYTES))
     add("label", sizes.all, 0, rates.label.begin + sizes.all * rates.label.each, sizes.all * (8 + 4 * num_attributes))
     calls = mixed * params.mixing.num_steps
-    told_apart = 2 * params.mixing.num_steps * num_attributes * rates.separate.each
+    separability = 2 * params.mixing.num_steps * num_attributes * rates.separate.each
     add(
         "mixing",
         mixed,
         calls,
-        calls * rates.forward + rates.separate.begin + told_apart,
+        calls * rates.forward + rates.separate.begin + separability,
         _ROW_BYTES * params.mixing.num_steps * (4 + num_attributes),
     )
     calls = sizes.all * counts.invert.image_calls
@@ -211,7 +211,7 @@ def _costs(params: DatasetParams, planned: Planned, sizes: _Sizes, rates: Rates)
     judged = num_pictures + sum(edits.values())
     real = len(edits) * min(2 * MAX_REAL, sizes.all) if params.evaluate.clip else 0
     drawn = 4 * sum(edits.values()) if params.evaluate.counterfactuals else 0  # each truth: two faces, and their parts
-    add("evaluate", sizes.edited, 0, rates.look.begin + rates.judge.begin + judged * rates.judge.each
+    add("evaluate", sizes.edited, 0, rates.look.begin + rates.metrics.begin + judged * rates.metrics.each
         + real * rates.look.each + drawn * rates.ingest,
         num_pictures * _ROW_BYTES)  # fmt: skip
     add("report", sizes.edited, 0, _REPORT_S, _REPORT_BYTES)

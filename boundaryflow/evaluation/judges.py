@@ -1,6 +1,6 @@
 """Small frozen networks that judge edits: which attributes, whose face, which part is where.
 
-They are trained on other images than any data set holds (recipes/), know nothing of the
+They are trained on other images than any data set holds (training/), know nothing of the
 diffusion model, and are read from safetensors files whose metadata says what they are.
 """
 

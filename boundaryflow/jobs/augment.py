@@ -58,18 +58,18 @@ class Summary:
     shown: list[tuple[Tensor, Tensor]] = field(default_factory=list[tuple[Tensor, Tensor]])
 
 
-def attributes_of(recipe: AugmentParams) -> list[str]:
-    """The attributes of a recipe's target."""
-    target = recipe.target
+def attributes_of(job: AugmentParams) -> list[str]:
+    """The attributes of a job's target."""
+    target = job.target
     return [target.equal] if isinstance(target, EqualTarget) else list(target.independent)
 
 
-def run(name: str, recipe: AugmentParams, plan: EditPlan, shard_size: int, out: TrainingSet, summary: Summary) -> None:
+def run(name: str, job: AugmentParams, plan: EditPlan, shard_size: int, out: TrainingSet, summary: Summary) -> None:
     """Balance a data set.
 
     Args:
-        name: Name of the recipe.
-        recipe: Its values.
+        name: Name of the job.
+        job: Its values.
         plan: How images are edited.
         shard_size: Items in a shard, on average at most.
         out: Where the set is written.
@@ -79,13 +79,13 @@ def run(name: str, recipe: AugmentParams, plan: EditPlan, shard_size: int, out: 
         ManifestError: There is nothing to balance, or the target cannot be reached; what there is is written all the
             same.
     """
-    images = _images(recipe)
+    images = _images(job)
     counts = dict(Counter(images.groups.values()))
-    add = _to_add(name, recipe, counts)
+    add = _to_add(name, job, counts)
     summary.before = images.named(counts)
     summary.wanted = images.named(add)
-    strengths, attributes = recipe.strengths, images.attributes
-    augmenter = Augmenter(name, plan, attributes, strengths, recipe.min_probability, shard_size)
+    strengths, attributes = job.strengths, images.attributes
+    augmenter = Augmenter(name, plan, attributes, strengths, job.min_probability, shard_size)
     edits = {
         group: augmenter.fill(group, num, routes_into(group, attributes, images.groups)) if num else []
         for group, num in sorted(add.items())
@@ -136,16 +136,16 @@ class _Images:
         return load_items(self.ingested, items, ["pixels"])["pixels"]
 
 
-def _images(recipe: AugmentParams) -> _Images:
-    attributes, ingested = attributes_of(recipe), Path("data/ingest") / recipe.dataset
-    labels = read_table(Path("data/label") / recipe.dataset / "labels.parquet", schema="labels/1").set_index("item_id")
+def _images(job: AugmentParams) -> _Images:
+    attributes, ingested = attributes_of(job), Path("data/ingest") / job.dataset
+    labels = read_table(Path("data/label") / job.dataset / "labels.parquet", schema="labels/1").set_index("item_id")
     unknown = [name for name in attributes if name not in labels.columns]
     if unknown:
         raise ManifestError(
-            f"augment: {recipe.dataset} has no label {unknown[0]!r}; it has {', '.join(map(str, labels.columns))}"
+            f"augment: {job.dataset} has no label {unknown[0]!r}; it has {', '.join(map(str, labels.columns))}"
         )
     manifest = read_table(ingested / "manifest.parquet", schema="manifest/1")
-    usable = manifest[(manifest["status"] == "ok") & (manifest["split"] == recipe.split)].set_index("item_id")
+    usable = manifest[(manifest["status"] == "ok") & (manifest["split"] == job.split)].set_index("item_id")
     labels = labels.loc[sorted(usable.index.intersection(labels.index))]
     groups = groups_of(labels, attributes)
     known = {item: _known(labels, item) for item in groups}
@@ -158,13 +158,13 @@ def _known(labels: pd.DataFrame, item: str) -> dict[str, int]:
     return {str(name): int(has) for name, has in zip(known.index, known.to_numpy(), strict=True)}
 
 
-def _to_add(name: str, recipe: AugmentParams, counts: Mapping[Group, int]) -> dict[Group, int]:
+def _to_add(name: str, job: AugmentParams, counts: Mapping[Group, int]) -> dict[Group, int]:
     if not counts:
         raise ManifestError(
-            f"augment {name}: no image of split {recipe.split!r} of {recipe.dataset} has labels of the target's "
+            f"augment {name}: no image of split {job.split!r} of {job.dataset} has labels of the target's "
             "attributes; choose another split or label more images"
         )
-    if isinstance(recipe.target, EqualTarget):
+    if isinstance(job.target, EqualTarget):
         return to_equal_counts(counts)
     try:
         return to_independence(counts)
@@ -216,44 +216,44 @@ def _write_edits(
 
 @entry
 def main() -> None:
-    """Run the recipe named on the command line."""
+    """Run the job named on the command line."""
     parser = argparse.ArgumentParser(prog="python -m boundaryflow.jobs.augment")
-    parser.add_argument("recipe")
+    parser.add_argument("job")
     parser.add_argument("--out")
     told = parser.parse_args()
     params = load_params()
-    recipe = params.augment_recipe(told.recipe)
-    address = told.out or recipe.out
+    job = params.augment_job(told.job)
+    address = told.out or job.out
     check_output(address, "out")
-    section, attributes = params.dataset(recipe.dataset), attributes_of(recipe)
-    plan = plan_edits(recipe.dataset, section, params.run_seed, {name: [name] for name in attributes}, recipe.strengths)
-    _warn_of_planes(told.recipe, plan)
-    facts = {"dataset": recipe.dataset, "recipe": told.recipe, "recipe_hash": plan.recipe}
+    section, attributes = params.dataset(job.dataset), attributes_of(job)
+    plan = plan_edits(job.dataset, section, params.run_seed, {name: [name] for name in attributes}, job.strengths)
+    _warn_of_planes(told.job, plan)
+    facts = {"dataset": job.dataset, "job": told.job, "job_hash": plan.cache_key}
     summary = Summary()
     with (
-        open_outbox(address, f"augment {told.recipe}") as box,
-        recorded(STATE / told.recipe, box, lambda: _about(told.recipe, recipe, address, plan, summary), summary.shown),
+        open_outbox(address, f"augment {told.job}") as box,
+        recorded(STATE / told.job, box, lambda: _about(told.job, job, address, plan, summary), summary.shown),
     ):
         out = TrainingSet(box, {**facts, "model_sha256": plan.model_sha256})
-        run(told.recipe, recipe, plan, section.ingest.shard_size, out, summary)
+        run(told.job, job, plan, section.ingest.shard_size, out, summary)
 
 
 def _warn_of_planes(name: str, plan: EditPlan) -> None:
-    by_planes = [attribute for attribute, by in plan.by.items() if by == "planes"]
-    if by_planes:
+    by_hyperplanes = [attribute for attribute, by in plan.by.items() if by == "hyperplanes"]
+    if by_hyperplanes:
         LOG.warning(
-            "augment %s: edits of %s are checked by the planes that made them, which says little; name judges in "
+            "augment %s: edits of %s are checked by the hyperplanes that made them, which says little; name judges in "
             "evaluate.judges, or label by CLIP",
             name,
-            ", ".join(by_planes),
+            ", ".join(by_hyperplanes),
         )
 
 
-def _about(name: str, recipe: AugmentParams, out: str, plan: EditPlan, summary: Summary) -> dict[str, Any]:
+def _about(name: str, job: AugmentParams, out: str, plan: EditPlan, summary: Summary) -> dict[str, Any]:
     """What a run's record says beside how it ended."""
     facts = {key: value for key, value in vars(summary).items() if key != "shown"}
-    params = {**recipe.model_dump(), **plan.params()}
-    return {"recipe": name, "recipe_hash": plan.recipe, "outbox": out, **facts, **plan.about(), "params": params}
+    params = {**job.model_dump(), **plan.params()}
+    return {"job": name, "job_hash": plan.cache_key, "outbox": out, **facts, **plan.about(), "params": params}
 
 
 if __name__ == "__main__":

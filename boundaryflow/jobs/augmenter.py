@@ -21,7 +21,7 @@ from boundaryflow.runtime.fingerprints import code_hash
 from boundaryflow.runtime.process import own_folder
 from boundaryflow.runtime.sharding import items_there, run_sharded
 from boundaryflow.store.fingerprint import fingerprint
-from boundaryflow.store.shards import ShardJob, load_items
+from boundaryflow.store.shards import ShardTask, load_items
 
 _SIDES = {1: "on", -1: "off"}
 _MAX_ROUNDS = 8
@@ -47,7 +47,9 @@ class Route:
         return f"{self.attribute}-{_SIDES[self.sign]}"
 
 
-def run_shard(job: ShardJob, *, ingested: str, attribute: str, sign: int, plan: Mapping[str, Any]) -> dict[str, Tensor]:
+def run_shard(
+    job: ShardTask, *, ingested: str, attribute: str, sign: int, plan: Mapping[str, Any]
+) -> dict[str, Tensor]:
     """Images of one shard changed in one attribute.
 
     Returns:
@@ -68,7 +70,7 @@ class Good:
         item: Of which image.
         route: How it was changed.
         strength: How far.
-        position: The same, as a position in the recipe's strengths.
+        position: The same, as a position in the job's strengths.
         probability: Of the changed attribute, as the labeller sees it.
     """
 
@@ -83,7 +85,7 @@ class Augmenter:
     """Makes edits of a data set's images until its groups have what they want.
 
     Args:
-        name: Name of the recipe.
+        name: Name of the job.
         plan: How images are edited.
         attributes: The target's attributes.
         strengths: Those of the plan.
@@ -135,17 +137,17 @@ class Augmenter:
         """One entry per item: the weakest strength that is good enough, or None."""
         known = self._made.setdefault(route.name, {})
         folder = self._work / route.name
-        recipe = fingerprint(
-            stage="augment", code=code_hash("boundaryflow.jobs.augmenter"), plan=self._plan.recipe, route=route.name
+        cache_key = fingerprint(
+            stage="augment", code=code_hash("boundaryflow.jobs.augmenter"), plan=self._plan.cache_key, route=route.name
         )
-        wanted = sorted({*items, *items_there(folder, recipe)})  # what was tried before may be asked for again
+        wanted = sorted({*items, *items_there(folder, cache_key)})  # what was tried before may be asked for again
         context = {
             "ingested": str(self._ingested),
             "attribute": route.attribute,
             "sign": route.sign,
             "plan": dict(self._plan.context),
         }
-        run_sharded(f"augment {route.name}", folder, wanted, recipe, self._shard_size, run_shard, context)
+        run_sharded(f"augment {route.name}", folder, wanted, cache_key, self._shard_size, run_shard, context)
         new = [item for item in items if item not in known]
         seen = load_items(folder, new, ["seen"])["seen"] if new else torch.empty(0)
         for row, item in enumerate(new):

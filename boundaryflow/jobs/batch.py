@@ -36,21 +36,21 @@ class EditPlan:
     """How pictures are edited and judged.
 
     Attributes:
-        recipe: Stands for all that a result depends on, but the picture and what is asked of it.
+        cache_key: Stands for all that a result depends on, but the picture and what is asked of it.
         context: The same as plain values, for `open_batch_editor`, here or on another machine.
-        boundaries: Attribute to a hash of its planes.
+        boundaries: Attribute to a hash of its hyperplanes.
         model_sha256: Of the frozen model.
-        by: Attribute to who judges it: judges, clip or planes.
+        by: Attribute to who judges it: judges, clip or hyperplanes.
     """
 
-    recipe: str
+    cache_key: str
     context: Mapping[str, Any]
     boundaries: Mapping[str, str]
     model_sha256: str
     by: Mapping[str, str]
 
     def about(self) -> dict[str, Any]:
-        """What a run's record says of the models and planes."""
+        """What a run's record says of the models and hyperplanes."""
         return {
             "model": self.context["model"],
             "model_sha256": self.model_sha256,
@@ -98,10 +98,12 @@ def plan_edits(
     model, settings = model_and_settings(name, dataset)
     settings = replace(settings, strengths=list(strengths))
     attributes = sorted({attribute for targets in edits.values() for attribute in targets})
-    planes = {attribute: open_boundary(name, attribute) for attribute in attributes}
+    hyperplanes = {attribute: open_boundary(name, attribute) for attribute in attributes}
     held = {b.attribute: b for b in held_boundaries(name)} if settings.keeps_others else {}
     spec = spec_of(dataset, attributes)
-    hashes = {a: fingerprint(planes=describe(b, guided=settings.is_guided)) for a, b in {**held, **planes}.items()}
+    hashes = {
+        a: fingerprint(hyperplanes=describe(b, guided=settings.is_guided)) for a, b in {**held, **hyperplanes}.items()
+    }
     context: dict[str, Any] = {
         "dataset": name,
         "model": dataset.model,
@@ -111,7 +113,7 @@ def plan_edits(
         "held": sorted(held),
         "labeller": spec,
     }
-    recipe = fingerprint(
+    cache_key = fingerprint(
         code=code_hash("boundaryflow.jobs.batch"),
         model=model.sha256,
         segmenter=sha256_of(Path(settings.mask["segmenter"])) if settings.is_guided and settings.mask else None,
@@ -120,7 +122,7 @@ def plan_edits(
         **{key: value for key, value in context.items() if key not in ("dataset", "model", "labeller")},
     )
     hashes = {attribute: hashes[attribute] for attribute in attributes}
-    return EditPlan(recipe, {**context, "recipe": recipe}, hashes, model.sha256, spec["by"])
+    return EditPlan(cache_key, {**context, "cache_key": cache_key}, hashes, model.sha256, spec["by"])
 
 
 class BatchEditor:

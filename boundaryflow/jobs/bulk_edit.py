@@ -29,11 +29,11 @@ from boundaryflow.jobs.run_record import recorded
 from boundaryflow.runtime.fingerprints import code_hash
 from boundaryflow.runtime.process import entry, own_folder
 from boundaryflow.runtime.sharding import run_sharded
-from boundaryflow.sources.decoding import Spool, Verdict, judge_into
+from boundaryflow.sources.decoding import Decoded, Spool, decode_into
 from boundaryflow.sources.inbox import list_inbox, open_inbox
 from boundaryflow.store.fingerprint import fingerprint
 from boundaryflow.store.outbox import Outbox, open_outbox
-from boundaryflow.store.shards import ShardJob, read_shard, shard_files, shard_index
+from boundaryflow.store.shards import ShardTask, read_shard, shard_files, shard_index
 from boundaryflow.text import masked
 
 LOG = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ class Summary:
 
 
 def run_shard(
-    job: ShardJob,
+    job: ShardTask,
     *,
     spool: str,
     rows: Mapping[str, int],
@@ -109,11 +109,11 @@ def _signs(probabilities: Tensor, way: str) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Job:
     """What is done with pictures that arrive: an entry of `bulk_edit` in params.yaml, and what it refers to.
 
     Attributes:
-        name: Of the recipe.
+        name: Of the job.
         dataset: Data set whose model, settings and boundaries to use.
         section: Its section of params.yaml.
         edits: Edit to attribute to add, remove or flip.
@@ -136,45 +136,45 @@ class Recipe:
         return fingerprint(
             stage="bulk_edit",
             code=code_hash("boundaryflow.jobs.bulk_edit"),
-            plan=self.plan.recipe,
+            plan=self.plan.cache_key,
             edits={edit: dict(targets) for edit, targets in self.edits.items()},
             geometry=self.section.ingest.geometry,
             min_probability=self.min_probability,
         )
 
 
-def run(recipe: Recipe, inbox: str, box: Outbox, outbox: str, *, again: bool, summary: Summary) -> None:
+def run(job: Job, inbox: str, box: Outbox, outbox: str, *, again: bool, summary: Summary) -> None:
     """Edit and deliver what is new.
 
     Args:
-        recipe: What is done with it.
+        job: What is done with it.
         inbox: Where pictures arrive; never written to.
         box: Where edits go.
         outbox: What messages call it.
-        again: Also do what another version of the recipe did before.
+        again: Also do what another version of the job did before.
         summary: Filled as the run goes on.
 
     Raises:
         PipelineError: The inbox or outbox cannot be used.
     """
-    work = own_folder("bulk_edit", recipe.name)
+    work = own_folder("bulk_edit", job.name)
     work.mkdir(parents=True, exist_ok=True)
     listing = list_inbox(inbox)
-    recipe_hash = recipe.fingerprint
-    facts = {"dataset": recipe.dataset, "recipe": recipe.name, "recipe_hash": recipe_hash}
-    delivery = Delivery(box, masked(outbox), {**facts, "model_sha256": recipe.plan.model_sha256})
-    counts = recipe_hash if again else None
-    new = delivery.new_files(listing, recipe_hash=counts)
+    job_hash = job.fingerprint
+    facts = {"dataset": job.dataset, "job": job.name, "job_hash": job_hash}
+    delivery = Delivery(box, masked(outbox), {**facts, "model_sha256": job.plan.model_sha256})
+    counts = job_hash if again else None
+    new = delivery.new_files(listing, job_hash=counts)
     summary.counts.update(listed=len(listing), new=len(new))
-    LOG.info("bulk_edit %s: %d files in %s, %d new", recipe.name, len(listing), masked(inbox), len(new))
+    LOG.info("bulk_edit %s: %d files in %s, %d new", job.name, len(listing), masked(inbox), len(new))
     for start in range(0, len(new), _AT_ONCE):
         some = new[start : start + _AT_ONCE]
-        _edit_and_deliver(recipe, inbox, some, delivery, delivery.edited_items(recipe_hash=counts), work, summary)
+        _edit_and_deliver(job, inbox, some, delivery, delivery.edited_items(job_hash=counts), work, summary)
     _forget(work)
 
 
 def _edit_and_deliver(
-    recipe: Recipe,
+    job: Job,
     inbox: str,
     files: pd.DataFrame,
     delivery: Delivery,
@@ -185,27 +185,27 @@ def _edit_and_deliver(
     """Some files from decoding to delivery."""
     versions: dict[str, str] = dict(zip(files["name"], files["version"], strict=True))
     with Spool(work) as spool:
-        raw, geometry = open_inbox(inbox, files), recipe.section.ingest.geometry
-        verdicts = judge_into(spool, raw, raw.names, {}, geometry, "decode", is_remote=is_remote(inbox))
-        entries, chosen = _sort_out(verdicts, versions, edited_before, summary)
-        ingest = recipe.section.ingest
+        raw, geometry = open_inbox(inbox, files), job.section.ingest.geometry
+        decoded = decode_into(spool, raw, raw.names, {}, geometry, "decode", is_remote=is_remote(inbox))
+        entries, chosen = _sort_out(decoded, versions, edited_before, summary)
+        ingest = job.section.ingest
         context = {
             "spool": str(spool.path),
             "rows": spool.rows,
             "shape": [ingest.channels, ingest.image_size, ingest.image_size],
-            "edits": {edit: dict(targets) for edit, targets in recipe.edits.items()},
-            "plan": dict(recipe.plan.context),
+            "edits": {edit: dict(targets) for edit, targets in job.edits.items()},
+            "plan": dict(job.plan.context),
         }
         shards = work / "shards"
-        run_sharded("bulk_edit", shards, sorted(chosen), recipe.fingerprint, ingest.shard_size, run_shard, context)
-    for item, status in _deliver(recipe, shards, chosen, delivery, summary).items():
+        run_sharded("bulk_edit", shards, sorted(chosen), job.fingerprint, ingest.shard_size, run_shard, context)
+    for item, status in _deliver(job, shards, chosen, delivery, summary).items():
         entries.append(Entry(chosen[item], versions[chosen[item]], item, status))
         summary.count(status)
     delivery.commit(entries)
 
 
 def _sort_out(
-    verdicts: Sequence[Verdict], versions: Mapping[str, str], edited_before: Mapping[str, str], summary: Summary
+    decoded: Sequence[Decoded], versions: Mapping[str, str], edited_before: Mapping[str, str], summary: Summary
 ) -> tuple[list[Entry], dict[str, str]]:
     """What is not to be edited, as entries; and item to file of what is.
 
@@ -213,16 +213,16 @@ def _sort_out(
     """
     entries: list[Entry] = []
     chosen: dict[str, str] = {}
-    for verdict in sorted(verdicts, key=lambda verdict: verdict.name):
-        name, item = verdict.name, verdict.item
-        if not verdict.was_read:
+    for picture in sorted(decoded, key=lambda picture: picture.name):
+        name, item = picture.name, picture.item
+        if not picture.was_read:
             summary.count("left")
-            summary.failed(name, "left", verdict.reason)
-        elif verdict.reason:
+            summary.failed(name, "left", picture.reason)
+        elif picture.reason:
             summary.count("bad")
-            summary.failed(name, "bad", verdict.reason)
-            entries.append(Entry(name, versions[name], item, "bad", verdict.reason))
-        elif verdict.about.get("synthetic"):
+            summary.failed(name, "bad", picture.reason)
+            entries.append(Entry(name, versions[name], item, "bad", picture.reason))
+        elif picture.about.get("synthetic"):
             summary.count("synthetic")
             entries.append(Entry(name, versions[name], item, "synthetic", "marked as synthetic; edits are not edited"))
         elif (twin := chosen.get(item, edited_before.get(item, name))) != name:
@@ -233,28 +233,26 @@ def _sort_out(
     return entries, chosen
 
 
-def _deliver(
-    recipe: Recipe, shards: Path, chosen: Mapping[str, str], delivery: Delivery, summary: Summary
-) -> dict[str, str]:
+def _deliver(job: Job, shards: Path, chosen: Mapping[str, str], delivery: Delivery, summary: Summary) -> dict[str, str]:
     """Write the pictures; returns the status of each item."""
     status: dict[str, str] = {}
-    plan = recipe.plan
-    for path in sorted(set(shard_index(shards, recipe.fingerprint)["shard"])):
+    plan = job.plan
+    for path in sorted(set(shard_index(shards, job.fingerprint)["shard"])):
         shard = read_shard(shards / path)
         for row, item in enumerate(shard.item_ids):
             was_asked = False
-            for edit, ways in recipe.edits.items():
+            for edit, ways in job.edits.items():
                 signs = shard.tensors[f"signs/{edit}"][row].tolist()
                 targets = {name: int(sign) for name, sign in zip(ways, signs, strict=True) if sign}
                 if not targets:
                     continue
                 was_asked = True
                 sure = shard.tensors[f"reached/{edit}"][row].tolist()
-                for index in _strengths_to_deliver(recipe, sure):
-                    strength = float(recipe.strengths[index])
+                for index in _strengths_to_deliver(job, sure):
+                    strength = float(job.strengths[index])
                     picture = shard.tensors[f"edited/{edit}"][row, index]
                     delivery.put(
-                        _file_name(recipe, edit, strength, item),
+                        _file_name(job, edit, strength, item),
                         picture,
                         item=item,
                         source=chosen[item],
@@ -275,16 +273,16 @@ def _deliver(
     return status
 
 
-def _strengths_to_deliver(recipe: Recipe, sure: Sequence[float]) -> list[int]:
+def _strengths_to_deliver(job: Job, sure: Sequence[float]) -> list[int]:
     """Positions of all strengths; with `min_probability` that of the weakest, not 0, that is sure enough, if any."""
-    if recipe.min_probability is None:
+    if job.min_probability is None:
         return list(range(len(sure)))
-    best = weakest(recipe.strengths, [probability >= recipe.min_probability for probability in sure])
+    best = weakest(job.strengths, [probability >= job.min_probability for probability in sure])
     return [] if best is None else [best]
 
 
-def _file_name(recipe: Recipe, edit: str, strength: float, item: str) -> str:
-    return f"{edit}/{item}.png" if recipe.min_probability is not None else f"{edit}/{strength:g}/{item}.png"
+def _file_name(job: Job, edit: str, strength: float, item: str) -> str:
+    return f"{edit}/{item}.png" if job.min_probability is not None else f"{edit}/{strength:g}/{item}.png"
 
 
 def _forget(work: Path) -> None:
@@ -293,50 +291,50 @@ def _forget(work: Path) -> None:
         path.unlink()
 
 
-def _about(recipe: Recipe, inbox: str, outbox: str, summary: Summary) -> dict[str, Any]:
+def _about(job: Job, inbox: str, outbox: str, summary: Summary) -> dict[str, Any]:
     """What a run's record says beside how it ended."""
     facts = {key: value for key, value in vars(summary).items() if key != "shown"}
     return {
-        "recipe": recipe.name,
-        "recipe_hash": recipe.fingerprint,
+        "job": job.name,
+        "job_hash": job.fingerprint,
         "inbox": inbox,
         "outbox": outbox,
         **facts,
-        **recipe.plan.about(),
+        **job.plan.about(),
         "params": {
-            "dataset": recipe.dataset,
-            "edits": {edit: dict(targets) for edit, targets in recipe.edits.items()},
-            "min_probability": recipe.min_probability,
-            "geometry": recipe.section.ingest.geometry,
-            **recipe.plan.params(),
+            "dataset": job.dataset,
+            "edits": {edit: dict(targets) for edit, targets in job.edits.items()},
+            "min_probability": job.min_probability,
+            "geometry": job.section.ingest.geometry,
+            **job.plan.params(),
         },
     }
 
 
 @entry
 def main() -> None:
-    """Run the recipe named on the command line."""
+    """Run the job named on the command line."""
     parser = argparse.ArgumentParser(prog="python -m boundaryflow.jobs.bulk_edit")
-    parser.add_argument("recipe")
+    parser.add_argument("job")
     parser.add_argument("--inbox")
     parser.add_argument("--outbox")
     parser.add_argument("--again", action="store_true")
     told = parser.parse_args()
     params = load_params()
-    asked = params.bulk_edit_recipe(told.recipe)
+    asked = params.bulk_edit_job(told.job)
     inbox, outbox = told.inbox or asked.inbox, told.outbox or asked.outbox
-    check_apart(inbox, outbox, f"bulk_edit {told.recipe}")
+    check_apart(inbox, outbox, f"bulk_edit {told.job}")
     check_output(outbox, "outbox")
     section = params.dataset(asked.dataset)
     attributes = {edit: list(targets) for edit, targets in asked.edits.items()}
     plan = plan_edits(asked.dataset, section, params.run_seed, attributes, asked.strengths)
-    recipe = Recipe(told.recipe, asked.dataset, section, asked.edits, asked.strengths, asked.min_probability, plan)
+    job = Job(told.job, asked.dataset, section, asked.edits, asked.strengths, asked.min_probability, plan)
     summary = Summary()
     with (
-        open_outbox(outbox, f"bulk_edit {told.recipe}") as box,
-        recorded(STATE / told.recipe, box, lambda: _about(recipe, inbox, outbox, summary), summary.shown),
+        open_outbox(outbox, f"bulk_edit {told.job}") as box,
+        recorded(STATE / told.job, box, lambda: _about(job, inbox, outbox, summary), summary.shown),
     ):
-        run(recipe, inbox, box, outbox, again=told.again, summary=summary)
+        run(job, inbox, box, outbox, again=told.again, summary=summary)
 
 
 if __name__ == "__main__":

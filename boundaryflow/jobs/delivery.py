@@ -17,7 +17,7 @@ from boundaryflow.store.tables import parse_table, table_bytes
 
 LEDGER, METADATA = "inbox.parquet", "metadata.parquet"
 LEDGER_SCHEMA, METADATA_SCHEMA = "inbox/1", "delivery/1"
-_LEDGER_COLUMNS = ["name", "version", "item_id", "status", "reason", "recipe_hash"]
+_LEDGER_COLUMNS = ["name", "version", "item_id", "status", "reason", "job_hash"]
 _EDITED = ("delivered", "unchanged", "unsure")
 _UNITS = {
     "strength": "as edit.strengths in params.yaml",
@@ -56,7 +56,7 @@ class Delivery:
     Args:
         box: The outbox.
         address: What messages call it.
-        facts: Of every picture of this run: dataset, recipe, recipe_hash, model_sha256.
+        facts: Of every picture of this run: dataset, job, job_hash, model_sha256.
 
     Raises:
         ManifestError: A table there is damaged.
@@ -68,21 +68,21 @@ class Delivery:
         self._ledger = pd.DataFrame(columns=_LEDGER_COLUMNS, dtype=str) if ledger is None else ledger
         self._rows: list[dict[str, Any]] = []
 
-    def new_files(self, listing: pd.DataFrame, *, recipe_hash: str | None) -> pd.DataFrame:
+    def new_files(self, listing: pd.DataFrame, *, job_hash: str | None) -> pd.DataFrame:
         """The files of an inbox that were not dealt with in their present version.
 
         Args:
             listing: Of `list_inbox`.
-            recipe_hash: Only what this recipe did counts; None is any.
+            job_hash: Only what this job did counts; None is any.
         """
-        known = self._known(recipe_hash)
+        known = self._known(job_hash)
         there = set(zip(known["name"], known["version"], strict=True))
         is_new = [pair not in there for pair in zip(listing["name"], listing["version"], strict=True)]
         return listing[is_new]
 
-    def edited_items(self, *, recipe_hash: str | None) -> dict[str, str]:
+    def edited_items(self, *, job_hash: str | None) -> dict[str, str]:
         """Pictures that were edited to the name of a file that each was in."""
-        known = self._known(recipe_hash)
+        known = self._known(job_hash)
         known = known[known["status"].isin(_EDITED)]
         return dict(zip(known["item_id"], known["name"], strict=True))
 
@@ -124,7 +124,7 @@ class Delivery:
             self._write(METADATA, _in_order(pd.concat([*kept, added])), METADATA_SCHEMA, _UNITS)
             self._rows = []
         fresh = pd.DataFrame(
-            [(e.name, e.version, e.item, e.status, e.reason, self._facts["recipe_hash"]) for e in entries],
+            [(e.name, e.version, e.item, e.status, e.reason, self._facts["job_hash"]) for e in entries],
             columns=_LEDGER_COLUMNS,
         )
         if len(fresh):
@@ -132,8 +132,8 @@ class Delivery:
             self._ledger = pd.concat([kept_rows, fresh]).sort_values("name", ignore_index=True)
             self._write(LEDGER, self._ledger, LEDGER_SCHEMA, {})
 
-    def _known(self, recipe_hash: str | None) -> pd.DataFrame:
-        return self._ledger if recipe_hash is None else self._ledger[self._ledger["recipe_hash"] == recipe_hash]
+    def _known(self, job_hash: str | None) -> pd.DataFrame:
+        return self._ledger if job_hash is None else self._ledger[self._ledger["job_hash"] == job_hash]
 
     def _read(self, name: str, schema: str) -> pd.DataFrame | None:
         data = self._box.read(name)

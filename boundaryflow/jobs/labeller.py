@@ -1,7 +1,7 @@
 """Who says which attributes a picture shows, where no annotation does: new pictures, and edited ones.
 
 For each attribute the best that a data set has: the judges of `evaluate.judges`, which are trained on other images and
-know nothing of the diffusion model; else CLIP with the attribute's prompts; else the plane that tells it best.
+know nothing of the diffusion model; else CLIP with the attribute's prompts; else the hyperplane that tells it best.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from boundaryflow.pixels import to_model_range
 from boundaryflow.runtime.device import device
 
 Spec = Mapping[str, Any]
-"""A labeller as plain values: `by` (attribute to judges, clip or planes), `judges`, `clip`, `prompts`."""
+"""A labeller as plain values: `by` (attribute to judges, clip or hyperplanes), `judges`, `clip`, `prompts`."""
 
 
 def spec_of(dataset: DatasetParams, attributes: Sequence[str]) -> dict[str, Any]:
@@ -48,13 +48,13 @@ def spec_of(dataset: DatasetParams, attributes: Sequence[str]) -> dict[str, Any]
         elif isinstance(source, ClipSource) and isinstance(rule, PromptRule):
             by[name], prompts[name] = "clip", (rule.positive, rule.negative)
         else:
-            by[name] = "planes"
+            by[name] = "hyperplanes"
     clip = source.model_dump(include={"weights", "templates", "temperature"}) if prompts else None
     return {"by": by, "judges": path if "judges" in by.values() else None, "clip": clip, "prompts": prompts}
 
 
 def identity_of(spec: Spec) -> dict[str, Any]:
-    """What a labeller's verdicts depend on, beside the planes: the spec with hashes of its files."""
+    """What a labeller's verdicts depend on, beside the hyperplanes: the spec with hashes of its files."""
     files = sorted(Path(spec["judges"]).glob("*.safetensors")) if spec["judges"] else []
     clip = Path(spec["clip"]["weights"]) if spec["clip"] else None
     hashes = {path.name: sha256_of(path) for path in [*files, *([clip] if clip and clip.is_file() else [])]}
@@ -66,18 +66,18 @@ class Labeller:
 
     Args:
         spec: Of `spec_of`.
-        planes: Attribute to its boundaries, of those that planes tell.
-        model: The frozen model, for the planes.
-        editor: Inverts images where a data set has planes at the mixing step only.
-        timesteps: The path of the planes between noised images.
+        hyperplanes: Attribute to its boundaries, of those that hyperplanes tell.
+        model: The frozen model, for the hyperplanes.
+        editor: Inverts images where a data set has hyperplanes at the mixing step only.
+        timesteps: The path of the hyperplanes between noised images.
         t_mix: The mixing step.
-        run_seed: Of the noise under which planes see an image.
+        run_seed: Of the noise under which hyperplanes see an image.
     """
 
     def __init__(
         self,
         spec: Spec,
-        planes: Mapping[str, Boundaries],
+        hyperplanes: Mapping[str, Boundaries],
         model: EpsModel,
         editor: Editor,
         timesteps: Sequence[int],
@@ -88,7 +88,7 @@ class Labeller:
         self._by: Mapping[str, str] = spec["by"]
         self._judges: Judges | None = load_judges(Path(spec["judges"]), device()) if spec["judges"] else None
         self._clip: ClipLabeller | None = load_clip(spec["clip"]["weights"], device()) if spec["clip"] else None
-        self._spec, self._planes, self._model, self._editor = spec, planes, model, editor
+        self._spec, self._planes, self._model, self._editor = spec, hyperplanes, model, editor
         self._timesteps, self._t_mix, self._run_seed = timesteps, t_mix, run_seed
 
     def __call__(self, pixels_u8: Tensor, ids: Sequence[str]) -> Tensor:
@@ -96,7 +96,7 @@ class Labeller:
 
         Args:
             pixels_u8: [N,C,H,W] uint8.
-            ids: Their ids, which decide the noise that planes see them under.
+            ids: Their ids, which decide the noise that hyperplanes see them under.
         """
         columns: dict[str, Tensor] = {}
         images_01 = to_model_range(pixels_u8, (0.0, 1.0))
@@ -112,7 +112,7 @@ class Labeller:
                 )
                 columns[name] = odds.sigmoid()
         for name in self.attributes:
-            if self._by[name] == "planes":
+            if self._by[name] == "hyperplanes":
                 columns[name] = self._by_plane(self._planes[name], pixels_u8, ids)
         if not self.attributes:
             return torch.zeros(len(pixels_u8), 0)
@@ -129,13 +129,13 @@ class Labeller:
     def _by_plane(self, boundaries: Boundaries, pixels_u8: Tensor, ids: Sequence[str]) -> Tensor:
         x_0 = to_model_range(pixels_u8, self._model.value_range)
         if boundaries.noised:
-            plane = most_telling(boundaries.along_path(self._timesteps, self._model.sha256))
-            latents = bottlenecks(self._model, x_0, ids, plane.t, self._run_seed)
+            hyperplane = most_telling(boundaries.along_path(self._timesteps, self._model.sha256))
+            latents = bottlenecks(self._model, x_0, ids, hyperplane.t, self._run_seed)
         else:
-            plane = most_telling(list(boundaries.at_mixing_step.values()))
-            plane.check_fits(self._model.sha256, self._t_mix)
+            hyperplane = most_telling(list(boundaries.at_mixing_step.values()))
+            hyperplane.check_fits(self._model.sha256, self._t_mix)
             inversion = self._editor.open(x_0, ids).inversion
             if inversion is None:
-                raise ValueError("the editor does not invert, and there is no plane between noised images")
-            latents = inversion.h_mix if plane.space == "h" else inversion.x_mix
-        return plane.probability(latents).cpu()
+                raise ValueError("the editor does not invert, and there is no hyperplane between noised images")
+            latents = inversion.h_mix if hyperplane.space == "h" else inversion.x_mix
+        return hyperplane.probability(latents).cpu()

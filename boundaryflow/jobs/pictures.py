@@ -158,8 +158,8 @@ def directions_to_shares(has: Tensor, shares: Sequence[float], ids: list[str]) -
 
 
 def _sides(seen: Sequence[tuple[Boundary, Tensor]], num: int) -> Tensor:
-    """[num,A] on which side of each plane its latents lie, from the middle between the classes."""
-    columns = [plane.signed_distance(latents) > plane.calibration.middle for plane, latents in seen]
+    """[num,A] on which side of each hyperplane its latents lie, from the middle between the classes."""
+    columns = [hyperplane.signed_distance(latents) > hyperplane.calibration.middle for hyperplane, latents in seen]
     return torch.stack(columns, 1) if columns else torch.zeros(num, 0, dtype=torch.bool)
 
 
@@ -213,7 +213,7 @@ class _GuidedSampler(_Sampler):
         return draw_images(self.model, noise).clamp(*self.model.value_range)
 
     def has(self, x_0: Tensor, ids: list[str]) -> Tensor:
-        """[B,A] which images have which attribute, by the plane that tells it best."""
+        """[B,A] which images have which attribute, by the hyperplane that tells it best."""
         seen: list[tuple[Boundary, Tensor]] = []
         for of_attribute in self.boundaries:
             best = most_telling(of_attribute.along_path(self.settings.timesteps, self.model.sha256))
@@ -239,11 +239,11 @@ class _SingleStepSampler(_Sampler):
         return _walk_down(self.model, noise, self.settings.t_mix, self.settings.num_steps)
 
     def has(self, x_mix: Tensor, _ids: list[str]) -> Tensor:
-        """[B,A] on which side of the planes the latents lie."""
+        """[B,A] on which side of the hyperplanes the latents lie."""
         space: Space = "h" if all("h" in b.at_mixing_step for b in self.boundaries) else "eps"
         latents = self.model.eps_and_h(x_mix, self.settings.t_mix)[1] if space == "h" else x_mix
-        planes = [b.in_space(space, self.model.sha256, self.settings.t_mix) for b in self.boundaries]
-        return _sides([(plane, latents) for plane in planes], len(x_mix))
+        hyperplanes = [b.in_space(space, self.model.sha256, self.settings.t_mix) for b in self.boundaries]
+        return _sides([(hyperplane, latents) for hyperplane in hyperplanes], len(x_mix))
 
     def finish(self, x_mix: Tensor, ids: list[str], signs: Tensor) -> Tensor:
         """[B,C,H,W] images in model range."""

@@ -26,7 +26,7 @@ LOG = logging.getLogger(__name__)
 SCHEMA = "run/1"
 LAST, GRID, RUNS = "last_run.json", "grid.png", "runs.jsonl"
 _FOR_RECEIVERS = (
-    "schema", "state", "started", "seconds", "recipe", "recipe_hash", "model_sha256", "boundaries", "judged_by",
+    "schema", "state", "started", "seconds", "job", "job_hash", "model_sha256", "boundaries", "judged_by",
     "counts", "pictures", "wanted", "added", "tried", "kept", "phi", "commit", "changed", "python", "packages",
 )  # fmt: skip
 """What goes where the pictures go. Paths, names of hosts and of files, and errors, which quote them, stay here."""
@@ -42,7 +42,7 @@ def recorded(
     before above after. The outbox gets a line in a `runs.jsonl` of its own, with what a receiver needs.
 
     Args:
-        folder: The recipe's own, under data/.
+        folder: The job's own, under data/.
         box: Where the run delivers; nobody else may write there meanwhile.
         about: Asked in the end what there is to say.
         shown: Pairs of [C,H,W] uint8 pixels by the time it ended.

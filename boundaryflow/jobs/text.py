@@ -1,4 +1,4 @@
-"""A boundary from words: CLIP says which images fit a description, and the planes between them are fitted."""
+"""A boundary from words: CLIP says which images fit a description, and the hyperplanes between them are fitted."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from boundaryflow.boundary import (
     average_neighbours,
     fit_boundary,
     save_boundaries,
-    told_apart,
+    separable,
 )
 from boundaryflow.config import ClipSource, DatasetParams, is_name, load_params
 from boundaryflow.diffusion import EpsModel
@@ -102,13 +102,13 @@ def boundary_from_words(
         has = np.repeat([True, False], [len(shown), len(ids)])
         sides = Sides(torch.cat([shown, x_0]), [*(f"positive-{k}" for k in range(len(shown))), *ids], has)
     timesteps = read_json(Path("data/observe") / dataset / "observe.json")["timesteps"]
-    planes = _fit(model, sides, timesteps, name, params)
-    if not planes:
+    hyperplanes = _fit(model, sides, timesteps, name, params)
+    if not hyperplanes:
         raise BoundaryError(
             f"text: the model does not tell {positive!r} from {negative!r} at any noise level "
             f"(no held-out AUC of boundary.min_auc, {params.boundary.min_auc}); use other words, or raise --num"
         )
-    found, path = Boundaries(name, {}, planes), Path("data/text") / dataset / f"{name}.safetensors"
+    found, path = Boundaries(name, {}, hyperplanes), Path("data/text") / dataset / f"{name}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     save_boundaries(path, found)
     return path, found
@@ -176,10 +176,10 @@ def _by_words(
 def _fit(
     model: EpsModel, sides: Sides, timesteps: Sequence[int], name: str, params: DatasetParams
 ) -> tuple[Boundary, ...]:
-    """A plane at each timestep where it separates a held-out quarter of the images."""
+    """A hyperplane at each timestep where it separates a held-out quarter of the images."""
     lots = np.array([item_seed(0, item, "held out") % 4 for item in sides.ids])
     train, held_out = np.flatnonzero(lots > 0), np.flatnonzero(lots == 0)
-    planes: list[Boundary] = []
+    hyperplanes: list[Boundary] = []
     held_out_latents: list[Tensor] = []
     size = batch_size(model)
     with Progress("boundary", len(timesteps), "noise levels") as progress:
@@ -189,12 +189,14 @@ def _fit(
                 for start in range(0, len(sides.ids), size)
             ]
             latents = torch.cat(parts)
-            plane, _report = fit_boundary(
+            hyperplane, _report = fit_boundary(
                 Gram.of(latents), sides.has, train, held_out, space="h", t=t, attribute=name,
                 model_sha256=model.sha256, estimator="ridge", ridge=params.boundary.ridge,
             )  # fmt: skip
-            planes.append(plane)
+            hyperplanes.append(hyperplane)
             held_out_latents.append(latents[held_out])
             progress.advance(1)
-    averaged = average_neighbours(planes, held_out_latents, sides.has[held_out], neighbours=params.boundary.neighbours)
-    return told_apart(averaged, params.boundary.min_auc)
+    averaged = average_neighbours(
+        hyperplanes, held_out_latents, sides.has[held_out], neighbours=params.boundary.neighbours
+    )
+    return separable(averaged, params.boundary.min_auc)

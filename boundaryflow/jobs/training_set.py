@@ -32,7 +32,7 @@ class TrainingSet:
 
     Args:
         box: Where.
-        facts: Of every picture: dataset, recipe, recipe_hash, model_sha256.
+        facts: Of every picture: dataset, job, job_hash, model_sha256.
     """
 
     def __init__(self, box: Outbox, facts: Mapping[str, str]) -> None:

@@ -106,8 +106,8 @@ def provenance(root: Path, inputs: Inputs) -> dict[str, list[tuple[str, str]]]:
     facts = inputs.facts
     hashes = [
         ("model, sha256", facts["invert"].get("model_sha256") or facts["mixing"].get("model_sha256")),
-        ("images, recipe", facts["ingest"].get("recipe")),
-        ("inversion, recipe", facts["invert"].get("recipe")),
+        ("images, cache key", facts["ingest"].get("cache_key")),
+        ("inversion, cache key", facts["invert"].get("cache_key")),
         ("network dtype", facts["edit"].get("dtype") or facts["invert"].get("dtype")),
     ]
     return {

@@ -92,16 +92,16 @@ def boundaries(inputs: Inputs) -> dict[str, Any] | None:
     spaces = [s for s in SPACE_NAMES if s in set(table["space"])]
     attributes: list[dict[str, Any]] = []
     for attribute, rows in table.groupby("attribute", sort=True):
-        of_space = {str(space): plane.iloc[0] for space, plane in rows.groupby("space")}
-        planes = [_plane(str(attribute), of_space[s], scores) for s in spaces if s in of_space]
+        of_space = {str(space): hyperplane.iloc[0] for space, hyperplane in rows.groupby("space")}
+        hyperplanes = [_plane(str(attribute), of_space[s], scores) for s in spaces if s in of_space]
         followed = _followed(str(attribute), inputs.noise_levels) if inputs.is_guided else None
-        attributes.append({"title": str(attribute).replace("_", " "), "planes": planes, "followed": followed})
+        attributes.append({"title": str(attribute).replace("_", " "), "hyperplanes": hyperplanes, "followed": followed})
     held_out = "test" if "auc_test" in table and table["auc_test"].notna().any() else "validation"
     return {"attributes": attributes, "held_out": held_out, "spaces": [SPACE_NAMES[s] for s in spaces]}
 
 
 def _followed(attribute: str, noise_levels: pd.DataFrame | None) -> str | None:
-    """From which noise level down guided edits follow the attribute's planes."""
+    """From which noise level down guided edits follow the attribute's hyperplanes."""
     if noise_levels is None:
         return None
     rows = noise_levels[(noise_levels["attribute"] == attribute) & noise_levels["followed"]].sort_values("t")
@@ -196,7 +196,7 @@ def _against_truth(known: pd.Series, truth: pd.Series) -> tuple[float | None, fl
 
 
 def images(inputs: Inputs) -> dict[str, Any]:
-    """How many image files came in, what became of them, and why some were set aside."""
+    """How many image files came in, what became of them, and why some were rejected."""
     manifest = inputs.manifest
     ok, bad = manifest[manifest["status"] == "ok"], manifest[manifest["status"] == "bad"]
     duplicates = int((manifest["duplicates_of"].fillna("") != "").sum())

@@ -1,4 +1,4 @@
-"""What a result depends on: the code that makes it, found by its imports, and the planes that an edit follows."""
+"""What a result depends on: the code that makes it, found by its imports, and the hyperplanes that an edit follows."""
 
 from __future__ import annotations
 

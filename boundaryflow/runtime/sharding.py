@@ -13,8 +13,8 @@ from boundaryflow.files import leftovers
 from boundaryflow.runtime.fan_out import fan_out
 from boundaryflow.runtime.process import Progress
 from boundaryflow.store.shards import (
-    ShardJob,
     ShardPlan,
+    ShardTask,
     complete_shard,
     plan_shards,
     shard_files,
@@ -23,7 +23,7 @@ from boundaryflow.store.shards import (
 )
 
 LOG = logging.getLogger(__name__)
-Together = Mapping[str, ShardJob]
+Together = Mapping[str, ShardTask]
 """The shards of one bucket, by the name of the folder each is for."""
 
 
@@ -31,7 +31,7 @@ def run_sharded(
     stage: str,
     folder: Path,
     item_ids: Sequence[str],
-    recipe: str,
+    cache_key: str,
     shard_size: int,
     run_shard: Callable[..., dict[str, Tensor]],
     context: Mapping[str, Any],
@@ -45,10 +45,10 @@ def run_sharded(
         stage: Name, for progress and log.
         folder: Folder of shards.
         item_ids: Items that should be there.
-        recipe: See `plan_shards`.
+        cache_key: See `plan_shards`.
         shard_size: See `plan_shards`.
-        run_shard: Importable function of (job, **context, **of_items) that computes the tensors of
-            `job.missing`.
+        run_shard: Importable function of (task, **context, **of_items) that computes the tensors of
+            `task.missing`.
         context: Plain values for it.
         of_items: Name to item to value; each call is given those of the items that it computes.
         num_threads: Shards at once in this process, where the environment asks for no others: for work that waits
@@ -57,8 +57,8 @@ def run_sharded(
     Returns:
         Number of items computed.
     """
-    plan = plan_shards(folder, item_ids, recipe, shard_size)
-    groups = _groups([{"": job} for job in plan.jobs], of_items)
+    plan = plan_shards(folder, item_ids, cache_key, shard_size)
+    groups = _groups([{"": task} for task in plan.tasks], of_items)
     _run(stage, folder, groups, len(plan.kept), _One(run_shard), context, num_threads=num_threads)
     sweep(folder, plan)
     return plan.num_missing
@@ -68,7 +68,7 @@ def run_sharded_together(
     stage: str,
     folder: Path,
     item_ids: Sequence[str],
-    recipes: Mapping[str, str],
+    cache_keys: Mapping[str, str],
     shard_size: int,
     run_shards: Callable[..., dict[str, dict[str, Tensor]]],
     context: Mapping[str, Any],
@@ -82,10 +82,10 @@ def run_sharded_together(
         stage: Name, for progress and log.
         folder: Parent of the folders; others in it are removed.
         item_ids: Items that each folder should have.
-        recipes: Folder name to recipe.
+        cache_keys: Folder name to cache_key.
         shard_size: See `plan_shards`.
-        run_shards: Importable function of (jobs by folder name, **context, **of_items) that computes the
-            tensors of each job's missing items.
+        run_shards: Importable function of (tasks by folder name, **context, **of_items) that computes the
+            tensors of each task's missing items.
         context: Plain values for it.
         variants: Folder name to the variants of its items, see `plan_shards`.
         of_items: See `run_sharded`.
@@ -94,18 +94,18 @@ def run_sharded_together(
         Number of (item, folder) pairs computed.
     """
     plans: dict[str, ShardPlan] = {
-        name: plan_shards(folder / name, item_ids, recipe, shard_size, variants[name])
-        for name, recipe in recipes.items()
+        name: plan_shards(folder / name, item_ids, cache_key, shard_size, variants[name])
+        for name, cache_key in cache_keys.items()
     }
-    by_bucket: dict[str, dict[str, ShardJob]] = {}
+    by_bucket: dict[str, dict[str, ShardTask]] = {}
     for name, plan in plans.items():
-        for job in plan.jobs:
-            by_bucket.setdefault(job.path.name.split("-")[1], {})[name] = job
+        for task in plan.tasks:
+            by_bucket.setdefault(task.path.name.split("-")[1], {})[name] = task
     num_kept = sum(len(plan.kept) for plan in plans.values())
     _run(stage, folder, _groups(list(by_bucket.values()), of_items), num_kept, run_shards, context)
     for name, plan in plans.items():
         sweep(folder / name, plan)
-    _remove_others(folder, set(recipes))
+    _remove_others(folder, set(cache_keys))
     return sum(plan.num_missing for plan in plans.values())
 
 
@@ -113,34 +113,34 @@ class Group(NamedTuple):
     """What one call works on: all that travels to where it runs, beside what all calls have in common.
 
     Attributes:
-        jobs: The shards.
+        tasks: The shards.
         of_items: Name to item to value, of the items to compute.
     """
 
-    jobs: Together
+    tasks: Together
     of_items: Mapping[str, Mapping[str, Any]]
 
 
 def _groups(together: Sequence[Together], of_items: Mapping[str, Mapping[str, Any]] | None) -> list[Group]:
     groups: list[Group] = []
-    for jobs in together:
-        missing = {item for job in jobs.values() for item in job.missing}
+    for tasks in together:
+        missing = {item for task in tasks.values() for item in task.missing}
         values = {
             name: {item: values[item] for item in missing if item in values}
             for name, values in (of_items or {}).items()
         }
-        groups.append(Group(jobs, values))
+        groups.append(Group(tasks, values))
     return groups
 
 
 class _One:
-    """Makes a function of one job into one of a group of one; picklable, unlike a closure."""
+    """Makes a function of one task into one of a group of one; picklable, unlike a closure."""
 
     def __init__(self, run_shard: Callable[..., dict[str, Tensor]]) -> None:
         self._run_shard = run_shard
 
-    def __call__(self, jobs: Together, **context: Any) -> dict[str, dict[str, Tensor]]:
-        return {name: self._run_shard(job, **context) for name, job in jobs.items()}
+    def __call__(self, tasks: Together, **context: Any) -> dict[str, dict[str, Tensor]]:
+        return {name: self._run_shard(task, **context) for name, task in tasks.items()}
 
 
 class _Complete:
@@ -152,12 +152,12 @@ class _Complete:
     def __call__(
         self, group: Group, context: Mapping[str, Any], before_writing: Callable[[], None] = lambda: None
     ) -> int:
-        lacking = {name: job for name, job in group.jobs.items() if job.missing}
+        lacking = {name: task for name, task in group.tasks.items() if task.missing}
         computed = self._run_shards(lacking, **context, **group.of_items) if lacking else {}
         before_writing()
-        for name, job in group.jobs.items():
-            complete_shard(job, computed.get(name, {}))
-        return sum(len(job.missing) for job in group.jobs.values())
+        for name, task in group.tasks.items():
+            complete_shard(task, computed.get(name, {}))
+        return sum(len(task.missing) for task in group.tasks.values())
 
 
 def _run(
@@ -170,14 +170,14 @@ def _run(
     *,
     num_threads: int = 1,
 ) -> None:
-    total = sum(len(job.missing) for group in groups for job in group.jobs.values())
-    num_shards = sum(len(group.jobs) for group in groups)
+    total = sum(len(task.missing) for group in groups for task in group.tasks.values())
+    num_shards = sum(len(group.tasks) for group in groups)
     LOG.info("%s: %d shards to write, %d as they should be, %d images to compute", stage, num_shards, num_kept, total)
     written = 0
     with Progress(stage, total, "images") as progress:
         for done in fan_out(_Complete(run_shards), groups, context, folder, num_threads=num_threads):
             progress.advance(done.num_computed)
-            written += len(groups[done.number].jobs)
+            written += len(groups[done.number].tasks)
             rate = done.num_computed / max(done.seconds, 1e-9)
             where = f", on {done.where}" if done.where else ""
             LOG.info(
@@ -185,9 +185,9 @@ def _run(
             )
 
 
-def items_there(folder: Path, recipe: str) -> set[str]:
-    """Items that the shards of a recipe hold."""
-    index = shard_index(folder, recipe)
+def items_there(folder: Path, cache_key: str) -> set[str]:
+    """Items that the shards of a cache_key hold."""
+    index = shard_index(folder, cache_key)
     return set(index["item_id"])
 
 

@@ -32,7 +32,7 @@ UNREADABLE_ARCHIVES = frozenset(
 )
 """Suffixes of archives that are not read."""
 MAX_BYTES = 2**28
-"""Larger files, members and values are set aside unread: no picture is as large, and a small archive may hold one."""
+"""Larger files, members and values are rejected unread: no picture is as large, and a small archive may hold one."""
 _MAX_EXPANDED = 2**28, 200
 """A compressed tar may be so many bytes, and so many times its own size, when unpacked."""
 _MAX_NAMES = 10_000, 64

@@ -27,7 +27,7 @@ _MAX_THREADS = 16  # each has a file of up to MAX_BYTES in memory
 _DOWNLOADS = 16  # at once
 
 
-class Verdict(NamedTuple):
+class Decoded(NamedTuple):
     """What was found out about a raw picture.
 
     Attributes:
@@ -53,13 +53,13 @@ def item_id_of(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()[:16]
 
 
-def judge(
+def decode_all(
     raw: RawPictures,
     names: Sequence[str],
     known: Mapping[str, Mapping[str, Any]],
     geometry: Mapping[str, Any],
     num_threads: int,
-) -> Iterator[Verdict]:
+) -> Iterator[Decoded]:
     """Read pictures and decode those that are new, on several threads.
 
     Args:
@@ -76,18 +76,18 @@ def judge(
         except UnusableError as error:
             return error
 
-    def one(name: str, fetched: bytes | UnusableError | None) -> Verdict:
+    def one(name: str, fetched: bytes | UnusableError | None) -> Decoded:
         data = fetch(name) if fetched is None else fetched
         if isinstance(data, UnusableError):
-            return Verdict(name, item_id_of(name.encode()), {}, str(data), was_read=False)
+            return Decoded(name, item_id_of(name.encode()), {}, str(data), was_read=False)
         item = item_id_of(data)
         if item in known:
-            return Verdict(name, item, {key: known[item][key] for key in ABOUT})
+            return Decoded(name, item, {key: known[item][key] for key in ABOUT})
         try:
             pixels, about = decode_image(data, **geometry)
         except ManifestError as error:
-            return Verdict(name, item, {}, str(error))
-        return Verdict(name, item, {**about, "synthetic": is_synthetic(data)}, pixels=pixels)
+            return Decoded(name, item, {}, str(error))
+        return Decoded(name, item, {**about, "synthetic": is_synthetic(data)}, pixels=pixels)
 
     with ThreadPoolExecutor(min(num_threads, _MAX_THREADS)) as pool:
         some: list[tuple[str, bytes | UnusableError | None]] = []
@@ -103,7 +103,7 @@ def judge(
             yield from pool.map(one, *zip(*some, strict=True))
 
 
-def judge_into(
+def decode_into(
     spool: Spool,
     raw: RawPictures,
     names: Sequence[str],
@@ -112,27 +112,27 @@ def judge_into(
     stage: str,
     *,
     is_remote: bool,
-) -> list[Verdict]:
+) -> list[Decoded]:
     """Judge pictures, and put the pixels of those that can be used into a spool, which is readable then.
 
     Args:
         spool: Where pixels go.
-        raw: See `judge`.
+        raw: See `decode_all`.
         names: See there.
         known: See there.
         geometry: See there.
         stage: Whose progress is told.
         is_remote: Whether pictures are downloaded: then more of them at once.
     """
-    verdicts: list[Verdict] = []
+    decoded: list[Decoded] = []
     with Progress(stage, len(names), "files") as progress:
-        for verdict in judge(raw, names, known, geometry, _DOWNLOADS if is_remote else os.cpu_count() or 1):
-            if verdict.pixels is not None:
-                spool.add(verdict.item, verdict.pixels)
-            verdicts.append(verdict._replace(pixels=None))
+        for picture in decode_all(raw, names, known, geometry, _DOWNLOADS if is_remote else os.cpu_count() or 1):
+            if picture.pixels is not None:
+                spool.add(picture.item, picture.pixels)
+            decoded.append(picture._replace(pixels=None))
             progress.advance()
     spool.finish()
-    return verdicts
+    return decoded
 
 
 def choose(names: Sequence[str], num: int | None) -> list[str]:

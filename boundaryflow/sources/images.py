@@ -37,7 +37,7 @@ FORMATS = (
 )
 """What is read, by Pillow's names. Its other decoders run programs, or open pictures within pictures."""
 MAX_DECODED_BYTES = 1_600_000_000
-"""Of memory for one picture while it is decoded; one that needs more is set aside."""
+"""Of memory for one picture while it is decoded; one that needs more is rejected."""
 _BYTES_PER_PIXEL = {"TIFF": 16, "WEBP": 24, "AVIF": 32, "JPEG2000": 32, "PPM": 12}
 """What decoding takes at most, where it is more than `_PLAIN`; see tests/unit/storage/test_picture_bounds.py."""
 _PLAIN = 8  # decoded and turned or converted, each with 4 bytes a pixel
@@ -45,7 +45,7 @@ _SCANNED = 12  # of a JPEG in several scans: 4 bytes decoded, and 2 for each of 
 _FACTS_BYTES = 2**16
 """Of a PNG file, in which the facts of `encode_png` lie."""
 MAX_ASPECT = 8.0
-"""Narrower pictures are set aside if they are cropped: what is left of them shows nothing of the whole."""
+"""Narrower pictures are rejected if they are cropped: what is left of them shows nothing of the whole."""
 _MAX_TILE = 2**24  # pixels of a tile of a TIFF, unless the picture itself has more
 _MAX_SCANS, _MAX_SCANNED = 1000, 8_000_000_000  # of a JPEG, and pixels times scans: some seconds
 _MAX_CHUNKS = 100_000  # of a PNG: a second
@@ -338,5 +338,5 @@ def is_synthetic(data: bytes) -> bool:
     return data.startswith(b"\x89PNG") and b"tEXtsynthetic\x00true" in data[:_FACTS_BYTES]
 
 
-ImageFile.LOAD_TRUNCATED_IMAGES = False  # a truncated picture is set aside, never half used
+ImageFile.LOAD_TRUNCATED_IMAGES = False  # a truncated picture is rejected, never half used
 Image.MAX_IMAGE_PIXELS = None  # `_check_bounds` decides, with a message of its own

@@ -2,9 +2,9 @@
 
 The items of a stage lie in 2^k buckets, by the leading bits of a hash of their id; k is the
 smallest that keeps buckets at the size asked for on average. A shard is one bucket in one
-safetensors file, whose name holds a hash of its recipe and its items. So the same items under
-the same recipe give the same files, whatever was there before; and when items are added, the
-rows of those that were there are taken over. What a row depends on beyond the recipe, such as an
+safetensors file, whose name holds a hash of its cache_key and its items. So the same items under
+the same cache_key give the same files, whatever was there before; and when items are added, the
+rows of those that were there are taken over. What a row depends on beyond the cache_key, such as an
 image's own label, is its variant: a row of another variant is not taken over.
 """
 
@@ -35,12 +35,12 @@ _NAME = re.compile(r"shard-(\d+)of(\d+)-[0-9a-f]+\.safetensors")
 
 
 @dataclass(frozen=True)
-class ShardJob:
+class ShardTask:
     """One shard to write.
 
     Attributes:
         path: The file.
-        recipe: Fingerprint of everything its content depends on but the items.
+        cache_key: Fingerprint of everything its content depends on but the items.
         item_ids: Its items, sorted.
         variants: Variant of each item.
         reuse: (item, file, row) of items whose rows an older shard has.
@@ -48,7 +48,7 @@ class ShardJob:
     """
 
     path: Path
-    recipe: str
+    cache_key: str
     item_ids: tuple[str, ...]
     variants: tuple[str, ...]
     reuse: tuple[tuple[str, Path, int], ...]
@@ -60,13 +60,13 @@ class ShardPlan:
     """What a folder of shards needs.
 
     Attributes:
-        jobs: Shards to write.
+        tasks: Shards to write.
         kept: Shards that are as they should be.
         num_items: Items in all.
         num_missing: Items to compute.
     """
 
-    jobs: tuple[ShardJob, ...]
+    tasks: tuple[ShardTask, ...]
     kept: tuple[Path, ...]
     num_items: int
     num_missing: int
@@ -78,7 +78,7 @@ class Shard:
 
     item_ids: tuple[str, ...]
     variants: tuple[str, ...]
-    recipe: str
+    cache_key: str
     tensors: Mapping[str, Tensor]
 
     def tensor(self, name: str, path: Path) -> Tensor:
@@ -109,7 +109,7 @@ def _bucket(item: str, bits: int) -> int:
 
 
 def plan_shards(
-    folder: Path, item_ids: Sequence[str], recipe: str, shard_size: int, variants: Mapping[str, str] | None = None
+    folder: Path, item_ids: Sequence[str], cache_key: str, shard_size: int, variants: Mapping[str, str] | None = None
 ) -> ShardPlan:
     """Compare a folder with what it should hold.
 
@@ -118,70 +118,70 @@ def plan_shards(
     Args:
         folder: Folder of shards; need not exist.
         item_ids: All items that should be there.
-        recipe: Fingerprint of everything the content depends on but the items.
+        cache_key: Fingerprint of everything the content depends on but the items.
         shard_size: Items in a shard, on average at most.
-        variants: Item to what its own row depends on beyond the recipe; items without are alike.
+        variants: Item to what its own row depends on beyond the cache_key; items without are alike.
     """
     of_item = dict(variants or {})
     wanted: dict[Path, tuple[tuple[str, ...], tuple[str, ...]]] = {}
     for name, items in buckets(item_ids, shard_size).items():
         theirs = tuple(of_item.get(item, "") for item in items)
-        content = fingerprint(recipe=recipe, items=items, variants=theirs)[:12]
+        content = fingerprint(cache_key=cache_key, items=items, variants=theirs)[:12]
         wanted[folder / f"shard-{name}-{content}.safetensors"] = items, theirs
     rows: dict[str, tuple[Path, int]] = {}
     kept: set[Path] = set()
     there = sorted(folder.glob("shard-*.safetensors"))
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # most of it is hashing, which leaves other threads alone
         for path, shard in zip(there, pool.map(_valid_header, there), strict=True):
-            if shard is None or shard.recipe != recipe:
+            if shard is None or shard.cache_key != cache_key:
                 continue
             if wanted.get(path) == (shard.item_ids, shard.variants):
                 kept.add(path)
             for row, (item, variant) in enumerate(zip(shard.item_ids, shard.variants, strict=True)):
                 if variant == of_item.get(item, ""):
                     rows[item] = path, row
-    jobs: list[ShardJob] = []
+    tasks: list[ShardTask] = []
     for path, (items, theirs) in wanted.items():
         if path not in kept:
             reuse = tuple((item, *rows[item]) for item in items if item in rows)
             missing = tuple(item for item in items if item not in rows)
-            jobs.append(ShardJob(path, recipe, items, theirs, reuse, missing))
-    return ShardPlan(tuple(jobs), tuple(sorted(kept)), len(set(item_ids)), sum(len(job.missing) for job in jobs))
+            tasks.append(ShardTask(path, cache_key, items, theirs, reuse, missing))
+    return ShardPlan(tuple(tasks), tuple(sorted(kept)), len(set(item_ids)), sum(len(task.missing) for task in tasks))
 
 
-def complete_shard(job: ShardJob, computed: Mapping[str, Tensor]) -> Path:
+def complete_shard(task: ShardTask, computed: Mapping[str, Tensor]) -> Path:
     """Write a shard from what was computed and what older shards have.
 
     Args:
-        job: Of `plan_shards`.
-        computed: Tensors [len(job.missing), ...] in the order of `job.missing`; may be empty
+        task: Of `plan_shards`.
+        computed: Tensors [len(task.missing), ...] in the order of `task.missing`; may be empty
             where nothing is missing.
 
     Raises:
         ValueError: A tensor has another number of rows.
     """
     for name, tensor in computed.items():
-        if len(tensor) != len(job.missing):
-            raise ValueError(f"{job.path.name}: {name} has {len(tensor)} rows for {len(job.missing)} items")
+        if len(tensor) != len(task.missing):
+            raise ValueError(f"{task.path.name}: {name} has {len(tensor)} rows for {len(task.missing)} items")
     by_item: dict[str, dict[str, Tensor]] = {
-        item: {name: tensor[row] for name, tensor in computed.items()} for row, item in enumerate(job.missing)
+        item: {name: tensor[row] for name, tensor in computed.items()} for row, item in enumerate(task.missing)
     }
-    for path in sorted({path for _, path, _ in job.reuse}):
+    for path in sorted({path for _, path, _ in task.reuse}):
         old = read_shard(path).tensors
-        for item, source, row in job.reuse:
+        for item, source, row in task.reuse:
             if source == path:
                 by_item[item] = {name: tensor[row] for name, tensor in old.items()}
-    names = sorted(by_item[job.item_ids[0]])
-    tensors = {name: torch.stack([by_item[item][name] for item in job.item_ids]) for name in names}
-    return _write_shard(job, tensors)
+    names = sorted(by_item[task.item_ids[0]])
+    tensors = {name: torch.stack([by_item[item][name] for item in task.item_ids]) for name in names}
+    return _write_shard(task, tensors)
 
 
-def _write_shard(job: ShardJob, tensors: Mapping[str, Tensor]) -> Path:
-    about: dict[str, Any] = {"schema": SCHEMA, "recipe": job.recipe, "item_ids": list(job.item_ids)}
-    if any(job.variants):
-        about["variants"] = list(job.variants)
-    write_tensors(job.path, tensors, {**about, "sha256": _digest(tensors, about)})
-    return job.path
+def _write_shard(task: ShardTask, tensors: Mapping[str, Tensor]) -> Path:
+    about: dict[str, Any] = {"schema": SCHEMA, "cache_key": task.cache_key, "item_ids": list(task.item_ids)}
+    if any(task.variants):
+        about["variants"] = list(task.variants)
+    write_tensors(task.path, tensors, {**about, "sha256": _digest(tensors, about)})
+    return task.path
 
 
 def read_shard(path: Path) -> Shard:
@@ -198,12 +198,12 @@ def read_shard(path: Path) -> Shard:
         is_whole = about.get("schema") == SCHEMA and stated == _digest(tensors, about)
     except (SafetensorError, OSError, ValueError, AttributeError) as error:
         raise ManifestError(f"shard {path}: cannot be read ({error}); run `boundaryflow run` to make it anew") from None
-    items, recipe = about.get("item_ids"), about.get("recipe")
-    if not is_whole or not isinstance(items, list) or not isinstance(recipe, str):
+    items, cache_key = about.get("item_ids"), about.get("cache_key")
+    if not is_whole or not isinstance(items, list) or not isinstance(cache_key, str):
         raise ManifestError(
             f"shard {path}: its content is not what its header says; run `boundaryflow run` to make it anew"
         )
-    return Shard(tuple(items), tuple(about.get("variants", [""] * len(items))), recipe, tensors)
+    return Shard(tuple(items), tuple(about.get("variants", [""] * len(items))), cache_key, tensors)
 
 
 def _valid_header(path: Path) -> Shard | None:
@@ -228,7 +228,7 @@ def _digest(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> str:
 
 def sweep(folder: Path, plan: ShardPlan) -> None:
     """Remove shards that the plan does not want, and what killed runs left half-written."""
-    wanted = {*plan.kept, *(job.path for job in plan.jobs)}
+    wanted = {*plan.kept, *(task.path for task in plan.tasks)}
     for path in shard_files(folder):
         if path not in wanted:
             path.unlink()
@@ -240,25 +240,25 @@ def shard_files(folder: Path) -> list[Path]:
     return [p for p in sorted(folder.glob("shard-*")) if _NAME.fullmatch(p.name) and p.is_file() and not p.is_symlink()]
 
 
-def shard_index(folder: Path, recipe: str | None = None) -> pd.DataFrame:
+def shard_index(folder: Path, cache_key: str | None = None) -> pd.DataFrame:
     """Which shard and row each item is in: columns item_id, shard, row, sorted by item.
 
     Args:
         folder: Folder of shards; a damaged one is passed over.
-        recipe: Only shards of this recipe; None is all.
+        cache_key: Only shards of this cache_key; None is all.
     """
     rows: list[tuple[str, str, int]] = []
     for path in sorted(folder.glob("shard-*.safetensors")):
-        rows += [(item, path.name, row) for row, item in enumerate(_items_of(path, recipe))]
+        rows += [(item, path.name, row) for row, item in enumerate(_items_of(path, cache_key))]
     return pd.DataFrame(sorted(rows), columns=["item_id", "shard", "row"])
 
 
-def _items_of(path: Path, recipe: str | None = None) -> list[str]:
-    """The items that a shard's header names; none where it is damaged, or of another recipe."""
+def _items_of(path: Path, cache_key: str | None = None) -> list[str]:
+    """The items that a shard's header names; none where it is damaged, or of another cache_key."""
     _check_disk(path)
     try:
         about = read_about(path)
-        return about["item_ids"] if about.get("schema") == SCHEMA and recipe in (None, about["recipe"]) else []
+        return about["item_ids"] if about.get("schema") == SCHEMA and cache_key in (None, about["cache_key"]) else []
     except (SafetensorError, OSError, ValueError, KeyError, AttributeError):
         return []
 

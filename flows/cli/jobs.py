@@ -1,4 +1,4 @@
-"""Commands that run recipes of params.yaml, once or on a schedule: bulk-edit, augment, serve."""
+"""Commands that run jobs of params.yaml, once or on a schedule: bulk-edit, augment, serve."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ def _given(option: str, address: str | None) -> list[str]:
 
 
 def _run(
-    kind: Kind, recipe: str, options: Sequence[str], dask: str | None, *, wait: bool, quiet: bool, verbose: bool
+    kind: Kind, job: str, options: Sequence[str], dask: str | None, *, wait: bool, quiet: bool, verbose: bool
 ) -> int:
     root = enter_root()
     use_dask(dask)
-    from flows.run import execute_recipe
+    from flows.run import execute_job
 
     wait_s = LONG_WAIT_S if wait else 0
-    return execute_recipe(root, kind, recipe, options, wait_s=wait_s, quiet=quiet, verbose=verbose)
+    return execute_job(root, kind, job, options, wait_s=wait_s, quiet=quiet, verbose=verbose)
 
 
 @click.command(
@@ -43,16 +43,16 @@ Examples:
   boundaryflow bulk-edit glasses --inbox s3://photos/new --outbox s3://photos/edited
   boundaryflow bulk-edit glasses --again""",
 )
-@click.argument("recipe")
-@click.option("--inbox", metavar="FOLDER_OR_URL", help="Another inbox than the recipe's.")
-@click.option("--outbox", metavar="FOLDER_OR_URL", help="Another outbox than the recipe's.")
-@click.option("--again", is_flag=True, help="Also do what another version of the recipe did before.")
+@click.argument("job")
+@click.option("--inbox", metavar="FOLDER_OR_URL", help="Another inbox than the job's.")
+@click.option("--outbox", metavar="FOLDER_OR_URL", help="Another outbox than the job's.")
+@click.option("--again", is_flag=True, help="Also do what another version of the job did before.")
 @_waits
 @how_it_runs
 @click.pass_context
 def bulk_edit(
     ctx: click.Context,
-    recipe: str,
+    job: str,
     inbox: str | None,
     outbox: str | None,
     again: bool,
@@ -63,10 +63,10 @@ def bulk_edit(
 ) -> None:
     """Edit what arrived in an inbox since the last run, and deliver it with a manifest.
 
-    RECIPE is an entry of bulk_edit in params.yaml: which edits, how strong, from where, to where.
+    JOB is an entry of bulk_edit in params.yaml: which edits, how strong, from where, to where.
     """
     options = [*_given("--inbox", inbox), *_given("--outbox", outbox), *(["--again"] if again else [])]
-    ctx.exit(_run("bulk_edit", recipe, options, dask, wait=wait, quiet=quiet, verbose=verbose))
+    ctx.exit(_run("bulk_edit", job, options, dask, wait=wait, quiet=quiet, verbose=verbose))
 
 
 @click.command(
@@ -75,19 +75,19 @@ Examples:
   boundaryflow augment hats
   boundaryflow augment hats --out balanced"""
 )
-@click.argument("recipe")
-@click.option("--out", metavar="DIR", help="Another folder than the recipe's.")
+@click.argument("job")
+@click.option("--out", metavar="DIR", help="Another folder than the job's.")
 @_waits
 @how_it_runs
 @click.pass_context
 def augment(
-    ctx: click.Context, recipe: str, out: str | None, wait: bool, dask: str | None, quiet: bool, verbose: bool
+    ctx: click.Context, job: str, out: str | None, wait: bool, dask: str | None, quiet: bool, verbose: bool
 ) -> None:
     """Balance a data set with the fewest edits, each of them checked.
 
-    RECIPE is an entry of augment in params.yaml: which balance, and what counts as a good edit.
+    JOB is an entry of augment in params.yaml: which balance, and what counts as a good edit.
     """
-    ctx.exit(_run("augment", recipe, _given("--out", out), dask, wait=wait, quiet=quiet, verbose=verbose))
+    ctx.exit(_run("augment", job, _given("--out", out), dask, wait=wait, quiet=quiet, verbose=verbose))
 
 
 @click.command(
@@ -97,16 +97,16 @@ Examples:
   boundaryflow serve glasses --cron "30 1 * * 1-5" --timezone Europe/Berlin
   boundaryflow serve glasses --every 3600"""
 )
-@click.argument("recipes", metavar="[RECIPE]...", nargs=-1)
+@click.argument("jobs", metavar="[JOB]...", nargs=-1)
 @click.option("--cron", metavar="CRON", help="When: minute, hour, day of the month, month, day of the week.")
 @click.option("--timezone", metavar="NAME", default="UTC", show_default=True, help="Of --cron, such as Europe/Berlin.")
 @click.option("--every", type=Number(), metavar="SECONDS", help="Every so many seconds instead.")
 @click.option("--port", type=int, metavar="PORT", default=4200, show_default=True, help="Of the server's page.")
 @click.pass_context
 def serve(
-    ctx: click.Context, recipes: tuple[str, ...], cron: str | None, timezone: str, every: float | None, port: int
+    ctx: click.Context, jobs: tuple[str, ...], cron: str | None, timezone: str, every: float | None, port: int
 ) -> None:
-    """Run recipes of bulk_edit on a schedule, until stopped; without RECIPE all that params.yaml has.
+    """Run jobs of bulk_edit on a schedule, until stopped; without JOB all that params.yaml has.
 
     One process: with PREFECT_API_URL it uses that server, else it keeps one of its own on the loopback interface, with
     SQLite and a password that it makes. A run that falls due while another is at work waits for it.
@@ -114,6 +114,6 @@ def serve(
     if (cron is None) == (every is None):
         raise click.UsageError("say when: either --cron or --every")
     root = enter_root()
-    from flows.serving import serve_recipes
+    from flows.serving import serve_jobs
 
-    ctx.exit(serve_recipes(root, recipes, cron=cron, timezone=timezone, every_s=every, port=port))
+    ctx.exit(serve_jobs(root, jobs, cron=cron, timezone=timezone, every_s=every, port=port))

@@ -147,7 +147,7 @@ def text(
     check_strengths("text", strengths)
     name = name or name_of(words)
     path, found = boundary_from_words(of, words, start, name, on=on, num=num, seed=seed, positives=positives)
-    best = max(found.noised, key=lambda plane: plane.calibration.auc)
+    best = max(found.noised, key=lambda hyperplane: hyperplane.calibration.auc)
     click.echo(
         f"{path}: {len(found.noised)} noise levels up to {found.noised[-1].t}, held-out AUC {best.calibration.auc:.2f}"
     )

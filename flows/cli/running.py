@@ -87,7 +87,7 @@ def _check_params(root: Path, datasets: Sequence[str], stages: Sequence[str], *,
         with flow_lock(root):
             _activate(root, new, datasets, stages, push=push)
     for name in new if not quiet else ():
-        copied = "" if name in params.data else ", its entry copied from recipes/"
+        copied = "" if name in params.data else ", its entry copied from examples/"
         click.echo(f"params.yaml: {name} added to `datasets`{copied}")
 
 

@@ -1,4 +1,4 @@
-"""The deployments of prefect.yaml name flows that are there, recipes that are there, and parameters that they take."""
+"""The deployments of prefect.yaml name flows that are there, jobs that are there, and parameters that they take."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_deployment_fits_its_flow(deployment: dict[str, Any]) -> None:
     flow = getattr(importlib.import_module(path.removesuffix(".py").replace("/", ".")), name)
     signature = inspect.signature(flow.fn)
     signature.bind(**deployment["parameters"])
-    recipe = deployment["parameters"].get("recipe")
-    assert recipe is None or recipe in PARAMS[flow.name]
+    job = deployment["parameters"].get("job")
+    assert job is None or job in PARAMS[flow.name]
     assert deployment["concurrency_limit"] == {"limit": 1, "collision_strategy": "ENQUEUE"}
     assert deployment["parameters"]["wait_s"] > 0, "a run that falls due beside another waits"

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tests.stages.small_project import ROOT, content, write_project
+from tests.small_project import ROOT, content, write_project
 
 STAGES = ("ingest", "label", "mixing", "invert", "observe", "boundary", "edit", "evaluate", "report")
 PERSISTENT = ("ingest", "invert", "observe", "edit")

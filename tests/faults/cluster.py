@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
-from tests.stages.small_project import ROOT
+from tests.small_project import ROOT
 
 
 class Cluster:

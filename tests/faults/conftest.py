@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from tests.faults.tally import Tally
-from tests.stages.conftest import project  # noqa: F401 - a fixture
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.cluster import Cluster
-from tests.stages.small_project import ROOT, command, content, environment, run_stage
+from tests.small_project import ROOT, command, content, environment, run_stage
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 STAGE = "invert"

@@ -18,7 +18,7 @@ from boundaryflow.errors import PipelineError
 from boundaryflow.store.tables import read_table
 from tests.faults.checkout import PERSISTENT
 from tests.faults.tally import Tally, broken_shards
-from tests.stages.small_project import command, content, environment, run_here, run_stage, write_project
+from tests.small_project import command, content, environment, run_here, run_stage, write_project
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(600)]
 READER = {"ingest": "invert", "invert": "boundary", "observe": "boundary", "edit": "evaluate"}

@@ -76,8 +76,10 @@ def readers(folder: Path) -> Iterator[tuple[str, bytes, Callable[[Path], object]
     yield "celeba.txt", b"3\nhat beard\n000001.jpg 1 -1\n000002.jpg -1 -1\n000003.jpg 1 1\n", read_celeba
     yield "mapping.txt", b"idx orig_idx orig_file\n0 119613 119614.jpg\n1 99094 099095.jpg\n", read_hq_mapping
     yield "partition.txt", b"000001.jpg 0\n000002.jpg 1\n000003.jpg 2\n", tables.about
-    plane = Boundary(torch.tensor([0.6, 0.8]), 0.5, "h", 300, "hat", "0" * 64, Calibration(1.0, -1.0, 0.5, 0.9, 10))
-    found = Boundaries("hat", {"h": replace(plane, normal=plane.normal.clone())}, (plane,))
+    hyperplane = Boundary(
+        torch.tensor([0.6, 0.8]), 0.5, "h", 300, "hat", "0" * 64, Calibration(1.0, -1.0, 0.5, 0.9, 10)
+    )
+    found = Boundaries("hat", {"h": replace(hyperplane, normal=hyperplane.normal.clone())}, (hyperplane,))
     save_boundaries(folder / "good" / "b.safetensors", found)
     yield "b.safetensors", (folder / "good" / "b.safetensors").read_bytes(), load_boundaries
     config = {"channels": 3, "widths": [8], "image_size": 16, "num_outputs": 1}

@@ -25,7 +25,7 @@ from tests.faults.checkout import (
     results,
 )
 from tests.faults.tally import Tally, broken_shards
-from tests.stages.small_project import content, copy_project, run_here
+from tests.small_project import content, copy_project, run_here
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(1800)]
 NUM_PER_STAGE, NUM_OF_FLOW = 11, 6

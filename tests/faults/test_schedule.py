@@ -14,7 +14,7 @@ import pytest
 
 from tests.faults.checkout import boundaryflow, environment, make_checkout, processes_in, repro
 from tests.faults.cluster import free_port
-from tests.stages.test_bulk_edit import arrive, set_recipe
+from tests.jobs.test_bulk_edit import arrive, set_job
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(900)]
 
@@ -34,7 +34,7 @@ def _wait_for(num: int, folder: Path, process: subprocess.Popen[bytes], log: Pat
 
 def test_schedule_fires_twice_does_the_right_thing_and_leaves_nobody_behind(tmp_path: Path) -> None:
     folder, log = make_checkout(tmp_path / "checkout"), tmp_path / "serve.log"
-    set_recipe(folder)
+    set_job(folder)
     done = repro(folder, "params", "listing", "ingest", "label", "mixing", "invert", "observe", "boundary")
     assert done.returncode == 0, done.stderr
     arrive(folder, 3)
@@ -63,7 +63,7 @@ def test_schedule_fires_twice_does_the_right_thing_and_leaves_nobody_behind(tmp_
 
 def test_flow_cancelled_through_the_api_leaves_no_child_and_the_next_one_completes(tmp_path: Path) -> None:
     folder, log, port = make_checkout(tmp_path / "checkout"), tmp_path / "serve.log", free_port()
-    set_recipe(folder)
+    set_job(folder)
     done = repro(folder, "params", "listing", "ingest", "label", "mixing", "invert", "observe", "boundary")
     assert done.returncode == 0, done.stderr
     arrive(folder, 4000)

@@ -80,9 +80,9 @@ def _ran_once(root: Path, *names: str) -> None:
         lock.writelines(f"  listing@{name}:\n    cmd: python -m stages.listing {name}\n" for name in names)
 
 
-def _former(root: Path, recipe: str = "former", folder: str = "") -> Path:
-    where = root / "data/bulk_edit" / (folder or recipe)
-    return _file(where / "last_run.json", json.dumps({"schema": "run/1", "recipe": recipe}))
+def _former(root: Path, job: str = "former", folder: str = "") -> Path:
+    where = root / "data/bulk_edit" / (folder or job)
+    return _file(where / "last_run.json", json.dumps({"schema": "run/1", "job": job}))
 
 
 def _all(folder: Path) -> dict[str, bytes]:
@@ -110,7 +110,7 @@ def test_what_no_result_needs_goes_and_nothing_else(used: Path) -> None:
     found = gc.collect(used)
     told = gc.as_text(found)
     assert "data/invert/gone: data set gone is not in params.yaml" in told
-    assert "data/bulk_edit/former: recipe former is not in params.yaml" in told
+    assert "data/bulk_edit/former: job former is not in params.yaml" in told
     assert "1 half-written files" in told
     assert "data/invert/gone: 1 files there are none of ours, and stay" in told
     assert "objects in DVC's cache that neither the working tree nor a branch or tag uses" in told

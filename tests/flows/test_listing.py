@@ -18,7 +18,7 @@ from tests.conftest import ROOT
 from tests.flows.toy import QUIET_DVC
 from tests.hostile.corpus_listing import CASES
 from tests.raw_data import encoded
-from tests.stages.small_project import write_project
+from tests.small_project import write_project
 
 pytestmark = pytest.mark.filterwarnings(QUIET_DVC)
 _AFTER = {

@@ -149,15 +149,14 @@ def test_only_runs_of_this_checkout_are_said_to_have_crashed(running: server.Ser
     assert states == {ours: "Crashed", theirs: "Running"}
 
 
-def test_flow_has_no_parameter_that_names_a_path_and_refuses_what_is_no_recipe() -> None:
-    from flows import jobs as recipes
-    from flows import pipeline
+def test_flow_has_no_parameter_that_names_a_path_and_refuses_what_is_no_job() -> None:
+    from flows import jobs, pipeline
 
-    assert set(inspect.signature(recipes.bulk_edit.fn).parameters) == {"recipe", "again", "wait_s"}
-    assert set(inspect.signature(recipes.augment.fn).parameters) == {"recipe", "wait_s"}
+    assert set(inspect.signature(jobs.bulk_edit.fn).parameters) == {"job", "again", "wait_s"}
+    assert set(inspect.signature(jobs.augment.fn).parameters) == {"job", "wait_s"}
     assert "root" not in inspect.signature(pipeline.run_graph.fn).parameters
-    with pytest.raises(ParamsError, match="bulk_edit: recipe must be a name"):
-        recipes.bulk_edit.fn(["--inbox", "/etc"])
+    with pytest.raises(ParamsError, match="bulk_edit: job must be a name"):
+        jobs.bulk_edit.fn(["--inbox", "/etc"])
     for wait_s in (float("nan"), float("inf"), -1, "1", None):
         with pytest.raises(ParamsError, match="wait_s must be a number of seconds from 0 to"):
             environment.checked_wait(wait_s)

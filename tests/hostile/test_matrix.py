@@ -158,8 +158,8 @@ def test_edit_by_a_boundary(harness: Harness, project: Path, case: Case) -> None
 
 def _bulk_edit(project: Path, outbox: str = "out/some") -> Path:
     def change(params: dict[str, Any]) -> None:
-        recipe = {"dataset": "avatars", "inbox": "inbox", "outbox": outbox, "edits": {"hats": {"hat": "flip"}}}
-        params["bulk_edit"] = {"some": {**recipe, "strengths": [0.0, 1.0], "min_probability": None}}
+        job = {"dataset": "avatars", "inbox": "inbox", "outbox": outbox, "edits": {"hats": {"hat": "flip"}}}
+        params["bulk_edit"] = {"some": {**job, "strengths": [0.0, 1.0], "min_probability": None}}
 
     _settings(project, change)
     inbox = project / "inbox"
@@ -190,8 +190,8 @@ def test_delivery_into(harness: Harness, project: Path, command: str, case: Case
     _good_picture(_bulk_edit(project, os.fspath(where)) / "good.png")
 
     def change(params: dict[str, Any]) -> None:
-        recipe = {"dataset": "avatars", "target": {"equal": "hat"}, "split": "train", "strengths": [1.0]}
-        params["augment"] = {"some": {**recipe, "min_probability": 0.01, "out": os.fspath(where)}}
+        job = {"dataset": "avatars", "target": {"equal": "hat"}, "split": "train", "strengths": [1.0]}
+        params["augment"] = {"some": {**job, "min_probability": 0.01, "out": os.fspath(where)}}
 
     _settings(project, change)
     words = {

@@ -16,7 +16,7 @@ from boundaryflow.avatars import ATTRIBUTES, FACTORS, Avatar, render
 from boundaryflow.store.fingerprint import fingerprint
 from boundaryflow.store.shards import complete_shard, plan_shards
 from boundaryflow.store.tables import read_table, write_table
-from tests.stages.small_project import ROOT, copy_project, run_here
+from tests.small_project import ROOT, copy_project, run_here
 
 ATTRIBUTE_OF = {"hat": "hat", "dark": "dark_skin"}
 

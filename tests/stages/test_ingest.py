@@ -1,4 +1,4 @@
-"""Ingest: any folder of images, the bad ones set aside with a reason each."""
+"""Ingest: any folder of images, the bad ones rejected with a reason each."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from boundaryflow.store.tables import read_table
 from stages import ingest
 from stages.ingest import draw_avatars
 from tests.hostile.corpus_listing import CASES
-from tests.stages.small_project import content, run_here, write_project
+from tests.small_project import content, run_here, write_project
 
 
 def picture(seed: int, size: tuple[int, int] = (40, 30)) -> Image.Image:

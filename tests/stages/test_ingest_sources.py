@@ -19,7 +19,7 @@ from boundaryflow.sources.remote import RemoteFolder
 from boundaryflow.store.shards import load_items
 from boundaryflow.store.tables import read_table
 from tests.raw_data import celebahq, encoded, picture, write_lmdb, write_tar, write_zip
-from tests.stages.small_project import content, run_here, write_project
+from tests.small_project import content, run_here, write_project
 
 # boto3 and moto's server say what they will do one day
 pytestmark = [

@@ -16,7 +16,7 @@ from PIL import Image
 
 from boundaryflow.errors import LabelError, ParamsError
 from boundaryflow.store.tables import read_table, write_table
-from tests.stages.small_project import ROOT, run_here, write_project
+from tests.small_project import ROOT, run_here, write_project
 
 SHIPPED = yaml.safe_load((ROOT / "params.yaml").read_text())["data"]["avatars"]["label"]
 

@@ -14,7 +14,7 @@ from boundaryflow.sources import listing
 from boundaryflow.store.tables import read_json, read_table
 from tests.hostile.corpus_listing import CASES
 from tests.raw_data import encoded, write_lmdb, write_zip
-from tests.stages.small_project import content, run_here, write_project
+from tests.small_project import content, run_here, write_project
 
 OUT = Path("data/listing/avatars")
 LONG_AGO_NS = 10**18

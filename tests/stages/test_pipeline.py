@@ -22,7 +22,7 @@ from boundaryflow.store.shards import load_items
 from boundaryflow.store.tables import read_table, write_table
 from flows import own_outputs
 from flows.own_outputs import files_of
-from tests.stages.small_project import (
+from tests.small_project import (
     ROOT,
     command,
     content,

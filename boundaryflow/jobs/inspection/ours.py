@@ -45,7 +45,12 @@ def _about_tensors(path: Path) -> dict[str, Any] | None:
     if schema.startswith("shard"):
         shard = read_shard(path)
         tensors = {name: f"{tensor.dtype} {list(tensor.shape)}" for name, tensor in shard.tensors.items()}
-        return {"what": "a shard, whole", "items": len(shard.item_ids), "recipe": shard.recipe, "tensors": tensors}
+        return {
+            "what": "a shard, whole",
+            "items": len(shard.item_ids),
+            "cache_key": shard.cache_key,
+            "tensors": tensors,
+        }
     for kind in FILES:
         if header.get("kind") == kind:
             _net, config, names = read_judge(path, kind)
@@ -55,15 +60,15 @@ def _about_tensors(path: Path) -> dict[str, Any] | None:
 
 def _about_boundary(path: Path) -> dict[str, Any]:
     boundaries = load_boundaries(path)
-    planes = boundaries.all
-    first = next(iter(planes.values()))
+    hyperplanes = boundaries.all
+    first = next(iter(hyperplanes.values()))
     facts: dict[str, Any] = {
         "what": "a boundary",
         "attribute": first.attribute,
         "timestep": first.t,
         "model sha256": first.model_sha256,
     }
-    for name, boundary in planes.items():
+    for name, boundary in hyperplanes.items():
         calibration = vars(boundary.calibration)
         facts[f"{name}-space" if name == boundary.space else f"noised, {name}"] = {
             "dimensions": boundary.normal.numel(),

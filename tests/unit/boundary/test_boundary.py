@@ -1,4 +1,4 @@
-"""Boundaries: the plane, the file, and the fit against scikit-learn on the latents themselves."""
+"""Boundaries: the hyperplane, the file, and the fit against scikit-learn on the latents themselves."""
 
 from __future__ import annotations
 
@@ -79,25 +79,25 @@ def test_damaged_file_is_one_clear_line(tmp_path: Path) -> None:
 
 
 REASONS = {
-    "calibration_null": "plane eps has calibration None, must be of type dict",
-    "calibration_words": "calibration of plane eps has mean_positive 'x', must be of type float",
-    "extra_key": "plane eps has not the facts intercept, space",
-    "intercept_1e400": "plane eps has intercept inf, must be finite",
-    "intercept_1e400_written_out": "plane eps has intercept 1000",
-    "nan": "the normal of plane eps is no unit vector of finite numbers",
-    "no_attribute": "it has no attribute, or no planes",
-    "no_planes": "it has no attribute, or no planes",
-    "not_unit": "the normal of plane eps is no unit vector",
-    "other_attribute": "plane eps is of 'hat', not of 'beard'",
-    "other_space": "plane eps is of z-space at timestep 5",
-    "plane_number": "plane eps has not the facts",
-    "planes_list": "it has no attribute, or no planes",
+    "calibration_null": "hyperplane eps has calibration None, must be of type dict",
+    "calibration_words": "calibration of hyperplane eps has mean_positive 'x', must be of type float",
+    "extra_key": "hyperplane eps has not the facts intercept, space",
+    "intercept_1e400": "hyperplane eps has intercept inf, must be finite",
+    "intercept_1e400_written_out": "hyperplane eps has intercept 1000",
+    "nan": "the normal of hyperplane eps is no unit vector of finite numbers",
+    "no_attribute": "it has no attribute, or no hyperplanes",
+    "no_planes": "it has no attribute, or no hyperplanes",
+    "not_unit": "the normal of hyperplane eps is no unit vector",
+    "other_attribute": "hyperplane eps is of 'hat', not of 'beard'",
+    "other_space": "hyperplane eps is of z-space at timestep 5",
+    "plane_number": "hyperplane eps has not the facts",
+    "planes_list": "it has no attribute, or no hyperplanes",
     "space_list": "has space .'eps'., must be of type str",
     "t_negative": "of eps-space at timestep -1",
     "t_true": "has t True, must be of type int",
     "t_word": "has t '5', must be of type int",
-    "two_axes": "the normal of plane eps is no unit vector",
-    "whole_numbers": "the normal of plane eps is no unit vector",
+    "two_axes": "the normal of hyperplane eps is no unit vector",
+    "whole_numbers": "the normal of hyperplane eps is no unit vector",
 }
 
 
@@ -114,9 +114,9 @@ def test_latents_of_another_size_are_refused() -> None:
     reason = r"'smiling' \(eps-space\) has 12 dimensions, the latents of this model have 8;"
     with pytest.raises(BoundaryError, match=reason):
         boundary().signed_distance(torch.zeros(2, 2, 4))
-    planes = [Boundaries("smiling", {}, (dataclasses.replace(boundary("h", dim=dim)),)) for dim in (12, 8)]
+    hyperplanes = [Boundaries("smiling", {}, (dataclasses.replace(boundary("h", dim=dim)),)) for dim in (12, 8)]
     with pytest.raises(BoundaryError, match="has 12 dimensions"):
-        planes[0].likeness(planes[1])
+        hyperplanes[0].cosine_similarity(hyperplanes[1])
 
 
 def test_wrong_model_or_timestep_is_refused() -> None:
@@ -180,11 +180,11 @@ def test_one_class_only_is_refused_with_the_counts() -> None:
 
 def test_plane_of_another_path_or_none_is_refused() -> None:
     path = tuple(dataclasses.replace(boundary("h"), t=t) for t in (5, 40))
-    with pytest.raises(BoundaryError, match="plane at timestep 40, which is not on the path"):
+    with pytest.raises(BoundaryError, match="hyperplane at timestep 40, which is not on the path"):
         Boundaries("smiling", {}, path).along_path([5, 50], "a" * 64)
     with pytest.raises(BoundaryError, match="fitted on model aaaaaaaaaaaa, not bbbbbbbbbbbb"):
         Boundaries("smiling", {}, path).along_path([5, 40], "b" * 64)
-    with pytest.raises(BoundaryError, match="told apart at any noise level .*boundary.min_auc"):
+    with pytest.raises(BoundaryError, match="separated at any noise level .*boundary.min_auc"):
         Boundaries("smiling", {}).along_path([5, 40], "a" * 64)
     assert Boundaries("smiling", {}).along_path([5, 40], "a" * 64, may_be_empty=True) == ()
 
@@ -193,8 +193,8 @@ def test_likeness_is_the_mean_cosine_where_both_have_planes() -> None:
     east, north = (replace(boundary("h", dim=2), normal=torch.tensor(v)) for v in ([1.0, 0.0], [0.0, 1.0]))
     first = Boundaries("a", {}, (replace(east, t=5), replace(east, t=40), replace(east, t=90)))
     second = Boundaries("b", {}, (replace(east, t=5, normal=-east.normal), replace(north, t=40)))
-    assert first.likeness(second) == pytest.approx(0.5)
-    assert first.likeness(Boundaries("c", {})) == 0
+    assert first.cosine_similarity(second) == pytest.approx(0.5)
+    assert first.cosine_similarity(Boundaries("c", {})) == 0
 
 
 def ridge_fit(ridge: float | None, weights: np.ndarray | None = None) -> tuple[Boundary, Gram]:
@@ -274,16 +274,16 @@ def test_low_passed_normal_finds_a_smooth_difference_that_noise_hides() -> None:
     latents = torch.randn(400, 3, 16, 16, generator=generator)
     latents += 0.12 * torch.from_numpy(np.where(has, 1.0, -1.0)).float()[:, None, None, None] * bump
     held_out = np.arange(80, 400)
-    plane, _ = fit_boundary(
+    hyperplane, _ = fit_boundary(
         Gram.of(latents), has, np.arange(80), held_out, space="eps", t=300, attribute="hat", model_sha256="m"
     )
-    smooth = low_passed(plane, (3, 16, 16), 1.5, InMemory(latents[held_out]), has[held_out])
-    assert smooth.calibration.auc > plane.calibration.auc + 0.03
+    smooth = low_passed(hyperplane, (3, 16, 16), 1.5, InMemory(latents[held_out]), has[held_out])
+    assert smooth.calibration.auc > hyperplane.calibration.auc + 0.03
     assert float(smooth.normal.norm()) == pytest.approx(1, abs=1e-5)
     assert smooth.calibration.middle == pytest.approx(0, abs=1e-6)
     distances = smooth.signed_distance(latents[held_out]).numpy()
     assert distances[has[held_out]].mean() == pytest.approx(smooth.calibration.mean_positive, abs=1e-4)
-    assert low_passed(plane, (3, 16, 16), 0.0, InMemory(latents[held_out]), has[held_out]) is plane
+    assert low_passed(hyperplane, (3, 16, 16), 0.0, InMemory(latents[held_out]), has[held_out]) is hyperplane
 
 
 def test_boundaries_fitted_together_are_those_fitted_alone() -> None:
@@ -292,15 +292,15 @@ def test_boundaries_fitted_together_are_those_fitted_alone() -> None:
     others = [labels, rng.random(60) < 0.5, ~labels]
     known = [Labels(str(k), has, np.arange(40), np.arange(40, 60)) for k, has in enumerate(others)]
     together = fit_boundaries(gram, known, space="h", t=1, model_sha256="m")
-    for (plane, report), of in zip(together, known, strict=True):
+    for (hyperplane, report), of in zip(together, known, strict=True):
         alone, alone_report = fit_boundary(
             gram, of.has_attribute, of.train, of.held_out, attribute=of.attribute, space="h", t=1, model_sha256="m"
         )
-        torch.testing.assert_close(plane.normal, alone.normal)
-        assert replace(plane, normal=alone.normal) == alone
+        torch.testing.assert_close(hyperplane.normal, alone.normal)
+        assert replace(hyperplane, normal=alone.normal) == alone
         assert report == pytest.approx(alone_report, nan_ok=True) or str(report) == str(alone_report)
-        distances = plane.signed_distance(latents).double().numpy()
-        assert plane.calibration.mean_positive == pytest.approx(
+        distances = hyperplane.signed_distance(latents).double().numpy()
+        assert hyperplane.calibration.mean_positive == pytest.approx(
             float(distances[of.held_out][of.has_attribute[of.held_out]].mean()), abs=1e-4
         )
     assert fit_boundaries(gram, [], space="h", t=1, model_sha256="m") == []

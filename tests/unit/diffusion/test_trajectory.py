@@ -29,14 +29,14 @@ def test_round_trip_with_corrections_is_exact_at_any_eta() -> None:
     model, x_0 = GaussianModel(), images()
     path = timestep_path(600, 12)
     for eta in (0.0, 0.4, 1.0):
-        inversion = invert(model, x_0, path, keep_corrections=True, eta=eta)
-        back = denoise(model, inversion.x_mix, path, eta=eta, corrections=inversion.corrections)
+        inversion = invert(model, x_0, path, keep_residuals=True, eta=eta)
+        back = denoise(model, inversion.x_mix, path, eta=eta, residuals=inversion.residuals)
         torch.testing.assert_close(back, x_0, atol=1e-5, rtol=0)
 
 
 def test_corrections_cost_no_network_call() -> None:
     model = GaussianModel()
-    invert(model, images(), timestep_path(600, 12), keep_corrections=True)
+    invert(model, images(), timestep_path(600, 12), keep_residuals=True)
     assert model.calls == 12
 
 
@@ -93,8 +93,8 @@ def test_second_order_is_nearer_to_the_exact_path_and_returns_the_input_with_cor
     exact = invert(model, images(), timestep_path(500, 501)).x_mix
     first, second = (invert(model, images(), path, order=order).x_mix for order in (1, 2))
     assert (second - exact).norm() < 0.3 * (first - exact).norm()
-    inversion = invert(model, images(), path, order=2, keep_corrections=True)
-    returned = denoise(model, inversion.x_mix, path, corrections=inversion.corrections)
+    inversion = invert(model, images(), path, order=2, keep_residuals=True)
+    returned = denoise(model, inversion.x_mix, path, residuals=inversion.residuals)
     torch.testing.assert_close(returned, images(), atol=1e-5, rtol=1e-5)
 
 
@@ -105,6 +105,6 @@ def test_falling_path_is_refused() -> None:
 
 def test_corrections_of_another_path_are_refused() -> None:
     model = GaussianModel()
-    inversion = invert(model, images(), timestep_path(500, 10), keep_corrections=True)
-    with pytest.raises(ValueError, match="10 corrections for a path of 12"):
-        denoise(model, inversion.x_mix, timestep_path(500, 12), corrections=inversion.corrections)
+    inversion = invert(model, images(), timestep_path(500, 10), keep_residuals=True)
+    with pytest.raises(ValueError, match="10 residuals for a path of 12"):
+        denoise(model, inversion.x_mix, timestep_path(500, 12), residuals=inversion.residuals)

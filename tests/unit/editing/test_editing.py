@@ -54,7 +54,7 @@ def test_joint_move_gives_every_shift_though_normals_are_oblique() -> None:
 @pytest.mark.parametrize("eta", [0.0, 1.0])
 def test_move_of_zero_returns_the_input(eta: float) -> None:
     model, x_0 = GaussianModel(), images()
-    inversion = invert(model, x_0, timestep_path(500, 10), keep_corrections=True, eta=eta)
+    inversion = invert(model, x_0, timestep_path(500, 10), keep_residuals=True, eta=eta)
     still_eps = Move([boundary(torch.ones(48))], torch.zeros(3, 1))
     still_h = Move([boundary(torch.ones(3), space="h")], torch.zeros(3, 1))
     back = edit(model, inversion, move_eps=still_eps, move_h=still_h, eta=eta)
@@ -63,7 +63,7 @@ def test_move_of_zero_returns_the_input(eta: float) -> None:
 
 def test_eps_move_carries_to_the_image_along_the_normal() -> None:
     model, x_0 = GaussianModel(), images()
-    inversion = invert(model, x_0, timestep_path(500, 200), keep_corrections=True)
+    inversion = invert(model, x_0, timestep_path(500, 200), keep_residuals=True)
     b = boundary(torch.randn(48, generator=torch.Generator().manual_seed(3)))
     moved = edit(model, inversion, move_eps=Move([b], torch.full((3, 1), 2.0)), move_h=None)
     # The Gaussian model scales every direction alike, by sd(x_0) / sd(x_500).

@@ -18,7 +18,9 @@ from boundaryflow.rng import item_noise
 from tests.unit.gaussian import GaussianModel
 
 PATH = (0, 30, 80, 150, 250)
-PLAIN = Guidance(certainty=0.5, look_ahead=False, hold=0.0, sparsity=0.0, region=0.0, num_draws=1, num_passes=1)
+PLAIN = Guidance(
+    certainty=0.5, tweedie_projection=False, preserve=0.0, soft_threshold=0.0, region=0.0, num_draws=1, num_iterations=1
+)
 
 
 def images(num: int = 3) -> Tensor:
@@ -36,7 +38,7 @@ def source(num: int = 3, num_noises: int = 1) -> NoisedSource:
     )
 
 
-def planes(channel: int = 0, at: Sequence[int] = PATH[1:], far: float = 0.5) -> list[Boundary]:
+def hyperplanes(channel: int = 0, at: Sequence[int] = PATH[1:], far: float = 0.5) -> list[Boundary]:
     """The mean of one channel, with classes at plus and minus `far`."""
     normal = torch.zeros(3)
     normal[channel] = 1.0
@@ -50,7 +52,7 @@ def means(edited: Tensor) -> Tensor:
 
 def test_strength_zero_and_no_direction_return_the_input_bit_for_bit() -> None:
     directions = torch.tensor([[1.0], [0.0], [-1.0]])
-    edited = guided_edit(GaussianModel(), source(), [planes()], directions, [0.0, 1.0], PLAIN)
+    edited = guided_edit(GaussianModel(), source(), [hyperplanes()], directions, [0.0, 1.0], PLAIN)
     assert torch.equal(edited[:, 0], images())
     assert torch.equal(edited[1, 1], images()[1])
     assert not torch.equal(edited[0, 1], images()[0])
@@ -58,45 +60,45 @@ def test_strength_zero_and_no_direction_return_the_input_bit_for_bit() -> None:
 
 def test_edit_goes_the_way_that_is_asked_for() -> None:
     directions = torch.tensor([[1.0], [1.0], [-1.0]])
-    edited = guided_edit(GaussianModel(), source(), [planes()], directions, [1.0, -1.0], PLAIN)
+    edited = guided_edit(GaussianModel(), source(), [hyperplanes()], directions, [1.0, -1.0], PLAIN)
     moved = means(edited)[:, :, 0] - means(images())[:, None, 0]
     assert (moved[:, 0] * directions[:, 0] > 0.1).all()
     assert (moved[:, 1] * directions[:, 0] < -0.1).all()
 
 
 def test_other_channels_do_not_move() -> None:
-    edited = guided_edit(GaussianModel(), source(), [planes()], torch.ones(3, 1), [1.0], PLAIN)
+    edited = guided_edit(GaussianModel(), source(), [hyperplanes()], torch.ones(3, 1), [1.0], PLAIN)
     torch.testing.assert_close(edited[:, 0, 1:], images()[:, 1:], atol=1e-5, rtol=0)
 
 
 @settings(deadline=None, max_examples=20)
 @given(weak=st.floats(0.1, 1.4), more=st.floats(0.1, 1.0))
 def test_more_strength_goes_farther(weak: float, more: float) -> None:
-    edited = guided_edit(GaussianModel(), source(), [planes()], torch.ones(3, 1), [weak, weak + more], PLAIN)
+    edited = guided_edit(GaussianModel(), source(), [hyperplanes()], torch.ones(3, 1), [weak, weak + more], PLAIN)
     assert (means(edited)[:, 1, 0] > means(edited)[:, 0, 0]).all()
 
 
 def test_image_that_is_there_already_stays() -> None:
-    edited = guided_edit(GaussianModel(), source(), [planes(far=0.0001)], torch.ones(3, 1), [1.0], PLAIN)
+    edited = guided_edit(GaussianModel(), source(), [hyperplanes(far=0.0001)], torch.ones(3, 1), [1.0], PLAIN)
     there = means(images())[:, 0] > 0.3
     torch.testing.assert_close(edited[there, 0], images()[there], atol=1e-3, rtol=0)
 
 
 def test_two_attributes_are_both_set() -> None:
     directions = torch.tensor([[1.0, -1.0]]).repeat(3, 1)
-    edited = guided_edit(GaussianModel(), source(), [planes(0), planes(1)], directions, [1.0], PLAIN)
+    edited = guided_edit(GaussianModel(), source(), [hyperplanes(0), hyperplanes(1)], directions, [1.0], PLAIN)
     assert (means(edited)[:, 0, 0] > means(images())[:, 0]).all()
     assert (means(edited)[:, 0, 1] < means(images())[:, 1]).all()
 
 
 def test_held_attribute_that_goes_with_the_edited_one_moves_less() -> None:
-    oblique, ones = planes(1), torch.ones(3, 1)
+    oblique, ones = hyperplanes(1), torch.ones(3, 1)
     both = torch.tensor([0.8, 0.6, 0.0])  # the edited attribute goes with the held one
-    edited_planes = [replace(plane, normal=both) for plane in planes()]
+    edited_planes = [replace(hyperplane, normal=both) for hyperplane in hyperplanes()]
     moved = []
     for hold in (0.0, 1.0, 100.0):
-        guidance = replace(PLAIN, hold=hold)
-        edited = guided_edit(GaussianModel(), source(), [edited_planes], ones, [1.0], guidance, held=[oblique])
+        guidance = replace(PLAIN, preserve=hold)
+        edited = guided_edit(GaussianModel(), source(), [edited_planes], ones, [1.0], guidance, preserved=[oblique])
         moved.append(float((means(edited)[:, 0, 1] - means(images())[:, 1]).abs().mean()))
     assert moved[0] > moved[1] > moved[2]
     assert moved[2] < 0.9 * moved[0]
@@ -105,29 +107,29 @@ def test_held_attribute_that_goes_with_the_edited_one_moves_less() -> None:
 def test_mask_keeps_the_rest_as_it_is() -> None:
     mask = torch.zeros(3, 4, 4)
     mask[:, :2] = 1
-    edited = guided_edit(GaussianModel(), source(), [planes()], torch.ones(3, 1), [1.0], PLAIN, mask=mask)
+    edited = guided_edit(GaussianModel(), source(), [hyperplanes()], torch.ones(3, 1), [1.0], PLAIN, mask=mask)
     assert torch.equal(edited[:, 0, :, 2:], images()[:, :, 2:])
     assert not torch.equal(edited[:, 0, :, :2], images()[:, :, :2])
 
 
 def test_small_changes_fade_out() -> None:
-    sparse = replace(PLAIN, sparsity=100.0)
-    edited = guided_edit(GaussianModel(), source(), [planes()], torch.ones(3, 1), [1.0], sparse)
+    sparse = replace(PLAIN, soft_threshold=100.0)
+    edited = guided_edit(GaussianModel(), source(), [hyperplanes()], torch.ones(3, 1), [1.0], sparse)
     torch.testing.assert_close(edited[:, 0], images())
 
 
 def test_draws_are_averaged_and_the_same_for_every_strength() -> None:
-    guidance = replace(PLAIN, num_draws=2, num_passes=2, look_ahead=True)
+    guidance = replace(PLAIN, num_draws=2, num_iterations=2, tweedie_projection=True)
     twice = source(num_noises=4)
-    edited = guided_edit(GaussianModel(), twice, [planes()], torch.ones(3, 1), [0.7, 0.7], guidance)
+    edited = guided_edit(GaussianModel(), twice, [hyperplanes()], torch.ones(3, 1), [0.7, 0.7], guidance)
     assert torch.equal(edited[:, 0], edited[:, 1])
-    alone = guided_edit(GaussianModel(), twice.take([1]), [planes()], torch.ones(1, 1), [0.7], guidance)
+    alone = guided_edit(GaussianModel(), twice.take([1]), [hyperplanes()], torch.ones(1, 1), [0.7], guidance)
     torch.testing.assert_close(alone[0], edited[1, :1])
 
 
 def test_plane_off_the_path_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"planes at timesteps \[77\], which are not on the path"):
-        guided_edit(GaussianModel(), source(), [planes(at=(77,))], torch.ones(3, 1), [1.0], PLAIN)
+    with pytest.raises(ValueError, match=r"hyperplanes at timesteps \[77\], which are not on the path"):
+        guided_edit(GaussianModel(), source(), [hyperplanes(at=(77,))], torch.ones(3, 1), [1.0], PLAIN)
 
 
 def test_what_is_lost_by_rounding_alone_is_not_followed() -> None:

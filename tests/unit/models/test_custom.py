@@ -36,9 +36,9 @@ def test_example_of_the_docs_can_be_edited_with(example: str) -> None:
     model = load_model(example)
     assert model.value_range == (-0.5, 0.5)
     x_0, path = torch.rand(2, 3, 32, 32) - 0.5, timestep_path(300, 6)
-    inversion = invert(model, x_0, path, keep_corrections=True)
+    inversion = invert(model, x_0, path, keep_residuals=True)
     assert inversion.h_mix.shape == (2, 32, 8, 8)
-    back = denoise(model, inversion.x_mix, path, corrections=inversion.corrections)
+    back = denoise(model, inversion.x_mix, path, residuals=inversion.residuals)
     torch.testing.assert_close(back, x_0, atol=1e-4, rtol=0)
 
 

@@ -16,7 +16,7 @@ from boundaryflow.boundary import load_boundaries
 from boundaryflow.errors import BoundaryError, ManifestError, ParamsError
 from boundaryflow.jobs.pictures import edit_photos
 from boundaryflow.jobs.text import boundary_from_words, name_of
-from tests.stages.small_project import ROOT
+from tests.small_project import ROOT
 
 CLIP = ROOT / "data/pretrained/avatars64_clip/clip.pt"
 WORDS = ("a person with dark skin", "a person with light skin")
@@ -40,7 +40,7 @@ def test_words_on_the_data_sets_images_give_a_boundary_that_edits(words_project:
     path, found = boundary_from_words("avatars", *WORDS, "dark", on="images", num=40, seed=0)
     assert path == Path("data/text/avatars/dark.safetensors")
     assert load_boundaries(path).attribute == "dark"
-    assert max(plane.calibration.auc for plane in found.noised) >= 0.5
+    assert max(hyperplane.calibration.auc for hyperplane in found.noised) >= 0.5
     photo = words_project / "me.png"
     render(sample_avatars(1, np.random.default_rng(5))[0], 16).save(photo)
     written = edit_photos([photo], "avatars", "dark", [0.0, 1.0], words_project / "out")
@@ -63,7 +63,7 @@ def test_pictures_made_elsewhere_are_the_positives(words_project: Path) -> None:
     os.mkfifo(folder / "pipe.png")
     (folder / "gone.png").symlink_to("nowhere.png")
     found = boundary_from_words("avatars", "blue", "any", "blue", on="images", num=40, seed=0, positives=folder)[1]
-    assert max(plane.calibration.auc for plane in found.noised) > 0.9
+    assert max(hyperplane.calibration.auc for hyperplane in found.noised) > 0.9
 
 
 def test_too_few_pictures_or_no_clip_is_one_line(words_project: Path) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from boundaryflow.sources import decoding as judging
+from boundaryflow.sources import decoding as decoding
 from boundaryflow.sources import images
 from boundaryflow.sources.images import MAX_DECODED_BYTES, bytes_per_pixel, decode_image, open_picture
 from boundaryflow.sources.images import _Budget as Budget  # pyright: ignore[reportPrivateUsage]
@@ -123,7 +123,7 @@ def test_memory_is_shared_by_all_threads() -> None:
 
 
 def test_files_that_are_read_ahead_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judging, "_BYTES_AT_ONCE", 250)
+    monkeypatch.setattr(decoding, "_BYTES_AT_ONCE", 250)
     read: list[str] = []
 
     class Raw:
@@ -138,7 +138,9 @@ def test_files_that_are_read_ahead_are_bounded(monkeypatch: pytest.MonkeyPatch) 
             return bytes(100)
 
     raw = Raw()
-    verdicts = judging.judge(raw, raw.names, {}, {"size": 8, "channels": 1, "fit": "pad", "background": (0, 0, 0)}, 2)
+    verdicts = decoding.decode_all(
+        raw, raw.names, {}, {"size": 8, "channels": 1, "fit": "pad", "background": (0, 0, 0)}, 2
+    )
     ahead = [len(read) - done for done, _ in enumerate(verdicts)]
     assert len(ahead) == 20
     assert max(ahead) == 3

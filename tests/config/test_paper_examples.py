@@ -22,7 +22,7 @@ from boundaryflow.pixels import to_model_range
 from boundaryflow.store.shards import load_items
 from boundaryflow.store.tables import read_table, write_table
 from tests.layouts import Shapes, ddpm_layout, iddpm_layout, random_state
-from tests.stages.small_project import ROOT, run_here
+from tests.small_project import ROOT, run_here
 
 DDPM256 = ddpm_layout(32, (1, 1, 2, 2, 4, 4), 2, (4,))
 NETWORKS: dict[str, Shapes] = {

@@ -24,7 +24,7 @@ SETTINGS = EditSettings(
     noise_until=0,
     order=1,
     eta=0.0,
-    correction=True,
+    residuals=True,
     eps_scale=1.0,
     h_scale=1.0,
     h_window=(1.0, 0.5),
@@ -34,12 +34,12 @@ SETTINGS = EditSettings(
     method="single_step",
     guided={
         "certainty": 0.9,
-        "look_ahead": True,
-        "hold": 1.0,
-        "sparsity": 0.0,
+        "tweedie_projection": True,
+        "preserve": 1.0,
+        "soft_threshold": 0.0,
         "region": 0.0,
         "num_draws": 1,
-        "num_passes": 2,
+        "num_iterations": 2,
     },
     mask=None,
     conditional=False,
@@ -83,7 +83,7 @@ def test_rows_are_the_same_alone_and_together() -> None:
     torch.testing.assert_close(edited(rows=(2,))[0], edited()[2])
 
 
-@pytest.mark.parametrize("changes", [{}, {"correction": False, "strengths": (1.0,)}, {"method": "guided"}])
+@pytest.mark.parametrize("changes", [{}, {"residuals": False, "strengths": (1.0,)}, {"method": "guided"}])
 def test_image_that_nothing_is_asked_of_costs_no_call_and_stays(changes: dict[str, object]) -> None:
     model = Metered(GaussianModel(), Tally())
     editor = open_editor(model, dataclasses.replace(SETTINGS, **changes), 0)  # pyright: ignore[reportArgumentType]
@@ -99,7 +99,7 @@ def test_image_that_nothing_is_asked_of_costs_no_call_and_stays(changes: dict[st
 
 @pytest.mark.parametrize(
     "settings",
-    [SETTINGS, GUIDED, dataclasses.replace(SETTINGS, eta=1.0, correction=False)],
+    [SETTINGS, GUIDED, dataclasses.replace(SETTINGS, eta=1.0, residuals=False)],
     ids=["single step", "guided", "stochastic"],
 )
 def test_strengths_are_the_same_one_by_one_and_side_by_side(
@@ -120,7 +120,7 @@ def test_paper_mode_gives_an_image_the_same_alone_and_together() -> None:
 
 
 def test_noise_is_the_same_for_all_strengths_and_another_for_another_seed() -> None:
-    stochastic = dataclasses.replace(SETTINGS, eta=1.0, correction=False, strengths=(1e-6, 2e-6))
+    stochastic = dataclasses.replace(SETTINGS, eta=1.0, residuals=False, strengths=(1e-6, 2e-6))
     result = edited(stochastic)
     torch.testing.assert_close(result[:, 0], result[:, 1], atol=1e-4, rtol=0)
     assert not torch.allclose(result, edited(stochastic, run_seed=1), atol=1e-2)
@@ -156,7 +156,7 @@ def test_missing_space_says_how_to_mend_it() -> None:
     editor = open_editor(GaussianModel(), SETTINGS, 0)
     source = editor.open(images(), IDS)
     only_eps = Boundaries("hat", {"eps": boundaries().at_mixing_step["eps"]})
-    with pytest.raises(BoundaryError, match="no plane in h-space; add h to boundary.spaces"):
+    with pytest.raises(BoundaryError, match="no hyperplane in h-space; add h to boundary.spaces"):
         editor.edit(source, [0], [only_eps], torch.ones(1, 1))
 
 
@@ -219,8 +219,8 @@ def test_conditional_step_moves_along_none_of_the_other_attributes() -> None:
     settings = dataclasses.replace(SETTINGS, h_scale=0.0, strengths=(1.0,), conditional=True)
     hat, beard = boundaries("hat"), boundaries("beards")
     weak = boundaries("no")
-    plane = weak.at_mixing_step["eps"]
-    useless = dataclasses.replace(plane, calibration=Calibration(-1.0, 1.0, 1.0, 0.4, 10))
+    hyperplane = weak.at_mixing_step["eps"]
+    useless = dataclasses.replace(hyperplane, calibration=Calibration(-1.0, 1.0, 1.0, 0.4, 10))
     weak = dataclasses.replace(weak, at_mixing_step={**weak.at_mixing_step, "eps": useless})
     asked = torch.ones(3, 1)
 
@@ -229,10 +229,10 @@ def test_conditional_step_moves_along_none_of_the_other_attributes() -> None:
         source = editor.open(images(), IDS)
         moved: list[torch.Tensor] = []
 
-        def keep(_model: object, inversion: object, planes: dict[str, list[Boundary]], signs: torch.Tensor, *_: object,
-                 **__: object) -> torch.Tensor:  # fmt: skip
-            shifts = signs * torch.tensor([b.calibration.gap for b in planes["eps"]])
-            moved.append(Move(planes["eps"], shifts).offset((3, 4, 4)))
+        def keep(_model: object, inversion: object, hyperplanes: dict[str, list[Boundary]], signs: torch.Tensor,
+                 *_: object, **__: object) -> torch.Tensor:  # fmt: skip
+            shifts = signs * torch.tensor([b.calibration.gap for b in hyperplanes["eps"]])
+            moved.append(Move(hyperplanes["eps"], shifts).offset((3, 4, 4)))
             return torch.zeros(3, 1, 3, 4, 4)
 
         with pytest.MonkeyPatch.context() as patch:

@@ -87,8 +87,10 @@ def test_boundary_of_another_size_or_of_nan_is_refused_before_a_picture_is_writt
         (lambda normal: normal[:7] / normal[:7].norm(), "has 7 dimensions, the latents of this model have"),
         (lambda normal: normal * torch.nan, "is no unit vector of finite numbers"),
     ):
-        noised = tuple(replace(plane, normal=change(plane.normal)) for plane in whole.noised)
-        mixed = {s: replace(plane, normal=change(plane.normal)) for s, plane in whole.at_mixing_step.items()}
+        noised = tuple(replace(hyperplane, normal=change(hyperplane.normal)) for hyperplane in whole.noised)
+        mixed = {
+            s: replace(hyperplane, normal=change(hyperplane.normal)) for s, hyperplane in whole.at_mixing_step.items()
+        }
         save_boundaries(path, Boundaries("hat", mixed, noised))
         with pytest.raises(BoundaryError, match=reason) as caught:
             edit_photos([photo], "avatars", "hat", [1.0], tmp_path / "out")

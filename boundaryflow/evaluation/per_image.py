@@ -21,7 +21,7 @@ MAX_REAL = 256
 
 
 @dataclass(frozen=True)
-class Bench:
+class MetricModels:
     """Everything that pictures are judged with.
 
     Attributes:
@@ -37,14 +37,14 @@ class Bench:
     avatars: Mapping[str, Avatar]
 
 
-def open_bench(
+def open_metric_models(
     judges: str | None,
     clip: str | None,
     prompts: Mapping[str, tuple[Sequence[str], Sequence[str]]],
     templates: Sequence[str],
     avatars: Mapping[str, Avatar],
     device: torch.device,
-) -> Bench:
+) -> MetricModels:
     """Open what pictures are judged with.
 
     Args:
@@ -64,16 +64,18 @@ def open_bench(
         for attribute, (having, without) in prompts.items():
             difference = labeller.text_feature(having, templates) - labeller.text_feature(without, templates)
             directions[attribute] = difference.cpu()
-    return Bench(ev.load_judges(Path(judges), device) if judges else None, labeller, directions, avatars)
+    return MetricModels(ev.load_judges(Path(judges), device) if judges else None, labeller, directions, avatars)
 
 
-class Judged:
+class PerImageMetrics:
     """The inputs of one edit, judged once, against which pictures at every strength are held."""
 
-    def __init__(self, bench: Bench, items: Sequence[str], targets: Sequence[dict[str, int]], before: Tensor) -> None:
-        self._bench, self._targets, self._before = bench, targets, before
-        self._truth, self._region = _truths(bench, items, targets, before.shape[-1])
-        judges = bench.judges
+    def __init__(
+        self, models: MetricModels, items: Sequence[str], targets: Sequence[dict[str, int]], before: Tensor
+    ) -> None:
+        self._models, self._targets, self._before = models, targets, before
+        self._truth, self._region = _truths(models, items, targets, before.shape[-1])
+        judges = models.judges
         self._signs = torch.zeros(len(items), len(judges.attributes) if judges else 0)
         if judges:
             for row, asked in enumerate(targets):
@@ -82,12 +84,12 @@ class Judged:
                         self._signs[row, judges.attributes.index(attribute)] = sign
             self._probabilities = judges.probabilities(before)
             self._identity, self._parts = judges.identity(before), judges.parts(before)
-        self._features = image_features(bench.clip, before) if bench.clip else None
+        self._features = image_features(models.clip, before) if models.clip else None
 
     def metrics(self, after: Tensor) -> tuple[dict[str, Any], Tensor | None]:
         """Column of per_image.parquet to one value per image; and the CLIP features of the pictures."""
         columns: dict[str, Tensor] = {}
-        judges = self._bench.judges
+        judges = self._models.judges
         if judges and bool((self._signs != 0).any()):
             now = judges.probabilities(after)
             wanted = torch.where(self._signs > 0, now, 1 - now).masked_fill(self._signs == 0, 1.0)
@@ -107,8 +109,8 @@ class Judged:
                 columns["segmentation_consistency_outside"] = ev.segmentation_consistency(
                     self._parts, parts, ~self._region
                 )
-        features = image_features(self._bench.clip, after) if self._bench.clip else None
-        if features is not None and self._features is not None and self._bench.directions:
+        features = image_features(self._models.clip, after) if self._models.clip else None
+        if features is not None and self._features is not None and self._models.directions:
             columns["s_dir"] = ev.directional_similarity(self._features, features, self._text_directions())
         if self._truth is not None and self._region is not None:
             columns["counterfactual_rmse"] = ev.rmse(after, self._truth)
@@ -118,7 +120,7 @@ class Judged:
         return {name: values.cpu().numpy() for name, values in columns.items()}, features
 
     def _text_directions(self) -> Tensor:
-        directions = self._bench.directions
+        directions = self._models.directions
         size = len(next(iter(directions.values())))
         rows = [
             sum((sign * directions[a] for a, sign in asked.items() if a in directions), torch.zeros(size))
@@ -128,14 +130,14 @@ class Judged:
 
 
 def _truths(
-    bench: Bench, items: Sequence[str], targets: Sequence[dict[str, int]], size: int
+    models: MetricModels, items: Sequence[str], targets: Sequence[dict[str, int]], size: int
 ) -> tuple[Tensor | None, Tensor | None]:
     """The exact counterfactual of each image in [0, 1], and where it differs in what it shows."""
-    if not bench.avatars:
+    if not models.avatars:
         return None, None
     pictures, regions = [], []
     for item, asked in zip(items, targets, strict=True):
-        source = changed = bench.avatars[item]
+        source = changed = models.avatars[item]
         for attribute, sign in asked.items():
             changed = changed.with_attribute(attribute, sign > 0)
         drawn, as_is = np.array(render(changed, size), np.float32), np.array(render(source, size), np.float32)

@@ -90,7 +90,9 @@ def write_inputs(
     _table(data / "label" / dataset / "labels.parquet", labels, "labels/1")
     _mixing(data / "mixing" / dataset, edits)
     (data / "invert" / dataset).mkdir(parents=True)
-    write_json(data / "invert" / dataset / "invert.json", {"recipe": "ab" * 8, "t_mix": 500, "model_sha256": "cd" * 32})
+    write_json(
+        data / "invert" / dataset / "invert.json", {"cache_key": "ab" * 8, "t_mix": 500, "model_sha256": "cd" * 32}
+    )
     _boundaries(data / "boundary" / dataset, rng, avatars, items, edits)
     _edits(data / "edit" / dataset, rng, avatars, items, size, edits, strengths)
     _evaluate(data / "evaluate" / dataset, rng, items, edits, strengths)
@@ -108,7 +110,7 @@ def _table(path: Path, table: pd.DataFrame, schema: str) -> None:
 def _shards(folder: Path, items: Sequence[str], tensors: Mapping[str, torch.Tensor]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     rows = {item: row for row, item in enumerate(items)}
-    for job in plan_shards(folder, items, "recipe", 8).jobs:
+    for job in plan_shards(folder, items, "cache_key", 8).tasks:
         picked = [rows[item] for item in job.missing]
         complete_shard(job, {name: tensor[picked] for name, tensor in tensors.items()})
 
@@ -135,7 +137,7 @@ def _ingest(folder: Path, avatars: Mapping[str, Avatar], items: Sequence[str], s
     _table(folder / "manifest.parquet", pd.DataFrame([*rows, bad]), "manifest/1")
     factors = [{"item_id": i, **avatars[i].attributes, **avatars[i].factors} for i in items]
     _table(folder / "factors.parquet", pd.DataFrame(factors), "avatars/1")
-    write_json(folder / "ingest.json", {"recipe": "12" * 8, "num_ok": len(rows), "num_bad": 1, "reasons": {}})
+    write_json(folder / "ingest.json", {"cache_key": "12" * 8, "num_ok": len(rows), "num_bad": 1, "reasons": {}})
 
 
 def _mixing(folder: Path, attributes: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ import torch
 
 from boundaryflow.models import load_model
 from boundaryflow.runtime.metering import Metered, Tally, cost_path, keep_cost
-from tests.stages.small_project import write_project
+from tests.small_project import write_project
 
 
 def test_calls_are_counted_by_images_and_results_are_the_models(tmp_path: Path) -> None:

@@ -15,10 +15,10 @@ ITEMS = [f"item{number:02d}" for number in range(20)]
 
 
 def folder_of(path: Path, dtype: torch.dtype) -> Path:
-    for job in plan_shards(path, ITEMS, "recipe", 4).jobs:
-        seeds = torch.tensor([int(item[4:]) for item in job.missing], dtype=torch.float32)
+    for task in plan_shards(path, ITEMS, "cache_key", 4).tasks:
+        seeds = torch.tensor([int(item[4:]) for item in task.missing], dtype=torch.float32)
         values = seeds[:, None, None] + torch.arange(12.0).reshape(3, 4) / 16
-        complete_shard(job, {"a": torch.zeros(len(seeds), 2), "x": values.to(dtype)})
+        complete_shard(task, {"a": torch.zeros(len(seeds), 2), "x": values.to(dtype)})
     return path
 
 

@@ -19,7 +19,7 @@ def test_outbox_gets_no_host_no_path_and_no_name_of_a_file(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     about = {
-        "recipe": "some",
+        "job": "some",
         "inbox": "s3://me:s3cret@store/inbox",
         "outbox": str(tmp_path / "out"),
         "model": str(tmp_path / "model"),
@@ -39,7 +39,7 @@ def test_outbox_gets_no_host_no_path_and_no_name_of_a_file(
     delivered = (tmp_path / "out/runs.jsonl").read_text()
     lines = [json.loads(line) for line in delivered.splitlines()]
     assert [line["state"] for line in lines] == ["failed" if fails else "completed"] * 2
-    assert (lines[0]["counts"], lines[0]["model_sha256"], lines[0]["recipe"]) == ({"new": 2}, "f" * 64, "some")
+    assert (lines[0]["counts"], lines[0]["model_sha256"], lines[0]["job"]) == ({"new": 2}, "f" * 64, "some")
     for private in (platform.node(), str(tmp_path), "passport", "s3cret", "/srv/me", "inbox"):
         assert private not in delivered
     kept = [json.loads(line) for line in (folder / "runs.jsonl").read_text().splitlines()]

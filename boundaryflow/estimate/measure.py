@@ -18,12 +18,12 @@ from boundaryflow.config import AvatarSource, DatasetParams
 from boundaryflow.diffusion import EpsModel
 from boundaryflow.editing import separability
 from boundaryflow.estimate.counting import Planned, count
-from boundaryflow.evaluation.judging import Judged, open_bench
+from boundaryflow.evaluation.per_image import PerImageMetrics, open_metric_models
 from boundaryflow.labelling import load_clip
 from boundaryflow.runtime.device import device
 from boundaryflow.runtime.frozen_model import batch_size, open_model
 from boundaryflow.sources.datasets import draw_avatars, face_of, open_raw
-from boundaryflow.sources.decoding import judge
+from boundaryflow.sources.decoding import decode_all
 
 _LEAST_FITTED, _MOST_FITTED = 64, 384
 _NUM_PICTURES = 32
@@ -58,10 +58,10 @@ class Rates:
         gradient: What a direction pulled back adds to an image-call.
         products: The inner products of `num_fitted` images, in all spaces of the mixing step.
         fit_mixing: The boundaries of an attribute at the mixing step, on as many.
-        fit_level: The planes of all attributes at a noise level, on as many; they share a decomposition.
+        fit_level: The hyperplanes of all attributes at a noise level, on as many; they share a decomposition.
         num_fitted: Images in those two.
         look: Of the evaluation's CLIP, a picture.
-        judge: All that an edited picture is judged by.
+        metrics: All that an edited picture is judged by.
         num_bottleneck: Values of h.
         family: Of the model.
     """
@@ -78,7 +78,7 @@ class Rates:
     fit_level: float
     num_fitted: int
     look: Timing
-    judge: Timing
+    metrics: Timing
     num_bottleneck: int
     family: str
 
@@ -118,7 +118,7 @@ def measure(dataset: str, params: DatasetParams, planned: Planned, num_labelled:
         fit_level=fit_level,
         num_fitted=num_fitted,
         look=label if params.evaluate.clip == weights else _clip(params.evaluate.clip, params, share),
-        judge=_judge(params, share),
+        metrics=_metrics(params, share),
         num_bottleneck=num_bottleneck,
         family=getattr(model, "family", "ddpm"),
     )
@@ -201,7 +201,7 @@ def _ingest(dataset: str, params: DatasetParams, seconds: float) -> float:
     raw = open_raw(dataset, how.source, how.image_size)
     names = list(raw.names)[:: max(1, len(raw.names) // (4 * _NUM_PICTURES))]
     started = time.perf_counter()
-    for _ in judge(raw, names, {}, how.geometry, os.cpu_count() or 1):
+    for _ in decode_all(raw, names, {}, how.geometry, os.cpu_count() or 1):
         pass
     return (time.perf_counter() - started) / max(1, len(names))
 
@@ -223,14 +223,14 @@ def _clip(weights: str | None, params: DatasetParams, seconds: float) -> Timing:
     return _of_one(_timed(begin, seconds))
 
 
-def _judge(params: DatasetParams, seconds: float) -> Timing:
+def _metrics(params: DatasetParams, seconds: float) -> Timing:
     """An edited picture is judged."""
     how, before = params.evaluate, _pictures(params)
     targets = [dict.fromkeys(next(iter(params.edit.edits.values())), 1)] * _NUM_PICTURES
 
     def begin() -> Callable[[], object]:
-        bench = open_bench(how.judges, how.clip, params.label.prompts, params.label.templates, {}, device())
-        judged = Judged(bench, [f"probe-{number}" for number in range(_NUM_PICTURES)], targets, before)
+        models = open_metric_models(how.judges, how.clip, params.label.prompts, params.label.templates, {}, device())
+        judged = PerImageMetrics(models, [f"timing-{number}" for number in range(_NUM_PICTURES)], targets, before)
         return lambda: judged.metrics(before)
 
     return _of_one(_timed(begin, seconds))

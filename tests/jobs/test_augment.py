@@ -19,13 +19,13 @@ from boundaryflow.jobs import augment
 from boundaryflow.store.shards import load_items
 from boundaryflow.store.tables import read_table, write_table
 from flows.own_outputs import OwnOutputs, files_of
-from tests.stages.small_project import content
+from tests.small_project import content
 
 
-def set_recipe(folder: Path, **values: Any) -> None:
+def set_job(folder: Path, **values: Any) -> None:
     path = folder / "params.yaml"
     params = yaml.safe_load(path.read_text())
-    recipe = {
+    job = {
         "dataset": "avatars",
         "target": {"equal": "hat"},
         "split": "train",
@@ -33,7 +33,7 @@ def set_recipe(folder: Path, **values: Any) -> None:
         "min_probability": 0.01,
         "out": "out/balanced",
     }
-    path.write_text(yaml.safe_dump({**params, "augment": {"some": {**recipe, **values}}}))
+    path.write_text(yaml.safe_dump({**params, "augment": {"some": {**job, **values}}}))
 
 
 def run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
@@ -70,7 +70,7 @@ def make_hats_rare(folder: Path, num: int = 3) -> None:
 @pytest.fixture
 def lopsided(project: Path) -> Path:
     make_hats_rare(project)
-    set_recipe(project)
+    set_job(project)
     return project
 
 
@@ -108,7 +108,7 @@ def test_second_run_edits_nothing_and_changes_no_byte(
 
 
 def test_independence_of_two_attributes(lopsided: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    set_recipe(lopsided, target={"independent": ["hat", "dark_skin"]}, min_probability=0.001)
+    set_job(lopsided, target={"independent": ["hat", "dark_skin"]}, min_probability=0.001)
     monkeypatch.setattr(augment.Augmenter, "_judge", _judge_all_good)
     told = run(lopsided, monkeypatch)
     assert abs(told["phi"]["after"]) < abs(told["phi"]["before"]) + 1e-9
@@ -131,7 +131,7 @@ def test_what_a_former_target_left_is_removed_and_foreign_files_stay(
 ) -> None:
     run(lopsided, monkeypatch)
     (lopsided / "out/balanced/hat-1/mine.txt").write_text("keep me")
-    set_recipe(lopsided, target={"equal": "dark_skin"})
+    set_job(lopsided, target={"equal": "dark_skin"})
     run(lopsided, monkeypatch)
     names = {str(path.relative_to(lopsided / "out/balanced")) for path in (lopsided / "out/balanced").rglob("*.png")}
     assert names == set(metadata(lopsided)["file_name"])
@@ -156,7 +156,7 @@ def test_failed_edits_are_dropped_replaced_and_told_of(lopsided: Path, monkeypat
 def test_target_out_of_reach_is_one_line_and_the_set_is_written_all_the_same(
     lopsided: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    set_recipe(lopsided, min_probability=0.999999999)
+    set_job(lopsided, min_probability=0.999999999)
     with pytest.raises(ManifestError, match=r"augment some: \d+ of \d+ in hat-1 are lacking: every image .* lower"):
         run(lopsided, monkeypatch)
     assert len(metadata(lopsided)) > 0
@@ -168,9 +168,9 @@ def test_folder_of_something_else_and_unknown_attributes_are_refused(
 ) -> None:
     (lopsided / "out/other").mkdir(parents=True)
     write_table(lopsided / "out/other/metadata.parquet", pd.DataFrame({"a": [1]}), schema="delivery/1")
-    set_recipe(lopsided, out="out/other")
+    set_job(lopsided, out="out/other")
     with pytest.raises(ManifestError, match=r"out/other: metadata.parquet is there, and not as a run wrote it"):
         run(lopsided, monkeypatch)
-    set_recipe(lopsided, target={"independent": ["hat", "hat"]})
+    set_job(lopsided, target={"independent": ["hat", "hat"]})
     with pytest.raises(Exception, match=r"augment.some.target.independent: names one attribute twice"):
         run(lopsided, monkeypatch)

@@ -24,7 +24,7 @@ from boundaryflow.report.inputs import read_inputs
 from boundaryflow.report.numbers import estimates, shown_metrics, shown_strengths, with_clean_success
 from boundaryflow.report.pipeline import graph, provenance
 from stages.report import draw_readme, run
-from tests.stages.report_data import DVC_YAML, PARAMETERS, write_inputs
+from tests.report.report_data import DVC_YAML, PARAMETERS, write_inputs
 
 SETTINGS: dict[str, Any] = {"parameters": PARAMETERS, **PARAMETERS["report"]}
 

@@ -22,7 +22,7 @@ from boundaryflow.jobs.pictures import check_strengths
 from boundaryflow.remote import open_remote
 from tests.hostile.corpus_models import JUDGES as HOSTILE_JUDGES
 from tests.layouts import ddpm_layout, random_state
-from tests.stages.small_project import ROOT, write_project
+from tests.small_project import ROOT, write_project
 
 JUDGES = "data/pretrained/judges"
 
@@ -56,6 +56,9 @@ CASES = [
     (A + "ingest.levels", [5, 5], "data.avatars.ingest.levels: the value of black must be below the value of white"),
     (A + "ingest.levels", [0], "data.avatars.ingest.levels"),
     (A + "ingest.levels", [0, float("inf")], "data.avatars.ingest.levels"),
+    (A + "edit.guided.hold", 3.0, "data.avatars.edit.guided.hold: is called preserve now; rename it (got 3.0)"),
+    (A + "edit.guided.num_passes", 2, "edit.guided.num_passes: is called num_iterations now; rename it (got 2)"),
+    (A + "edit.correction", True, "data.avatars.edit.correction: is called residuals now; rename it (got True)"),
     (A + "edit.strenghts", [1], "data.avatars.edit.strenghts: unknown key, did you mean 'strengths'? (got [1])"),
     ("datasets", ["avatars", 7], "datasets.1: input should be a valid string; write it in quotes (got 7)"),
     ("datasets", ["x" * 65], "datasets.0: must be letters, digits, _ and -, at most 64 and no mark first (got 'xxxx"),
@@ -592,9 +595,9 @@ def test_all_mistakes_are_told_at_once(project: Path, tmp_path: Path) -> None:
 def test_password_that_cuts_an_address_is_refused_and_not_shown(
     project: Path, tmp_path: Path, address: str, is_good: bool
 ) -> None:
-    recipe = {"dataset": "avatars", "inbox": address, "outbox": "out/a", "edits": {"h": {"hat": "flip"}},
+    job = {"dataset": "avatars", "inbox": address, "outbox": "out/a", "edits": {"h": {"hat": "flip"}},
               "strengths": [1.0], "min_probability": None}  # fmt: skip
-    folder = with_change(project, tmp_path, "bulk_edit", {"hats": recipe})
+    folder = with_change(project, tmp_path, "bulk_edit", {"hats": job})
     assert bool(about_user(address)) is not is_good
     if is_good:
         load_params(folder)
@@ -611,10 +614,10 @@ def test_password_that_cuts_an_address_is_refused_and_not_shown(
     assert line.startswith("ingest.source.url: its user part holds /, #, ? or a blank")
 
 
-def test_strengths_of_recipes_are_told_apart(project: Path, tmp_path: Path) -> None:
-    recipe = {"dataset": "avatars", "inbox": "in", "outbox": "out/a", "edits": {"h": {"hat": "flip"}},
+def test_strengths_of_jobs_are_told_apart(project: Path, tmp_path: Path) -> None:
+    job = {"dataset": "avatars", "inbox": "in", "outbox": "out/a", "edits": {"h": {"hat": "flip"}},
               "strengths": [1.0, 1.0000001], "min_probability": None}  # fmt: skip
-    folder = with_change(project, tmp_path, "bulk_edit", {"hats": recipe})
+    folder = with_change(project, tmp_path, "bulk_edit", {"hats": job})
     with pytest.raises(ParamsError, match=r"bulk_edit\.hats\.strengths: 1 is there twice"):
         load_params(folder)
     with pytest.raises(ManifestError, match="edit: strength 1 is there twice .*; keep one"):
@@ -706,7 +709,7 @@ def test_params_file_that_is_changed_stays_a_link_with_its_mode_and_line_endings
     )
 
 
-def test_folders_of_recipes_are_apart(project: Path, tmp_path: Path) -> None:
+def test_folders_of_jobs_are_apart(project: Path, tmp_path: Path) -> None:
     one = {"dataset": "avatars", "inbox": "in", "outbox": "out/a", "edits": {"h": {"hat": "flip"}},
            "strengths": [1.0], "min_probability": None}  # fmt: skip
     params = yaml.safe_load((project / "params.yaml").read_text())
@@ -718,10 +721,10 @@ def test_folders_of_recipes_are_apart(project: Path, tmp_path: Path) -> None:
         ({"outbox": "way/a/deep"}, r"bulk_edit\.two\.outbox: .* bulk_edit\.one\.outbox"),
         ({"outbox": "in/x", "inbox": "in2"}, r"bulk_edit\.two\.outbox: in/x is, holds .* bulk_edit\.one\.inbox"),
     ):
-        recipes = {"one": one, "two": {**one, **other}}
-        (tmp_path / "params.yaml").write_text(yaml.safe_dump({**params, "bulk_edit": recipes}))
+        jobs = {"one": one, "two": {**one, **other}}
+        (tmp_path / "params.yaml").write_text(yaml.safe_dump({**params, "bulk_edit": jobs}))
         with pytest.raises(ParamsError, match=told):
             load_params(tmp_path)
-    recipes = {"one": one, "two": {**one, "outbox": "out/ab"}}
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump({**params, "bulk_edit": recipes}))
+    jobs = {"one": one, "two": {**one, "outbox": "out/ab"}}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump({**params, "bulk_edit": jobs}))
     load_params(tmp_path)

@@ -1,4 +1,4 @@
-"""Recipes from the command line and on a schedule: what is refused, what is recorded, how it is told."""
+"""Jobs from the command line and on a schedule: what is refused, what is recorded, how it is told."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from flows.cli import cli
 from flows.environment import LONG_WAIT_S
 from flows.locks import FlowBusyError, flow_lock
 from tests.conftest import ROOT
-from tests.stages.small_project import write_project
-from tests.stages.test_bulk_edit import set_recipe
+from tests.jobs.test_bulk_edit import set_job
+from tests.small_project import write_project
 
 _TOLD: dict[str, Any] = {
     "state": "completed",
     "error": "",
-    "recipe": "some",
-    "recipe_hash": "abc",
+    "job": "some",
+    "job_hash": "abc",
     "inbox": "in",
     "outbox": "out",
     "started": "2026-11-25T02:00:00+00:00",
@@ -42,7 +42,7 @@ _TOLD: dict[str, Any] = {
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = write_project(tmp_path / "checkout")
     (folder / "dvc.yaml").write_text("stages: {}\n")
-    set_recipe(folder)
+    set_job(folder)
     monkeypatch.chdir(folder)
     return folder
 
@@ -53,7 +53,7 @@ def test_record_is_told_in_a_line_in_a_table_and_in_full() -> None:
     text = record.markdown(_TOLD)
     assert "| commit | 0123456789ab and changes that are not committed |" in text
     assert "| 0.jpg | bad | not an image / at all |" in text
-    assert "and 5 more, in last_run.json of the recipe's folder below data/" in text
+    assert "and 5 more, in last_run.json of the job's folder below data/" in text
     balanced = {
         "wanted": {"a": 3, "b": 4},
         "added": {"a": 3, "b": 2},
@@ -67,24 +67,24 @@ def test_record_is_told_in_a_line_in_a_table_and_in_full() -> None:
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["bulk-edit", "sone"], "params.yaml: bulk_edit has no recipe 'sone', did you mean 'some'?"),
-        (["augment", "hats"], "params.yaml: augment has no recipe 'hats'; add one or choose another"),
+        (["bulk-edit", "sone"], "params.yaml: bulk_edit has no job 'sone', did you mean 'some'?"),
+        (["augment", "hats"], "params.yaml: augment has no job 'hats'; add one or choose another"),
         (["serve", "--cron", "often"], "--cron 'often': must be five fields"),
         (["serve", "--cron", "0 2 * * *", "--timezone", "Mars/Base"], "--timezone Mars/Base: no such time zone"),
-        (["serve", "sone", "--every", "60"], "bulk_edit has no recipe 'sone'"),
+        (["serve", "sone", "--every", "60"], "bulk_edit has no job 'sone'"),
         (["serve", "--every", "nan"], "nan is not a finite number"),
         (["serve", "--every", "-1"], "--every -1.0: must be a number of seconds from 1 to 31622400"),
         (["serve", "--every", "60", "--port", "65536"], "--port 65536: must be a whole number from 1 to 65535"),
-        (["bulk-edit", "--", "--inbox"], "params.yaml: bulk_edit has no recipe '--inbox'"),
+        (["bulk-edit", "--", "--inbox"], "params.yaml: bulk_edit has no job '--inbox'"),
         (["run", "--dask", "host:8786"], "--dask host:8786: is no address of a Dask scheduler"),
         (["run", "--dask", "tls://me:s3cret@host"], "--dask tls://***@host: is no address of a Dask scheduler"),
     ],
     ids=[
-        "recipe",
+        "job",
         "augment",
         "cron",
         "timezone",
-        "served recipe",
+        "served job",
         "nan",
         "negative",
         "port",
@@ -111,7 +111,7 @@ def test_inbox_and_outbox_of_the_command_line_reach_the_stage_of_this_run(
     checkout: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     called: list[Any] = []
-    monkeypatch.setattr("flows.run.execute_recipe", lambda *words, **options: called.append((words, options)) or 0)
+    monkeypatch.setattr("flows.run.execute_job", lambda *words, **options: called.append((words, options)) or 0)
     command = ["bulk-edit", "some", "--inbox", "new", "--outbox", "s3://photos/edited", "--again", "--wait"]
     assert CliRunner().invoke(cli, command).exit_code == 0
     (words, options), options_wanted = (
@@ -123,12 +123,11 @@ def test_inbox_and_outbox_of_the_command_line_reach_the_stage_of_this_run(
 
 
 def test_deployments_give_only_parameters_that_flows_have() -> None:
-    from flows import jobs as recipes
-    from flows import pipeline
+    from flows import jobs, pipeline
 
     flows: dict[str, Any] = {
-        "flows/jobs.py:bulk_edit": recipes.bulk_edit,
-        "flows/jobs.py:augment": recipes.augment,
+        "flows/jobs.py:bulk_edit": jobs.bulk_edit,
+        "flows/jobs.py:augment": jobs.augment,
         "flows/pipeline.py:run_graph": pipeline.run_graph,
     }
     for deployment in yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]:
@@ -138,19 +137,19 @@ def test_deployments_give_only_parameters_that_flows_have() -> None:
 
 
 def test_retry_delay_that_is_no_number_is_one_line(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from flows.run import execute, execute_recipe
+    from flows.run import execute, execute_job
 
     monkeypatch.setenv("BOUNDARYFLOW_RETRY_DELAY_S", "abc")
-    for start in (lambda: execute(checkout), lambda: execute_recipe(checkout, "bulk_edit", "some")):
+    for start in (lambda: execute(checkout), lambda: execute_job(checkout, "bulk_edit", "some")):
         with pytest.raises(ParamsError, match="BOUNDARYFLOW_RETRY_DELAY_S is 'abc', must be a number of seconds"):
             start()
 
 
-def test_recipe_beside_another_run_is_refused_before_anything_starts(checkout: Path) -> None:
-    from flows.run import execute_recipe
+def test_job_beside_another_run_is_refused_before_anything_starts(checkout: Path) -> None:
+    from flows.run import execute_job
 
     with flow_lock(checkout), pytest.raises(FlowBusyError, match="another boundaryflow run is at work here"):
-        execute_recipe(checkout, "bulk_edit", "some", quiet=True)
+        execute_job(checkout, "bulk_edit", "some", quiet=True)
 
 
 def test_lock_is_waited_for_only_so_long(tmp_path: Path) -> None:
@@ -161,11 +160,11 @@ def test_lock_is_waited_for_only_so_long(tmp_path: Path) -> None:
     assert notes[0].startswith("waiting for another run to end (process ")
 
 
-def test_checkout_is_served_once_and_not_without_a_recipe(checkout: Path) -> None:
+def test_checkout_is_served_once_and_not_without_a_job(checkout: Path) -> None:
     second = locks.serve_lock(checkout)
     with locks.serve_lock(checkout), pytest.raises(PipelineError, match="is served already"), second:
         pass
     (checkout / "params.yaml").write_text((checkout / "params.yaml").read_text().replace("bulk_edit:", "augment:"))
     write_project(checkout)
-    with pytest.raises(ParamsError, match="bulk_edit has no recipe; add one"):
+    with pytest.raises(ParamsError, match="bulk_edit has no job; add one"):
         serving._chosen(checkout, [])

@@ -33,12 +33,12 @@ def value_of(item: str) -> torch.Tensor:
 
 
 def bring_up_to_date(
-    folder: Path, items: list[str], recipe: str = "r", size: int = 8, variants: dict[str, str] | None = None
+    folder: Path, items: list[str], cache_key: str = "r", size: int = 8, variants: dict[str, str] | None = None
 ) -> int:
     folder.mkdir(parents=True, exist_ok=True)
-    plan = plan_shards(folder, items, recipe, size, variants)
-    for job in plan.jobs:
-        complete_shard(job, {"v": torch.stack([value_of(i) for i in job.missing])} if job.missing else {})
+    plan = plan_shards(folder, items, cache_key, size, variants)
+    for task in plan.tasks:
+        complete_shard(task, {"v": torch.stack([value_of(i) for i in task.missing])} if task.missing else {})
     sweep(folder, plan)
     return plan.num_missing
 
@@ -69,11 +69,11 @@ def test_added_items_compute_only_themselves_and_removed_ones_go(tmp_path: Path)
     assert sorted(shard_index(tmp_path)["item_id"]) == sorted(items[:90])
 
 
-def test_another_recipe_computes_all_anew(tmp_path: Path) -> None:
+def test_another_job_computes_all_anew(tmp_path: Path) -> None:
     items = [f"{i:04x}" for i in range(20)]
     bring_up_to_date(tmp_path, items)
-    assert bring_up_to_date(tmp_path, items, recipe="other") == 20
-    assert {read_shard(p).recipe for p in tmp_path.iterdir()} == {"other"}
+    assert bring_up_to_date(tmp_path, items, cache_key="other") == 20
+    assert {read_shard(p).cache_key for p in tmp_path.iterdir()} == {"other"}
 
 
 def test_row_of_another_variant_is_computed_anew(tmp_path: Path) -> None:
@@ -134,9 +134,9 @@ def test_items_come_in_the_order_asked_for(tmp_path: Path) -> None:
 
 
 def test_wrong_number_of_rows_is_refused(tmp_path: Path) -> None:
-    job = plan_shards(tmp_path, ["aaaa", "bbbb"], "r", 8).jobs[0]
+    task = plan_shards(tmp_path, ["aaaa", "bbbb"], "r", 8).tasks[0]
     with pytest.raises(ValueError, match="v has 1 rows for 2 items"):
-        complete_shard(job, {"v": torch.zeros(1)})
+        complete_shard(task, {"v": torch.zeros(1)})
 
 
 def test_buckets_are_no_larger_than_asked_on_average() -> None:

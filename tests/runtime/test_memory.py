@@ -13,7 +13,7 @@ import torch
 from boundaryflow.errors import PipelineError
 from boundaryflow.formats.tensor_files import read_tensors
 from boundaryflow.runtime import memory
-from tests.stages.small_project import content, run_here
+from tests.small_project import content, run_here
 
 
 @pytest.fixture(autouse=True)

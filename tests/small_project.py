@@ -16,7 +16,7 @@ from diffusers import UNet2DModel
 
 from boundaryflow.config import filled
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 STAGES = ("ingest", "label", "mixing", "invert", "observe", "boundary", "edit")
 
 

@@ -13,13 +13,13 @@ from boundaryflow.config import load_params
 from boundaryflow.errors import ManifestError
 from boundaryflow.estimate import Forecast, forecast
 from boundaryflow.runtime.metering import TALLY
-from tests.stages.small_project import run_here, write_project
+from tests.small_project import run_here, write_project
 
 _WAYS = {
     "guided": {"method": "guided"},
-    "at all noise levels twice": {"method": "guided", "guided": {"num_passes": 2}},
+    "at all noise levels twice": {"method": "guided", "guided": {"num_iterations": 2}},
     "single step": {"method": "single_step"},
-    "without the correction": {"method": "single_step", "correction": False, "strengths": [0.5, 1.0]},
+    "without the correction": {"method": "single_step", "residuals": False, "strengths": [0.5, 1.0]},
     "both spaces": {"method": "single_step", "h_scale": 1.0},
     "as the release": {"method": "single_step", "strengths": [-10.0, 10.0]},
 }
@@ -35,7 +35,7 @@ def change(folder: Path, section: str, **values: Any) -> None:
 
 
 def quick(**options: Any) -> Forecast:
-    return forecast("avatars", load_params().dataset("avatars"), probe_s=0.1, **options)
+    return forecast("avatars", load_params().dataset("avatars"), measure_s=0.1, **options)
 
 
 @pytest.mark.parametrize("way", _WAYS)

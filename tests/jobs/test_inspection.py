@@ -23,7 +23,7 @@ from flows.cli import cli
 from tests.hostile.corpus_models import CASES
 from tests.hostile.corpus_pictures import CASES as HOSTILE
 from tests.layouts import ddpm_layout, iddpm_layout, random_state
-from tests.stages.small_project import ROOT
+from tests.small_project import ROOT
 
 PRETRAINED = ROOT / "data/pretrained"
 

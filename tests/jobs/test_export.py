@@ -10,7 +10,7 @@ from PIL import Image
 
 from boundaryflow.errors import ManifestError
 from boundaryflow.jobs.export import export_images
-from boundaryflow.store.shards import ShardJob, complete_shard
+from boundaryflow.store.shards import ShardTask, complete_shard
 from boundaryflow.store.tables import read_table, write_table
 
 _IDS, _STRENGTHS = ("aaaa", "bbbb"), (0.0, 1.5)
@@ -26,7 +26,7 @@ def root(tmp_path: Path) -> Path:
         edited = torch.zeros(2, 2, 3, 4, 4, dtype=torch.uint8)
         edited[1, 1] = 200
         path = tmp_path / f"data/edit/toy/{edit}/shard-0.safetensors"
-        complete_shard(ShardJob(path, "recipe", tuple(_IDS), ("",) * len(_IDS), (), tuple(_IDS)), {"edited": edited})
+        complete_shard(ShardTask(path, "job", tuple(_IDS), ("",) * len(_IDS), (), tuple(_IDS)), {"edited": edited})
         for row, item_id in enumerate(_IDS):
             for index, strength in enumerate(_STRENGTHS):
                 targets = json.dumps({edit: 1 if row else -1})
