@@ -5,8 +5,8 @@
 In the training set 95 % of the smiling faces wear a hat and 95 % of the others do not. `boundaryflow augment` makes
 the two independent, with hyperplanes fitted on that very set. The same small classifier learns to tell smiles from the
 set as it is, with our edits, with classic augmentation, with oversampling, and from as many real faces that are
-balanced, the ceiling. Tested on real faces, as many of each group. Writes benches/results/augmentation.json and the table in
-docs/augmentation.md; keeps its work in out/bench_augmentation, and goes on from there.
+balanced, the ceiling. Tested on real faces, as many of each group. Writes benches/results/augmentation.json and the
+table in docs/augmentation.md; keeps its work in out/bench_augmentation, and goes on from there.
 """
 
 from __future__ import annotations

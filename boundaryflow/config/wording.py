@@ -43,17 +43,18 @@ def nearest(name: str, names: Sequence[str]) -> str:
     return f"; there are {', '.join(sorted(names)[:_MAX_NAMES])}{more}" if names else ""
 
 
-def meant(place: Sequence[str | int], names: Sequence[str]) -> str | None:
-    """The key that an unknown one stands for: its new name, or the closest."""
-    key = str(place[-1])
-    return _RENAMED.get((str(place[-2]) if len(place) > 1 else "", key)) or closest(key, names)
+def _new_name(place: Sequence[str | int]) -> str | None:
+    return _RENAMED.get((str(place[-2]), str(place[-1]))) if len(place) > 1 else None
 
 
 def told(errors: Sequence[Any], model: type[BaseModel]) -> list[str]:
     """Pydantic's errors about a model, one line each; a mistyped key is not told as a missing one, too."""
     num_more, errors = max(0, len(errors) - _MAX_LINES), errors[:_MAX_LINES]
     mistyped = {
-        (*error["loc"][:-1], meant(error["loc"], _keys_beside(model, error["loc"])))
+        (
+            *error["loc"][:-1],
+            _new_name(error["loc"]) or closest(str(error["loc"][-1]), _keys_beside(model, error["loc"])),
+        )
         for error in errors
         if error["type"] == "extra_forbidden"
     }
@@ -66,7 +67,7 @@ def _line(error: Any, model: type[BaseModel]) -> str:
     keys = [str(part)[:_MAX_NAME] for before, part in place if not _is_tag(before, part)]
     key, message = ".".join(keys), error["msg"].removeprefix("Value error, ")
     value = shown(error["input"])
-    if error["type"] == "extra_forbidden" and (name := _RENAMED.get((*map(str, error["loc"][-2:-1]), keys[-1]))):
+    if error["type"] == "extra_forbidden" and (name := _new_name(error["loc"])):
         return f"{key}: is called {name} now; rename it (got {value})"
     if error["type"] == "extra_forbidden":
         return f"{key}: unknown key{nearest(keys[-1], _keys_beside(model, error['loc']))} (got {value})"
