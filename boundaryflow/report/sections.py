@@ -93,7 +93,7 @@ def boundaries(inputs: Inputs) -> dict[str, Any] | None:
     attributes: list[dict[str, Any]] = []
     for attribute, rows in table.groupby("attribute", sort=True):
         of_space = {str(space): hyperplane.iloc[0] for space, hyperplane in rows.groupby("space")}
-        hyperplanes = [_plane(str(attribute), of_space[s], scores) for s in spaces if s in of_space]
+        hyperplanes = [_hyperplane(str(attribute), of_space[s], scores) for s in spaces if s in of_space]
         followed = _followed(str(attribute), inputs.noise_levels) if inputs.is_guided else None
         attributes.append({"title": str(attribute).replace("_", " "), "hyperplanes": hyperplanes, "followed": followed})
     held_out = "test" if "auc_test" in table and table["auc_test"].notna().any() else "validation"
@@ -114,7 +114,7 @@ def _followed(attribute: str, noise_levels: pd.DataFrame | None) -> str | None:
     )
 
 
-def _plane(attribute: str, row: pd.Series, scores: pd.DataFrame | None) -> dict[str, Any]:
+def _hyperplane(attribute: str, row: pd.Series, scores: pd.DataFrame | None) -> dict[str, Any]:
     space = str(row["space"])
     auc = float(row.get("auc_test", math.nan))
     auc = float(row.get("auc_val", math.nan)) if math.isnan(auc) else auc

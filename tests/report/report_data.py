@@ -110,9 +110,9 @@ def _table(path: Path, table: pd.DataFrame, schema: str) -> None:
 def _shards(folder: Path, items: Sequence[str], tensors: Mapping[str, torch.Tensor]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     rows = {item: row for row, item in enumerate(items)}
-    for job in plan_shards(folder, items, "cache_key", 8).tasks:
-        picked = [rows[item] for item in job.missing]
-        complete_shard(job, {name: tensor[picked] for name, tensor in tensors.items()})
+    for task in plan_shards(folder, items, "cache_key", 8).tasks:
+        picked = [rows[item] for item in task.missing]
+        complete_shard(task, {name: tensor[picked] for name, tensor in tensors.items()})
 
 
 def _pixels(avatar: Avatar, size: int) -> NDArray[np.uint8]:

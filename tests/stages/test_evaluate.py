@@ -58,12 +58,12 @@ def _edit_by_hand(data: Path) -> None:
         folder = data / "edit/avatars" / edit
         for path in folder.glob("shard-*"):
             path.unlink()
-        for job in plan_shards(folder, items, fingerprint(made="by hand"), 64).jobs:
+        for task in plan_shards(folder, items, fingerprint(made="by hand"), 64).tasks:
             pairs = [
                 torch.stack([draw(row), draw(row, **{attribute: not row[attribute]})])
-                for _, row in faces.loc[list(job.missing)].iterrows()
+                for _, row in faces.loc[list(task.missing)].iterrows()
             ]
-            complete_shard(job, {"edited": torch.stack(pairs)})
+            complete_shard(task, {"edited": torch.stack(pairs)})
         for item in items:
             targets = json.dumps({attribute: -1 if faces.at[item, attribute] else 1})
             rows += [
