@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import hypothesis
+import jaxtyping
 import pytest
+
+from tests import checked
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
@@ -43,6 +46,11 @@ os.environ.update(
 # Knobs of the person who runs the tests must not decide whether they pass.
 for _name in [name for name in os.environ if name.startswith("BOUNDARYFLOW_") or name == "PREFECT_API_URL"]:
     del os.environ[_name]
+
+# Shapes and types in the signatures of the numerical rooms are checked at every call. Of `models` only the networks:
+# the rest of it looks at files of the user's, whose values may be of any type.
+_CHECKED = ("diffusion", "boundary", "editing", "evaluation", "augmentation", "models.frozen", "models.unet")
+jaxtyping.install_import_hook([f"boundaryflow.{room}" for room in _CHECKED], f"{checked.__name__}.check")
 
 # How long an example takes says nothing on a shared machine.
 hypothesis.settings.register_profile("boundaryflow", deadline=None)

@@ -8,7 +8,7 @@ sum over columns, so that each of these takes one pass.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ _CHUNK_BYTES = 128 << 20  # of float32 columns in memory at a time
 _PANEL = 1024  # rows of inner products at a time
 
 
+@runtime_checkable
 class LatentRows(Protocol):
     """Latents of one space, flattened."""
 

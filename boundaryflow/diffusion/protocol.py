@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -11,6 +11,7 @@ from torch import Tensor
 from boundaryflow.diffusion.schedule import NoiseSchedule
 
 
+@runtime_checkable
 class EpsModel(Protocol):
     """A frozen, unconditional, ε-predicting network whose bottleneck can be seen and set.
 

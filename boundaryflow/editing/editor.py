@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -81,6 +81,7 @@ class EditSettings:
         return self.guided["preserve"] > 0 if self.is_guided else self.conditional and not self.paper_mode
 
 
+@runtime_checkable
 class Editor(Protocol):
     """Prepares images once, then edits them as often as asked."""
 

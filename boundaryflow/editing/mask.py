@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int64
@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
+@runtime_checkable
 class PartSegmenter(Protocol):
     """Sees which part of an image each pixel shows."""
 

@@ -1,4 +1,4 @@
-"""Did the attribute that was asked for change, and did any other?"""
+"""Did the edited attribute change as asked, and did any other attribute change?"""
 
 from __future__ import annotations
 
@@ -7,11 +7,17 @@ from torch import Tensor
 
 
 def target_reached(probabilities: Float[Tensor, "b a"], targets: Float[Tensor, "b a"]) -> Bool[Tensor, " b"]:
-    """Are all attributes that were asked for on the side that was asked for?
+    """Are all edited attributes on the target side?
 
     Args:
         probabilities: Of an independent classifier, on the edited images, in [0, 1].
-        targets: +1 where the attribute was to be there, -1 where not, 0 where nothing was asked.
+        targets: +1 where the edit should add the attribute, -1 where it should remove it, 0 where neither.
+
+    Example:
+        >>> import torch
+        >>> probabilities, targets = torch.tensor([[0.9, 0.2], [0.4, 0.2]]), torch.tensor([[1.0, -1.0], [1.0, 0.0]])
+        >>> target_reached(probabilities, targets).tolist()
+        [True, False]
     """
     on_side = ((probabilities > 0.5) & (targets > 0)) | ((probabilities <= 0.5) & (targets < 0))
     return (on_side | (targets == 0)).all(1)
@@ -20,7 +26,14 @@ def target_reached(probabilities: Float[Tensor, "b a"], targets: Float[Tensor, "
 def attribute_drift(
     before: Float[Tensor, "b a"], after: Float[Tensor, "b a"], targets: Float[Tensor, "b a"]
 ) -> Float[Tensor, " b"]:
-    """Mean change |p_after - p_before| of the attributes that nothing was asked of; in [0, 1]."""
+    """Mean change |p_after - p_before| of the attributes that the edit should not change; in [0, 1].
+
+    Example:
+        >>> import torch
+        >>> before, after = torch.tensor([[0.0, 0.5, 0.25]]), torch.tensor([[1.0, 0.75, 0.25]])
+        >>> attribute_drift(before, after, torch.tensor([[1.0, 0.0, 0.0]])).tolist()
+        [0.125]
+    """
     others = (targets == 0).float()
     return ((after - before).abs() * others).sum(1) / others.sum(1).clamp(min=1)
 
@@ -28,5 +41,12 @@ def attribute_drift(
 def num_flipped(
     before: Float[Tensor, "b a"], after: Float[Tensor, "b a"], targets: Float[Tensor, "b a"]
 ) -> Int64[Tensor, " b"]:
-    """How many attributes that nothing was asked of are on another side than before."""
+    """How many attributes that the edit should not change crossed a probability of 0.5.
+
+    Example:
+        >>> import torch
+        >>> before, after = torch.tensor([[0.1, 0.4, 0.9]]), torch.tensor([[0.9, 0.6, 0.8]])
+        >>> num_flipped(before, after, torch.tensor([[1.0, 0.0, 0.0]])).tolist()
+        [1]
+    """
     return (((after > 0.5) != (before > 0.5)) & (targets == 0)).sum(1)

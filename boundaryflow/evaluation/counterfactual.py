@@ -9,7 +9,14 @@ from torch import Tensor
 def rmse(
     a_01: Float[Tensor, "b c h w"], b_01: Float[Tensor, "b c h w"], where: Bool[Tensor, "b h w"] | None = None
 ) -> Float[Tensor, " b"]:
-    """Root mean squared difference of pictures in [0, 1], over all pixels or some; NaN over none."""
+    """Root mean squared difference of pictures in [0, 1], over all pixels or some; NaN over none.
+
+    Example:
+        >>> import torch
+        >>> grey = torch.full((1, 3, 4, 4), 0.5)
+        >>> rmse(grey, torch.ones(1, 3, 4, 4)).tolist()
+        [0.5]
+    """
     squared = ((a_01 - b_01) ** 2).mean(1)
     if where is None:
         return squared.mean((1, 2)).sqrt()
@@ -22,8 +29,14 @@ def counterfactual_recovery(
 ) -> Float[Tensor, " b"]:
     """R = 1 - RMSE(edit, truth) / RMSE(input, truth).
 
-    1 is the true counterfactual, 0 as good as leaving the image alone, below 0 worse; NaN where
-    the input is the truth already, so that there is nothing to recover (a wrong label asks for that).
+    1 is the true counterfactual, 0 as good as leaving the image unchanged, below 0 worse; NaN where
+    the input is the truth already (this happens where a label is wrong).
+
+    Example:
+        >>> import torch
+        >>> before, after, truth = (torch.full((1, 3, 4, 4), value) for value in (0.0, 0.75, 1.0))
+        >>> counterfactual_recovery(before, after, truth).tolist()
+        [0.75]
     """
     to_recover = rmse(before_01, truth_01)
     recovered = 1 - rmse(after_01, truth_01) / to_recover

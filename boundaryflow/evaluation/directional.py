@@ -16,5 +16,11 @@ def directional_similarity(
         before: Unit CLIP features of the inputs.
         after: Unit CLIP features of the edited pictures.
         text_direction: Feature of the target's words less that of the source's, one per image.
+
+    Example:
+        >>> import torch
+        >>> before, after = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
+        >>> [round(float(v), 4) for v in directional_similarity(before, after, torch.tensor([[0.0, 2.0]]))]
+        [0.7071]
     """
     return F.cosine_similarity(after - before, text_direction, dim=1, eps=1e-7)

@@ -1,4 +1,4 @@
-"""What of a picture stays as it was."""
+"""Metrics of what an edit leaves unchanged in a picture."""
 
 from __future__ import annotations
 
@@ -8,7 +8,13 @@ from torch import Tensor
 
 
 def ssim(a_01: Float[Tensor, "b c h w"], b_01: Float[Tensor, "b c h w"]) -> Float[Tensor, " b"]:
-    """Structural similarity (Wang et al. 2004) with an 11-pixel Gaussian window; 1 is no difference."""
+    """Structural similarity (Wang et al. 2004) with an 11-pixel Gaussian window; 1 is no difference.
+
+    Example:
+        >>> black, white = torch.zeros(1, 3, 16, 16), torch.ones(1, 3, 16, 16)
+        >>> ssim(black, black).tolist(), [round(float(v), 4) for v in ssim(black, white)]
+        ([1.0], [0.0001])
+    """
     from torchmetrics.functional.image import structural_similarity_index_measure
 
     value = structural_similarity_index_measure(a_01, b_01, data_range=1.0, reduction="none")
@@ -16,7 +22,13 @@ def ssim(a_01: Float[Tensor, "b c h w"], b_01: Float[Tensor, "b c h w"]) -> Floa
 
 
 def psnr_db(a_01: Float[Tensor, "b c h w"], b_01: Float[Tensor, "b c h w"]) -> Float[Tensor, " b"]:
-    """Peak signal-to-noise ratio in dB, capped at 100: 8-bit pictures that agree have no finite one."""
+    """Peak signal-to-noise ratio in dB, capped at 100: equal pictures have an infinite one.
+
+    Example:
+        >>> black = torch.zeros(1, 3, 4, 4)
+        >>> [round(float(v), 1) for v in psnr_db(black, black + 0.1)], psnr_db(black, black).tolist()
+        ([20.0], [100.0])
+    """
     error = ((a_01 - b_01) ** 2).mean((1, 2, 3)).clamp(min=1e-10)
     return -10 * error.log10()
 
@@ -31,6 +43,11 @@ def segmentation_consistency(
         after: The same of the edited picture.
         where: Pixels that count: outside the attribute's own region a right edit changes no part,
             inside it must.
+
+    Example:
+        >>> before, after = torch.tensor([[[1, 1], [2, 2]]]), torch.tensor([[[1, 3], [2, 2]]])
+        >>> segmentation_consistency(before, after).tolist()
+        [0.75]
     """
     same = (before == after).float()
     if where is None:

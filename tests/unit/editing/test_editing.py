@@ -100,7 +100,7 @@ def test_curves_of_gaussian_data_follow_the_exact_radius() -> None:
         x_0,
         torch.randn(40, 3, 4, 4, generator=generator),
         timestep_path(999, 60),
-        {"a": labels},
+        {"a": labels.astype(np.float64)},
         batch_size=16,
         seed=0,
     )
