@@ -11,7 +11,8 @@ import fsspec
 import pytest
 
 from boundaryflow.errors import ManifestError, PipelineError
-from boundaryflow.store.outbox import STATE, open_outbox
+from boundaryflow.store.outbox import open_outbox
+from boundaryflow.store.written import STATE
 
 
 def test_removes_only_what_it_wrote_as_it_wrote_it(tmp_path: Path) -> None:
