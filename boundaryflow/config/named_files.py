@@ -23,6 +23,7 @@ from boundaryflow.config.wording import nearest
 from boundaryflow.errors import CheckpointError
 from boundaryflow.files import MAX_SETTINGS_BYTES, RefusedFileError, read_bytes
 from boundaryflow.formats.tensor_headers import parse_json_object, read_header
+from boundaryflow.store.catalog.raw import RAW
 
 _JUDGES = ("attributes.safetensors", "identity.safetensors", "segmenter.safetensors")
 
@@ -78,7 +79,7 @@ def _missing(root: Path, name: str, key: str, value: str) -> str | None:
     if value.startswith("~"):
         return f"{value} begins with ~, which is not expanded; write the path out"
     if key.endswith((".path", ".mapping")):
-        return _missing_beside_images(root, Path("data/raw") / name, value)
+        return _missing_beside_images(root, RAW.folder(name), value)
     if key == "model" and value.rpartition(":")[0].endswith(".py"):
         path = value.rpartition(":")[0]
         return None if (root / path).is_file() else f"{path} does not exist; give FILE.py:FUNCTION"

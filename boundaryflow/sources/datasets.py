@@ -15,10 +15,12 @@ from boundaryflow.config import AvatarSource, FolderSource, RemoteSource
 from boundaryflow.errors import ManifestError
 from boundaryflow.sources.decoding import item_id_of
 from boundaryflow.sources.images import encode_png
-from boundaryflow.sources.listing import LISTING, pictures_path, read_found, source_of
+from boundaryflow.sources.listing import pictures_path, read_found, source_of
 from boundaryflow.sources.raw import RawFolder, RawPictures, Wanted
 from boundaryflow.sources.remote import RemoteFolder
-from boundaryflow.store.tables import read_json, read_table
+from boundaryflow.store.catalog.ingest import FACES
+from boundaryflow.store.catalog.listing import LISTING, PICTURES
+from boundaryflow.store.catalog.raw import RAW
 
 LOG = logging.getLogger(__name__)
 
@@ -46,7 +48,7 @@ def open_raw(dataset: str, source: FolderSource | RemoteSource, image_size: int)
         ManifestError: There are none, or what holds them is damaged or out of date.
     """
     path = pictures_path(dataset)
-    table, of = read_table(path, schema=LISTING), read_json(path.with_name("listing.json")).get("source")
+    table, of = PICTURES.read(path.parent), LISTING.read_facts(dataset).get("source")
     if of != source_of(dataset, source):
         raise ManifestError(
             f"ingest {path}: is of {of}, but ingest.source is {source_of(dataset, source)}; use `boundaryflow run`, "
@@ -55,7 +57,7 @@ def open_raw(dataset: str, source: FolderSource | RemoteSource, image_size: int)
     if isinstance(source, RemoteSource):
         return RemoteFolder(source.url, table)
     wanted = Wanted(source.include, source.exclude)
-    raw = RawFolder(Path("data/raw") / dataset, image_size, wanted, read_found(table))
+    raw = RawFolder(RAW.folder(dataset), image_size, wanted, read_found(table))
     for pattern in sorted(raw.unmatched):
         LOG.info("ingest %s: no picture fits the pattern %r of ingest.source", dataset, pattern)
     return raw
@@ -67,13 +69,13 @@ def read_faces(ingested: Path) -> dict[str, Avatar]:
     Raises:
         ManifestError: It was not.
     """
-    path = ingested / "factors.parquet"
+    path = ingested / FACES.file
     if not path.exists():
         raise ManifestError(
             f"evaluate: {path} is not there; exact counterfactuals exist for the built-in renderer's faces only, "
             "set evaluate.counterfactuals to false"
         )
-    rows = read_table(path, schema="avatars/1").to_dict("records")
+    rows = FACES.read(ingested).to_dict("records")
     return {
         row["item_id"]: Avatar({a: bool(row[a]) for a in ATTRIBUTES}, {f: float(row[f]) for f in FACTORS})
         for row in rows

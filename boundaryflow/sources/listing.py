@@ -25,10 +25,11 @@ from boundaryflow.runtime.process import own_folder
 from boundaryflow.sources.archives import MAX_BYTES, raise_if_disk
 from boundaryflow.sources.raw import Found, Wanted, survey
 from boundaryflow.sources.walking import path_of
+from boundaryflow.store.catalog.listing import LISTING, PICTURES, TABLES
+from boundaryflow.store.catalog.raw import RAW
 from boundaryflow.text import masked, visible
 
 LOG = logging.getLogger(__name__)
-LISTING = "listing/2"
 _COLUMNS = ("name", "kind", "size", "version", "reason")
 _READ = ("picture", "archive", "lmdb")
 _SETTLED_NS = 2 * 10**9  # a file that was written later than so long ago may be written again in the same tick
@@ -52,12 +53,12 @@ class Listing(NamedTuple):
 
 def pictures_path(dataset: str) -> Path:
     """Where the pictures of a data set are listed."""
-    return Path("data/listing") / dataset / "pictures.parquet"
+    return LISTING.folder(dataset) / PICTURES.file
 
 
 def source_of(dataset: str, source: AvatarSource | FolderSource | RemoteSource) -> str:
     """What the listing of a data set is of."""
-    return masked(source.url) if isinstance(source, RemoteSource) else f"data/raw/{dataset}"
+    return masked(source.url) if isinstance(source, RemoteSource) else RAW.folder(dataset).as_posix()
 
 
 def look(dataset: str, *, ask_remote: bool = True) -> Listing:
@@ -71,7 +72,7 @@ def look(dataset: str, *, ask_remote: bool = True) -> Listing:
         PipelineError: The folder is missing or cannot be read or reached, or params.yaml is wrong.
     """
     params = load_params(check_files=False).dataset(dataset)
-    source, raw = params.ingest.source, Path("data/raw") / dataset
+    source, raw = params.ingest.source, RAW.folder(dataset)
     found = survey(raw) if isinstance(source, FolderSource) or raw.is_dir() else []
     named = files_beside_images(params)
     tables = [file for file in found if file.kind == "table" or _is_named(file.name, named)]
@@ -94,15 +95,12 @@ def look(dataset: str, *, ask_remote: bool = True) -> Listing:
 
 def difference(dataset: str, *, ask_remote: bool = True) -> str:
     """How what there is differs from the listing, in words; empty if it does not. Why it cannot be had, if so."""
-    from boundaryflow.store.tables import read_json, read_table
-
-    folder = pictures_path(dataset).parent
+    folder = LISTING.folder(dataset)
     try:
-        now, before = look(dataset, ask_remote=ask_remote), read_json(folder / "listing.json")
-        for what, files in (("pictures", now.pictures), ("tables", now.tables)):
+        now, before = look(dataset, ask_remote=ask_remote), LISTING.read_facts(dataset)
+        for what, files, of in (("pictures", now.pictures, PICTURES), ("tables", now.tables, TABLES)):
             if files is not None and before.get(what) != _digest(files):
-                old = read_table(folder / f"{what}.parquet", schema=LISTING)
-                return f"{now.source}: {_words(what, files, old)}"
+                return f"{now.source}: {_words(what, files, of.read(folder))}"
     except PipelineError as error:
         return visible(" ".join(str(error).split()))
     except OSError as error:
@@ -114,16 +112,16 @@ def write(dataset: str, listing: Listing) -> None:
     """Write the listing of a data set."""
     import pandas as pd
 
-    from boundaryflow.store.tables import write_json, write_table
+    from boundaryflow.store.tables import write_json
 
     folder = own_folder("listing", dataset)
     facts: dict[str, Any] = {"source": listing.source}
-    for what, files in (("pictures", listing.pictures or ()), ("tables", listing.tables)):
+    for what, files, of in (("pictures", listing.pictures or (), PICTURES), ("tables", listing.tables, TABLES)):
         table = pd.DataFrame([_row(file) for file in files], columns=list(_COLUMNS))
         table = table.astype({column: "int64" if column == "size" else "str" for column in _COLUMNS})
-        write_table(folder / f"{what}.parquet", table, schema=LISTING, units={"size": "bytes"})
+        of.write(folder, table)
         facts |= {what: _digest(files), f"num_{what}": sum(file.kind in (*_READ, "table") for file in files)}
-    write_json(folder / "listing.json", facts)
+    write_json(folder / LISTING.facts, facts)
 
 
 def read_found(table: Any) -> list[Found]:

@@ -11,6 +11,7 @@ import click
 
 from boundaryflow.errors import PipelineError
 from boundaryflow.files import write_bytes
+from boundaryflow.store.catalog.raw import RAW
 from flows.cli.common import enter_root, how_it_runs, one_dataset, use_dask
 from flows.environment import num_parallel, prepare
 
@@ -114,7 +115,7 @@ def _activate(root: Path, new: Sequence[str], datasets: Sequence[str], stages: S
         for name, dataset in params.data.items():
             if name in new and dataset.ingest.source.kind == "folder":
                 wanted = Wanted(dataset.ingest.source.include, dataset.ingest.source.exclude)
-                RawFolder(Path("data/raw") / name, dataset.ingest.image_size, wanted)
+                RawFolder(RAW.folder(name), dataset.ingest.image_size, wanted)
             elif name in new and dataset.ingest.source.kind == "remote":
                 from boundaryflow.sources.remote import list_remote
 
