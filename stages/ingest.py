@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from boundaryflow.avatars import ATTRIBUTES, FACTORS
-from boundaryflow.config import AvatarSource, FileSplit, FolderSource, RemoteSource, Split, load_params
+from boundaryflow.config import AvatarSource, FileSplit, ListedSource, Split, image_source, load_params
 from boundaryflow.errors import ManifestError
 from boundaryflow.runtime.fingerprints import code_hash
 from boundaryflow.runtime.process import Progress, entry, own_folder
@@ -23,7 +23,6 @@ from boundaryflow.runtime.sharding import items_there, run_sharded
 from boundaryflow.sources.datasets import FACE, FACES_AT_ONCE, draw_avatars, face_of, open_raw
 from boundaryflow.sources.decoding import ABOUT, Decoded, Spool, choose, decode_into, item_id_of
 from boundaryflow.sources.images import Box, Fit, decode_image
-from boundaryflow.sources.listing import source_of
 from boundaryflow.sources.raw import RawPictures
 from boundaryflow.sources.remote import RemoteFolder
 from boundaryflow.sources.splits import split_images
@@ -56,14 +55,13 @@ def run_shard(
     kept = np.memmap(spool, np.uint8, "r", shape=shape) if rows else np.empty(0, np.uint8)
     lost = [item for item in task.missing if item not in rows]
     again: dict[str, np.ndarray[Any, Any]] = {}
-    if lost and source["kind"] == "avatars":
-        faces = AvatarSource(**source)
+    origin = image_source(source)
+    if isinstance(origin, AvatarSource):
         for item in lost:
             chunk, place = divmod(int(sources[item].removeprefix(FACE)), FACES_AT_ONCE)
-            again[item], _item = face_of(draw_avatars(faces, chunk)[place], side)
+            again[item], _item = face_of(draw_avatars(origin, chunk)[place], side)
     elif lost:
-        kind = RemoteSource if source["kind"] == "remote" else FolderSource
-        raw = open_raw(dataset, kind(**source), side)
+        raw = open_raw(dataset, origin, side)
         again = {item: decode_image(raw.read(sources[item]), **geometry)[0] for item in lost}
     pixels = [again[item] if item in again else kept[rows[item]] for item in task.missing]
     return {"pixels": torch.from_numpy(np.stack(pixels))}
@@ -72,7 +70,7 @@ def run_shard(
 def run(
     dataset: str,
     *,
-    source: AvatarSource | FolderSource | RemoteSource,
+    source: AvatarSource | ListedSource,
     max_images: int | None,
     image_size: int,
     channels: int,
@@ -141,7 +139,7 @@ def _write_shards(
     seen: Mapping[str, str],
     cache_key: str,
     shard_size: int,
-    source: AvatarSource | FolderSource | RemoteSource,
+    source: AvatarSource | ListedSource,
     geometry: Mapping[str, Any],
 ) -> int:
     """Bring the shards up to date, from the spool and from what lies there; `seen` is item to name."""
@@ -218,7 +216,7 @@ def _known_faces(out: Path, cache_key: str, drawn_as: str) -> dict[str, str]:
 def _from_raw(
     out: Path,
     dataset: str,
-    source: FolderSource | RemoteSource,
+    source: ListedSource,
     cache_key: str,
     shard_size: int,
     geometry: Mapping[str, Any],
@@ -241,7 +239,7 @@ def _from_raw(
             Decoded(name, item_id_of(name.encode()), {}, why, was_read=False) for name, why in raw.refused.items()
         ]
         rows, seen = _rows(decoded)
-        _check_bad(source_of(dataset, source), rows, seen, max_failed_items)
+        _check_bad(source.place(dataset), rows, seen, max_failed_items)
         num_computed = _write_shards(out, spool, seen, cache_key, shard_size, source, geometry)
     _remember_remote(out, raw, decoded)
     return pd.DataFrame(rows), num_computed

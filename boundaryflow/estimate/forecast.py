@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from boundaryflow.config import AvatarSource, DatasetParams, FolderSource, RemoteSource
+from boundaryflow.config import AvatarSource, DatasetParams, FolderSource, ListedSource
 from boundaryflow.editing.targets import directions_of
 from boundaryflow.errors import ManifestError
 from boundaryflow.estimate.counting import Planned, count
@@ -23,7 +23,6 @@ from boundaryflow.sources.splits import split_images
 from boundaryflow.store.catalog.ingest import INGEST, MANIFEST
 from boundaryflow.store.catalog.label import LABEL, LABELS
 from boundaryflow.store.catalog.raw import RAW
-from boundaryflow.text import masked
 
 MEASURE_S = 20.0
 _ROW_BYTES = 100  # of a table, an image: ids, names, numbers, compressed
@@ -133,12 +132,12 @@ def _split_shares(dataset: str, params: DatasetParams) -> dict[str, int]:
     return {split: found.count(split) for split in ("train", "val", "test")}
 
 
-def _raw(dataset: str, source: FolderSource | RemoteSource, image_size: int) -> RawPictures:
+def _raw(dataset: str, source: ListedSource, image_size: int) -> RawPictures:
     """What lies there now; a remote folder as it was listed."""
     if isinstance(source, FolderSource):
         return RawFolder(RAW.folder(dataset), image_size, Wanted(source.include, source.exclude))
     if not pictures_path(dataset).is_file():
-        what = f"{masked(source.url)} has not been listed yet; run `python -m stages.listing {dataset}`"
+        what = f"{source.place(dataset)} has not been listed yet; run `python -m stages.listing {dataset}`"
         raise ManifestError(f"estimate {dataset}: {what}")
     return open_raw(dataset, source, image_size)
 

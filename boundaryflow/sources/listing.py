@@ -7,6 +7,7 @@ had is not read again. `boundaryflow run` and `status` look without writing, by 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
@@ -18,7 +19,8 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from boundaryflow.config import AvatarSource, FolderSource, RemoteSource, files_beside_images, load_params
+from boundaryflow.config import FolderSource, RemoteSource, files_beside_images, load_params
+from boundaryflow.config.base import Section
 from boundaryflow.errors import PipelineError
 from boundaryflow.files import RefusedFileError, check_regular, write_bytes
 from boundaryflow.runtime.process import own_folder
@@ -27,7 +29,7 @@ from boundaryflow.sources.raw import Found, Wanted, survey
 from boundaryflow.sources.walking import path_of
 from boundaryflow.store.catalog.listing import LISTING, PICTURES, TABLES
 from boundaryflow.store.catalog.raw import RAW
-from boundaryflow.text import masked, visible
+from boundaryflow.text import visible
 
 LOG = logging.getLogger(__name__)
 _COLUMNS = ("name", "kind", "size", "version", "reason")
@@ -56,11 +58,6 @@ def pictures_path(dataset: str) -> Path:
     return LISTING.folder(dataset) / PICTURES.file
 
 
-def source_of(dataset: str, source: AvatarSource | FolderSource | RemoteSource) -> str:
-    """What the listing of a data set is of."""
-    return masked(source.url) if isinstance(source, RemoteSource) else RAW.folder(dataset).as_posix()
-
-
 def look(dataset: str, *, ask_remote: bool = True) -> Listing:
     """Look at what there is now; nothing is written but the memory of what was read.
 
@@ -77,20 +74,62 @@ def look(dataset: str, *, ask_remote: bool = True) -> Listing:
     named = files_beside_images(params)
     tables = [file for file in found if file.kind == "table" or _is_named(file.name, named)]
     tables += _hidden(raw, named, {file.name for file in tables})
-    memory = _Memory(dataset, raw)
+    memory = Memory(dataset, raw)
     listed_tables = memory.with_versions(tables)
-    pictures: Sequence[Found] | None = []
-    if isinstance(source, FolderSource):
-        wanted, beside = Wanted(source.include, source.exclude), {file.name for file in tables}
-        others = [file for file in found if file.name not in beside]
-        read = memory.with_versions([f for f in others if f.kind in _READ and (f.kind != "picture" or wanted(f.name))])
-        refused = [file for file in others if file.kind == "refused" and wanted(file.name)]
-        passed = [Found(file.name, "passed", reason=file.reason) for file in others if file.kind == "passed"]
-        pictures = sorted([*read, *refused, *passed])
-    elif isinstance(source, RemoteSource):
-        pictures = _remote(source.url) if ask_remote else None
+    beside = {file.name for file in tables}
+    pictures = list_kind(source, [file for file in found if file.name not in beside], memory, ask_remote)
     memory.keep()
-    return Listing(source_of(dataset, source), pictures, listed_tables)
+    return Listing(source.place(dataset), pictures, listed_tables)
+
+
+@functools.singledispatch
+def list_kind(
+    source: Section,
+    others: Sequence[Found],
+    memory: Memory,
+    ask_remote: bool,
+) -> Sequence[Found] | None:
+    """The pictures of a source, a function for each kind of `ListedSource`; none of one that is drawn.
+
+    Args:
+        source: One of `ImageSource`.
+        others: What lies in data/raw/NAME, files of labels and splits aside.
+        memory: Hashes files that it does not know.
+        ask_remote: Look beyond this machine; None is returned where that would have to be done and is not asked for.
+    """
+    return []
+
+
+@list_kind.register(FolderSource)
+def _list_folder(
+    source: FolderSource,
+    others: Sequence[Found],
+    memory: Memory,
+    ask_remote: bool,
+) -> Sequence[Found] | None:
+    wanted = Wanted(source.include, source.exclude)
+    read = memory.with_versions([f for f in others if f.kind in _READ and (f.kind != "picture" or wanted(f.name))])
+    refused = [file for file in others if file.kind == "refused" and wanted(file.name)]
+    passed = [Found(file.name, "passed", reason=file.reason) for file in others if file.kind == "passed"]
+    return sorted([*read, *refused, *passed])
+
+
+@list_kind.register(RemoteSource)
+def _list_remote(
+    source: RemoteSource,
+    others: Sequence[Found],
+    memory: Memory,
+    ask_remote: bool,
+) -> Sequence[Found] | None:
+    from boundaryflow.sources.remote import COLUMNS, list_remote
+
+    if not ask_remote:
+        return None
+    table = list_remote(source.url)
+    columns = (table[name] for name in COLUMNS)
+    return [
+        Found(name, "picture", int(size), reason, version) for name, size, version, reason in zip(*columns, strict=True)
+    ]
 
 
 def difference(dataset: str, *, ask_remote: bool = True) -> str:
@@ -148,16 +187,6 @@ def _words(what: str, now: Sequence[Found], table: Any) -> str:
     return f"{what}: {', '.join(f'{num} {how}' for how, num in counts.items() if num)}"
 
 
-def _remote(url: str) -> list[Found]:
-    from boundaryflow.sources.remote import COLUMNS, list_remote
-
-    table = list_remote(url)
-    columns = (table[name] for name in COLUMNS)
-    return [
-        Found(name, "picture", int(size), reason, version) for name, size, version, reason in zip(*columns, strict=True)
-    ]
-
-
 def _is_named(name: str, patterns: Sequence[str]) -> bool:
     """Whether params.yaml names this file, by a path or a pattern."""
     return any(
@@ -183,7 +212,7 @@ def _hidden(raw: Path, named: Sequence[str], known: set[str]) -> list[Found]:
     return found
 
 
-class _Memory:
+class Memory:
     """The hashes of files, which hold as long as a file has the size, time and inode that it had."""
 
     def __init__(self, dataset: str, raw: Path) -> None:

@@ -166,18 +166,22 @@ def params(name: str | None) -> None:
     root = enter_root()
     import yaml
 
-    from boundaryflow.config import written_out
+    from boundaryflow.config import load_params, written_out
 
+    dataset = one_dataset(name)
     rows = [
         (
             f"{key}: {yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=1000).splitlines()[0]}",
             home,
         )
-        for key, value, home in written_out(root, one_dataset(name))
+        for key, value, home in written_out(root, dataset)
     ]
     width = min(70, max(len(line) for line, _home in rows))
     for line, home in rows:
         click.echo(f"{line.ljust(width)}  # {home}")
+    if dataset not in load_params(root, check_files=False).datasets:
+        way_out = f"boundaryflow run --dataset {dataset} adds it and checks them"
+        click.echo(f"{dataset} is not in datasets: the files that it names were not checked; {way_out}", err=True)
 
 
 @click.command()
