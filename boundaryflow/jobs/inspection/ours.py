@@ -13,10 +13,11 @@ from boundaryflow.boundary import load_boundaries
 from boundaryflow.errors import ManifestError
 from boundaryflow.evaluation.judges import FILES, read_judge
 from boundaryflow.formats.tensor_files import read_about
+from boundaryflow.store.catalog import CATALOG
 from boundaryflow.store.shards import read_shard
 from boundaryflow.store.tables import read_json, table_schema
 
-_FACTS = ("ingest.json", "label.json", "mixing.json", "invert.json", "observe.json", "edit.json", "metrics.json")
+_FACTS = tuple(output.facts for output in CATALOG.values() if output.facts)
 
 
 def about(path: Path) -> dict[str, Any] | None:
