@@ -20,7 +20,7 @@ _NAMES = {
     "params": r"params\.yaml",
     "listing": r"(pictures|tables)\.parquet|listing\.json",
     "ingest": rf"{_SHARD}|(manifest|factors|remote)\.parquet|ingest\.json",
-    "label": r"labels\.parquet|label\.json",
+    "label": rf"{_SHARD}|labels\.parquet|label\.json",
     "mixing": r"curves\.(parquet|csv)|mixing\.json",
     "invert": rf"{_SHARD}|index\.parquet|invert\.json",
     "observe": rf"{_SHARD}|index\.parquet|observe\.json",

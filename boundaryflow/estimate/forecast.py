@@ -181,7 +181,8 @@ def _costs(params: DatasetParams, planned: Planned, sizes: _Sizes, rates: Rates)
         found.append(StageCost(stage, num_images, round(image_calls), start + seconds, round(num_bytes)))
 
     add("ingest", sizes.all, 0, sizes.all * rates.ingest, sizes.all * (num_pixels + _ROW_BYTES))
-    add("label", sizes.all, 0, rates.label.begin + sizes.all * rates.label.each, sizes.all * (8 + 4 * num_attributes))
+    add("label", sizes.all, 0, rates.label.begin + sizes.all * rates.label.each,
+        sizes.all * (8 + 4 * num_attributes + 4 * rates.num_features))  # fmt: skip
     calls = mixed * params.mixing.num_steps
     separability = 2 * params.mixing.num_steps * num_attributes * rates.separate.each
     add(

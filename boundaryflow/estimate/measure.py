@@ -63,6 +63,7 @@ class Rates:
         look: Of the evaluation's CLIP, a picture.
         metrics: All that an edited picture is judged by.
         num_bottleneck: Values of h.
+        num_features: Values of CLIP's that are kept of an image; 0 where it labels none.
         family: Of the model.
     """
 
@@ -80,6 +81,7 @@ class Rates:
     look: Timing
     metrics: Timing
     num_bottleneck: int
+    num_features: int
     family: str
 
 
@@ -120,6 +122,7 @@ def measure(dataset: str, params: DatasetParams, planned: Planned, num_labelled:
         look=label if params.evaluate.clip == weights else _clip(params.evaluate.clip, params, share),
         metrics=_metrics(params, share),
         num_bottleneck=num_bottleneck,
+        num_features=load_clip(weights).num_features if weights else 0,
         family=getattr(model, "family", "ddpm"),
     )
 

@@ -105,5 +105,5 @@ def test_outputs_of_a_stage_are_known_to_gc_and_not_to_git(name: str) -> None:
 
 
 def test_resumable_stages_persist_their_output() -> None:
-    for name in ("ingest", "invert", "edit"):
+    for name in ("ingest", "label", "invert", "observe", "edit"):
         assert all(next(iter(out.values())).get("persist") for out in STAGES[name]["outs"]), name
