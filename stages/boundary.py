@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,8 +43,13 @@ from boundaryflow.store.shards import load_items, shard_index
 from boundaryflow.store.tables import read_json, read_table, write_json, write_table
 
 LOG = logging.getLogger(__name__)
-PATH_COLUMNS = ["attribute", "t", "num_positive", "num_negative", "auc_val", "mean_positive", "mean_negative", "sd",
-                "followed"]  # fmt: skip
+_FACTS = {"num_positive": "int64", "num_negative": "int64", "auc_val": "float64", "mean_positive": "float64",
+          "mean_negative": "float64", "sd": "float64"}  # fmt: skip
+_OF_SPACE = {"train_accuracy": "float64", "bootstrap_cosine": "float64", "auc_test": "float64"}
+BOUNDARIES = {"attribute": "str", "space": "str", **_FACTS, **_OF_SPACE}
+PATH = {"attribute": "str", "t": "int64", **_FACTS, "followed": "bool"}
+SCORES = {"item_id": "str", "split": "str", "attribute": "str", "space": "str", "signed_distance": "float32",
+          "label": "float32"}  # fmt: skip
 LATENT = {"eps": "x_mix", "h": "h_mix"}
 
 
@@ -124,6 +129,7 @@ def run(
     dataset: str,
     *,
     run_seed: int,
+    single_step: bool,
     spaces: Sequence[Space],
     estimator: Estimator,
     c: float,
@@ -134,14 +140,19 @@ def run(
     neighbours: int,
     **choice: Any,  # of `Choice`, which names each
 ) -> pd.DataFrame:
-    """Fit and write all boundaries of a data set; returns one row per boundary."""
+    """Fit and write all boundaries of a data set; returns one row per boundary at the mixing step.
+
+    Without `single_step` there are none: nothing was inverted to it.
+    """
     out = own_folder("boundary", dataset)
     out.mkdir(parents=True, exist_ok=True)
     inverted, observed = (read_json(Path("data") / s / dataset / f"{s}.json") for s in ("invert", "observe"))
     labels = read_table(Path("data/label") / dataset / "labels.parquet", schema="labels/1").set_index("item_id")
     noise_levels = observed["timesteps"] if observed["num_items"] else []
     inverted_images, observed_images = (_labelled(dataset, s, labels, Choice(**choice)) for s in ("invert", "observe"))
-    attributes = _fittable(out, [inverted_images, *([observed_images] if noise_levels else [])])
+    looked_at = [inverted_images] * single_step + [observed_images] * (bool(noise_levels) or not single_step)
+    attributes = _fittable(out, looked_at)
+    spaces = spaces if single_step else ()
     table = Table()
     at_mixing_step: dict[str, dict[Space, Boundary]] = {attribute: {} for attribute in attributes}
     along_path: dict[str, list[tuple[Boundary, FitReport]]] = {attribute: [] for attribute in attributes}
@@ -195,7 +206,11 @@ def run(
         if noise_levels:
             LOG.info("boundary %s: followed from timestep %s", attribute, followed[-1].t if followed else "none")
         found = Boundaries(attribute, at_mixing_step[attribute], followed)
-        save_boundaries(out / f"{attribute}.safetensors", found)
+        if found.all:
+            save_boundaries(out / f"{attribute}.safetensors", found)
+        else:
+            LOG.warning("%s; it is left out, and so is every edit that needs it", found.not_separable)
+            (out / f"{attribute}.safetensors").unlink(missing_ok=True)
     return table.write(dataset, out)
 
 
@@ -296,19 +311,21 @@ class Table:
 
     def write(self, dataset: str, out: Path) -> pd.DataFrame:
         """Write the tables and the metrics; returns one row per boundary at the mixing step."""
-        table = pd.DataFrame(self._at_mixing_step).sort_values(["attribute", "space"], ignore_index=True)
+        table = _typed(pd.DataFrame(self._at_mixing_step), BOUNDARIES, ["attribute", "space"])
         units = {"mean_positive": "latent units", "mean_negative": "latent units", "sd": "latent units"}
         write_table(out / "boundaries.parquet", table, schema="boundaries/1", units=units)
-        path = pd.DataFrame(self._along_path, columns=PATH_COLUMNS).sort_values(["attribute", "t"], ignore_index=True)
+        path = _typed(pd.DataFrame(self._along_path), PATH, ["attribute", "t"])
         write_table(out / "path.parquet", path, schema="path/2", units=units)
-        write_table(
-            out / "scores.parquet",
-            pd.concat(self._scores).sort_values(["attribute", "space", "item_id"], ignore_index=True),
-            schema="scores/1",
-            units={"signed_distance": "latent units", "label": "probability"},
-        )
+        scores = _typed(pd.concat([pd.DataFrame(), *self._scores]), SCORES, ["attribute", "space", "item_id"])
+        units = {"signed_distance": "latent units", "label": "probability"}
+        write_table(out / "scores.parquet", scores, schema="scores/1", units=units)
         write_json(Path("data/boundary_metrics") / f"{dataset}.json", _metrics(table), scratch=out)
         return table
+
+
+def _typed(table: pd.DataFrame, types: Mapping[str, str], order: list[str]) -> pd.DataFrame:
+    """The columns of a table in its schema's types, also where it has no rows."""
+    return table.reindex(columns=list(types)).astype(dict(types)).sort_values(order, ignore_index=True)
 
 
 def _facts(boundary: Boundary, report: FitReport) -> dict[str, float]:
@@ -348,7 +365,13 @@ def _metrics(table: pd.DataFrame) -> dict[str, dict[str, dict[str, float | None]
 def main() -> None:
     """Run for the data set named on the command line."""
     params = load_params()
-    run(sys.argv[1], run_seed=params.run_seed, **params.dataset(sys.argv[1]).boundary.model_dump())
+    dataset = params.dataset(sys.argv[1])
+    run(
+        sys.argv[1],
+        run_seed=params.run_seed,
+        single_step=dataset.needs_single_step,
+        **dataset.boundary.model_dump(),
+    )
 
 
 if __name__ == "__main__":

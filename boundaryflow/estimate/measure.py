@@ -160,12 +160,12 @@ def _network(model: EpsModel, planned: Planned, num_bottleneck: int, seconds: fl
     x_0 = torch.randn(size, model.channels, model.image_size, model.image_size).clamp(-1, 1)
     took = _each(lambda: short.invert(model, x_0), seconds / 2)
     forward = took / (size * counts.invert.image_calls)
-    if not short.settings().is_guided:
+    if short.params.edit.method != "guided":
         return forward, 0.0
     (attributes,) = short.params.edit.edits.values()
     took = _each(lambda: short.edit(model, x_0, list(attributes), num_bottleneck), seconds / 2)
     (editing,) = counts.edits.values()
-    calls = counts.opening.image_calls + editing.image_calls
+    calls = counts.opening[short.params.edit.method].image_calls + editing.image_calls
     return forward, max(0.0, took / size - calls * forward) / editing.directions
 
 

@@ -13,7 +13,7 @@ from boundaryflow.errors import ManifestError
 from boundaryflow.sources.images import encode_png
 from boundaryflow.store.outbox import open_outbox
 from boundaryflow.store.shards import read_shard
-from boundaryflow.store.tables import read_table, table_bytes
+from boundaryflow.store.tables import read_json, read_table, table_bytes
 
 
 def export_images(
@@ -23,6 +23,7 @@ def export_images(
     edits: Sequence[str] = (),
     strengths: Sequence[float] = (),
     weakest: float | None = None,
+    method: str | None = None,
     root: Path = Path(),
 ) -> tuple[int, int]:
     """Write `to/<edit>/<strength>/<item_id>.png` and `to/metadata.parquet`, an ImageFolder with its labels.
@@ -36,6 +37,7 @@ def export_images(
         strengths: Only these strengths; empty is all.
         weakest: Of each image and edit only the weakest strength at which the judge gives what was asked for this
             probability, in (0, 1); nothing where it does so at none. None is every strength.
+        method: `single_step`: the pictures of `edit.compare` instead. None is `edit.method`.
         root: The project's root.
 
     Returns:
@@ -50,8 +52,9 @@ def export_images(
     path = folder / "manifest.parquet"
     if not path.is_file():
         raise ManifestError(f"{path}: nothing was edited yet; run `boundaryflow run --dataset {dataset}` first")
-    manifest = read_table(path, schema="edits/1")
-    chosen = _choose(manifest, "edit", edits, path)
+    manifest = read_table(path, schema="edits/2")
+    chosen = _choose(manifest, "method", [method or read_json(folder / "edit.json")["method"]], path)
+    chosen = _choose(chosen, "edit", edits, path)
     chosen = _choose(chosen, "strength", strengths, path)
     num_left_out = 0
     if weakest is not None:
@@ -106,12 +109,12 @@ def _weakest(chosen: pd.DataFrame, probability: float, path: Path, dataset: str)
     again = f"run `boundaryflow run --dataset {dataset}` first"
     if not path.is_file():
         raise ManifestError(f"{path}: no edit was judged yet; {again}")
-    judged = read_table(path, schema="per_image/1")
+    judged = read_table(path, schema="per_image/2")
     if "target_probability" not in judged:
         raise ManifestError(
             f"{path}: nobody judged whether edits succeeded; name judges in evaluate.judges, and {again}"
         )
-    keys = ["item_id", "edit", "strength"]
+    keys = ["item_id", "edit", "method", "strength"]
     known = chosen[chosen["strength"] != 0].merge(
         judged[[*keys, "target_probability"]], on=keys, how="left", indicator="found"
     )

@@ -89,7 +89,7 @@ def read_inputs(data: Path, dataset: str) -> Inputs:
     Raises:
         ManifestError: The images or the edits are missing; without them there is nothing to show.
     """
-    edits = _required(data / "edit" / dataset / "manifest.parquet", "edits/1")
+    edits = _required(data / "edit" / dataset / "manifest.parquet", "edits/2")
     edits = edits[edits["targets"] != "{}"]
     if edits.empty:
         raise ManifestError(
@@ -97,7 +97,7 @@ def read_inputs(data: Path, dataset: str) -> Inputs:
             "every image of the split already has what the edits ask for: "
             "change edit.edits, edit.split or edit.max_images in params.yaml"
         )
-    per_image = _optional(data / "evaluate" / dataset / "tables" / "per_image.parquet", "per_image/1")
+    per_image = _optional(data / "evaluate" / dataset / "tables" / "per_image.parquet", "per_image/2")
     labels = _optional(data / "label" / dataset / "labels.parquet", "labels/1")
     facts = {
         "ingest": _facts(data / "ingest" / dataset / "ingest.json"),

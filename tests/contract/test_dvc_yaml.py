@@ -92,7 +92,7 @@ def test_listing_imports_no_torch() -> None:
 def test_every_section_of_a_data_set_belongs_to_a_stage() -> None:
     used = {key.split(".")[0] for name in STAGES for key in _params(name).get(RESOLVED, ())}
     assert RESOLVED in STAGES["report"]["deps"]  # it shows them all, its own section among them
-    assert {*DatasetParams.model_fields, "weights"} == used | {"report"}
+    assert {*DatasetParams.model_fields, "weights", "needs"} == used | {"report"}
 
 
 @pytest.mark.parametrize("name", sorted(STAGES))

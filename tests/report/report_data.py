@@ -211,7 +211,7 @@ def _edits(
                 for k, s in enumerate(strengths)
             ]  # fmt: skip
         _shards(folder / edit, items, {"edited": torch.tensor(np.stack(pictures))})
-    _table(folder / "manifest.parquet", pd.DataFrame(rows), "edits/1")
+    _table(folder / "manifest.parquet", pd.DataFrame(rows), "edits/2")
     write_json(folder / "edit.json", {"edits": {e: {e: "flip"} for e in edits}, "split": "test", "dtype": "float32"})
 
 
@@ -233,7 +233,7 @@ def _evaluate(
                      "s_dir": 0.3 * min(s, 1.5) + rng.normal(0, 0.1), "counterfactual_rmse": 0.1,
                      "counterfactual_recovery": 0.5 * s - 0.25 * s**2 + rng.normal(0, 0.12)}
                 )  # fmt: skip
-    _table(folder / "tables" / "per_image.parquet", pd.DataFrame(rows), "per_image/1")
+    _table(folder / "tables" / "per_image.parquet", pd.DataFrame(rows), "per_image/2")
     ends = {"target_success_low": 0.11, "target_success_high": 0.92, "identity_low": 0.871, "identity_high": 0.952}
     stated = {e: {f"{s:g}": {"clip_fd": 12.25, "clip_kd": None, **ends} for s in strengths} for e in edits}
     write_json(folder / "metrics.json", {"num_images": len(items), "edits": stated})

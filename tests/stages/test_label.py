@@ -318,7 +318,7 @@ def test_rare_attribute_is_left_out_and_the_others_go_on(
     assert (told["positive"], told["negative"]) == (1, len(rows) - 1)
     assert re.fullmatch(r"[01] images of train have it and \d+ have not, must be at least 2 each; .*", told["left_out"])
     assert "left_out" not in facts_of(project)["hat"]
-    edits = read_table(project / "data/edit/avatars/manifest.parquet", schema="edits/1")
+    edits = read_table(project / "data/edit/avatars/manifest.parquet", schema="edits/2")
     assert set(edits["edit"]) == {"hat"}
     assert "label rare: is left out, and so is every edit that needs it" in caplog.text
     for edit in ("rare", "both"):
