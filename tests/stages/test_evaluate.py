@@ -31,7 +31,7 @@ def draw(row: pd.Series, **attributes: bool) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def judged(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Edits at 64 pixels; strength 0 is the input, strength 1 the exact counterfactual; what is compared changes nothing."""
+    """Edits at 64 pixels; strength 0 is the input, strength 1 the exact counterfactual; the comparison is the input."""
     project = copy_project(finished, tmp_path_factory.mktemp("judged") / "project")
     for name in ("avatars64", "avatars64_judges", "avatars64_clip"):
         (project / "data/pretrained" / name).symlink_to(ROOT / "data/pretrained" / name)
