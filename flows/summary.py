@@ -40,18 +40,33 @@ def datasets_of(steps: Sequence[Step]) -> tuple[str, ...]:
 
 
 def metrics_table(path: Path) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Header and rows of the small table, an edit a row; both empty where there are no metrics."""
+    """Header and rows of the small table; both empty where there are no metrics.
+
+    A row is an edit at its best strength; the method that it is compared with is in the row after, at its own best.
+    """
     if not path.is_file():
         return (), []
-    edits: dict[str, Mapping[str, Means]] = json.loads(path.read_text(encoding="utf-8")).get("edits", {})
-    tables = {name: {float(s): row for s, row in of.items()} for name, of in edits.items() if of}
-    best, _rule = best_strengths(tables)
-    chosen = {name: (f"{best[name]:g}", of[best[name]]) for name, of in tables.items()}
+    metrics = json.loads(path.read_text(encoding="utf-8"))
+    ours = _at_best(metrics.get("edits", {}))
+    compared = {method: _at_best(edits) for method, edits in metrics.get("compared", {}).items()}
+    chosen: dict[str, tuple[float, Means]] = {}
+    for name, row in ours.items():
+        chosen[name] = row
+        others = ((f"{name}, {method.replace('_', ' ')}", of.get(name)) for method, of in compared.items())
+        chosen |= {words: other for words, other in others if other}
     columns = [column for column in _COLUMNS if any(row.get(column) is not None for _, row in chosen.values())]
     rows = [
-        (name, strength, *(_number(row.get(column)) for column in columns)) for name, (strength, row) in chosen.items()
+        (name, f"{strength:g}", *(_number(row.get(column)) for column in columns))
+        for name, (strength, row) in chosen.items()
     ]
     return ("edit", "strength", *(column.replace("_", " ") for column in columns)), rows
+
+
+def _at_best(edits: Mapping[str, Mapping[str, Means]]) -> dict[str, tuple[float, Means]]:
+    """Edit to the strength that it is shown at, and the means there."""
+    tables = {name: {float(s): row for s, row in of.items()} for name, of in edits.items() if of}
+    best, _rule = best_strengths(tables)
+    return {name: (best[name], of[best[name]]) for name, of in tables.items()}
 
 
 def text(root: Path, steps: Sequence[Step], outcomes: Mapping[str, Outcome]) -> str:

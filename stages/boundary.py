@@ -48,8 +48,6 @@ from boundaryflow.store.shards import load_items, shard_index
 from boundaryflow.store.tables import write_json
 
 LOG = logging.getLogger(__name__)
-PATH_COLUMNS = ["attribute", "t", "num_positive", "num_negative", "auc_val", "mean_positive", "mean_negative", "sd",
-                "followed"]  # fmt: skip
 LATENT = {"eps": "x_mix", "h": "h_mix"}
 
 
@@ -129,6 +127,7 @@ def run(
     dataset: str,
     *,
     run_seed: int,
+    single_step: bool,
     spaces: Sequence[Space],
     estimator: Estimator,
     c: float,
@@ -139,7 +138,10 @@ def run(
     neighbours: int,
     **choice: Any,  # of `Choice`, which names each
 ) -> pd.DataFrame:
-    """Fit and write all boundaries of a data set; returns one row per boundary."""
+    """Fit and write all boundaries of a data set; returns one row per boundary at the mixing step.
+
+    Without `single_step` there are none: nothing was inverted to it.
+    """
     out = own_folder("boundary", dataset)
     out.mkdir(parents=True, exist_ok=True)
     inverted, observed = (stage.read_facts(dataset) for stage in (INVERT, OBSERVE))
@@ -148,7 +150,9 @@ def run(
     inverted_images, observed_images = (
         _labelled(stage.folder(dataset), dataset, labels, Choice(**choice)) for stage in (INVERT, OBSERVE)
     )
-    attributes = _fittable(out, [inverted_images, *([observed_images] if noise_levels else [])])
+    looked_at = [inverted_images] * single_step + [observed_images] * (bool(noise_levels) or not single_step)
+    attributes = _fittable(out, looked_at)
+    spaces = spaces if single_step else ()
     table = Table()
     at_mixing_step: dict[str, dict[Space, Boundary]] = {attribute: {} for attribute in attributes}
     along_path: dict[str, list[tuple[Boundary, FitReport]]] = {attribute: [] for attribute in attributes}
@@ -202,7 +206,11 @@ def run(
         if noise_levels:
             LOG.info("boundary %s: followed from timestep %s", attribute, followed[-1].t if followed else "none")
         found = Boundaries(attribute, at_mixing_step[attribute], followed)
-        save_boundaries(out / f"{attribute}.safetensors", found)
+        if found.all:
+            save_boundaries(out / f"{attribute}.safetensors", found)
+        else:
+            LOG.warning("%s; it is left out, and so is every edit that needs it", found.not_separable)
+            (out / f"{attribute}.safetensors").unlink(missing_ok=True)
     return table.write(dataset, out)
 
 
@@ -303,11 +311,11 @@ class Table:
 
     def write(self, dataset: str, out: Path) -> pd.DataFrame:
         """Write the tables and the metrics; returns one row per boundary at the mixing step."""
-        table = pd.DataFrame(self._at_mixing_step).sort_values(["attribute", "space"], ignore_index=True)
+        table = BOUNDARIES.typed(pd.DataFrame(self._at_mixing_step), ["attribute", "space"])
         BOUNDARIES.write(out, table)
-        path = pd.DataFrame(self._along_path, columns=PATH_COLUMNS).sort_values(["attribute", "t"], ignore_index=True)
-        NOISE_LEVELS.write(out, path)
-        SCORES.write(out, pd.concat(self._scores).sort_values(["attribute", "space", "item_id"], ignore_index=True))
+        NOISE_LEVELS.write(out, NOISE_LEVELS.typed(pd.DataFrame(self._along_path), ["attribute", "t"]))
+        scores = pd.concat([pd.DataFrame(), *self._scores])
+        SCORES.write(out, SCORES.typed(scores, ["attribute", "space", "item_id"]))
         write_json(METRICS.folder(f"{dataset}.json"), _metrics(table), scratch=out)
         return table
 
@@ -349,7 +357,13 @@ def _metrics(table: pd.DataFrame) -> dict[str, dict[str, dict[str, float | None]
 def main() -> None:
     """Run for the data set named on the command line."""
     params = load_params()
-    run(sys.argv[1], run_seed=params.run_seed, **params.dataset(sys.argv[1]).boundary.model_dump())
+    dataset = params.dataset(sys.argv[1])
+    run(
+        sys.argv[1],
+        run_seed=params.run_seed,
+        single_step=dataset.needs_single_step,
+        **dataset.boundary.model_dump(),
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Stage edit: every image edited at every strength, as `edit.method` says, and the pictures kept in shards."""
+"""Stage edit: every image edited at every strength, as `edit.method` and `edit.compare` say; pictures are in shards."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import logging
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ import torch
 from torch import Tensor
 
 from boundaryflow.boundary import Boundaries, load_boundaries
-from boundaryflow.config import load_params
-from boundaryflow.editing.editor import EditSettings
+from boundaryflow.config import DatasetParams, load_params
+from boundaryflow.config.edit_settings import edit_settings
+from boundaryflow.diffusion import EpsModel
+from boundaryflow.editing.editor import NOT_INVERTED, Editor, EditSettings
 from boundaryflow.editing.targets import directions_of
 from boundaryflow.errors import BoundaryError
 from boundaryflow.models.weights import sha256_of
@@ -38,11 +41,6 @@ from boundaryflow.store.shards import ShardTask, load_items, shard_index
 from boundaryflow.store.tables import write_json
 
 LOG = logging.getLogger(__name__)
-CODE = (
-    "stages/edit.py",
-    "boundaryflow/editing/editor.py",
-    *(f"boundaryflow/{room}" for room in ("diffusion", "models", "editing")),
-)
 OF_SINGLE_STEP = {"t_mix", "num_steps", "noise_until", "order", "eta", "residuals", "eps_scale", "h_scale", "h_window",
                   "conditional"}  # fmt: skip
 OF_GUIDED = {"guided", "mask", "timesteps"}
@@ -54,42 +52,65 @@ def run_shards(
     dataset: str,
     model: str,
     run_seed: int,
-    settings: dict[str, Any],
-    edits: dict[str, list[str]],
-    held: list[str],
+    settings: Mapping[str, dict[str, Any]],
+    folders: Mapping[str, tuple[str, str]],
+    edits: Mapping[str, list[str]],
+    held: Mapping[str, list[str]],
     directions: Mapping[str, Mapping[str, list[int]]],
 ) -> dict[str, dict[str, Tensor]]:
-    """The edited pictures that the shards of one bucket still lack, edit by edit.
+    """The edited pictures that the shards of one bucket still lack, folder by folder.
 
-    What the edits and strengths of an image have in common is done once. `edits` has the attributes of each edit,
-    `directions` the way that each item goes along them, edit by edit.
+    `settings` and `held` are by method, `edits` has the attributes of each edit, `folders` the method and the edit of
+    each folder, `directions` the way that each item goes along the attributes, edit by edit.
     """
-    net = open_model(model, settings["dtype"])
-    editor = open_editor(net, EditSettings(**settings), run_seed)
+    done: dict[str, dict[str, Tensor]] = {}
+    for method, of_method in settings.items():
+        mine = {folder: task for folder, task in tasks.items() if folders[folder][0] == method}
+        if mine:
+            net = open_model(model, of_method["dtype"])
+            editor = open_editor(net, EditSettings(**of_method), run_seed)
+            names = {folder: folders[folder][1] for folder in mine}
+            done |= _edited(mine, dataset, net, editor, names, edits, held[method], directions)
+    return done
+
+
+def _edited(
+    tasks: Mapping[str, ShardTask],
+    dataset: str,
+    net: EpsModel,
+    editor: Editor,
+    names: Mapping[str, str],
+    edits: Mapping[str, list[str]],
+    held: Sequence[str],
+    directions: Mapping[str, Mapping[str, list[int]]],
+) -> dict[str, dict[str, Tensor]]:
+    """The same by one editor. What the edits and strengths of an image have in common is done once."""
     items = sorted({item for task in tasks.values() for item in task.missing})
     pixels = load_items(INGEST.folder(dataset), items, ["pixels"])["pixels"]
-    lacking = {edit: set(task.missing) for edit, task in tasks.items()}
-    done: dict[str, dict[str, Tensor]] = {edit: {} for edit in tasks}
-    needed = {attribute for edit in tasks for attribute in edits[edit]} | set(held)
+    lacking = {folder: set(task.missing) for folder, task in tasks.items()}
+    done: dict[str, dict[str, Tensor]] = {folder: {} for folder in tasks}
+    needed = {attribute for edit in names.values() for attribute in edits[edit]} | set(held)
     hyperplanes = {attribute: open_boundaries(dataset, attribute) for attribute in sorted(needed)}
 
     def edit_some(some: slice) -> None:
         chunk = items[some]
         source = editor.open(to_model_range(pixels[some], net.value_range), chunk)
-        for edit in tasks:
-            rows = [row for row, item in enumerate(chunk) if item in lacking[edit] and item not in done[edit]]
+        for folder, edit in names.items():
+            rows = [row for row, item in enumerate(chunk) if item in lacking[folder] and item not in done[folder]]
             if not rows:
                 continue
             boundaries = [hyperplanes[attribute] for attribute in edits[edit]]
             signs = torch.tensor([directions[chunk[row]][edit] for row in rows], dtype=torch.float32)
             edited = editor.edit(source, rows, boundaries, signs.reshape(len(rows), -1), [hyperplanes[a] for a in held])
             tick(len(rows))
-            done[edit].update(
+            done[folder].update(
                 {chunk[row]: to_u8(picture, net.value_range) for row, picture in zip(rows, edited, strict=True)}
             )
 
     in_chunks(len(items), edit_some, net)
-    return {edit: {"edited": torch.stack([done[edit][item] for item in task.missing])} for edit, task in tasks.items()}
+    return {
+        folder: {"edited": torch.stack([done[folder][item] for item in task.missing])} for folder, task in tasks.items()
+    }
 
 
 def open_boundaries(dataset: str, attribute: str) -> Boundaries:
@@ -102,131 +123,184 @@ def _boundary_path(dataset: str, attribute: str) -> Path:
 
 
 def possible_edits(
-    dataset: str, edits: Mapping[str, Mapping[str, str]], labels: pd.DataFrame, *, guided: bool
+    dataset: str,
+    edits: Mapping[str, Mapping[str, str]],
+    labels: pd.DataFrame,
+    how: EditSettings,
+    model_sha256: str,
+    what: str,
 ) -> dict[str, Mapping[str, str]]:
-    """The edits that there are labels and boundaries for; the others are warned of.
+    """The edits that there are labels and boundaries for; that the others are left out of `what` is said.
 
     Raises:
         BoundaryError: There is none.
     """
-    lacking = {edit: reason for edit, of in edits.items() if (reason := _lacking(dataset, of, labels, guided=guided))}
+    lacking = {edit: told for edit, of in edits.items() if (told := _lacking(dataset, of, labels, how, model_sha256))}
     if len(lacking) == len(edits):
         raise BoundaryError(f"edit {dataset}: no edit is left: {next(iter(lacking.values()))}")
     for edit, reason in lacking.items():
-        LOG.warning("edit %s: is left out: %s", edit, reason)
+        LOG.warning("edit %s: is left out%s: %s", edit, what, reason)
     return {edit: targets for edit, targets in edits.items() if edit not in lacking}
 
 
-def _lacking(dataset: str, targets: Mapping[str, str], labels: pd.DataFrame, *, guided: bool) -> str | None:
+def _lacking(
+    dataset: str, targets: Mapping[str, str], labels: pd.DataFrame, how: EditSettings, model_sha256: str
+) -> str | None:
     for attribute in targets:
         if attribute not in labels.columns or not _boundary_path(dataset, attribute).exists():
-            return f"attribute {attribute!r} has too few labelled images; the stages label and boundary said how many"
+            return (
+                f"attribute {attribute!r} has too few labelled images, or cannot be separated; the stages label and "
+                "boundary said which"
+            )
         boundaries = open_boundaries(dataset, attribute)
-        if guided and not boundaries.noised:
-            return boundaries.not_separable
+        if how.is_guided:
+            if not boundaries.noised:
+                return boundaries.not_separable
+            continue
+        try:
+            for space in how.spaces:
+                boundaries.in_space(space, model_sha256, how.mixing_step)
+        except BoundaryError as error:
+            return str(error)
     return None
 
 
-def run(
-    dataset: str,
-    *,
-    model: str,
-    dtype: str,
-    run_seed: int,
-    shard_size: int,
-    split: str,
-    max_images: int,
-    edits: Mapping[str, Mapping[str, str]],
-    **settings: Any,
-) -> int:
-    """Edit what is not edited yet; returns the number of (image, edit) pairs that were."""
-    ingested, out = INGEST.folder(dataset), own_folder("edit", dataset)
-    facts = INVERT.read_facts(dataset)
-    net = open_model(model, dtype)
-    if facts["model_sha256"] != net.sha256:
-        raise BoundaryError(f"edit {dataset}: the model changed since the images were inverted; run `boundaryflow run`")
-    resolved = str(resolve_dtype(dtype)).removeprefix("torch.")
-    # The path on which the boundaries' latents lie.
-    of_path = {name: facts[name] for name in ("t_mix", "num_steps", "noise_until", "order")}
-    settings = {**settings, "dtype": resolved, **of_path}
-    settings["h_window"] = list(settings["h_window"])
-    settings["timesteps"] = OBSERVE.read_facts(dataset)["timesteps"]
-    how = EditSettings(**settings)
-    guided = how.is_guided
+@dataclass(frozen=True)
+class Way:
+    """One method's edits of a data set.
+
+    Attributes:
+        how: The settings.
+        edits: Name to what is asked of which attribute, of those that can be made.
+        held: Attributes whose boundaries an edit needs to leave them as they are.
+    """
+
+    how: EditSettings
+    edits: Mapping[str, Mapping[str, str]]
+    held: Sequence[str]
+
+
+def run(dataset: str, params: DatasetParams, run_seed: int) -> int:
+    """Edit what is not edited yet; returns the number of (image, edit, method) triples that were."""
+    out = own_folder("edit", dataset)
+    net = open_model(params.model, params.dtype)
     labels = LABELS.read(LABEL.folder(dataset)).set_index("item_id")
-    edits = possible_edits(dataset, edits, labels, guided=guided)
-    fitted = [str(name) for name in labels.columns if _boundary_path(dataset, str(name)).exists()]
-    held = fitted if how.keeps_others else []
-    manifest = MANIFEST.read(ingested)
-    usable = manifest[(manifest["status"] == "ok") & (manifest["split"] == split)]
-    items = sorted(usable["item_id"])[:max_images]
-    # Settings of the other method do not change the pictures; neither does the inversion, for guided edits.
-    idle = OF_SINGLE_STEP if guided else OF_GUIDED
-    upstream = INGEST.read_facts(dataset)["cache_key"] if guided else facts["cache_key"]
+    ways = _ways(dataset, params, labels, net.sha256)
+    manifest = MANIFEST.read(INGEST.folder(dataset))
+    usable = manifest[(manifest["status"] == "ok") & (manifest["split"] == params.edit.split)]
+    items = sorted(usable["item_id"])[: params.edit.max_images]
     directions: dict[str, dict[str, list[int]]] = {item: {} for item in items}
-    cache_keys: dict[str, str] = {}
     variants: dict[str, dict[str, str]] = {}
-    for edit, targets in edits.items():
-        hyperplanes = [open_boundaries(dataset, attribute) for attribute in [*targets, *held]]
-        variants[edit] = {}
-        for item, signs in directions_of(labels, items, targets).items():
-            directions[item][edit] = signs
-            variants[edit][item] = ",".join(map(str, signs))
-        cache_keys[edit] = fingerprint(
-            stage="edit",
-            code=code_hash("stages.edit"),
-            model=net.sha256,
-            upstream=upstream,
-            run_seed=run_seed if guided or settings["eta"] > 0 or settings["noise_until"] > 0 else None,
-            segmenter=sha256_of(Path(settings["mask"]["segmenter"])) if guided and settings["mask"] else None,
-            boundaries=[describe(boundaries, guided=guided) for boundaries in hyperplanes],
-            **{name: value for name, value in settings.items() if name not in idle},
-        )
-    context = {"dataset": dataset, "model": model, "run_seed": run_seed, "settings": settings}
-    context |= {"edits": {edit: list(targets) for edit, targets in edits.items()}, "held": held}
+    for edit, targets in params.edit.edits.items():
+        if any(edit in way.edits for way in ways.values()):
+            signs = directions_of(labels, items, targets)
+            variants[edit] = {item: ",".join(map(str, of_item)) for item, of_item in signs.items()}
+            for item, of_item in signs.items():
+                directions[item][edit] = of_item
+    # An edit's own pictures lie under its name, those that it is compared with under a name that no edit can have.
+    folders = {
+        edit if method == params.edit.method else f"{edit}.{method}": (method, edit)
+        for method, way in ways.items()
+        for edit in way.edits
+    }
+    cache_keys = {
+        folder: _cache_key(dataset, net.sha256, run_seed, ways[method], edit)
+        for folder, (method, edit) in folders.items()
+    }
+    context = {"dataset": dataset, "model": params.model, "run_seed": run_seed, "folders": folders}
+    context |= {"settings": {method: asdict(way.how) for method, way in ways.items()}}
+    context |= {"held": {method: way.held for method, way in ways.items()}}
+    context |= {"edits": {edit: list(params.edit.edits[edit]) for edit in variants}}
     num_computed = run_sharded_together(
-        "edit", out, items, cache_keys, shard_size, run_shards, context, variants, of_items={"directions": directions}
-    )
-    _write_manifest(out, edits, directions, settings["strengths"])
-    write_json(out / EDIT.facts, {"edits": {e: dict(t) for e, t in edits.items()}, "split": split, **settings})
+        "edit", out, items, cache_keys, params.ingest.shard_size, run_shards, context,
+        {folder: variants[edit] for folder, (_method, edit) in folders.items()}, of_items={"directions": directions},
+    )  # fmt: skip
+    _write_manifest(out, folders, params.edit.edits, directions, params.edit.methods)
+    first, *others = ways.values()
+    edits = {edit: dict(targets) for edit, targets in first.edits.items()}
+    compared = {"method": others[0].how.method, "strengths": list(others[0].how.strengths)} if others else None
+    facts = {"edits": edits, "split": params.edit.split, "compare": compared, **asdict(first.how)}
+    write_json(out / EDIT.facts, facts)
     return num_computed
+
+
+def _ways(dataset: str, params: DatasetParams, labels: pd.DataFrame, model_sha256: str) -> dict[str, Way]:
+    """Method to its edits: the data set's own, then those that they are compared with, where there are any.
+
+    Raises:
+        BoundaryError: The model changed, or none of the data set's own edits can be made.
+    """
+    path, noised = INVERT.read_facts(dataset), OBSERVE.read_facts(dataset)
+    dtype = str(resolve_dtype(params.dtype)).removeprefix("torch.")
+    ways: dict[str, Way] = {}
+    for number, method in enumerate(params.edit.methods):
+        how = edit_settings(params, method, path=path, timesteps=noised["timesteps"], dtype=dtype)
+        if how.t_mix is None and not how.is_guided:
+            raise BoundaryError(NOT_INVERTED)
+        if model_sha256 != (noised if how.is_guided else path)["model_sha256"]:
+            raise BoundaryError(
+                f"edit {dataset}: the model changed since its latents were taken; run `boundaryflow run`"
+            )
+        wanted = ways[params.edit.method].edits if number else params.edit.edits
+        try:
+            edits = possible_edits(dataset, wanted, labels, how, model_sha256, " of what is compared" if number else "")
+        except BoundaryError as error:
+            if not number:
+                raise
+            LOG.warning("%s; nothing is compared", error)
+            continue
+        fitted = [str(name) for name in labels.columns if _boundary_path(dataset, str(name)).exists()]
+        ways[method] = Way(how, edits, fitted if how.keeps_others else [])
+    return ways
+
+
+def _cache_key(dataset: str, model_sha256: str, run_seed: int, way: Way, edit: str) -> str:
+    """Of the pictures of one edit: settings of other methods do not change them, nor does the inversion guided ones."""
+    how = way.how
+    draws_noise = how.is_guided or how.eta > 0 or how.noise_until > 0
+    idle = OF_SINGLE_STEP if how.is_guided else OF_GUIDED
+    return fingerprint(
+        stage="edit",
+        code=code_hash("stages.edit"),
+        model=model_sha256,
+        upstream=(INGEST if how.is_guided else INVERT).read_facts(dataset)["cache_key"],
+        run_seed=run_seed if draws_noise else None,
+        segmenter=sha256_of(Path(how.mask["segmenter"])) if how.is_guided and how.mask else None,
+        boundaries=[
+            describe(open_boundaries(dataset, attribute), guided=how.is_guided)
+            for attribute in [*way.edits[edit], *way.held]
+        ],
+        **{name: value for name, value in asdict(how).items() if name not in idle},
+    )
 
 
 def _write_manifest(
     out: Path,
+    folders: Mapping[str, tuple[str, str]],
     edits: Mapping[str, Mapping[str, str]],
     directions: Mapping[str, Mapping[str, list[int]]],
-    strengths: Sequence[float],
+    strengths: Mapping[str, Sequence[float]],
 ) -> None:
     parts: list[pd.DataFrame] = []
-    for edit, targets in edits.items():
-        index = shard_index(out / edit)
+    for folder, (method, edit) in folders.items():
+        index = shard_index(out / folder)
         asked = [
-            json.dumps({a: d for a, d in zip(targets, directions[item][edit], strict=True) if d})
+            json.dumps({a: d for a, d in zip(edits[edit], directions[item][edit], strict=True) if d})
             for item in index["item_id"]
         ]
-        index = index.assign(edit=edit, targets=asked, shard=[f"{edit}/{shard}" for shard in index["shard"]])
+        places = [f"{folder}/{shard}" for shard in index["shard"]]
+        index = index.assign(edit=edit, method=method, targets=asked, shard=places)
         index = index[index["targets"] != "{}"]  # of these images nothing was asked
-        parts += [index.assign(strength=float(s), strength_index=k) for k, s in enumerate(strengths)]
-    table = pd.concat(parts).sort_values(["edit", "item_id", "strength_index"], ignore_index=True)
-    columns = ["item_id", "edit", "strength", "strength_index", "targets", "shard", "row"]
-    EDITS.write(out, table[columns])
+        parts += [index.assign(strength=float(s), strength_index=k) for k, s in enumerate(strengths[method])]
+    table = pd.concat(parts).sort_values(["edit", "method", "item_id", "strength_index"], ignore_index=True)
+    EDITS.write(out, table[["item_id", "edit", "method", "strength", "strength_index", "targets", "shard", "row"]])
 
 
 @entry
 def main() -> None:
     """Run for the data set named on the command line."""
     params = load_params()
-    dataset = params.dataset(sys.argv[1])
-    run(
-        sys.argv[1],
-        model=dataset.model,
-        dtype=dataset.dtype,
-        run_seed=params.run_seed,
-        shard_size=dataset.ingest.shard_size,
-        paper_mode=dataset.paper_mode,
-        **dataset.edit.model_dump(),
-    )
+    run(sys.argv[1], params.dataset(sys.argv[1]), params.run_seed)
 
 
 if __name__ == "__main__":

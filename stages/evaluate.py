@@ -55,6 +55,7 @@ def run(
     ingested, edited_at = INGEST.folder(dataset), EDIT.folder(dataset)
     out = own_folder("evaluate", dataset)
     manifest = EDITS.read(edited_at)
+    method: str = EDIT.read_facts(dataset)["method"]
     if manifest.empty:
         raise ManifestError(
             f"evaluate {dataset}: no image was asked to change; see edit.edits, edit.split and edit.max_images "
@@ -63,35 +64,45 @@ def run(
     faces = read_faces(ingested) if counterfactuals else {}
     models = open_metric_models(judges, clip, label.prompts, label.templates, faces, device())
     rows: list[pd.DataFrame] = []
-    distances: dict[tuple[str, float], dict[str, float]] = {}
+    distances: dict[tuple[str, str, float], dict[str, float]] = {}
     with Progress("evaluate", len(manifest), "pictures") as progress:
         for edit, of_edit in manifest.groupby("edit"):
-            first = of_edit[of_edit["strength_index"] == 0].sort_values("item_id")
+            first = of_edit.drop_duplicates("item_id").sort_values("item_id")
             asked = {str(item): json.loads(text) for item, text in zip(first["item_id"], first["targets"], strict=True)}
-            strengths = sorted(set(zip(of_edit["strength_index"], of_edit["strength"], strict=True)))
+            made = of_edit.drop_duplicates(["method", "strength_index"]).sort_values(["method", "strength_index"])
             real = _real_features(dataset, ingested, models, list(asked.values()))
-            seen: dict[float, list[Tensor]] = {strength: [] for _, strength in strengths}
+            seen: dict[tuple[str, float], list[Tensor]] = {}
             for items in in_batches(ingested, list(asked), BATCH):
                 before = to_model_range(load_items(ingested, items, ["pixels"])["pixels"], (0.0, 1.0))
-                after = to_model_range(load_items(edited_at / str(edit), items, ["edited"])["edited"], (0.0, 1.0))
                 judged = PerImageMetrics(models, items, [asked[item] for item in items], before)
-                for index, strength in strengths:
-                    columns, features = judged.metrics(after[:, index])
-                    rows.append(pd.DataFrame({"item_id": items, "edit": edit, "strength": strength, **columns}))
-                    if features is not None:
-                        seen[strength].append(features)
-                    progress.advance(len(items))
-            for strength, features in seen.items():
+                for by, of_method in made.groupby("method"):
+                    folder = edited_at / str(of_method["shard"].iloc[0]).partition("/")[0]
+                    after = to_model_range(load_items(folder, items, ["edited"])["edited"], (0.0, 1.0))
+                    for index, strength in zip(of_method["strength_index"], of_method["strength"], strict=True):
+                        columns, features = judged.metrics(after[:, index])
+                        about = {"item_id": items, "edit": edit, "method": by, "strength": strength}
+                        rows.append(pd.DataFrame({**about, **columns}))
+                        of_strength = seen.setdefault((str(by), float(strength)), [])
+                        if features is not None:
+                            of_strength.append(features)
+                        progress.advance(len(items))
+            for (by, strength), features in seen.items():
                 of_sets = _distances(real, torch.cat(features)) if features and real is not None else {}
-                distances[str(edit), float(strength)] = of_sets
-    per_image = pd.concat(rows).sort_values(["edit", "strength", "item_id"], ignore_index=True)
+                distances[str(edit), by, strength] = of_sets
+    per_image = pd.concat(rows).sort_values(["edit", "method", "strength", "item_id"], ignore_index=True)
     PER_IMAGE.write(out, per_image)
     summary = _summarise(per_image, distances, num_bootstraps, run_seed)
     write_bytes(out / "tables" / "summary.csv", summary.to_csv(index=False, float_format="%.6g").encode())
-    intervals = [str(name) for name in summary.columns if str(name).endswith(("_low", "_high"))]
-    over_edits = summary.drop(columns=["edit", *intervals]).groupby("strength", as_index=False).mean()
+    ours = summary[summary["method"] == method]
+    intervals = [str(name) for name in ours.columns if str(name).endswith(("_low", "_high"))]
+    over_edits = ours.drop(columns=["edit", "method", *intervals]).groupby("strength", as_index=False).mean()
     write_bytes(out / "strength.csv", over_edits.to_csv(index=False, float_format="%.6g").encode())
-    metrics = _metrics(summary, len(set(per_image["item_id"])))
+    metrics = {
+        "num_images": len(set(per_image["item_id"])),
+        "method": method,
+        "edits": _metrics(ours),
+        "compared": {str(by): _metrics(rows) for by, rows in summary.groupby("method") if by != method},
+    }
     write_json(out / EVALUATE.facts, metrics)
     return metrics
 
@@ -122,17 +133,21 @@ def _distances(real: Tensor, features: Tensor) -> dict[str, float]:
 
 
 def _summarise(
-    per_image: pd.DataFrame, distances: Mapping[tuple[str, float], Mapping[str, float]], num_bootstraps: int, seed: int
+    per_image: pd.DataFrame,
+    distances: Mapping[tuple[str, str, float], Mapping[str, float]],
+    num_bootstraps: int,
+    seed: int,
 ) -> pd.DataFrame:
-    """One row per edit and strength: means over images, then distances between sets.
+    """One row per edit, method and strength: means over images, then distances between sets.
 
     Each mean has its 95 % interval: Wilson's where it is a share, else by bootstrap.
     """
     rows: list[dict[str, Any]] = []
-    for (edit, strength), kept in distances.items():
-        group = per_image[(per_image["edit"] == edit) & (per_image["strength"] == strength)]
-        row: dict[str, Any] = {"edit": edit, "strength": strength, "num_images": len(group)}
-        for column in group.columns.drop(["item_id", "edit", "strength"]):
+    groups = per_image.groupby(["edit", "method", "strength"])
+    for (edit, method, strength), kept in distances.items():
+        group = groups.get_group((edit, method, strength))
+        row: dict[str, Any] = {"edit": edit, "method": method, "strength": strength, "num_images": len(group)}
+        for column in group.columns.drop(["item_id", "edit", "method", "strength"]):
             values = group[column].to_numpy(np.float64)
             row[column] = float(np.nanmean(values)) if not np.isnan(values).all() else float("nan")
             known = values[~np.isnan(values)]
@@ -145,17 +160,17 @@ def _summarise(
     return pd.DataFrame(rows)
 
 
-def _metrics(summary: pd.DataFrame, num_images: int) -> dict[str, Any]:
-    """metrics.json: edit to strength to metric; NaN becomes null."""
+def _metrics(summary: pd.DataFrame) -> dict[str, dict[str, dict[str, float | None]]]:
+    """Of one method: edit to strength to metric; NaN becomes null."""
     edits: dict[str, dict[str, dict[str, float | None]]] = {}
     for row in summary.to_dict("records"):
         numbers = {
             str(k): None if not np.isfinite(v) else round(float(v), 5)
             for k, v in row.items()
-            if k not in ("edit", "strength")
+            if k not in ("edit", "method", "strength")
         }
         edits.setdefault(row["edit"], {})[f"{row['strength']:g}"] = numbers
-    return {"num_images": num_images, "edits": edits}
+    return edits
 
 
 @entry

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +26,10 @@ from boundaryflow.store.catalog.ingest import INGEST, MANIFEST
 from boundaryflow.store.catalog.invert import INVERT, LATENTS
 from boundaryflow.store.catalog.mixing import MIXING
 from boundaryflow.store.fingerprint import fingerprint
-from boundaryflow.store.shards import ShardTask, load_items, shard_index
+from boundaryflow.store.shards import ShardPlan, ShardTask, load_items, shard_index, sweep
 from boundaryflow.store.tables import write_json
+
+LOG = logging.getLogger(__name__)
 
 
 def run_shard(
@@ -96,11 +100,23 @@ def run(
     items = sorted(manifest.loc[manifest["status"] == "ok", "item_id"])
     context = {"ingested": str(ingested), "model": model, **matters}
     num_computed = run_sharded("invert", out, items, cache_key, shard_size, run_shard, context)
-    LATENTS.write(out, shard_index(out))
-    write_json(
-        out / INVERT.facts, {**matters, "model_sha256": net.sha256, "num_items": len(items), "cache_key": cache_key}
-    )
+    _write_facts(out, {**matters, "model_sha256": net.sha256, "num_items": len(items), "cache_key": cache_key})
     return num_computed
+
+
+def write_none(dataset: str, *, num_steps: int, noise_until: int, order: Order, **_others: Any) -> None:
+    """Write that no image was inverted, because no edit needs it, and remove the latents of earlier runs."""
+    out = own_folder("invert", dataset)
+    out.mkdir(parents=True, exist_ok=True)
+    sweep(out, ShardPlan((), (), 0, 0))
+    path = {"t_mix": None, "num_steps": num_steps, "noise_until": noise_until, "order": order}
+    _write_facts(out, {**path, "num_items": 0})
+    LOG.info("invert: no edit needs images at the mixing step (edit.method and edit.compare); none is inverted")
+
+
+def _write_facts(out: Path, facts: Mapping[str, Any]) -> None:
+    LATENTS.write(out, shard_index(out))
+    write_json(out / INVERT.facts, facts)
 
 
 @entry
@@ -108,6 +124,9 @@ def main() -> None:
     """Run for the data set named on the command line."""
     params = load_params()
     dataset = params.dataset(sys.argv[1])
+    if not dataset.needs_single_step:
+        write_none(sys.argv[1], **dataset.invert.model_dump())
+        return
     run(
         sys.argv[1],
         model=dataset.model,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,19 +27,16 @@ from boundaryflow.config import (
     load_params,
 )
 from boundaryflow.errors import LabelError, TooFewLabelsError
-from boundaryflow.labelling import ClipLabeller, Combination, calibrate, combined, load_clip, probe_labels
-from boundaryflow.pixels import to_model_range
-from boundaryflow.runtime.device import device
-from boundaryflow.runtime.process import Progress, entry, own_folder
+from boundaryflow.labelling import Combination, calibrate, combined, probe_labels
+from boundaryflow.runtime.image_features import ImageFeatures, remove_features
+from boundaryflow.runtime.process import entry, own_folder
 from boundaryflow.sources.annotations import read_labels
 from boundaryflow.store.catalog.ingest import FACES, INGEST, MANIFEST
 from boundaryflow.store.catalog.label import LABEL, LABELS
 from boundaryflow.store.catalog.raw import RAW
-from boundaryflow.store.shards import in_batches, load_items
 from boundaryflow.store.tables import write_json
 
 LOG = logging.getLogger(__name__)
-_BATCH = 256
 LEAST_PER_CLASS = {"train": 2, "val": 1}
 """Images with an attribute, and without, that a boundary is fitted on and calibrated on."""
 
@@ -52,6 +49,7 @@ def run(
     *,
     source: Annotations | ClipSource | ProbeSource | TruthSource,
     attributes: Mapping[str, AttributeRule],
+    shard_size: int,
 ) -> pd.DataFrame:
     """Write the labels of a data set; returns them."""
     ingested, out = INGEST.folder(dataset), own_folder("label", dataset)
@@ -63,13 +61,17 @@ def run(
     plain = {name: rule for name, rule in attributes.items() if not isinstance(rule, CombinedRule)}
     about: Facts = {}
     if isinstance(source, ClipSource):
-        labels, about = _by_clip(ingested, raw, source, plain, sources, copies)
+        features = ImageFeatures(ingested, out, source.weights, shard_size)
+        labels, about = _by_clip(features, raw, source, plain, sources, copies)
     elif isinstance(source, ProbeSource):
-        labels, about = _by_probe(ingested, raw, source, plain, sources, copies)
+        features = ImageFeatures(ingested, out, source.weights, shard_size)
+        labels, about = _by_probe(features, raw, source, plain, sources, copies)
     elif isinstance(source, TruthSource):
         labels = _by_truth(ingested, list(plain))
     else:
         labels, _ = read_labels(raw, source, plain, sources, copies=copies)
+    if not isinstance(source, ClipSource | ProbeSource):
+        remove_features(out)
     made = {name: _combination(rule) for name, rule in attributes.items() if isinstance(rule, CombinedRule)}
     labels = combined(labels, made)[["item_id", *attributes]]
     facts = _facts(labels, ingested, about)
@@ -114,14 +116,14 @@ def too_rare(labels: pd.DataFrame, split: pd.Series) -> dict[str, str]:
 
 
 def _by_clip(
-    ingested: Path,
+    features: ImageFeatures,
     raw: Path,
     source: ClipSource,
     rules: Mapping[str, PlainRule],
     sources: Mapping[str, str],
     copies: Mapping[str, str],
 ) -> tuple[pd.DataFrame, Facts]:
-    labeller, items = load_clip(source.weights, device()), sorted(sources)
+    labeller, items = features.clip, sorted(sources)
     # Read before the pictures are: a mistake in the file is told at once.
     known, stray = (
         (None, 0)
@@ -131,7 +133,17 @@ def _by_clip(
     prompts = {
         name: rule for name, rule in rules.items() if isinstance(rule, PromptRule)
     }  # the params see that all are
-    scored = _scores(ingested, items, labeller, prompts, source)
+    features.update(items)
+    scored = {name: torch.empty(len(items)) for name in prompts}  # the features of all are never in memory at once
+    for rows, some in features.read(items):
+        for name, rule in prompts.items():
+            scored[name][rows] = labeller.log_odds(
+                some.to(labeller.device),
+                rule.positive,
+                rule.negative,
+                templates=source.templates,
+                temperature=source.temperature,
+            )
     labels, about = pd.DataFrame({"item_id": items}), Facts()
     for name in prompts:
         scores = scored[name]
@@ -152,7 +164,7 @@ def _by_clip(
 
 
 def _by_probe(
-    ingested: Path,
+    features: ImageFeatures,
     raw: Path,
     source: ProbeSource,
     rules: Mapping[str, PlainRule],
@@ -161,15 +173,15 @@ def _by_probe(
 ) -> tuple[pd.DataFrame, Facts]:
     known, stray = read_labels(raw, source.annotations, rules, sources, partial=True, copies=copies)
     items = sorted(sources)
-    labeller = load_clip(source.weights, device())
-    features = np.empty((len(items), labeller.num_features), np.float32)
-    for rows, some in _features(ingested, items, labeller):
-        features[rows] = some.cpu().numpy()
+    features.update(items)
+    points = np.empty((len(items), features.clip.num_features), np.float32)
+    for rows, some in features.read(items):
+        points[rows] = some.numpy()
     labels, about = pd.DataFrame({"item_id": items}), Facts()
     for name in rules:
         try:
             probability, report = probe_labels(
-                features, known[name].to_numpy(np.float64), source.num_folds, attribute=name
+                points, known[name].to_numpy(np.float64), source.num_folds, attribute=name
             )
         except TooFewLabelsError as error:
             labels[name], about[name] = np.float32("nan"), {"left_out": str(error)}
@@ -183,30 +195,6 @@ def _by_probe(
 def _told(report: Any) -> dict[str, Any]:
     """The fields of a report, without digits that mean nothing."""
     return {k: round(v, 4) if isinstance(v, float) else v for k, v in asdict(report).items()}
-
-
-def _scores(
-    ingested: Path, items: list[str], labeller: ClipLabeller, rules: Mapping[str, PromptRule], source: ClipSource
-) -> dict[str, torch.Tensor]:
-    """Log-odds [n] of each attribute; the features of all images are never in memory at once."""
-    scores = {name: torch.empty(len(items)) for name in rules}
-    for rows, features in _features(ingested, items, labeller):
-        for name, rule in rules.items():
-            scores[name][rows] = labeller.log_odds(
-                features, rule.positive, rule.negative, templates=source.templates, temperature=source.temperature
-            )
-    return scores
-
-
-def _features(ingested: Path, items: list[str], labeller: ClipLabeller) -> Iterator[tuple[list[int], torch.Tensor]]:
-    """Image features, some items at a time: their positions, and [b,d]."""
-    place = {item: position for position, item in enumerate(items)}
-    with Progress("label", len(items), "images") as progress:
-        for batch in in_batches(ingested, items, _BATCH):
-            pixels = load_items(ingested, batch, ["pixels"])["pixels"]
-            features = [labeller.image_features(to_model_range(some, (0.0, 1.0))) for some in pixels.split(_BATCH)]
-            yield [place[item] for item in batch], torch.cat(features)
-            progress.advance(len(batch))
 
 
 def _by_truth(ingested: Path, attributes: list[str]) -> pd.DataFrame:
@@ -252,8 +240,9 @@ def _facts(labels: pd.DataFrame, ingested: Path, further: Facts) -> Facts:
 @entry
 def main() -> None:
     """Run for the data set named on the command line."""
-    label = load_params().dataset(sys.argv[1]).label
-    run(sys.argv[1], source=label.source, attributes=label.attributes)
+    dataset = load_params().dataset(sys.argv[1])
+    label = dataset.label
+    run(sys.argv[1], source=label.source, attributes=label.attributes, shard_size=dataset.ingest.shard_size)
 
 
 if __name__ == "__main__":

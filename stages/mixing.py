@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +26,10 @@ from boundaryflow.store.catalog.label import LABEL, LABELS
 from boundaryflow.store.catalog.mixing import CURVES, MIXING
 from boundaryflow.store.shards import load_items
 from boundaryflow.store.tables import write_json
+
+LOG = logging.getLogger(__name__)
+SUMMARY = ("t", "radius_inverted", "radius_sampled", "auc_eps", "auc_h")
+"""Columns of curves.csv."""
 
 
 def run(
@@ -77,17 +82,25 @@ def run(
     t_mix = choose_mixing_step(
         curves, net.schedule, rule, tolerance=tolerance, min_t=min_t, max_t=max_t, fixed_t=fixed_t
     )
-    table = long_table(curves)
-    CURVES.write(out, table)
-    summary = {
-        "t": curves.timesteps,
-        "radius_inverted": curves.radius_inverted,
-        "radius_sampled": curves.radius_sampled,
-    }
-    summary |= {f"auc_{space}": curves.mean_auc(space) for space in ("eps", "h")}
+    CURVES.write(out, long_table(curves))
+    values = (
+        curves.timesteps, curves.radius_inverted, curves.radius_sampled, curves.mean_auc("eps"), curves.mean_auc("h")
+    )  # fmt: skip
+    summary = dict(zip(SUMMARY, values, strict=True))
     write_bytes(out / "curves.csv", pd.DataFrame(summary).to_csv(index=False, float_format="%.6g").encode())
     write_json(out / MIXING.facts, {"t_mix": t_mix, "rule": rule, "tolerance": tolerance, "model_sha256": net.sha256})
     return t_mix
+
+
+def write_none(dataset: str) -> None:
+    """Write that no mixing step was looked for, because no edit needs one."""
+    out = own_folder("mixing", dataset)
+    out.mkdir(parents=True, exist_ok=True)
+    types = {"t": np.int64, "curve": str, "value": np.float64}
+    CURVES.write(out, pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in types.items()}))
+    write_bytes(out / "curves.csv", (",".join(SUMMARY) + "\n").encode())
+    write_json(out / MIXING.facts, {"t_mix": None})
+    LOG.info("mixing: no edit needs a mixing step (edit.method and edit.compare); none is looked for")
 
 
 def chosen_items(ingested: Path, labels: pd.DataFrame, num_images: int) -> list[str]:
@@ -117,6 +130,9 @@ def main() -> None:
     """Run for the data set named on the command line."""
     params = load_params()
     dataset = params.dataset(sys.argv[1])
+    if not dataset.needs_single_step:
+        write_none(sys.argv[1])
+        return
     run(
         sys.argv[1],
         model=dataset.model,

@@ -1,4 +1,4 @@
-"""What the stages of a data set depend on: its values with the defaults filled in, and the weights that it names."""
+"""What the stages of a data set depend on: its values with the defaults filled in, its weights, what its edits need."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from boundaryflow.text import masked_values
 
 
 def resolved(dataset: DatasetParams, root: Path = Path()) -> dict[str, Any]:
-    """The values of a data set as plain ones, without secrets, and under `weights` a hash of each file it names.
+    """The values of a data set as plain ones, without secrets.
+
+    Under `weights` is a hash of each file that it names, and under `needs` what only some ways of editing read.
 
     Args:
         dataset: A data set of params.yaml.
@@ -26,7 +28,8 @@ def resolved(dataset: DatasetParams, root: Path = Path()) -> dict[str, Any]:
         "clip": dataset.evaluate.clip,
     }
     weights = {what: _hash_of(root, name) for what, name in named.items()}
-    return {**masked_values(dataset.model_dump(mode="json")), "weights": weights}
+    needs = {"single_step": dataset.needs_single_step}
+    return {**masked_values(dataset.model_dump(mode="json")), "weights": weights, "needs": needs}
 
 
 def _hash_of(root: Path, name: str | None) -> str | None:

@@ -79,6 +79,13 @@ class MaskParams(Section):
     grow: int = Field(ge=0, le=256)
 
 
+class CompareParams(Section):
+    """Another method's edits of the same images, to be held against those of `edit.method`."""
+
+    method: Literal["single_step"]
+    strengths: Strengths
+
+
 class EditParams(Section):
     """What is edited, how far, and which way down."""
 
@@ -94,7 +101,14 @@ class EditParams(Section):
     h_scale: float = Field(ge=0)
     h_window: tuple[Share, Share]
     strengths: Strengths
+    compare: CompareParams | None
     edits: dict[Name, dict[Name, Literal["add", "remove", "flip"]]] = Field(min_length=1)
+
+    @property
+    def methods(self) -> dict[str, list[float]]:
+        """Method to its strengths: the edit's own first, then the one that it is compared with, if that is another."""
+        compared = {self.compare.method: self.compare.strengths} if self.compare else {}
+        return {self.method: self.strengths, **{m: s for m, s in compared.items() if m != self.method}}
 
 
 class EvaluateParams(Section):
@@ -130,3 +144,8 @@ class DatasetParams(Section):
     edit: EditParams
     evaluate: EvaluateParams
     report: ReportParams
+
+    @property
+    def needs_single_step(self) -> bool:
+        """Does any edit need the mixing step, images inverted to it, and hyperplanes there?"""
+        return "single_step" in self.edit.methods

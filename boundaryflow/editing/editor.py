@@ -22,6 +22,10 @@ from boundaryflow.rng import item_noise
 
 MAX_COSINE = 0.25
 """An attribute whose hyperplanes lie along an edited one's by more than this cosine is the same one, and not held."""
+NOT_INVERTED = (
+    "edit: a single step needs images inverted to the mixing step, and no edit needed any when the stages ran; run "
+    "`boundaryflow run` with edit.method or edit.compare.method: single_step"
+)
 PerCall = Callable[[EpsModel], int]
 """How many images go through the network in one call."""
 
@@ -31,7 +35,7 @@ class EditSettings:
     """Section `edit` of params.yaml, with what earlier stages decided.
 
     Attributes:
-        t_mix: The mixing step.
+        t_mix: The mixing step; None where no edit needed one when the stages ran.
         num_steps: Timesteps of the path, both ends included; those of the inversion that the boundaries saw.
         noise_until: Timestep up to which inversion adds noise; see `boundaryflow.diffusion.walk_up`.
         order: Of the inversion, see there.
@@ -52,7 +56,7 @@ class EditSettings:
         timesteps: The path of the guided edit, rising.
     """
 
-    t_mix: int
+    t_mix: int | None
     num_steps: int
     noise_until: int
     order: Order
@@ -74,6 +78,23 @@ class EditSettings:
     def is_guided(self) -> bool:
         """Are images led along the path of noise levels?"""
         return self.method == "guided" and not self.paper_mode
+
+    @property
+    def spaces(self) -> list[Space]:
+        """Spaces in which latents are moved at the mixing step."""
+        scales = {"eps": self.eps_scale, "h": self.h_scale}
+        return [space for space in SPACES if self.paper_mode or scales[space] != 0]
+
+    @property
+    def mixing_step(self) -> int:
+        """The mixing step.
+
+        Raises:
+            BoundaryError: There is none.
+        """
+        if self.t_mix is None:
+            raise BoundaryError(NOT_INVERTED)
+        return self.t_mix
 
     @property
     def keeps_others(self) -> bool:
@@ -285,7 +306,8 @@ class _AtMixingStep(_Base, ABC):
         """The hyperplanes at the mixing step, which have to be of the latents' size."""
         latents = {"eps": inversion.x_mix, "h": inversion.h_mix}
         by_space: dict[Space, list[Boundary]] = {
-            space: [b.in_space(space, self.model.sha256, self.settings.t_mix) for b in boundaries] for space in spaces
+            space: [b.in_space(space, self.model.sha256, self.settings.mixing_step) for b in boundaries]
+            for space in spaces
         }
         for space, hyperplanes in by_space.items():
             for hyperplane in hyperplanes:
@@ -293,7 +315,7 @@ class _AtMixingStep(_Base, ABC):
         return by_space
 
     def _path(self) -> tuple[int, ...]:
-        return timestep_path(self.settings.t_mix, self.settings.num_steps)
+        return timestep_path(self.settings.mixing_step, self.settings.num_steps)
 
     def _noise(self, source: InvertedSource, rows: Sequence[int], t: int, extra: str = "") -> Tensor:
         shape = (self.model.channels, self.model.image_size, self.model.image_size)
@@ -340,7 +362,7 @@ class SingleStepEditor(_AtMixingStep):
     ) -> Tensor:
         settings, inversion = self.settings, source.inversion.take(rows)
         scales: dict[Space, float] = {"eps": settings.eps_scale, "h": settings.h_scale}
-        spaces: list[Space] = [space for space in SPACES if scales[space] != 0]
+        spaces = settings.spaces
         if settings.conditional:
             others = _others(boundaries, held, spaces)
             boundaries = [*boundaries, *others]
@@ -385,7 +407,7 @@ class PaperEditor(_AtMixingStep):
         held: Sequence[Boundaries],
     ) -> Tensor:
         inversion = source.inversion.take(rows)
-        by_space = self._planes(boundaries, SPACES, inversion)
+        by_space = self._planes(boundaries, self.settings.spaces, inversion)
         if directions.shape[1] != 1:
             raise BoundaryError(
                 "edit: paper_mode edits one attribute at a time; split the edit, or set paper_mode: false"

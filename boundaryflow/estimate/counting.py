@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from boundaryflow.boundary import Boundaries, Boundary, Calibration, load_boundaries
 from boundaryflow.config import DatasetParams
+from boundaryflow.config.edit_settings import edit_settings
 from boundaryflow.diffusion import EpsModel, NoiseSchedule, invert, timestep_path
 from boundaryflow.diffusion.observation import DENSITY
 from boundaryflow.editing import paper_invert
@@ -83,7 +84,7 @@ class Planned:
         found = MIXING.facts_path(dataset)
         mixing = params.mixing
         guess = mixing.fixed_t if mixing.rule == "fixed" and mixing.fixed_t else (mixing.min_t + mixing.max_t) // 2
-        t_mix = MIXING.read_facts(dataset)["t_mix"] if found.is_file() else guess
+        t_mix = (MIXING.read_facts(dataset)["t_mix"] if found.is_file() else None) or guess
         levels = timestep_path(params.observe.t_max, params.observe.num_steps, DENSITY)
         followed: dict[str, Sequence[int]] = dict.fromkeys(params.label.attributes, levels)
         for attribute in followed:
@@ -100,7 +101,7 @@ class Planned:
         params = self.params
         edit, targets = next(iter(params.edit.edits.items()))
         guided = params.edit.guided.model_copy(update={"num_iterations": 1})
-        changes = {"strengths": [1.0], "edits": {edit: targets}, "guided": guided}
+        changes = {"strengths": [1.0], "compare": None, "edits": {edit: targets}, "guided": guided}
         short = params.model_copy(
             update={
                 "invert": params.invert.model_copy(update={"num_steps": min(3, params.invert.num_steps)}),
@@ -110,14 +111,11 @@ class Planned:
         levels = self.noise_levels[-2:]
         return Planned(short, self.t_mix, levels, dict.fromkeys(self.followed, levels))
 
-    def settings(self) -> EditSettings:
-        """Those of its edits."""
-        dataset = self.params
-        of_edit = dataset.edit.model_dump(exclude={"split", "max_images", "edits"})
-        of_path = dataset.invert.model_dump(include={"num_steps", "noise_until", "order"})
-        values: dict[str, Any] = {**of_edit, **of_path, "t_mix": self.t_mix, "timesteps": self.noise_levels}
-        values |= {"paper_mode": dataset.paper_mode, "dtype": dataset.dtype, "mask": None}
-        return EditSettings(**values)
+    def settings(self, method: str) -> EditSettings:
+        """Those of its edits by one of `params.edit.methods`."""
+        path = {"t_mix": self.t_mix, **self.params.invert.model_dump()}
+        how = edit_settings(self.params, method, path=path, timesteps=self.noise_levels, dtype=self.params.dtype)
+        return replace(how, mask=None)
 
     def hyperplanes(self, attributes: Sequence[str], model: EpsModel, num_bottleneck: int) -> list[Boundaries]:
         """Hyperplanes that no image was looked at for, of the shape of fitted ones and no two of them alike."""
@@ -144,9 +142,11 @@ class Planned:
             noise = torch.zeros_like(x_0) if how.noise_until else None
             invert(model, x_0, path, start_noise=noise, noise_until=how.noise_until, order=how.order)
 
-    def edit(self, model: EpsModel, x_0: Tensor, attributes: Sequence[str], num_bottleneck: int) -> None:
-        """What stage edit does with some images for one edit."""
-        settings = self.settings()
+    def edit(
+        self, model: EpsModel, x_0: Tensor, attributes: Sequence[str], num_bottleneck: int, method: str | None = None
+    ) -> None:
+        """What stage edit does with some images for one edit, by one method; without one, by the edit's own."""
+        settings = self.settings(method or self.params.edit.method)
         editor = open_editor(model, settings, 0)
         source = editor.open(x_0, [f"timing-{number}" for number in range(len(x_0))])
         others = [name for name in self.params.label.attributes if name not in attributes]
@@ -161,13 +161,13 @@ class Counts:
 
     Attributes:
         invert: To the mixing step.
-        opening: What all edits of an image share.
-        edits: Edit to what it takes at all strengths.
+        opening: Method to what all edits of an image share.
+        edits: Method and edit to what it takes at all strengths.
     """
 
     invert: Tally
-    opening: Tally
-    edits: Mapping[str, Tally]
+    opening: Mapping[str, Tally]
+    edits: Mapping[tuple[str, str], Tally]
 
 
 def count(planned: Planned, family: str) -> Counts:
@@ -180,9 +180,18 @@ def count(planned: Planned, family: str) -> Counts:
         work(model)
         return model.tally
 
-    opening = counted(lambda model: open_editor(model, planned.settings(), 0).open(x_0, ["timing"]))
-    edits: dict[str, Tally] = {}
-    for edit, targets in planned.params.edit.edits.items():
-        found = counted(lambda model, targets=targets: planned.edit(model, x_0, list(targets), num_bottleneck))
-        edits[edit] = Tally(found.image_calls - opening.image_calls, found.pullbacks, found.directions)
+    opening: dict[str, Tally] = {}
+    edits: dict[tuple[str, str], Tally] = {}
+    for method in planned.params.edit.methods:
+        opening[method] = counted(
+            lambda model, method=method: open_editor(model, planned.settings(method), 0).open(x_0, ["timing"])
+        )
+        for edit, targets in planned.params.edit.edits.items():
+            found = counted(
+                lambda model, targets=targets, method=method: planned.edit(
+                    model, x_0, list(targets), num_bottleneck, method
+                )
+            )
+            num_calls = found.image_calls - opening[method].image_calls
+            edits[method, edit] = Tally(num_calls, found.pullbacks, found.directions)
     return Counts(counted(lambda model: planned.invert(model, x_0)), opening, edits)

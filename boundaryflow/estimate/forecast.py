@@ -163,11 +163,14 @@ def _asked(dataset: str, params: DatasetParams) -> dict[str, float]:
 def _costs(params: DatasetParams, planned: Planned, sizes: _Sizes, rates: Rates) -> tuple[StageCost, ...]:
     counts = count(planned, rates.family)
     num_pixels = params.ingest.channels * params.ingest.image_size**2
-    num_attributes, num_strengths = len(params.label.attributes), len(params.edit.strengths)
+    num_attributes = len(params.label.attributes)
+    num_strengths = sum(len(strengths) for strengths in params.edit.methods.values())
+    single_step = params.needs_single_step
     observed = min(sizes.of_split["train"], params.observe.max_images)
     observed += min(sizes.of_split["val"], (params.observe.max_images + 1) // 2)
     levels = len(planned.noise_levels) if observed else 0
-    mixed = min(params.mixing.num_images, sizes.of_split["train"]) + params.mixing.num_sampled
+    mixed = min(params.mixing.num_images, sizes.of_split["train"]) + params.mixing.num_sampled if single_step else 0
+    inverted = sizes.all if single_step else 0
     edits = {edit: round(sizes.edited * share) for edit, share in sizes.asked.items()}
     num_pictures = sum(edits.values()) * num_strengths
 
@@ -181,31 +184,27 @@ def _costs(params: DatasetParams, planned: Planned, sizes: _Sizes, rates: Rates)
         found.append(StageCost(stage, num_images, round(image_calls), start + seconds, round(num_bytes)))
 
     add("ingest", sizes.all, 0, sizes.all * rates.ingest, sizes.all * (num_pixels + _ROW_BYTES))
-    add("label", sizes.all, 0, rates.label.begin + sizes.all * rates.label.each, sizes.all * (8 + 4 * num_attributes))
+    add("label", sizes.all, 0, rates.label.begin + sizes.all * rates.label.each,
+        sizes.all * (8 + 4 * num_attributes + 4 * rates.num_features))  # fmt: skip
     calls = mixed * params.mixing.num_steps
-    separability = 2 * params.mixing.num_steps * num_attributes * rates.separate.each
-    add(
-        "mixing",
-        mixed,
-        calls,
-        calls * rates.forward + rates.separate.begin + separability,
-        _ROW_BYTES * params.mixing.num_steps * (4 + num_attributes),
-    )
-    calls = sizes.all * counts.invert.image_calls
+    separability = rates.separate.begin + 2 * params.mixing.num_steps * num_attributes * rates.separate.each
+    add("mixing", mixed, calls, calls * rates.forward + separability * single_step,
+        _ROW_BYTES * params.mixing.num_steps * (4 + num_attributes) * single_step)  # fmt: skip
+    calls = inverted * counts.invert.image_calls
     latents = (num_pixels + rates.num_bottleneck) * stored(params.invert.store_dtype)
-    add("invert", sizes.all, calls, calls * rates.forward, sizes.all * (latents + _ROW_BYTES))
+    add("invert", inverted, calls, calls * rates.forward, inverted * (latents + _ROW_BYTES))
     calls = observed * levels
     add(
         "observe", observed, calls, calls * rates.forward,
         observed * levels * rates.num_bottleneck * stored(params.observe.store_dtype),
     )  # fmt: skip
     add("boundary", sizes.fitted, 0, _fit_s(params, sizes, rates, observed, levels),
-        4 * num_attributes * (num_pixels + (1 + levels) * rates.num_bottleneck)
-        + sizes.all * num_attributes * len(params.boundary.spaces) * 16)  # fmt: skip
-    calls, gradients = sizes.edited * counts.opening.image_calls, 0
-    for edit, num in edits.items():
-        calls += num * counts.edits[edit].image_calls
-        gradients += num * counts.edits[edit].directions
+        4 * num_attributes * (num_pixels * single_step + (single_step + levels) * rates.num_bottleneck)
+        + inverted * num_attributes * len(params.boundary.spaces) * 16)  # fmt: skip
+    calls, gradients = sum(sizes.edited * opening.image_calls for opening in counts.opening.values()), 0
+    for (_method, edit), of_edit in counts.edits.items():
+        calls += edits[edit] * of_edit.image_calls
+        gradients += edits[edit] * of_edit.directions
     add("edit", sizes.edited, calls, calls * rates.forward + gradients * rates.gradient,
         len(edits) * sizes.edited * num_strengths * num_pixels)  # fmt: skip
     judged = num_pictures + sum(edits.values())
@@ -224,6 +223,7 @@ def _fit_s(params: DatasetParams, sizes: _Sizes, rates: Rates, observed: int, le
     num = min(sizes.fitted, 2 * most if most else sizes.fitted)
     num_attributes = len(params.label.attributes)
     at_mixing_step = (rates.products + num_attributes * rates.fit_mixing) * (num / rates.num_fitted) ** 2
+    at_mixing_step *= params.needs_single_step
     return rates.separate.begin + at_mixing_step + levels * rates.fit_level * (observed / rates.num_fitted) ** 2
 
 

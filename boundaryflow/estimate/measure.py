@@ -63,6 +63,7 @@ class Rates:
         look: Of the evaluation's CLIP, a picture.
         metrics: All that an edited picture is judged by.
         num_bottleneck: Values of h.
+        num_features: Values of CLIP's that are kept of an image; 0 where it labels none.
         family: Of the model.
     """
 
@@ -80,6 +81,7 @@ class Rates:
     look: Timing
     metrics: Timing
     num_bottleneck: int
+    num_features: int
     family: str
 
 
@@ -120,6 +122,7 @@ def measure(dataset: str, params: DatasetParams, planned: Planned, num_labelled:
         look=label if params.evaluate.clip == weights else _clip(params.evaluate.clip, params, share),
         metrics=_metrics(params, share),
         num_bottleneck=num_bottleneck,
+        num_features=load_clip(weights).num_features if weights else 0,
         family=getattr(model, "family", "ddpm"),
     )
 
@@ -157,12 +160,12 @@ def _network(model: EpsModel, planned: Planned, num_bottleneck: int, seconds: fl
     x_0 = torch.randn(size, model.channels, model.image_size, model.image_size).clamp(-1, 1)
     took = _each(lambda: short.invert(model, x_0), seconds / 2)
     forward = took / (size * counts.invert.image_calls)
-    if not short.settings().is_guided:
+    if short.params.edit.method != "guided":
         return forward, 0.0
     (attributes,) = short.params.edit.edits.values()
     took = _each(lambda: short.edit(model, x_0, list(attributes), num_bottleneck), seconds / 2)
     (editing,) = counts.edits.values()
-    calls = counts.opening.image_calls + editing.image_calls
+    calls = counts.opening[short.params.edit.method].image_calls + editing.image_calls
     return forward, max(0.0, took / size - calls * forward) / editing.directions
 
 

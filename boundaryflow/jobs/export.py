@@ -28,6 +28,7 @@ def export_images(
     edits: Sequence[str] = (),
     strengths: Sequence[float] = (),
     weakest: float | None = None,
+    method: str | None = None,
     root: Path = Path(),
 ) -> tuple[int, int]:
     """Write `to/<edit>/<strength>/<item_id>.png` and `to/metadata.parquet`, an ImageFolder with its labels.
@@ -41,6 +42,7 @@ def export_images(
         strengths: Only these strengths; empty is all.
         weakest: Of each image and edit only the weakest strength at which the judge gives what was asked for this
             probability, in (0, 1); nothing where it does so at none. None is every strength.
+        method: `single_step`: the pictures of `edit.compare` instead. None is `edit.method`.
         root: The project's root.
 
     Returns:
@@ -56,7 +58,8 @@ def export_images(
     if not path.is_file():
         raise ManifestError(f"{path}: nothing was edited yet; run `boundaryflow run --dataset {dataset}` first")
     manifest = EDITS.read(folder)
-    chosen = _choose(manifest, "edit", edits, path)
+    chosen = _choose(manifest, "method", [method or EDIT.read_facts(dataset, root)["method"]], path)
+    chosen = _choose(chosen, "edit", edits, path)
     chosen = _choose(chosen, "strength", strengths, path)
     num_left_out = 0
     if weakest is not None:
@@ -114,7 +117,7 @@ def _weakest(chosen: pd.DataFrame, probability: float, evaluated: Path, dataset:
         raise ManifestError(
             f"{path}: nobody judged whether edits succeeded; name judges in evaluate.judges, and {again}"
         )
-    keys = ["item_id", "edit", "strength"]
+    keys = ["item_id", "edit", "method", "strength"]
     known = chosen[chosen["strength"] != 0].merge(
         judged[[*keys, "target_probability"]], on=keys, how="left", indicator="found"
     )

@@ -19,7 +19,7 @@ from boundaryflow.config import ClipSource, DatasetParams, PromptRule
 from boundaryflow.diffusion import EpsModel
 from boundaryflow.diffusion.observation import bottlenecks
 from boundaryflow.editing.editor import Editor
-from boundaryflow.errors import CheckpointError
+from boundaryflow.errors import BoundaryError, CheckpointError
 from boundaryflow.evaluation import Judges, load_judges
 from boundaryflow.labelling import ClipLabeller, load_clip
 from boundaryflow.models.weights import sha256_of
@@ -70,7 +70,7 @@ class Labeller:
         model: The frozen model, for the hyperplanes.
         editor: Inverts images where a data set has hyperplanes at the mixing step only.
         timesteps: The path of the hyperplanes between noised images.
-        t_mix: The mixing step.
+        t_mix: The mixing step; None where there is none.
         run_seed: Of the noise under which hyperplanes see an image.
     """
 
@@ -81,7 +81,7 @@ class Labeller:
         model: EpsModel,
         editor: Editor,
         timesteps: Sequence[int],
-        t_mix: int,
+        t_mix: int | None,
         run_seed: int,
     ) -> None:
         self.attributes = list(spec["by"])
@@ -131,6 +131,8 @@ class Labeller:
         if boundaries.noised:
             hyperplane = most_telling(boundaries.along_path(self._timesteps, self._model.sha256))
             latents = bottlenecks(self._model, x_0, ids, hyperplane.t, self._run_seed)
+        elif self._t_mix is None:
+            raise BoundaryError(boundaries.not_separable)
         else:
             hyperplane = most_telling(list(boundaries.at_mixing_step.values()))
             hyperplane.check_fits(self._model.sha256, self._t_mix)

@@ -15,6 +15,7 @@ from torch import Tensor
 from boundaryflow.boundary import Boundaries, Boundary, load_boundaries
 from boundaryflow.boundary.hyperplane import Space, most_telling
 from boundaryflow.config import MAX_STRENGTH, DatasetParams, alike, is_name, load_params
+from boundaryflow.config.edit_settings import edit_settings
 from boundaryflow.config.places import check_output
 from boundaryflow.diffusion import EpsModel, Inversion, ddim_step, denoise, timestep_path
 from boundaryflow.diffusion.observation import bottlenecks
@@ -239,21 +240,23 @@ class _SingleStepSampler(_Sampler):
 
     def draw(self, noise: Tensor) -> Tensor:
         """[B,C,H,W] latents at the mixing step."""
-        return _walk_down(self.model, noise, self.settings.t_mix, self.settings.num_steps)
+        return _walk_down(self.model, noise, self.settings.mixing_step, self.settings.num_steps)
 
     def has(self, x_mix: Tensor, _ids: list[str]) -> Tensor:
         """[B,A] on which side of the hyperplanes the latents lie."""
         space: Space = "h" if all("h" in b.at_mixing_step for b in self.boundaries) else "eps"
-        latents = self.model.eps_and_h(x_mix, self.settings.t_mix)[1] if space == "h" else x_mix
-        hyperplanes = [b.in_space(space, self.model.sha256, self.settings.t_mix) for b in self.boundaries]
+        t_mix = self.settings.mixing_step
+        latents = self.model.eps_and_h(x_mix, t_mix)[1] if space == "h" else x_mix
+        hyperplanes = [b.in_space(space, self.model.sha256, t_mix) for b in self.boundaries]
         return _sides([(hyperplane, latents) for hyperplane in hyperplanes], len(x_mix))
 
     def finish(self, x_mix: Tensor, ids: list[str], signs: Tensor) -> Tensor:
         """[B,C,H,W] images in model range."""
-        path = timestep_path(self.settings.t_mix, self.settings.num_steps)
+        t_mix = self.settings.mixing_step
+        path = timestep_path(t_mix, self.settings.num_steps)
         if not self.boundaries:
             return denoise(self.model, x_mix, path)
-        _eps, h_mix = self.model.eps_and_h(x_mix, self.settings.t_mix)
+        _eps, h_mix = self.model.eps_and_h(x_mix, t_mix)
         source = InvertedSource(ids, Inversion(x_mix, h_mix, path, None))
         return self.editor.edit(source, range(len(ids)), self.boundaries, signs, self.held)[:, 0]
 
@@ -343,18 +346,8 @@ def model_and_settings(dataset: str, params: DatasetParams) -> tuple[EpsModel, E
     """The model of a data set, and how its images are edited."""
     model = open_model(params.model, params.dtype)
     facts, path = INVERT.read_facts(dataset), OBSERVE.read_facts(dataset)
-    numbers = params.edit.model_dump(exclude={"split", "max_images", "edits"})
     dtype = str(resolve_dtype(params.dtype)).removeprefix("torch.")
-    return model, EditSettings(
-        **numbers,
-        t_mix=facts["t_mix"],
-        num_steps=facts["num_steps"],
-        noise_until=facts["noise_until"],
-        order=facts["order"],
-        dtype=dtype,
-        paper_mode=params.paper_mode,
-        timesteps=path["timesteps"],
-    )
+    return model, edit_settings(params, params.edit.method, path=facts, timesteps=path["timesteps"], dtype=dtype)
 
 
 def tile(pictures: Tensor, num_columns: int) -> Tensor:

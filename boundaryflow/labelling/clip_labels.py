@@ -26,7 +26,7 @@ class ClipLabeller:
     """
 
     def __init__(self, model: Any, device: torch.device | str) -> None:
-        self._model, self._device = model.to(device).eval().requires_grad_(False), torch.device(device)
+        self._model, self.device = model.to(device).eval().requires_grad_(False), torch.device(device)
         self._size = int(model.visual.input_resolution)
         self._said: dict[tuple[str, ...], Tensor] = {}
         self.num_features = int(model.text_projection.shape[1])
@@ -40,12 +40,12 @@ class ClipLabeller:
     @torch.inference_mode()
     def image_features(self, images_01: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
         """Unit vectors of pictures in [0, 1]; greyscale counts as three equal channels."""
-        images = images_01.to(self._device).float()
+        images = images_01.to(self.device).float()
         if images.shape[1] == 1:
             images = images.expand(-1, 3, -1, -1)
         if images.shape[-1] != self._size:
             images = F.interpolate(images, size=(self._size, self._size), mode="bicubic", antialias=True).clamp(0, 1)
-        mean, sd = (torch.tensor(v, device=self._device)[None, :, None, None] for v in (_MEAN, _SD))
+        mean, sd = (torch.tensor(v, device=self.device)[None, :, None, None] for v in (_MEAN, _SD))
         return F.normalize(self._model.encode_image((images - mean) / sd).float(), dim=1)
 
     @torch.inference_mode()
@@ -68,7 +68,7 @@ class ClipLabeller:
 
     def _text_feature(self, texts: Sequence[str]) -> Tensor:
         try:
-            tokens = clip_package().tokenize(list(texts)).to(self._device)
+            tokens = clip_package().tokenize(list(texts)).to(self.device)
         except RuntimeError as error:
             raise LabelError(f"labels: {str(error).splitlines()[0]}; shorten the prompt or its template") from None
         return F.normalize(F.normalize(self._model.encode_text(tokens).float(), dim=1).mean(0), dim=0)

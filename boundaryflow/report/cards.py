@@ -10,12 +10,14 @@ from typing import Any
 import pandas as pd
 
 from boundaryflow.evaluation.best_strength import SHARES
+from boundaryflow.report.comparison import Comparison
 from boundaryflow.report.figures import Line, line_chart, number
 from boundaryflow.report.grids import Pictures, Shown, drawn
 from boundaryflow.report.inputs import Inputs
 from boundaryflow.report.numbers import BY_COLUMN, Estimate, Estimates, Metric
 
 TILES = frozenset({"target_success", "clean_success", "drift", "identity", "ssim", "counterfactual_recovery"})
+_UNKNOWN = Estimate(math.nan, math.nan, math.nan, 0)
 CARD_METRICS = ("target_success", "drift", "counterfactual_recovery")
 CURVES = (
     ("target_success", "c1"), ("counterfactual_recovery", "c2"), ("drift", "c5"), ("identity", "c3"), ("ssim", "c4"),
@@ -75,11 +77,12 @@ def edit_cards(
     best: Mapping[str, float],
     estimates: Estimates,
     edits: Mapping[str, Mapping[str, str]],
+    compared: Comparison | None,
     *,
     num_grid: int,
     seed: int,
 ) -> list[dict[str, Any]]:
-    """One card per edit: faces drawn by seed, and the numbers at each strength."""
+    """One card per edit: faces drawn by seed, the numbers at each strength, and the other method's at its best."""
     verdicts, strengths = indexed(inputs.per_image), inputs.strengths
     cards: list[dict[str, Any]] = []
     for edit in inputs.edit_names:
@@ -99,6 +102,7 @@ def edit_cards(
                 "faces": faces(pictures.show(edit, items), edit, strengths, verdicts),
                 "best": strengths.index(best[edit]),
                 "metrics": [BY_COLUMN[c] for c in CARD_METRICS if any(c in frame for frame in frames)],
+                "compared": compared.card(edit, items, pictures, CARD_METRICS) if compared else None,
                 "frames": frames,
                 "frames_json": json.dumps(frames, sort_keys=True, ensure_ascii=False),
             }
@@ -120,20 +124,28 @@ def strips(
 
 
 def table(
-    inputs: Inputs, metrics: Sequence[Metric], estimates: Estimates, best: Mapping[str, float]
+    inputs: Inputs,
+    metrics: Sequence[Metric],
+    estimates: Estimates,
+    best: Mapping[str, float],
+    compared: Comparison | None,
 ) -> list[dict[str, Any]]:
-    """One group per edit, one row per strength."""
+    """One group per edit: a row per strength, and one of the other method at its best."""
     groups: list[dict[str, Any]] = []
     for edit in inputs.edit_names:
         rows = [
             {
                 "strength": number(s),
-                "best": s == best[edit],
+                "style": "best" if s == best[edit] else "",
                 "cells": [_cell(m, estimates[edit, s][m.column]) for m in metrics],
             }
             for s in inputs.strengths
             if (edit, s) in estimates
         ]
+        if compared and (others := compared.numbers(edit)):
+            cells = [_cell(m, others.get(m.column, _UNKNOWN)) for m in metrics]
+            strength = f"{compared.title}, {number(compared.best[edit])}"
+            rows.append({"strength": strength, "style": "compared", "cells": cells})
         groups.append({"edit": edit, "title": edit.replace("_", " "), "num": len(inputs.targets(edit)), "rows": rows})
     return groups
 
@@ -151,16 +163,27 @@ def _cell(metric: Metric, value: Estimate) -> dict[str, Any]:
     }
 
 
-def overall(metrics: Sequence[Metric], estimates: Estimates, best: Mapping[str, float]) -> list[dict[str, str]]:
-    """Mean over edits, each at the strength it is shown at."""
+def overall(
+    metrics: Sequence[Metric], estimates: Estimates, best: Mapping[str, float], compared: Comparison | None
+) -> list[dict[str, str]]:
+    """Mean over edits, each at the strength it is shown at; of the other method over the same edits, if it has all."""
+    others = {(edit, s): compared.numbers(edit) for edit, s in best.items()} if compared else {}
     tiles: list[dict[str, str]] = []
     for metric in (m for m in metrics if m.column in TILES):
-        values = [estimates[edit, s][metric.column].mean for edit, s in best.items() if (edit, s) in estimates]
-        known = [v for v in values if not math.isnan(v)]
-        if known:
-            mean = metric.show(sum(known) / len(known))
-            tiles.append({"title": metric.title, "text": mean, "meaning": metric.meaning})
+        text, other = (_mean(metric, rows, best) for rows in (estimates, others))
+        if text:
+            shown = f"{compared.title} {other}" if compared and other else ""
+            tiles.append({"title": metric.title, "text": text, "meaning": metric.meaning, "compared": shown})
     return tiles
+
+
+def _mean(metric: Metric, rows: Mapping[tuple[str, float], Mapping[str, Estimate]], best: Mapping[str, float]) -> str:
+    """A metric's mean over those edits that have it; empty where none has, or an edit was not made at all."""
+    if not all(rows.get(key) for key in best.items()):
+        return ""
+    values = [rows[key][metric.column].mean for key in best.items() if metric.column in rows[key]]
+    known = [value for value in values if not math.isnan(value)]
+    return metric.show(sum(known) / len(known)) if known else ""
 
 
 def response_curves(inputs: Inputs, estimates: Estimates, best: Mapping[str, float]) -> dict[str, Any] | None:

@@ -106,6 +106,15 @@ class Pictures:
             )
         return shown
 
+    def compared(self, inputs: Inputs, edit: str, items: Sequence[str], index: int) -> list[str]:
+        """Write another method's pictures of some images under one edit, at one of its strengths."""
+        folder = f"images/{edit}.{inputs.method}"
+        frames = inputs.edited(edit, list(items))[:, index]
+        return [
+            self._keep(f"{folder}/{item}-{index}.png", to_image(frame))
+            for item, frame in zip(items, frames, strict=True)
+        ]
+
     def _keep(self, name: str, image: Image.Image) -> str:
         path = self._out / name
         if path not in self._written:

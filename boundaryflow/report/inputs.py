@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,8 @@ class Inputs:
         scores: Signed distance of each image, per boundary.
         per_image: Metrics of each edited picture, with `clean_success` where a judge was there.
         facts: Stage to its JSON facts; empty where there are none.
+        method: That made these edits.
+        compared: The same with another method's edits of the same images, where there are any.
     """
 
     dataset: str
@@ -55,6 +57,8 @@ class Inputs:
     scores: pd.DataFrame | None
     per_image: pd.DataFrame | None
     facts: dict[str, dict[str, Any]]
+    method: str
+    compared: Inputs | None = None
 
     @property
     def edit_names(self) -> list[str]:
@@ -64,7 +68,7 @@ class Inputs:
     @property
     def is_guided(self) -> bool:
         """Are the edits guided along noise levels? Else they are single steps."""
-        return self.facts["edit"].get("method") == "guided" and not self.facts["edit"].get("paper_mode")
+        return self.method == "guided" and not self.facts["edit"].get("paper_mode")
 
     @property
     def strengths(self) -> list[float]:
@@ -87,7 +91,8 @@ class Inputs:
         """[n,K,C,S,S] uint8 edited pictures, one per strength."""
         if not items:
             return torch.empty((0, len(self.strengths), 3, 1, 1), dtype=torch.uint8)
-        return load_items(EDIT.folder(self.dataset, self.root) / edit, items, ["edited"])["edited"]
+        folder = str(self.edits.loc[self.edits["edit"] == edit, "shard"].iloc[0]).partition("/")[0]
+        return load_items(EDIT.folder(self.dataset, self.root) / folder, items, ["edited"])["edited"]
 
 
 def read_inputs(root: Path, dataset: str) -> Inputs:
@@ -97,8 +102,8 @@ def read_inputs(root: Path, dataset: str) -> Inputs:
         ManifestError: The images or the edits are missing; without them there is nothing to show.
     """
     edits = _required(EDITS, EDIT.folder(dataset, root))
-    edits = edits[edits["targets"] != "{}"]
-    if edits.empty:
+    method: str = _facts(EDIT.facts_path(dataset, root))["method"]
+    if not (edits["method"] == method).any():
         raise ManifestError(
             f"report {dataset}: {EDIT.folder(dataset, root) / EDITS.file} holds no edited image; "
             "every image of the split already has what the edits ask for: "
@@ -107,7 +112,7 @@ def read_inputs(root: Path, dataset: str) -> Inputs:
     per_image = _optional(PER_IMAGE, EVALUATE.folder(dataset, root))
     labels = _optional(LABELS, LABEL.folder(dataset, root))
     stages = (INGEST, LABEL, MIXING, INVERT, EDIT, EVALUATE)
-    return Inputs(
+    inputs = Inputs(
         dataset=dataset,
         root=root,
         manifest=_required(MANIFEST, INGEST.folder(dataset, root)),
@@ -120,6 +125,23 @@ def read_inputs(root: Path, dataset: str) -> Inputs:
         scores=_optional(SCORES, BOUNDARY.folder(dataset, root)),
         per_image=None if per_image is None else with_clean_success(per_image),
         facts={stage.name: _facts(stage.facts_path(dataset, root)) for stage in stages},
+        method=method,
+    )
+    others = sorted(set(inputs.edits["method"]) - {method})
+    return replace(_by(inputs, method), compared=_by(inputs, others[0]) if others else None)
+
+
+def _by(inputs: Inputs, method: str) -> Inputs:
+    """The part of inputs that is about one method's edits."""
+    edits, per_image, facts = inputs.edits, inputs.per_image, inputs.facts
+    if method != inputs.method:
+        facts = {**facts, "evaluate": {"edits": facts["evaluate"].get("compared", {}).get(method, {})}}
+    return replace(
+        inputs,
+        edits=edits[edits["method"] == method].reset_index(drop=True),
+        per_image=None if per_image is None else per_image[per_image["method"] == method].reset_index(drop=True),
+        facts=facts,
+        method=method,
     )
 
 

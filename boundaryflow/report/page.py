@@ -10,6 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from boundaryflow.files import write_bytes
 from boundaryflow.report import cards, pipeline, sections
+from boundaryflow.report.comparison import read_comparison
 from boundaryflow.report.grids import Pictures
 from boundaryflow.report.inputs import Inputs
 from boundaryflow.report.numbers import estimates, shown_metrics, shown_strengths
@@ -49,20 +50,22 @@ def write_page(
         ({}, []) if inputs.per_image is None else estimates(inputs.per_image, metrics, inputs.facts["evaluate"])
     )
     best, rule = shown_strengths(inputs.per_image, inputs.edit_names, inputs.strengths)
+    compared = read_comparison(inputs, metrics)
     asked: Mapping[str, Mapping[str, str]] = inputs.facts["edit"].get("edits", {})
     context = {
         "dataset": inputs.dataset,
         "facts": _facts(inputs),
         "seed": seed,
         "rule": rule,
-        "cards": cards.edit_cards(inputs, pictures, best, found, asked, num_grid=num_grid, seed=seed),
+        "cards": cards.edit_cards(inputs, pictures, best, found, asked, compared, num_grid=num_grid, seed=seed),
+        "compared": compared.title if compared else None,
         "guided": inputs.is_guided,
         "strengths": inputs.strengths,
         "strips": cards.strips(inputs, pictures, best, num_strips=num_strips, seed=seed),
         "metrics": [*metrics, *distances],
         "judged": any(metric.column == "target_success" for metric in metrics),
-        "tiles": cards.overall(metrics, found, best),
-        "table": cards.table(inputs, [*metrics, *distances], found, best) if metrics else [],
+        "tiles": cards.overall(metrics, found, best, compared),
+        "table": cards.table(inputs, [*metrics, *distances], found, best, compared) if metrics else [],
         "curves": cards.response_curves(inputs, found, best),
         "failures": cards.failures(inputs, pictures, best, num_failures=num_failures),
         "mixing": sections.mixing(inputs),

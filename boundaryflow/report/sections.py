@@ -87,23 +87,24 @@ def _separability_chart(by_name: dict[str, pd.DataFrame], mark: tuple[float, str
 def boundaries(inputs: Inputs) -> dict[str, Any] | None:
     """Per attribute and space: the held-out numbers, and the scores of both classes."""
     table, scores = inputs.boundaries, inputs.scores
-    if table is None or table.empty:
+    noise_levels = inputs.noise_levels if inputs.is_guided else None
+    if table is None or (table.empty and (noise_levels is None or noise_levels.empty)):
         return None
     spaces = [s for s in SPACE_NAMES if s in set(table["space"])]
+    named = table if noise_levels is None else pd.concat([table[["attribute"]], noise_levels[["attribute"]]])
     attributes: list[dict[str, Any]] = []
-    for attribute, rows in table.groupby("attribute", sort=True):
+    for attribute in sorted({str(name) for name in named["attribute"]}):
+        rows = table[table["attribute"] == attribute]
         of_space = {str(space): hyperplane.iloc[0] for space, hyperplane in rows.groupby("space")}
-        hyperplanes = [_hyperplane(str(attribute), of_space[s], scores) for s in spaces if s in of_space]
-        followed = _followed(str(attribute), inputs.noise_levels) if inputs.is_guided else None
-        attributes.append({"title": str(attribute).replace("_", " "), "hyperplanes": hyperplanes, "followed": followed})
+        hyperplanes = [_hyperplane(attribute, of_space[s], scores) for s in spaces if s in of_space]
+        followed = None if noise_levels is None else _followed(attribute, noise_levels)
+        attributes.append({"title": attribute.replace("_", " "), "hyperplanes": hyperplanes, "followed": followed})
     held_out = "test" if "auc_test" in table and table["auc_test"].notna().any() else "validation"
     return {"attributes": attributes, "held_out": held_out, "spaces": [SPACE_NAMES[s] for s in spaces]}
 
 
-def _followed(attribute: str, noise_levels: pd.DataFrame | None) -> str | None:
+def _followed(attribute: str, noise_levels: pd.DataFrame) -> str:
     """From which noise level down guided edits follow the attribute's hyperplanes."""
-    if noise_levels is None:
-        return None
     rows = noise_levels[(noise_levels["attribute"] == attribute) & noise_levels["followed"]].sort_values("t")
     if rows.empty:
         return "Followed at no noise level."

@@ -250,7 +250,9 @@ def shard_index(folder: Path, cache_key: str | None = None) -> pd.DataFrame:
     rows: list[tuple[str, str, int]] = []
     for path in sorted(folder.glob("shard-*.safetensors")):
         rows += [(item, path.name, row) for row, item in enumerate(_items_of(path, cache_key))]
-    return pd.DataFrame(sorted(rows), columns=["item_id", "shard", "row"])
+    return pd.DataFrame(sorted(rows), columns=["item_id", "shard", "row"]).astype(
+        {"item_id": "str", "shard": "str", "row": "int64"}
+    )
 
 
 def _items_of(path: Path, cache_key: str | None = None) -> list[str]:

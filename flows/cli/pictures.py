@@ -193,8 +193,16 @@ Examples:
     metavar="P",
     help="Of each image only the weakest strength at which the judge gives the edit probability P.",
 )
+@click.option(
+    "--method", type=click.Choice(["guided", "single_step"]), help="Whose pictures [default: those of edit.method]."
+)
 def export(
-    dataset: str | None, to: Path, edits: tuple[str, ...], strengths: tuple[float, ...], weakest: float | None
+    dataset: str | None,
+    to: Path,
+    edits: tuple[str, ...],
+    strengths: tuple[float, ...],
+    weakest: float | None,
+    method: str | None,
 ) -> None:
     """Write the edited pictures as PNG files: DIR/EDIT/STRENGTH/ITEM.png and DIR/metadata.parquet."""
     to = to.resolve()
@@ -202,6 +210,6 @@ def export(
     name = one_dataset(dataset)
     from boundaryflow.jobs.export import export_images
 
-    num, num_left_out = export_images(name, to, edits=edits, strengths=strengths, weakest=weakest)
+    num, num_left_out = export_images(name, to, edits=edits, strengths=strengths, weakest=weakest, method=method)
     left_out = f" ({num_left_out} left out: no strength did)" if num_left_out else ""
     click.echo(f"{num} pictures: {to}{left_out}")

@@ -91,9 +91,9 @@ def test_listing_imports_no_torch() -> None:
 def test_every_section_of_a_data_set_belongs_to_a_stage() -> None:
     used = {key.split(".")[0] for name in STAGES for key in _params(name).get(RESOLVED, ())}
     assert RESOLVED in STAGES["report"]["deps"]  # it shows them all, its own section among them
-    assert {*DatasetParams.model_fields, "weights"} == used | {"report"}
+    assert {*DatasetParams.model_fields, "weights", "needs"} == used | {"report"}
 
 
 def test_resumable_stages_persist_their_output() -> None:
-    for name in ("ingest", "invert", "edit"):
+    for name in ("ingest", "label", "invert", "observe", "edit"):
         assert all(next(iter(out.values())).get("persist") for out in STAGES[name]["outs"]), name

@@ -16,7 +16,8 @@ from boundaryflow.runtime.metering import TALLY
 from tests.small_project import run_here, write_project
 
 _WAYS = {
-    "guided": {"method": "guided"},
+    "guided": {"method": "guided", "compare": None},
+    "guided and a single step": {"method": "guided", "compare": {"method": "single_step", "strengths": [0.5, 1.0]}},
     "at all noise levels twice": {"method": "guided", "guided": {"num_iterations": 2}},
     "single step": {"method": "single_step"},
     "without the correction": {"method": "single_step", "residuals": False, "strengths": [0.5, 1.0]},
@@ -42,11 +43,12 @@ def quick(**options: Any) -> Forecast:
 def test_network_calls_are_those_that_the_stages_make(project: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
     change(project, "edit", **_WAYS[way])
     change(project, "", paper_mode=way == "as the release")
-    run_here(project, monkeypatch, "invert", "boundary")
+    run_here(project, monkeypatch, "mixing", "invert", "boundary")
     shutil.rmtree(project / "data/invert")
     shutil.rmtree(project / "data/edit")
     told = {stage.stage: stage.image_calls for stage in quick().stages}
-    for stage in ("invert", "edit"):
+    assert (told["mixing"] > 0) == (told["invert"] > 0) == (way != "guided")
+    for stage in ("mixing", "invert", "edit"):
         before = TALLY.image_calls
         run_here(project, monkeypatch, stage)
         assert TALLY.image_calls - before == told[stage], stage

@@ -148,6 +148,9 @@ def test_metrics_table_has_each_edit_at_its_best_strength(tmp_path: Path) -> Non
     header, rows = summary.metrics_table(path)
     assert header == ("edit", "strength", "clean success", "counterfactual recovery", "clip fd")
     assert rows == [("hat", "1", "0.5", "", "12.3"), ("beard", "2", "", "0.2", "")]
+    compared = {"single_step": {"hat": {"1": {"clean_success": 0.1}, "3": {"clean_success": 0.2}}}}
+    path.write_text(json.dumps({"num_images": 3, "edits": {"hat": hat, "beard": beard}, "compared": compared}))
+    assert summary.metrics_table(path)[1] == [rows[0], ("hat, single step", "3", "0.2", "", ""), rows[1]]
 
 
 def test_summary_names_report_and_seconds(tmp_path: Path) -> None:

@@ -143,7 +143,7 @@ def test_password_of_an_address_is_not_kept_on_record(tmp_path: Path, monkeypatc
 
 
 def test_edits_are_those_of_the_stage(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    manifest = read_table(job / "data/edit/avatars/manifest.parquet", schema="edits/1")
+    manifest = read_table(job / "data/edit/avatars/manifest.parquet", schema="edits/2")
     asked = manifest[(manifest["edit"] == "hat") & (manifest["strength"] == 1)]
     signs = {row["item_id"]: json.loads(row["targets"])["hat"] for row in asked.to_dict("records")}
     inbox = job / "data/inbox/some"

@@ -11,28 +11,31 @@ from PIL import Image
 from boundaryflow.errors import ManifestError
 from boundaryflow.jobs.export import export_images
 from boundaryflow.store.shards import ShardTask, complete_shard
-from boundaryflow.store.tables import read_table, write_table
+from boundaryflow.store.tables import read_table, write_json, write_table
 
 _IDS, _STRENGTHS = ("aaaa", "bbbb"), (0.0, 1.5)
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A data set of two items, each edited at two strengths by two edits."""
+    """A data set of two items, each edited at two strengths by two edits, and at one by what one is compared with."""
     ingested = pd.DataFrame({"item_id": _IDS, "source": ["one.jpg", "two.jpg"]})
     write_table(tmp_path / "data/ingest/toy/manifest.parquet", ingested, schema="manifest/1")
     rows = []
-    for edit in ("hat", "smile"):
-        edited = torch.zeros(2, 2, 3, 4, 4, dtype=torch.uint8)
-        edited[1, 1] = 200
-        path = tmp_path / f"data/edit/toy/{edit}/shard-0.safetensors"
+    folders = {"hat": "guided", "smile": "guided", "hat.single_step": "single_step"}
+    for folder, method in folders.items():
+        edit, strengths = folder.partition(".")[0], _STRENGTHS if method == "guided" else (3.0,)
+        edited = torch.zeros(2, len(strengths), 3, 4, 4, dtype=torch.uint8)
+        edited[1, -1] = 200 if method == "guided" else 100
+        path = tmp_path / f"data/edit/toy/{folder}/shard-0.safetensors"
         complete_shard(ShardTask(path, "job", tuple(_IDS), ("",) * len(_IDS), (), tuple(_IDS)), {"edited": edited})
         for row, item_id in enumerate(_IDS):
-            for index, strength in enumerate(_STRENGTHS):
+            for index, strength in enumerate(strengths):
                 targets = json.dumps({edit: 1 if row else -1})
-                rows.append((item_id, edit, strength, index, targets, f"{edit}/shard-0.safetensors", row))
-    columns = ["item_id", "edit", "strength", "strength_index", "targets", "shard", "row"]
-    write_table(tmp_path / "data/edit/toy/manifest.parquet", pd.DataFrame(rows, columns=columns), schema="edits/1")
+                rows.append((item_id, edit, method, strength, index, targets, f"{folder}/shard-0.safetensors", row))
+    write_json(tmp_path / "data/edit/toy/edit.json", {"method": "guided"})
+    columns = ["item_id", "edit", "method", "strength", "strength_index", "targets", "shard", "row"]
+    write_table(tmp_path / "data/edit/toy/manifest.parquet", pd.DataFrame(rows, columns=columns), schema="edits/2")
     return tmp_path
 
 
@@ -75,17 +78,25 @@ def test_export_images_before_any_edit_says_what_to_run(tmp_path: Path) -> None:
         export_images("toy", tmp_path / "out", root=tmp_path)
 
 
+def test_export_images_of_the_method_that_is_compared(root: Path) -> None:
+    assert export_images("toy", root / "out", method="single_step", root=root) == (2, 0)
+    with Image.open(root / "out/hat/3/bbbb.png") as picture:
+        assert picture.getpixel((0, 0)) == (100, 100, 100)
+    with pytest.raises(ManifestError, match="there is no method paper; there are guided, single_step"):
+        export_images("toy", root / "no", method="paper", root=root)
+
+
 def judge_edits(root: Path, probabilities: dict[tuple[str, str, float], float]) -> None:
     """What the stage evaluate says of the pictures."""
     rows = [(*key, value) for key, value in probabilities.items()]
-    table = pd.DataFrame(rows, columns=["item_id", "edit", "strength", "target_probability"])
-    write_table(root / "data/evaluate/toy/tables/per_image.parquet", table, schema="per_image/1")
+    table = pd.DataFrame(rows, columns=["item_id", "edit", "strength", "target_probability"]).assign(method="guided")
+    write_table(root / "data/evaluate/toy/tables/per_image.parquet", table, schema="per_image/2")
 
 
 def test_weakest_is_the_smallest_strength_that_the_judge_accepts(root: Path) -> None:
-    manifest = read_table(root / "data/edit/toy/manifest.parquet", schema="edits/1")
+    manifest = read_table(root / "data/edit/toy/manifest.parquet", schema="edits/2")
     negative = manifest[manifest["strength"] == 1.5].assign(strength=-1.0, strength_index=0)
-    write_table(root / "data/edit/toy/manifest.parquet", pd.concat([manifest, negative]), schema="edits/1")
+    write_table(root / "data/edit/toy/manifest.parquet", pd.concat([manifest, negative]), schema="edits/2")
     judge_edits(
         root,
         {(item, edit, s): 0.7 for item in _IDS for edit in ("hat", "smile") for s in (0.0, -1.0, 1.5)}
@@ -110,7 +121,7 @@ def test_weakest_without_a_judge_says_what_to_run(root: Path) -> None:
         export_images("toy", root / "out", weakest=0.6, root=root)
     assert export_images("toy", root / "out", edits=["hat"], weakest=0.6, root=root) == (2, 0)
     table = pd.DataFrame({"item_id": ["aaaa"], "edit": ["hat"], "strength": [1.5], "ssim": [1.0]})
-    write_table(root / "data/evaluate/toy/tables/per_image.parquet", table, schema="per_image/1")
+    write_table(root / "data/evaluate/toy/tables/per_image.parquet", table, schema="per_image/2")
     with pytest.raises(ManifestError, match=r"name judges in evaluate\.judges"):
         export_images("toy", root / "out", weakest=0.6, root=root)
 

@@ -74,9 +74,13 @@ PARAMETERS: dict[str, Any] = {
 
 def write_inputs(
     data: Path, *, dataset: str = "avatars", num: int = 16, size: int = 32, edits: Sequence[str] = ("beard", "hat"),
-    strengths: Sequence[float] = (0.0, 1.0, 2.0),
+    strengths: Sequence[float] = (0.0, 1.0, 2.0), methods: Mapping[str, float] | None = None,
 ) -> None:  # fmt: skip
-    """Write one folder per stage under `data`."""
+    """Write one folder per stage under `data`.
+
+    `methods` is how good each is, that of the edits first and then the one that it is compared with.
+    """
+    methods = methods or {"single_step": 1.0}
     rng = np.random.default_rng(7)
     avatars = {}
     for avatar in sample_avatars(num, rng):
@@ -94,8 +98,8 @@ def write_inputs(
         data / "invert" / dataset / "invert.json", {"cache_key": "ab" * 8, "t_mix": 500, "model_sha256": "cd" * 32}
     )
     _boundaries(data / "boundary" / dataset, rng, avatars, items, edits)
-    _edits(data / "edit" / dataset, rng, avatars, items, size, edits, strengths)
-    _evaluate(data / "evaluate" / dataset, rng, items, edits, strengths)
+    _edits(data / "edit" / dataset, rng, avatars, items, size, edits, strengths, methods)
+    _evaluate(data / "evaluate" / dataset, rng, items, edits, strengths, methods)
 
 
 def _noisy(rng: np.random.Generator, truth: bool) -> float:
@@ -189,43 +193,47 @@ def _boundaries(
 
 def _edits(
     folder: Path, rng: np.random.Generator, avatars: Mapping[str, Avatar], items: Sequence[str], size: int,
-    edits: Sequence[str], strengths: Sequence[float],
+    edits: Sequence[str], strengths: Sequence[float], methods: Mapping[str, float],
 ) -> None:  # fmt: skip
     rows: list[dict[str, Any]] = []
-    for edit in edits:
+    first = next(iter(methods))
+    for method, edit in ((method, edit) for method in methods for edit in edits):
+        at = edit if method == first else f"{edit}.{method}"
         pictures = []
         for item in items:
             avatar = avatars[item]
             targets = {edit: -1 if avatar.attributes[edit] else 1}
             source = _pixels(avatar, size).astype(np.float32)
             truth = _pixels(avatar.with_attribute(edit, not avatar.attributes[edit]), size).astype(np.float32)
-            share = [min(1.0, max(0.0, s * rng.uniform(0.3, 1.2))) for s in strengths]
+            share = [min(1.0, max(0.0, methods[method] * s * rng.uniform(0.3, 1.2))) for s in strengths]
             blends = [
                 source + w * (truth - source) + rng.normal(0, 4 * s, source.shape)
                 for w, s in zip(share, strengths, strict=True)
             ]
             pictures.append(np.stack(blends).clip(0, 255).astype(np.uint8))
             rows += [
-                {"item_id": item, "edit": edit, "strength": s, "strength_index": k, "targets": json.dumps(targets),
-                 "shard": "", "row": 0}
+                {"item_id": item, "edit": edit, "method": method, "strength": s, "strength_index": k,
+                 "targets": json.dumps(targets), "shard": f"{at}/shard", "row": 0}
                 for k, s in enumerate(strengths)
             ]  # fmt: skip
-        _shards(folder / edit, items, {"edited": torch.tensor(np.stack(pictures))})
-    _table(folder / "manifest.parquet", pd.DataFrame(rows), "edits/1")
-    write_json(folder / "edit.json", {"edits": {e: {e: "flip"} for e in edits}, "split": "test", "dtype": "float32"})
+        _shards(folder / at, items, {"edited": torch.tensor(np.stack(pictures))})
+    _table(folder / "manifest.parquet", pd.DataFrame(rows), "edits/2")
+    facts = {"edits": {e: {e: "flip"} for e in edits}, "split": "test", "dtype": "float32", "method": first}
+    write_json(folder / "edit.json", facts)
 
 
 def _evaluate(
-    folder: Path, rng: np.random.Generator, items: Sequence[str], edits: Sequence[str], strengths: Sequence[float]
-) -> None:
+    folder: Path, rng: np.random.Generator, items: Sequence[str], edits: Sequence[str], strengths: Sequence[float],
+    methods: Mapping[str, float],
+) -> None:  # fmt: skip
     rows: list[dict[str, Any]] = []
-    for edit in edits:
-        skill = rng.uniform(0.7, 2.2)
+    for method, edit in ((method, edit) for method in methods for edit in edits):
+        skill = methods[method] * rng.uniform(0.7, 2.2)
         for item in items:
             for s in strengths:
                 p = 1 / (1 + np.exp(-(skill * s * 3 - 2.5 + rng.normal())))
                 rows.append(
-                    {"item_id": item, "edit": edit, "strength": s, "target_success": bool(p > 0.5),
+                    {"item_id": item, "edit": edit, "method": method, "strength": s, "target_success": bool(p > 0.5),
                      "target_probability": p, "drift": abs(rng.normal(0.02, 0.01)) * (1 + s**2),
                      "num_others_flipped": int(rng.uniform() < 0.05 * s**2), "identity": 1 - 0.08 * s * rng.uniform(),
                      "ssim": 1 - 0.1 * s * rng.uniform(),
@@ -233,7 +241,8 @@ def _evaluate(
                      "s_dir": 0.3 * min(s, 1.5) + rng.normal(0, 0.1), "counterfactual_rmse": 0.1,
                      "counterfactual_recovery": 0.5 * s - 0.25 * s**2 + rng.normal(0, 0.12)}
                 )  # fmt: skip
-    _table(folder / "tables" / "per_image.parquet", pd.DataFrame(rows), "per_image/1")
+    _table(folder / "tables" / "per_image.parquet", pd.DataFrame(rows), "per_image/2")
     ends = {"target_success_low": 0.11, "target_success_high": 0.92, "identity_low": 0.871, "identity_high": 0.952}
     stated = {e: {f"{s:g}": {"clip_fd": 12.25, "clip_kd": None, **ends} for s in strengths} for e in edits}
-    write_json(folder / "metrics.json", {"num_images": len(items), "edits": stated})
+    compared = {method: stated for method in [*methods][1:]}
+    write_json(folder / "metrics.json", {"num_images": len(items), "edits": stated, "compared": compared})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import shutil
 from collections.abc import Mapping
@@ -23,6 +22,7 @@ from boundaryflow.report.grids import counterfactual, drawn
 from boundaryflow.report.inputs import read_inputs
 from boundaryflow.report.numbers import estimates, shown_metrics, shown_strengths, with_clean_success
 from boundaryflow.report.pipeline import graph, provenance
+from boundaryflow.store.tables import read_table, write_table
 from stages.report import draw_readme, run
 from tests.report.report_data import DVC_YAML, PARAMETERS, write_inputs
 
@@ -75,13 +75,51 @@ def test_page_has_every_section(page: str) -> None:
 def test_page_speaks_of_the_method_that_made_the_edits(page: str, project: Path) -> None:
     assert "edit.eps_scale" in page
     assert "Followed from" not in page
-    path = project / "data/edit/avatars/edit.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "method": "guided", "paper_mode": False}))
+    shutil.rmtree(project / "data")
+    write_inputs(project / "data", methods={"guided": 1.0})
     guided = run("avatars", root=project, **SETTINGS).read_text(encoding="utf-8")
     assert "edit.eps_scale" not in re.sub(r"(?s)<section id=\"(pipeline|provenance)\".*", "", guided)
     assert "1 a typical member of the other side" in guided
     assert "Where a single step would edit: t_mix = 500" in guided
     assert "Followed from timestep 300 down, where noised images have an AUC of 0.74, to 0 with 0.95." in guided
+
+
+def test_page_shows_the_method_that_edits_are_compared_with(project: Path) -> None:
+    shutil.rmtree(project / "data")
+    write_inputs(project / "data", methods={"guided": 1.0, "single_step": 0.4})
+    path = run("avatars", root=project, **SETTINGS)
+    html = path.read_text(encoding="utf-8")
+    assert "Where the single step edits: t_mix = 500" in html
+    assert "the row <b>single step</b> is the paper's method" in html
+    ours = read_inputs(project / "data", "avatars")
+    theirs = ours.compared
+    assert theirs is not None
+    assert (ours.method, theirs.method) == ("guided", "single_step")
+    best, _rule = shown_strengths(theirs.per_image, theirs.edit_names, theirs.strengths)
+    for edit in ("beard", "hat"):
+        assert f"<td>single step, {best[edit]:g}</td>" in html
+        pictures = re.findall(rf'<figure class="compared"><img src="(images/{edit}\.single_step/[^"]+)"', html)
+        assert len(pictures) == SETTINGS["num_grid"]
+        for picture in pictures:
+            item, index = Path(picture).stem.split("-")
+            with Image.open(path.parent / picture) as shown:
+                there = theirs.edited(edit, [item])[0, int(index)]
+                np.testing.assert_array_equal(np.asarray(shown), there.permute(1, 2, 0).numpy())
+            assert theirs.strengths[int(index)] == best[edit]
+    assert len(re.findall(r"</span><small>single step ", html)) >= 4  # a tile each
+
+
+def test_page_of_guided_edits_alone_tells_of_their_boundaries(project: Path) -> None:
+    shutil.rmtree(project / "data")
+    write_inputs(project / "data", methods={"guided": 1.0})
+    for name, schema in (("boundary/avatars/boundaries", "boundaries/1"), ("boundary/avatars/scores", "scores/1"),
+                         ("mixing/avatars/curves", "curves/1")):  # fmt: skip
+        path = project / "data" / f"{name}.parquet"
+        write_table(path, read_table(path, schema=schema)[:0], schema=schema)
+    html = run("avatars", root=project, **SETTINGS).read_text(encoding="utf-8")
+    assert '<section id="mixing"' not in html
+    assert "Hyperplanes between noised images, which guided edits follow" in html
+    assert "Followed from timestep 300 down" in html
 
 
 def test_page_opens_offline(page: str, made: Path) -> None:

@@ -31,7 +31,7 @@ def draw(row: pd.Series, **attributes: bool) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def judged(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Edits at 64 pixels; strength 0 is the input, strength 1 the exact counterfactual."""
+    """Edits at 64 pixels; strength 0 is the input, strength 1 the exact counterfactual; the comparison is the input."""
     project = copy_project(finished, tmp_path_factory.mktemp("judged") / "project")
     for name in ("avatars64", "avatars64_judges", "avatars64_clip"):
         (project / "data/pretrained" / name).symlink_to(ROOT / "data/pretrained" / name)
@@ -55,22 +55,25 @@ def _edit_by_hand(data: Path) -> None:
     items = sorted(faces.index)[:12]
     rows: list[dict[str, object]] = []
     for edit, attribute in ATTRIBUTE_OF.items():
-        folder = data / "edit/avatars" / edit
-        for path in folder.glob("shard-*"):
-            path.unlink()
-        for task in plan_shards(folder, items, fingerprint(made="by hand"), 64).tasks:
-            pairs = [
-                torch.stack([draw(row), draw(row, **{attribute: not row[attribute]})])
-                for _, row in faces.loc[list(task.missing)].iterrows()
-            ]
-            complete_shard(task, {"edited": torch.stack(pairs)})
+        for name, is_edited in ((edit, True), (f"{edit}.single_step", False)):
+            folder = data / "edit/avatars" / name
+            for path in folder.glob("shard-*"):
+                path.unlink()
+            for task in plan_shards(folder, items, fingerprint(made="by hand"), 64).tasks:
+                pairs = [
+                    torch.stack([draw(row), draw(row, **{attribute: row[attribute] != is_edited})])
+                    for _, row in faces.loc[list(task.missing)].iterrows()
+                ]
+                complete_shard(task, {"edited": torch.stack(pairs)})
         for item in items:
             targets = json.dumps({attribute: -1 if faces.at[item, attribute] else 1})
             rows += [
-                {"item_id": item, "edit": edit, "strength": float(k), "strength_index": k, "targets": targets}
+                {"item_id": item, "edit": edit, "method": method, "strength": float(k), "strength_index": k,
+                 "targets": targets, "shard": f"{folder}/shard", "row": 0}
+                for folder, method in ((edit, "guided"), (f"{edit}.single_step", "single_step"))
                 for k in (0, 1)
-            ]
-    write_table(data / "edit/avatars/manifest.parquet", pd.DataFrame(rows), schema="edits/1")
+            ]  # fmt: skip
+    write_table(data / "edit/avatars/manifest.parquet", pd.DataFrame(rows), schema="edits/2")
 
 
 def test_the_truth_wins_and_the_input_fails(judged: Path) -> None:
@@ -86,20 +89,25 @@ def test_the_truth_wins_and_the_input_fails(judged: Path) -> None:
         assert exact["counterfactual_recovery"] == pytest.approx(1, abs=1e-4)
         assert exact["rmse_outside"] == 0
         assert exact["s_dir"] > untouched["s_dir"]
+        assert metrics["compared"]["single_step"][edit]["0"] == untouched
+        assert metrics["compared"]["single_step"][edit]["1"] == untouched
+    assert metrics["method"] == "guided"
 
 
 def test_tables_hold_every_image_and_intervals_hold_the_mean(judged: Path) -> None:
-    per_image = read_table(judged / "data/evaluate/avatars/tables/per_image.parquet", schema="per_image/1")
+    per_image = read_table(judged / "data/evaluate/avatars/tables/per_image.parquet", schema="per_image/2")
     summary = pd.read_csv(judged / "data/evaluate/avatars/tables/summary.csv")
     for row in summary.to_dict("records"):
-        group = per_image[(per_image["edit"] == row["edit"]) & (per_image["strength"] == row["strength"])]
+        same = [per_image[key] == row[key] for key in ("edit", "method", "strength")]
+        group = per_image[same[0] & same[1] & same[2]]
         assert len(group) == row["num_images"]
         assert row["target_success"] == pytest.approx(group["target_success"].mean(), abs=1e-5)
         low, high = ev.wilson_interval(int(group["target_success"].sum()), len(group))
         assert row["target_success_low"] == pytest.approx(low, abs=1e-5)
         assert row["target_success_high"] == pytest.approx(high, abs=1e-5)
         assert row["identity_low"] <= row["identity"] <= row["identity_high"]
-        stated = json.loads((judged / "data/evaluate/avatars/metrics.json").read_text())["edits"]
+        metrics = json.loads((judged / "data/evaluate/avatars/metrics.json").read_text())
+        stated = metrics["edits"] if row["method"] == "guided" else metrics["compared"][row["method"]]
         of_row = stated[row["edit"]][f"{row['strength']:g}"]
         for name in ("identity_low", "target_success_high"):
             assert of_row[name] == pytest.approx(row[name], abs=1e-4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,9 @@ import yaml
 from PIL import Image
 
 from boundaryflow.errors import LabelError, ParamsError
+from boundaryflow.labelling import ClipLabeller
 from boundaryflow.store.tables import read_table, write_table
-from tests.small_project import ROOT, run_here, write_project
+from tests.small_project import ROOT, content, copy_project, run_here, write_project
 
 SHIPPED = yaml.safe_load((ROOT / "params.yaml").read_text())["data"]["avatars"]["label"]
 
@@ -124,6 +126,38 @@ def test_annotations_of_some_faces_calibrate_words(faces: Path, monkeypatch: pyt
         LabelError, match=r"calibration of 'smiling': \d+ annotated images with it and \d+ without, must"
     ):
         relabel(faces, monkeypatch, {"source": source, "attributes": SMILE})
+
+
+def test_only_new_images_are_looked_at_and_labels_are_those_of_a_fresh_run(
+    faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = copy_project(faces, tmp_path / "project")
+    shutil.rmtree(project / "data/label")
+    label = {"source": {"kind": "clip", "weights": CLIP_PT, "templates": ["{}"], "temperature": None,
+                        "calibration": None}, "attributes": SMILE}  # fmt: skip
+    looked_at: list[int] = []
+    look = ClipLabeller.image_features
+    monkeypatch.setattr(
+        ClipLabeller, "image_features", lambda self, images: (looked_at.append(len(images)), look(self, images))[1]
+    )
+    drawn = {"kind": "avatars", "num_images": 101, "seed": 0, "rates": {}, "correlations": {}}
+    few = relabel(project, monkeypatch, label, source=drawn)
+    shards = {path.name for path in (project / "data/label/avatars").glob("shard-*")}
+    assert sum(looked_at) >= len(few) == 101
+    looked_at.clear()
+    run_here(project, monkeypatch, "label")
+    assert not looked_at
+    many = relabel(project, monkeypatch, label, source={**drawn, "num_images": 104})
+    assert len(many) == 104
+    assert 3 <= sum(looked_at) <= 3 * 8  # each shard's new ones, padded to eight
+    after = content(project / "data/label/avatars")
+    assert not shards <= set(after)
+    for path in (project / "data/label/avatars").iterdir():
+        path.unlink()
+    run_here(project, monkeypatch, "label")
+    assert content(project / "data/label/avatars") == after
+    relabel(project, monkeypatch, {"source": {"kind": "avatars"}, "attributes": {"smiling": {"column": None}}})
+    assert set(content(project / "data/label/avatars")) == {"labels.parquet", "label.json"}
 
 
 def as_folder(project: Path, files: Mapping[str, str]) -> None:
@@ -284,7 +318,7 @@ def test_rare_attribute_is_left_out_and_the_others_go_on(
     assert (told["positive"], told["negative"]) == (1, len(rows) - 1)
     assert re.fullmatch(r"[01] images of train have it and \d+ have not, must be at least 2 each; .*", told["left_out"])
     assert "left_out" not in facts_of(project)["hat"]
-    edits = read_table(project / "data/edit/avatars/manifest.parquet", schema="edits/1")
+    edits = read_table(project / "data/edit/avatars/manifest.parquet", schema="edits/2")
     assert set(edits["edit"]) == {"hat"}
     assert "label rare: is left out, and so is every edit that needs it" in caplog.text
     for edit in ("rare", "both"):

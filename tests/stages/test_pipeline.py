@@ -10,14 +10,18 @@ import shutil
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
 from distributed import LocalCluster
 
-from boundaryflow.boundary import load_boundaries
+from boundaryflow.boundary import load_boundaries, save_boundaries
+from boundaryflow.errors import BoundaryError
+from boundaryflow.runtime.metering import TALLY
 from boundaryflow.store.shards import load_items
 from boundaryflow.store.tables import read_table, write_table
 from flows import own_outputs
@@ -39,7 +43,7 @@ def change(folder: Path, section: str, **values: object) -> None:
 
 
 def test_strength_zero_returns_the_input_to_the_last_bit(finished: Path) -> None:
-    manifest = read_table(finished / "data/edit/avatars/manifest.parquet", schema="edits/1")
+    manifest = read_table(finished / "data/edit/avatars/manifest.parquet", schema="edits/2")
     items = sorted(set(manifest["item_id"]))
     before = load_items(finished / "data/ingest/avatars", items, ["pixels"])["pixels"]
     after = load_items(finished / "data/edit/avatars/hat", items, ["edited"])["edited"]
@@ -48,9 +52,9 @@ def test_strength_zero_returns_the_input_to_the_last_bit(finished: Path) -> None
 
 
 def test_images_that_have_it_already_are_left_alone(finished: Path) -> None:
-    manifest = read_table(finished / "data/edit/avatars/manifest.parquet", schema="edits/1")
+    manifest = read_table(finished / "data/edit/avatars/manifest.parquet", schema="edits/2")
     labels = read_table(finished / "data/label/avatars/labels.parquet", schema="labels/1").set_index("item_id")
-    dark = manifest[(manifest["edit"] == "dark") & (manifest["strength"] == 1)]
+    dark = manifest[(manifest["edit"] == "dark") & (manifest["method"] == "guided") & (manifest["strength"] == 1)]
     asked = {row["item_id"]: json.loads(row["targets"]) for row in dark.to_dict("records")}
     assert all(bool(targets) != (labels.at[item, "dark_skin"] > 0.5) for item, targets in asked.items())
     assert asked
@@ -111,26 +115,97 @@ def test_one_more_edit_leaves_the_others_as_they_are(
     with caplog.at_level("INFO"):
         run_here(project, monkeypatch, "edit")
     assert content(project / "data/edit/avatars/hat") == before
-    assert sorted(p.name for p in (project / "data/edit/avatars").iterdir() if p.is_dir()) == ["both", "hat"]
-    assert "10 images to compute" in caplog.text
+    there = sorted(p.name for p in (project / "data/edit/avatars").iterdir() if p.is_dir())
+    assert there == ["both", "both.single_step", "hat", "hat.single_step"]
+    assert "20 images to compute" in caplog.text  # ten, by either method
 
 
 def test_settings_of_the_other_method_edit_nothing_anew(
     project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def shards() -> dict[str, bytes]:
-        return {p.name: p.read_bytes() for p in (project / "data/edit/avatars").rglob("*.safetensors")}
+        found = (project / "data/edit/avatars").rglob("*.safetensors")
+        return {p.name: p.read_bytes() for p in found if "." not in p.parent.name}  # without those compared
 
     before = shards()
-    change(project, "edit", eps_scale=3.0, h_window=[0.9, 0.2])
+    change(project, "edit", eps_scale=3.0, h_window=[0.9, 0.2], compare={"method": "single_step", "strengths": [2.0]})
     change(project, "mixing", rule="fixed", fixed_t=350)
     with caplog.at_level("INFO"):
         run_here(project, monkeypatch, "mixing", "invert", "boundary")
         assert ", 40 images to compute" in caplog.text  # the latents lie elsewhere now
         caplog.clear()
         run_here(project, monkeypatch, "edit")
+    assert ", 20 images to compute" in caplog.text  # those compared
+    assert shards() == before
+    caplog.clear()
+    change(project, "edit", compare=None)
+    with caplog.at_level("INFO"):
+        run_here(project, monkeypatch, "edit")
     assert ", 0 images to compute" in caplog.text
     assert shards() == before
+    assert sorted(p.name for p in (project / "data/edit/avatars").iterdir() if p.is_dir()) == ["dark", "hat"]
+
+
+def test_the_edit_that_is_compared_is_the_edit_of_that_method(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pictures(folder: str) -> torch.Tensor:
+        index = read_table(project / "data/edit/avatars/manifest.parquet", schema="edits/2")
+        items = sorted(set(index.loc[index["edit"] == "hat", "item_id"]))
+        return load_items(project / "data/edit/avatars" / folder, items, ["edited"])["edited"]
+
+    change(project, "edit", compare={"method": "single_step", "strengths": [0.5, 2.0]})
+    run_here(project, monkeypatch, "edit")
+    compared = pictures("hat.single_step")
+    change(project, "edit", method="single_step", strengths=[0.5, 2.0])  # which is not compared with itself
+    run_here(project, monkeypatch, "edit")
+    assert torch.equal(pictures("hat"), compared)
+    facts = json.loads((project / "data/edit/avatars/edit.json").read_text())
+    assert (facts["method"], facts["compare"]) == ("single_step", None)
+    assert sorted(p.name for p in (project / "data/edit/avatars").iterdir() if p.is_dir()) == ["dark", "hat"]
+
+
+def test_attribute_that_a_single_step_cannot_change_is_not_compared(
+    project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = project / "data/boundary/avatars/hat.safetensors"
+    whole = load_boundaries(path)
+    at = whole.at_mixing_step["eps"]
+    useless = replace(at, calibration=replace(at.calibration, mean_positive=0.0, mean_negative=1.0))
+    save_boundaries(path, replace(whole, at_mixing_step={**whole.at_mixing_step, "eps": useless}))
+    run_here(project, monkeypatch, "edit", "evaluate")
+    assert "edit hat: is left out of what is compared: boundary 'hat' (eps-space): held-out images" in caplog.text
+    metrics = json.loads((project / "data/evaluate/avatars/metrics.json").read_text())
+    assert set(metrics["edits"]) == {"dark", "hat"}
+    assert set(metrics["compared"]["single_step"]) == {"dark"}
+
+
+def test_without_a_single_step_the_network_is_not_asked_for_one(
+    project: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = project / "data"
+    tables = ("mixing/avatars/curves.parquet", "invert/avatars/index.parquet", "boundary/avatars/boundaries.parquet",
+              "boundary/avatars/scores.parquet")  # fmt: skip
+    columns = {name: pq.read_schema(data / name) for name in tables}
+    header = (data / "mixing/avatars/curves.csv").read_text().splitlines()[0]
+    guided = {p: p.read_bytes() for p in (data / "edit/avatars/hat").iterdir()}
+    change(project, "edit", compare=None)
+    with caplog.at_level("INFO"):
+        before = TALLY.image_calls
+        run_here(project, monkeypatch, "mixing", "invert", "boundary")
+        assert TALLY.image_calls == before
+        assert "no edit needs a mixing step" in caplog.text
+        assert "no edit needs images at the mixing step" in caplog.text
+        caplog.clear()
+        run_here(project, monkeypatch, "edit", "evaluate", "report")
+    assert ", 0 images to compute" in caplog.text  # of guided edits nothing is different
+    assert {p: p.read_bytes() for p in (data / "edit/avatars/hat").iterdir()} == guided
+    assert {name: pq.read_schema(data / name) for name in tables} == columns
+    assert [len(pq.read_table(data / name)) for name in tables] == [0, 0, 0, 0]
+    assert (data / "mixing/avatars/curves.csv").read_text() == f"{header}\n"
+    assert not list((data / "invert").rglob("*.safetensors"))
+    assert not load_boundaries(data / "boundary/avatars/hat.safetensors").at_mixing_step
+    change(project, "edit", method="single_step")
+    with pytest.raises(BoundaryError, match="a single step needs images inverted to the mixing step, and no edit"):
+        run_here(project, monkeypatch, "edit")
 
 
 def test_low_pass_smooths_normals_in_eps_space_only(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,12 +224,12 @@ def test_label_that_changes_edits_its_own_image_only(
 ) -> None:
     path = project / "data/label/avatars/labels.parquet"
     labels = read_table(path, schema="labels/1")
-    edited = read_table(project / "data/edit/avatars/manifest.parquet", schema="edits/1")["item_id"][0]
+    edited = read_table(project / "data/edit/avatars/manifest.parquet", schema="edits/2")["item_id"][0]
     labels.loc[labels["item_id"] == edited, "hat"] = 1 - labels.loc[labels["item_id"] == edited, "hat"]
     write_table(path, labels, schema="labels/1")
     with caplog.at_level("INFO"):
         run_here(project, monkeypatch, "edit")
-    assert ", 1 images to compute" in caplog.text
+    assert ", 2 images to compute" in caplog.text  # by either method
 
 
 def test_workers_give_the_same_bytes(project: Path) -> None:

@@ -4,7 +4,7 @@ from boundaryflow.store.catalog.output import SHARD, Output, Table
 
 EDITS = Table(
     "manifest.parquet",
-    "edits/1",
+    "edits/2",
     {
         "strength": "1: typical of the other side; with single_step, gaps between classes; in paper mode, latent units",
         "targets": "JSON: attribute to +1 or -1",

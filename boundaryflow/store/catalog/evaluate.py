@@ -4,7 +4,7 @@ from boundaryflow.store.catalog.output import Output, Table
 
 PER_IMAGE = Table(
     "tables/per_image.parquet",
-    "per_image/1",
+    "per_image/2",
     {
         "target_probability": "probability",
         "drift": "probability",

@@ -1,11 +1,11 @@
 """What the stage label writes: the probability that an image has an attribute."""
 
-from boundaryflow.store.catalog.output import Output, Table
+from boundaryflow.store.catalog.output import SHARD, Output, Table
 
 LABELS = Table("labels.parquet", "labels/1")
 LABEL = Output(
     "label",
-    files=r"labels\.parquet|label\.json",
+    files=rf"{SHARD}|labels\.parquet|label\.json",
     facts="label.json",
     counted=(LABELS.file,),
     runs_networks=True,

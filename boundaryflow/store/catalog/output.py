@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,11 +22,18 @@ class Table:
         file: Its name, from the folder of the data set.
         schema: Name and version of its columns.
         units: Column to unit.
+        types: Column to dtype, for a table that may have no rows.
     """
 
     file: str
     schema: str
     units: Mapping[str, str] = field(default_factory=dict[str, str])
+    types: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def typed(self, table: pd.DataFrame, order: Sequence[str]) -> pd.DataFrame:
+        """Its columns in their types, also where it has no rows, sorted by some of them."""
+        typed = table.reindex(columns=list(self.types)).astype(dict(self.types))
+        return typed.sort_values(list(order), ignore_index=True)
 
     def read(self, folder: Path) -> pd.DataFrame:
         """Read it.

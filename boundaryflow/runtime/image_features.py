@@ -1,0 +1,84 @@
+"""CLIP's features of a data set's images, kept in shards: a run looks at the images only that are new."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from boundaryflow.labelling import ClipLabeller, load_clip
+from boundaryflow.models.weights import sha256_of
+from boundaryflow.pixels import to_model_range
+from boundaryflow.runtime.device import device
+from boundaryflow.runtime.fingerprints import code_hash
+from boundaryflow.runtime.sharding import run_sharded
+from boundaryflow.store.fingerprint import fingerprint
+from boundaryflow.store.shards import ShardPlan, ShardTask, in_batches, load_items, sweep
+from boundaryflow.store.tables import read_json
+
+_BATCH = 256
+_MULTIPLE = 8  # images in a network call: with others, what an image gets depends in its last bits on its batch
+
+
+@lru_cache(maxsize=1)
+def _open_clip(weights: str, where: torch.device) -> ClipLabeller:
+    return load_clip(weights, where)
+
+
+def run_shard(task: ShardTask, *, ingested: str, weights: str) -> dict[str, Tensor]:
+    """Features [n,d] float32 of the images that one shard still lacks."""
+    pixels = load_items(Path(ingested), task.missing, ["pixels"])["pixels"]
+    padded = F.pad(pixels, (0, 0, 0, 0, 0, 0, 0, -len(pixels) % _MULTIPLE))
+    clip = _open_clip(weights, device())
+    features = [clip.image_features(to_model_range(some, (0.0, 1.0))).cpu() for some in padded.split(_BATCH)]
+    return {"features": torch.cat(features)[: len(pixels)]}
+
+
+@dataclass(frozen=True)
+class ImageFeatures:
+    """The features of a data set's images.
+
+    Attributes:
+        ingested: Folder of the pixels.
+        out: Folder of the shards of features.
+        weights: Of CLIP, see `boundaryflow.labelling.load_clip`.
+        shard_size: See `boundaryflow.store.shards.plan_shards`.
+    """
+
+    ingested: Path
+    out: Path
+    weights: str
+    shard_size: int
+
+    @property
+    def clip(self) -> ClipLabeller:
+        """The network on this machine's device, loaded once per process."""
+        return _open_clip(self.weights, device())
+
+    def update(self, item_ids: Sequence[str]) -> int:
+        """Compute the features of these images that are not there yet; returns how many images that were."""
+        path = Path(self.weights)
+        cache_key = fingerprint(
+            stage="label",
+            code=code_hash("boundaryflow.runtime.image_features"),
+            weights=sha256_of(path) if path.is_file() else self.weights,
+            upstream=read_json(self.ingested / "ingest.json")["cache_key"],
+        )
+        context = {"ingested": str(self.ingested), "weights": self.weights}
+        return run_sharded("label", self.out, item_ids, cache_key, self.shard_size, run_shard, context)
+
+    def read(self, item_ids: Sequence[str]) -> Iterator[tuple[list[int], Tensor]]:
+        """Features, some images at a time: their positions in `item_ids`, and [b,d]."""
+        place = {item: position for position, item in enumerate(item_ids)}
+        for batch in in_batches(self.out, item_ids, _BATCH):
+            yield [place[item] for item in batch], load_items(self.out, batch, ["features"])["features"]
+
+
+def remove_features(out: Path) -> None:
+    """Remove the features of earlier runs, where the labels are no longer CLIP's."""
+    sweep(out, ShardPlan((), (), 0, 0))
