@@ -33,7 +33,7 @@ from boundaryflow.runtime.process import Progress, entry, own_folder
 from boundaryflow.sources.datasets import read_faces
 from boundaryflow.store.catalog.edit import EDIT, EDITS
 from boundaryflow.store.catalog.evaluate import EVALUATE, PER_IMAGE
-from boundaryflow.store.catalog.ingest import INGEST
+from boundaryflow.store.catalog.ingest import FACES, INGEST
 from boundaryflow.store.catalog.label import LABEL, LABELS
 from boundaryflow.store.shards import in_batches, load_items
 from boundaryflow.store.tables import write_json
@@ -60,6 +60,11 @@ def run(
         raise ManifestError(
             f"evaluate {dataset}: no image was asked to change; see edit.edits, edit.split and edit.max_images "
             "in params.yaml"
+        )
+    if counterfactuals and not (ingested / FACES.file).exists():
+        raise ManifestError(
+            f"evaluate: {ingested / FACES.file} is not there; exact counterfactuals exist for the built-in renderer's "
+            "faces only, set evaluate.counterfactuals to false"
         )
     faces = read_faces(ingested) if counterfactuals else {}
     models = open_metric_models(judges, clip, label.prompts, label.templates, faces, device())

@@ -91,14 +91,8 @@ def read_faces(ingested: Path) -> dict[str, Avatar]:
     """Item to its face, of a data set that was drawn.
 
     Raises:
-        ManifestError: It was not.
+        ManifestError: It was not, or the table of its faces is damaged.
     """
-    path = ingested / FACES.file
-    if not path.exists():
-        raise ManifestError(
-            f"evaluate: {path} is not there; exact counterfactuals exist for the built-in renderer's faces only, "
-            "set evaluate.counterfactuals to false"
-        )
     rows = FACES.read(ingested).to_dict("records")
     return {
         row["item_id"]: Avatar({a: bool(row[a]) for a in ATTRIBUTES}, {f: float(row[f]) for f in FACTORS})
