@@ -9,25 +9,29 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import io
 import json
 import logging
 import os
 import stat
-from collections.abc import Callable, Collection, Generator
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from typing import IO, Protocol
 
 from boundaryflow.errors import ManifestError, PipelineError
 from boundaryflow.files import is_remote, read_bytes, remove_leftovers, write_bytes
 from boundaryflow.remote import open_remote, refuse
-from boundaryflow.store.written import STATE, TABLES, Content, Written, is_within, lines_of
 from boundaryflow.text import masked, visible
 
 LOG = logging.getLogger(__name__)
+STATE = ".boundaryflow"
 _LOCK, _OWNER, _WRITTEN = f"{STATE}/lock", f"{STATE}/job.json", f"{STATE}/written.jsonl"
-_MAX_OWN_BYTES = 2**16
+_MAX_OWN_BYTES, _MAX_NAME_BYTES, _MAX_LINE_BYTES = 2**16, 1000, 2**14
+TABLES = ("metadata.parquet", "inbox.parquet", "runs.jsonl")
+"""What a job keeps up to date in its outbox, beside pictures."""
 
 
 class Outbox(Protocol):
@@ -135,6 +139,83 @@ def _open_own(path: Path) -> IO[str]:
     return os.fdopen(descriptor, "a", encoding="utf-8")
 
 
+@dataclass(frozen=True)
+class _Content:
+    """What the record knows of a file's bytes."""
+
+    size: int
+    sha256: str
+
+    @classmethod
+    def of(cls, data: bytes) -> _Content:
+        return cls(len(data), hashlib.sha256(data).hexdigest())
+
+
+class _Written:
+    """Name to content of what was written: the last one of a name that was written again, and whether one is earlier.
+
+    A line is written before its file: after a kill in between, the file is still what an earlier line says.
+    """
+
+    def __init__(self, lines: Iterable[bytes] = ()) -> None:
+        self.contents: dict[str, _Content] = {}
+        self._earlier: dict[str, set[_Content]] = {}
+        for line in lines:
+            try:
+                name, size, digest = json.loads(line)
+            except (ValueError, TypeError, RecursionError):
+                continue  # cut short by a power cut: the file it names is not proved ours, and stays
+            if isinstance(name, str) and isinstance(size, int) and isinstance(digest, str) and _is_within(name):
+                self._enter(name, _Content(size, digest))
+
+    def add(self, name: str, data: bytes) -> str:
+        """Remember a file; returns its line."""
+        self._enter(name, _Content.of(data))
+        return self.line(name)
+
+    def line(self, name: str) -> str:
+        """What the record says of a name."""
+        content = self.contents[name]
+        return json.dumps([name, content.size, content.sha256]) + "\n"
+
+    def has(self, name: str, content: _Content) -> bool:
+        """Whether this was written under the name, now or earlier."""
+        return content in self._all(name)
+
+    def is_ours(self, name: str, path: Path) -> bool:
+        """Whether a file is as it was written under the name; one of another size is not read."""
+        size = path.stat().st_size
+        if all(content.size != size for content in self._all(name)):
+            return False
+        with path.open("rb") as file:
+            return self.has(name, _Content(size, hashlib.file_digest(file, "sha256").hexdigest()))
+
+    def others(self, wanted: Collection[str]) -> Iterator[str]:
+        """Pictures that are not wanted."""
+        return (name for name in sorted(self.contents) if name not in wanted and name not in TABLES)
+
+    def _all(self, name: str) -> set[_Content]:
+        known = self.contents.get(name)
+        return self._earlier.get(name, set()) | ({known} if known else set())
+
+    def _enter(self, name: str, content: _Content) -> None:
+        known = self.contents.get(name)
+        if known not in (None, content):
+            self._earlier.setdefault(name, set()).add(known)
+        self.contents[name] = content
+
+
+def _lines(file: IO[bytes]) -> Iterator[bytes]:
+    """Lines of a record, in bounded pieces: of one that is too long none can be read as JSON."""
+    return iter(lambda: file.readline(_MAX_LINE_BYTES), b"")
+
+
+def _is_within(name: str) -> bool:
+    parts = PurePosixPath(name).parts
+    leads_out = ".." in parts or name.startswith("/") or parts[:1] == (STATE,)
+    return bool(parts) and not leads_out and visible(name) == name and len(name.encode()) <= _MAX_NAME_BYTES
+
+
 class _LocalOutbox:
     """Files of a folder."""
 
@@ -144,7 +225,7 @@ class _LocalOutbox:
         if record.is_symlink():
             raise ManifestError(f"outbox {record}: is a link; remove it, or choose another outbox")
         with record.open("rb") if record.is_file() else io.BytesIO() as lines:
-            self._written = Written(lines_of(lines))
+            self._written = _Written(_lines(lines))
         self._record: IO[str] = io.StringIO()
 
     def __enter__(self) -> _LocalOutbox:
@@ -215,7 +296,7 @@ class _LocalOutbox:
 
     def _place(self, name: str) -> Path:
         path = self._folder / name
-        if not is_within(name) or not path.parent.resolve().is_relative_to(self._home):
+        if not _is_within(name) or not path.parent.resolve().is_relative_to(self._home):
             raise ManifestError(f"outbox {self._folder}: {visible(name)} leads out of it; move the link away")
         return path
 
@@ -227,7 +308,7 @@ class _RemoteOutbox:
         self._shown = masked(url)
         self._files, root = open_remote(url, "outbox")
         self._root = root.rstrip("/")
-        self._written = Written((self.read(_WRITTEN) or b"").splitlines())
+        self._written = _Written((self.read(_WRITTEN) or b"").splitlines())
 
     def close(self) -> None:
         """Keep the record of what was written."""
@@ -246,7 +327,7 @@ class _RemoteOutbox:
             raise ManifestError(f"outbox {self._shown}: is of no job, and holds {name}; choose an empty one")
 
     def write(self, name: str, data: bytes) -> None:
-        if not is_within(name):
+        if not _is_within(name):
             raise ManifestError(f"outbox {self._shown}: {visible(name)} leads out of it")
         self.put(name, data)
         self._written.add(name, data)
@@ -281,7 +362,7 @@ class _RemoteOutbox:
     def remove_others(self, wanted: Collection[str]) -> None:
         for name in self._written.others(wanted):
             there = self.read(name) if self._size(name) == self._written.contents[name].size else None
-            if there is None or Content.of(there) != self._written.contents[name]:
+            if there is None or _Content.of(there) != self._written.contents[name]:
                 continue
             try:
                 self._files.rm_file(f"{self._root}/{name}")

@@ -23,10 +23,9 @@ from boundaryflow.errors import CheckpointError, ManifestError, PipelineError
 from boundaryflow.jobs import bulk_edit, run_record
 from boundaryflow.jobs.labeller import Labeller
 from boundaryflow.sources.images import encode_png
-from boundaryflow.store.outbox import open_outbox
+from boundaryflow.store.outbox import STATE, open_outbox
 from boundaryflow.store.shards import load_items
 from boundaryflow.store.tables import read_table
-from boundaryflow.store.written import STATE
 from flows.own_outputs import OwnOutputs, files_of
 from tests.hostile.corpus_listing import CASES
 from tests.small_project import content, environment

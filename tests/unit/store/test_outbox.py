@@ -11,8 +11,7 @@ import fsspec
 import pytest
 
 from boundaryflow.errors import ManifestError, PipelineError
-from boundaryflow.store.outbox import open_outbox
-from boundaryflow.store.written import STATE
+from boundaryflow.store.outbox import STATE, open_outbox
 
 
 def test_removes_only_what_it_wrote_as_it_wrote_it(tmp_path: Path) -> None:
