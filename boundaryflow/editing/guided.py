@@ -4,12 +4,12 @@ There is no inversion. At every timestep, from the noisiest to the cleanest, the
 to the image and to its edited version, and the network predicts the noise in both. The difference
 between the two predictions is carried to the next timestep (Kulikov et al. 2025, "FlowEdit", for
 text-conditional flows). The edit itself comes from the boundaries: at each timestep, the smallest
-change of the noisy image that brings its bottleneck to the target distance from the hyperplanes. It
+change of the noisy image that brings its bottleneck to the wanted distance from the hyperplanes. It
 is found by pulling the normals back through the network (Park et al. 2023, section 3). Attributes
-that are not edited are preserved by a penalty. Each noise level sees another part of the image, so
-one iteration over the timesteps may leave an edit half done; a further iteration, with other noise,
-starts from the result of the one before. Where no attribute is edited, the change stays zero, and
-the image is returned bit for bit.
+that are not edited are kept on their side by a penalty. Each noise level sees another part of the
+image, so one pass over the timesteps may leave an edit half done; a further pass, with other noise,
+starts from the result of the one before. Where nothing is asked for, the change stays zero, and the
+image returns bit for bit.
 """
 
 from __future__ import annotations
@@ -24,33 +24,35 @@ from torch import Tensor
 from boundaryflow.boundary import Boundary
 from boundaryflow.diffusion import EpsModel, noise_to_signal, noised
 from boundaryflow.diffusion.schedule import CLEAN
-from boundaryflow.editing.constraints import Constraints, constraints_by_timestep
 
 _THRESHOLD_WIDTH = 1.0  # how far a change is smoothed before it is judged too small, in 64ths of the image
 _REGION_WIDTH = 1.5  # the same for `region`
+_NEGLIGIBLE = (
+    0.01  # of a preserved attribute's reach: a loss of this size counts half, a smaller one is mostly rounding
+)
 
 
 @dataclass(frozen=True)
 class Guidance:
-    """Settings of the guided edit.
+    """How an image is led across boundaries.
 
     Attributes:
-        certainty: The target of strength 1 is the distance at which an image is typical of its new
-            class and has at least this probability of it; in [0.5, 1). See `Calibration.reach`.
-        tweedie_projection: Remove from each step what the network would denoise away: one more
-            network call a timestep. By Tweedie's formula this multiplies the step by the posterior
-            covariance of the image given the noisy sample.
-        preserve: Weight of the penalty that keeps the attributes that are not edited from moving
-            towards their other class; 0 is no penalty. The sum of their losses is one direction in
-            h-space with the pullback g_h: a step minimises
-            |step|^2 + preserve w (g_h step - loss)^2 / |g_h|^2. A very small loss is rounding noise
-            and so is its direction; w = loss^2 / (loss^2 + tau^2) takes its weight away, with tau
+        certainty: A strength of 1 leads to where an image is typical of its new class, and of it
+            with at least this probability; in [0.5, 1). See `Calibration.reach`.
+        tweedie_projection: Ask the network what it makes of each step before it is taken, and leave out
+            what it would denoise away: one more network call a timestep. By Tweedie's formula
+            this multiplies the step by the covariance of the images that fit the noisy sample.
+        preserve: How strictly the attributes that nothing is asked of are kept from going towards
+            their other side; 0 is not at all. What they have lost together is one direction in
+            h-space, g_h its pullback: a step minimises
+            |step|^2 + preserve w (g_h step - loss)^2 / |g_h|^2. Where next to nothing is lost, that
+            direction is rounding noise, so w = loss^2 / (loss^2 + tau^2) lets go of it; tau is
             1 % of the preserved attributes' mean reach.
-        soft_threshold: Smoothed changes below half of this, in model range, are set to zero at every
-            timestep, those above it are kept, linear between; 0 keeps all.
-        region: The same for the finished edit, as a share of its largest smoothed change, in [0, 1].
+        soft_threshold: Changes smaller than this fade out at every timestep, in model range; 0 keeps all.
+        region: The edit is kept where the smoothed change is above this share of its largest
+            value, fading to nothing at half of that; 0 keeps it everywhere.
         num_draws: Noises at each timestep, whose edits are averaged; at least 1.
-        num_iterations: How many times the edit goes down the path; at least 1.
+        num_iterations: How often the path is walked down; at least 1.
     """
 
     certainty: float
@@ -105,7 +107,7 @@ def observe_noised(
     *,
     num_noises: int = 1,
 ) -> NoisedSource:
-    """Run the network on images with noise added, once at every timestep of a path; all edits share the results.
+    """Look at images at every timestep of a path, noise added: one network call each, for all edits.
 
     Args:
         model: The frozen model.
@@ -138,36 +140,32 @@ def guided_edit(
 ) -> Float[Tensor, "b k c h w"]:
     """Edit images at several strengths.
 
-    All strengths of an image share its noise. At each timestep the target of strength s lies s
-    times as far from the unedited image (with the same noise) as the target of strength 1. So 0
-    returns the image unchanged, 1 gives a typical member of the other class, values between
-    interpolate, and a negative strength goes the other way. An image that is at the target already
-    is not changed.
+    Every strength of an image shares its noise. A strength s asks, at each timestep, for the place
+    that lies s times as far as from where the unedited image is, on that noise, to where strength 1
+    leads. So 0 is this very image, 1 a typical and certain member of the other class, in between is
+    in between, and a negative strength goes the other way. An image that lies there already stays.
 
     Args:
         model: The frozen model.
         source: Of `observe_noised`.
-        boundaries: For each of A attributes its hyperplanes in h-space, at timesteps of the source's
-            path; an attribute need not have one at every timestep.
-        directions: [B,A] +1 towards the attribute, -1 away from it, 0 to keep it as it is.
+        boundaries: For each of A attributes its hyperplanes in h-space, by timestep, each of them on the
+            source's path; an attribute need not have one at every timestep.
+        directions: [B,A] +1 towards the attribute, -1 away from it, 0 to leave it alone.
         strengths: K strengths.
         guidance: See `Guidance`.
-        preserved: The same for attributes that the edit should not change.
+        preserved: The same for attributes that are to stay as they are, whatever goes with what.
         mask: [B,H,W] in [0, 1]: where the image may change; None is everywhere.
-        num_together: How many strengths go through the network in one call.
+        num_together: How many strengths go through the network in one call, side by side.
 
     Returns:
         [B,K,C,H,W] images in model range, not clipped.
 
     Raises:
-        ValueError: A hyperplane is of a timestep that is not on the path.
+        ValueError: A hyperplane holds at a timestep that is not on the path.
         BoundaryError: A hyperplane is of another size than the bottleneck of the model.
     """
     log_odds = torch.logit(torch.tensor(guidance.certainty)).item()
-    h = source.h[source.timesteps[0], 0][:1].flatten(1).to(source.x_0)
-    steps = constraints_by_timestep(
-        boundaries, preserved if guidance.preserve > 0 else (), source.timesteps, log_odds, h
-    )
+    steps = _by_timestep(boundaries, preserved if guidance.preserve > 0 else (), source, log_odds)
     result = source.x_0[:, None].repeat(1, len(strengths), 1, 1, 1)
     active = directions.ne(0).any(1).nonzero().flatten().tolist()
     if not active:
@@ -189,11 +187,118 @@ def guided_edit(
     return result
 
 
+@dataclass(frozen=True)
+class _Hyperplanes:
+    """Hyperplanes of one timestep.
+
+    Attributes:
+        normals: [P,D].
+        intercepts: [P].
+        middles: [P] half-way between the classes.
+        reaches: [P] how far from there an image is typical and certain of its class.
+    """
+
+    normals: Tensor
+    intercepts: Tensor
+    middles: Tensor
+    reaches: Tensor
+
+    @classmethod
+    def of(cls, boundaries: Sequence[Boundary], log_odds: float, like: Tensor) -> _Hyperplanes:
+        def vector(values: list[float]) -> Tensor:
+            return torch.tensor(values).to(like)
+
+        normals = torch.stack([b.normal for b in boundaries]) if boundaries else torch.empty(0, 0)
+        return cls(
+            normals.to(like),
+            vector([b.intercept for b in boundaries]),
+            vector([b.calibration.middle for b in boundaries]),
+            vector([b.calibration.reach(log_odds) for b in boundaries]),
+        )
+
+    def from_middle(self, h: Tensor) -> Tensor:
+        """[B,P] signed distances from half-way between the classes."""
+        return h @ self.normals.T + self.intercepts - self.middles
+
+    def lost(self, unedited: Tensor, now: Tensor) -> Tensor:
+        """[B,P] how much farther on its side the unedited image lies; deeper into its own side is no loss."""
+        side = torch.sign(unedited)
+        return ((unedited - now) * side).clamp(min=0) * side
+
+
+@dataclass(frozen=True)
+class _Step:
+    """What is asked for at one timestep.
+
+    Attributes:
+        columns: Which of the attributes asked for have a hyperplane here.
+        edited: Their hyperplanes.
+        preserved: Hyperplanes of the attributes to be kept.
+    """
+
+    columns: list[int]
+    edited: _Hyperplanes
+    preserved: _Hyperplanes
+
+    def missing(self, unedited: Tensor, now: Tensor, asked: Tensor, strength: Tensor) -> Tensor:
+        """[B,E] how far the edited attributes are from where they shall be.
+
+        Args:
+            unedited: [B,D] bottleneck of the unedited image.
+            now: [B,D] bottleneck of the edited image.
+            asked: [B,A] directions.
+            strength: [B,1], not 0.
+        """
+        before, after = self.edited.from_middle(unedited), self.edited.from_middle(now)
+        sign = asked[:, self.columns] * strength.sign()
+        way = ((sign * self.edited.reaches - before) * sign).clamp(min=0) * strength.abs()
+        ahead = ((before - after) * sign + way).clamp(min=0) * sign  # never back: it may have gone too far by itself
+        return torch.where(sign == 0, self.edited.lost(before, after), ahead)
+
+    def lost(self, unedited: Tensor, now: Tensor) -> Tensor:
+        """[B,D] where in h-space the preserved attributes are to be led back, all in one."""
+        if not len(self.preserved.normals):
+            return torch.zeros_like(now)
+        lost = self.preserved.lost(self.preserved.from_middle(unedited), self.preserved.from_middle(now))
+        return lost @ self.preserved.normals
+
+    def weight(self, length: Tensor) -> Tensor:
+        """[B,1] how much a loss of this length counts, from 0 to 1; see `Guidance.preserve`."""
+        if not len(self.preserved.normals):
+            return torch.zeros_like(length)
+        negligible = _NEGLIGIBLE * self.preserved.reaches.mean().clamp(min=1e-12)
+        return length**2 / (length**2 + negligible**2)
+
+
+def _by_timestep(
+    boundaries: Sequence[Sequence[Boundary]],
+    preserved: Sequence[Sequence[Boundary]],
+    source: NoisedSource,
+    log_odds: float,
+) -> dict[int, _Step]:
+    at = {boundary.t for of_attribute in boundaries for boundary in of_attribute}
+    path = source.timesteps
+    if not at <= set(path):
+        raise ValueError(f"hyperplanes at timesteps {sorted(at - set(path))}, which are not on the path {list(path)}")
+    steps: dict[int, _Step] = {}
+    for t in at:
+        edited = [(c, b) for c, of_attribute in enumerate(boundaries) for b in of_attribute if b.t == t]
+        kept = [b for of_attribute in preserved for b in of_attribute if b.t == t]
+        for boundary in (*(b for _, b in edited), *kept):
+            boundary.check_dimensions(source.h[t, 0][0].numel())
+        steps[t] = _Step(
+            [column for column, _ in edited],
+            _Hyperplanes.of([boundary for _, boundary in edited], log_odds, source.x_0),
+            _Hyperplanes.of(kept, log_odds, source.x_0),
+        )
+    return steps
+
+
 @torch.inference_mode()
 def _change(
     model: EpsModel,
     source: NoisedSource,
-    steps: Mapping[int, Constraints],
+    steps: Mapping[int, _Step],
     asked: Tensor,
     strength: Tensor,
     guidance: Guidance,
@@ -238,7 +343,7 @@ def _guided_step(
     x_t: Tensor,
     t: int,
     h_unedited: Tensor,
-    wanted: Constraints,
+    wanted: _Step,
     asked: Tensor,
     strength: Tensor,
     guidance: Guidance,
@@ -248,7 +353,7 @@ def _guided_step(
     missing, weight = torch.empty(0), torch.empty(0)
 
     def directions(h: Tensor) -> Tensor:
-        """[B,E+1,D] normals of the edited attributes, then the direction of the preserved ones' losses."""
+        """[B,E+1,D] the edited attributes' normals, and where the preserved ones are to be led back."""
         nonlocal missing, weight
         unedited = h_unedited.to(h).flatten(1)
         lost = wanted.lost(unedited, h)
