@@ -23,7 +23,7 @@ def inspect(source: str) -> dict[str, Any]:
         source: A file, a folder, or what `model:` in params.yaml may name.
 
     Returns:
-        `what`, then facts by name, in the order in which they are told.
+        `what`, then facts by name, in the order of printing.
 
     Raises:
         PipelineError: Nothing is there, or it is damaged or of no kind that is known.
