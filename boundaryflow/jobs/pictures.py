@@ -19,7 +19,7 @@ from boundaryflow.config.edit_settings import edit_settings
 from boundaryflow.config.places import check_output
 from boundaryflow.diffusion import EpsModel, Inversion, ddim_step, denoise, timestep_path
 from boundaryflow.diffusion.observation import bottlenecks
-from boundaryflow.editing.editor import Editor, EditSettings, InvertedSource
+from boundaryflow.editing.editor import NOT_INVERTED, Editor, EditSettings, InvertedSource
 from boundaryflow.errors import BoundaryError, ManifestError
 from boundaryflow.files import write_bytes
 from boundaryflow.pixels import to_model_range, to_u8
@@ -340,11 +340,18 @@ def held_boundaries(dataset: str) -> list[Boundaries]:
 
 
 def model_and_settings(dataset: str, params: DatasetParams) -> tuple[EpsModel, EditSettings]:
-    """The model of a data set, and how its images are edited."""
+    """The model of a data set, and how its images are edited.
+
+    Raises:
+        PipelineError: The stages have not run, or for no single step, which the data set now edits by.
+    """
     model = open_model(params.model, params.dtype)
     facts, path = (read_json(Path("data") / s / dataset / f"{s}.json") for s in ("invert", "observe"))
     dtype = str(resolve_dtype(params.dtype)).removeprefix("torch.")
-    return model, edit_settings(params, params.edit.method, path=facts, timesteps=path["timesteps"], dtype=dtype)
+    settings = edit_settings(params, params.edit.method, path=facts, timesteps=path["timesteps"], dtype=dtype)
+    if settings.t_mix is None and not settings.is_guided:
+        raise BoundaryError(NOT_INVERTED)
+    return model, settings
 
 
 def tile(pictures: Tensor, num_columns: int) -> Tensor:
