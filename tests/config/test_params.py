@@ -14,7 +14,8 @@ import pytest
 import torch
 import yaml
 
-from boundaryflow.config import activate_dataset, copy_entry, load_params
+from boundaryflow.config import DatasetParams, activate_dataset, copy_entry, load_params
+from boundaryflow.config.resolved import resolved
 from boundaryflow.errors import ManifestError, ParamsError
 from boundaryflow.evaluation.judges import JudgeNet, SegmenterNet, save_judge
 from boundaryflow.files import about_user
@@ -728,3 +729,23 @@ def test_folders_of_jobs_are_apart(project: Path, tmp_path: Path) -> None:
     jobs = {"one": one, "two": {**one, "outbox": "out/ab"}}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump({**params, "bulk_edit": jobs}))
     load_params(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("method", "compare", "methods", "needed"),
+    [
+        ("guided", {"method": "single_step", "strengths": [2.0]}, {"guided": [1.0], "single_step": [2.0]}, True),
+        ("guided", None, {"guided": [1.0]}, False),
+        ("single_step", {"method": "single_step", "strengths": [2.0]}, {"single_step": [1.0]}, True),
+        ("single_step", None, {"single_step": [1.0]}, True),
+    ],
+)
+def test_single_step_is_needed_where_an_edit_is_one_or_is_compared_with_one(
+    method: str, compare: dict[str, Any] | None, methods: dict[str, list[float]], needed: bool
+) -> None:
+    shipped = load_params(ROOT).dataset("avatars")
+    edit = {**shipped.edit.model_dump(), "method": method, "compare": compare, "strengths": [1.0]}
+    dataset = DatasetParams.model_validate({**shipped.model_dump(by_alias=True), "edit": edit})
+    assert dataset.edit.methods == methods
+    assert dataset.needs_single_step is needed
+    assert resolved(dataset, ROOT)["needs"] == {"single_step": needed}
