@@ -169,7 +169,8 @@ def _costs(params: DatasetParams, planned: Planned, sizes: _Sizes, rates: Rates)
     observed = min(sizes.of_split["train"], params.observe.max_images)
     observed += min(sizes.of_split["val"], (params.observe.max_images + 1) // 2)
     levels = len(planned.noise_levels) if observed else 0
-    mixed = min(params.mixing.num_images, sizes.of_split["train"]) + params.mixing.num_sampled if single_step else 0
+    mixed = min(params.mixing.num_images, sizes.of_split["train"]) if single_step else 0
+    drawn = params.mixing.num_sampled if single_step else 0
     inverted = sizes.all if single_step else 0
     edits = {edit: round(sizes.edited * share) for edit, share in sizes.asked.items()}
     num_pictures = sum(edits.values()) * num_strengths
@@ -186,9 +187,9 @@ def _costs(params: DatasetParams, planned: Planned, sizes: _Sizes, rates: Rates)
     add("ingest", sizes.all, 0, sizes.all * rates.ingest, sizes.all * (num_pixels + _ROW_BYTES))
     add("label", sizes.all, 0, rates.label.begin + sizes.all * rates.label.each,
         sizes.all * (8 + 4 * num_attributes + 4 * rates.num_features))  # fmt: skip
-    calls = mixed * params.mixing.num_steps
+    calls = mixed * params.mixing.num_steps + drawn * (params.mixing.num_steps - 1)
     separability = rates.separate.begin + 2 * params.mixing.num_steps * num_attributes * rates.separate.each
-    add("mixing", mixed, calls, calls * rates.forward + separability * single_step,
+    add("mixing", mixed + drawn, calls, calls * rates.forward + separability * single_step,
         _ROW_BYTES * params.mixing.num_steps * (4 + num_attributes) * single_step)  # fmt: skip
     calls = inverted * counts.invert.image_calls
     latents = (num_pixels + rates.num_bottleneck) * stored(params.invert.store_dtype)

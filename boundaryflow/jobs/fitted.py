@@ -6,7 +6,7 @@ from boundaryflow.boundary import Boundaries, load_boundaries
 from boundaryflow.config import DatasetParams, is_name
 from boundaryflow.config.edit_settings import edit_settings
 from boundaryflow.diffusion import EpsModel
-from boundaryflow.editing.editor import EditSettings
+from boundaryflow.editing.editor import NOT_INVERTED, EditSettings
 from boundaryflow.errors import BoundaryError
 from boundaryflow.runtime.device import resolve_dtype
 from boundaryflow.runtime.frozen_model import open_model
@@ -38,8 +38,15 @@ def fitted_boundaries(dataset: str) -> list[Boundaries]:
 
 
 def model_and_settings(dataset: str, params: DatasetParams) -> tuple[EpsModel, EditSettings]:
-    """Model of a data set, and settings of its edits from params.yaml and the finished stages."""
+    """Model of a data set, and settings of its edits from params.yaml and the finished stages.
+
+    Raises:
+        PipelineError: The stages have not run, or without the single step that the data set is edited by now.
+    """
     model = open_model(params.model, params.dtype)
     facts, path = INVERT.read_facts(dataset), OBSERVE.read_facts(dataset)
     dtype = str(resolve_dtype(params.dtype)).removeprefix("torch.")
-    return model, edit_settings(params, params.edit.method, path=facts, timesteps=path["timesteps"], dtype=dtype)
+    settings = edit_settings(params, params.edit.method, path=facts, timesteps=path["timesteps"], dtype=dtype)
+    if settings.t_mix is None and not settings.is_guided:
+        raise BoundaryError(NOT_INVERTED)
+    return model, settings

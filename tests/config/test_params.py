@@ -15,7 +15,8 @@ import torch
 import yaml
 from click.testing import CliRunner
 
-from boundaryflow.config import activate_dataset, copy_entry, load_params
+from boundaryflow.config import DatasetParams, activate_dataset, copy_entry, load_params
+from boundaryflow.config.resolved import resolved
 from boundaryflow.errors import ManifestError, ParamsError
 from boundaryflow.evaluation.judges import JudgeNet, SegmenterNet, save_judge
 from boundaryflow.files import about_user
@@ -783,3 +784,23 @@ def test_params_command_says_that_files_of_an_inactive_data_set_were_not_checked
     assert "other is not in datasets: the files that it names were not checked" in other.stderr
     assert active.exit_code == 0
     assert not active.stderr
+
+
+@pytest.mark.parametrize(
+    ("method", "compare", "methods", "needed"),
+    [
+        ("guided", {"method": "single_step", "strengths": [2.0]}, {"guided": [1.0], "single_step": [2.0]}, True),
+        ("guided", None, {"guided": [1.0]}, False),
+        ("single_step", {"method": "single_step", "strengths": [2.0]}, {"single_step": [1.0]}, True),
+        ("single_step", None, {"single_step": [1.0]}, True),
+    ],
+)
+def test_single_step_is_needed_where_an_edit_is_one_or_is_compared_with_one(
+    method: str, compare: dict[str, Any] | None, methods: dict[str, list[float]], needed: bool
+) -> None:
+    shipped = load_params(ROOT).dataset("avatars")
+    edit = {**shipped.edit.model_dump(), "method": method, "compare": compare, "strengths": [1.0]}
+    dataset = DatasetParams.model_validate({**shipped.model_dump(by_alias=True), "edit": edit})
+    assert dataset.edit.methods == methods
+    assert dataset.needs_single_step is needed
+    assert resolved(dataset, ROOT)["needs"] == {"single_step": needed}

@@ -9,15 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from boundaryflow.boundary import Boundaries, load_boundaries, save_boundaries
-from boundaryflow.config import CropBox
+from boundaryflow.config import CropBox, load_params
 from boundaryflow.errors import BoundaryError, ManifestError, ParamsError
 from boundaryflow.jobs import pictures as adhoc
+from boundaryflow.jobs.batch import open_batch_editor, plan_edits
 from boundaryflow.jobs.pictures import directions_to_shares, edit_photos, sample_images, sweep_photo
 from boundaryflow.store.shards import load_items
 from boundaryflow.store.tables import read_table
+from tests.small_project import run_here
 
 
 @pytest.fixture
@@ -103,6 +106,36 @@ def test_before_any_run_it_says_what_to_run(project: Path, tmp_path: Path, monke
     Path("data/invert/avatars/invert.json").unlink()
     with pytest.raises(ManifestError, match="run `boundaryflow run`"):
         sample_images("avatars", 1, {}, 0, tmp_path / "out")
+
+
+def test_what_was_made_for_no_single_step_serves_guided_edits_only(
+    project: Path, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = yaml.safe_load((project / "params.yaml").read_text())
+    params["data"]["avatars"]["edit"]["compare"] = None
+    (project / "params.yaml").write_text(yaml.safe_dump(params))
+    monkeypatch.chdir(project)
+    before = edit_photos([photo], "avatars", "hat", [1.0], tmp_path / "before")[0].read_bytes()
+    run_here(project, monkeypatch, "mixing", "invert", "boundary")
+    assert edit_photos([photo], "avatars", "hat", [1.0], tmp_path / "after")[0].read_bytes() == before
+    sample_images("avatars", 2, {"hat": 1.0}, 7, tmp_path / "samples")
+    dataset = load_params().dataset("avatars")
+    plan = plan_edits("avatars", dataset, 0, {"hat": ["hat"]}, [1.0])
+    made = open_batch_editor(plan.context).edit(
+        torch.zeros(1, 3, 16, 16, dtype=torch.uint8), ["a"], {"hat": torch.ones(1, 1)}
+    )
+    assert plan.by == {"hat": "hyperplanes"}
+    assert made["hat"].pixels.shape == (1, 1, 3, 16, 16)
+    params["data"]["avatars"]["edit"]["method"] = "single_step"
+    (project / "params.yaml").write_text(yaml.safe_dump(params))
+    single = load_params().dataset("avatars")
+    for job in (
+        lambda: edit_photos([photo], "avatars", "hat", [1.0], tmp_path / "out"),
+        lambda: sample_images("avatars", 2, {}, 7, tmp_path / "out"),
+        lambda: plan_edits("avatars", single, 0, {"hat": ["hat"]}, [1.0]),
+    ):
+        with pytest.raises(BoundaryError, match="no edit needed any when the stages ran; run `boundaryflow run` with"):
+            job()
 
 
 def test_photos_of_one_name_do_not_overwrite_each_other(photo: Path, tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_page_shows_the_method_that_edits_are_compared_with(project: Path) -> No
     html = path.read_text(encoding="utf-8")
     assert "Where the single step edits: t_mix = 500" in html
     assert "the row <b>single step</b> is the paper's method" in html
-    ours = read_inputs(project / "data", "avatars")
+    ours = read_inputs(project, "avatars")
     theirs = ours.compared
     assert theirs is not None
     assert (ours.method, theirs.method) == ("guided", "single_step")
