@@ -183,7 +183,7 @@ class _Trainer:
 
     def _train(self, budget: Budget, stopped: threading.Event, keep_every_s: float) -> None:
         started, before_s, first_step = time.monotonic(), self._run.elapsed_s, self._training.step
-        told, keep_at, training_s = started, started + keep_every_s, 0.0
+        told, keep_at, measure_at, training_s = started, started + keep_every_s, started, 0.0
         while (share := budget.share(self._run.elapsed_s, self._num_images)) < 1 and not stopped.is_set():
             since = time.monotonic()
             self._training.advance(self._pictures.pixels, self._pictures.rows, share)
@@ -195,13 +195,13 @@ class _Trainer:
                 self._tell(self._progress(budget, rate))
                 told = now
             if now >= keep_at:
-                self._save()
-                self._measure()
-                took_s = time.monotonic() - now
-                keep_at = now + max(keep_every_s, took_s / _MEASURE_SHARE)
-        self._save()
+                self._keep()
+                keep_at = now + keep_every_s
+                if now >= measure_at:
+                    self._measure()
+                    measure_at = now + (time.monotonic() - now) / _MEASURE_SHARE
+        self._keep()
         if stopped.is_set():
-            self._export()
             self._tell(f"{self._out}: usable as it is; the same command goes on from here")
             raise KeyboardInterrupt
         self._measure()
@@ -239,10 +239,12 @@ class _Trainer:
             )
         return loss
 
-    def _save(self) -> None:
+    def _keep(self) -> None:
+        """Write the state of the run, and the folder."""
         self._checked_loss()
         about = {"identity": self._identity, "step": self._training.step, "run": asdict(self._run)}
         write_tensors(self._checkpoint, self._training.state(), about)
+        write_folder(self._out, self._training, self._network, self.card())
 
     def _go_on(self) -> None:
         if not self._checkpoint.exists():
@@ -266,21 +268,16 @@ class _Trainer:
             )
 
     def _measure(self) -> None:
-        """Write the folder, and say how good what it holds is."""
-        self._export()
+        """Say how good what the folder holds is."""
         found = measure(self._out, self._pictures, self._settings.seed)
         self._run.measured = [m for m in self._run.measured if m["images_seen"] < self._num_images]
         self._run.measured.append({"images_seen": self._num_images, "wall_time_s": round(self._run.elapsed_s), **found})
-        self._save()
-        self._export()
+        self._keep()
         self._tell(
             f"after {self._num_images:,} images: held-out loss {found['held_out_loss']:.4f} ("
             f"{found['trained_on_loss']:.4f} on pictures trained on), round trip {found['round_trip_psnr_db']:.1f} dB, "
             f"{self._out / 'samples.png'}"
         )
-
-    def _export(self) -> None:
-        write_folder(self._out, self._training, self._network, self.card())
 
 
 @contextmanager

@@ -34,8 +34,7 @@ class _WholeNumbers(click.ParamType[tuple[int, ...]]):
 Examples:
   boundaryflow train-denoiser photos data/pretrained/mine64 --size 64 --mirror --minutes 240
   boundaryflow train-denoiser data/ingest/digits data/pretrained/mine32 --images 500000
-  boundaryflow train-denoiser img_align_celeba.zip data/pretrained/celeba64 --size 64 --mirror \\
-      --crop 25,57,128,128 --images 2000000 --licence "CelebA, research only\"""",
+  boundaryflow train-denoiser celeba.zip data/pretrained/celeba64 --crop 25,57,128,128 --images 2000000""",
 )
 @click.argument("source", metavar="SOURCE")
 @click.argument("out", metavar="OUT", type=click.Path(path_type=Path))
