@@ -288,7 +288,7 @@ def _locked(out: Path) -> Generator[Path]:
         PipelineError: One does, or `out` is no folder of such a run.
     """
     check_output(out, "OUT", may_be="data/pretrained")
-    folder = state_folder_of(out)
+    folder = out.with_name(f"{out.name}.training")  # beside the model, whose own folder DVC hashes as a whole
     if out.exists() and any(out.iterdir()) and not (folder / "checkpoint.safetensors").exists():
         raise CheckpointError(
             f"train-denoiser {out}: there is something already, and nothing in {folder} to go on from; name a folder "
@@ -307,11 +307,6 @@ def _locked(out: Path) -> Generator[Path]:
             if not (folder / "checkpoint.safetensors").exists():  # it did not come so far
                 (folder / "lock").unlink()
                 folder.rmdir()
-
-
-def state_folder_of(out: Path) -> Path:
-    """Where the state of a run is kept: beside the model, as a model's own folder is hashed as a whole."""
-    return out.with_name(f"{out.name}.training")
 
 
 @contextmanager
