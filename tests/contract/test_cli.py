@@ -35,6 +35,7 @@ _COMMANDS = [
     "status",
     "sweep",
     "text",
+    "train-denoiser",
 ]
 _HEAVY = ("torch", "prefect", "dvc", "pandas", "numpy", "pydantic", "yaml", "rich")
 

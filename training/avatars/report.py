@@ -23,10 +23,11 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from boundaryflow.avatars import ATTRIBUTES, FACTORS, PARTS, Avatar, render, sample_avatars, segment
-from boundaryflow.diffusion import EpsModel, denoise, invert, timestep_path
+from boundaryflow.diffusion import denoise, timestep_path
 from boundaryflow.evaluation.judges import load_judges
 from boundaryflow.labelling import load_clip
 from boundaryflow.models import load_model
+from boundaryflow.training.quality import NUM_STEPS, T_ROUND_TRIP, round_trip_psnr_db
 from training.avatars.faces import avatars_of, faces
 
 LOG = logging.getLogger(__name__)
@@ -34,8 +35,6 @@ HERE = Path(__file__).parent
 NUM_HELD_OUT = 2000
 NUM_DRAWN_AGAIN = 500  # for identity and parts, whose truth is not in the cache
 SITUATION = ("light", "light_side", "gaze", "mouth_curve")  # may differ between two pictures of one person
-T_ROUND_TRIP = 500
-NUM_STEPS = 40
 BATCH = 32
 
 
@@ -109,17 +108,6 @@ def measure_clip(file: Path, cache: Path) -> dict[str, Any]:
         "zero_shot_auc": per_attribute([float(roc_auc_score(truth[:, k], p)) for k, p in enumerate(guesses)]),
         "zero_shot_accuracy": per_attribute([float(((p > 0.5) == truth[:, k]).mean()) for k, p in enumerate(guesses)]),
     }
-
-
-def round_trip_psnr_db(model: EpsModel, x_0: Tensor) -> float:
-    """Mean PSNR in dB of images carried to t = 500 and back in 40 steps each way, without correction."""
-    path = timestep_path(T_ROUND_TRIP, NUM_STEPS)
-    values = []
-    for batch in x_0.split(BATCH):
-        returned = denoise(model, invert(model, batch, path).x_mix, path).clamp(-1, 1)
-        error = ((returned - batch) / 2).square().mean((1, 2, 3))  # of a range of 1
-        values += (-10 * error.log10()).tolist()
-    return round(float(np.mean(values)), 2)
 
 
 def measure_denoiser(folder: Path, x_0: Tensor) -> dict[str, Any]:

@@ -15,18 +15,18 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffusers import UNet2DModel
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from boundaryflow.evaluation.judges import JudgeNet, save_judge
+from boundaryflow.jobs.train_denoiser import Budget, train_denoiser
+from boundaryflow.jobs.training_pictures import TrainingPictures
+from boundaryflow.training import NetworkSettings, TrainSettings
 from training.avatars.train_judges import fit, roughen
-from training.denoiser import TrainSettings, open_identity_path, save_pretrained, train
 from training.digits.unpack import digits_in, stroke_width
 
-UNSHUFFLE = 2
-CHANNELS = (32, 64, 128)
+NETWORK = NetworkSettings(image_size=32, channels=1, pixel_unshuffle=2, widths=(32, 64, 128))
 THICK_PX = 3.0
 THIN_PX = 2.9
 JUDGE_WIDTHS = (16, 32, 64)
@@ -46,35 +46,6 @@ def load_split(folder: Path, split: str, cache: Path) -> dict[str, NDArray[np.ge
             strokes=np.array([stroke_width(p) for p in pictures], np.float32),
         )
     return dict(np.load(path))
-
-
-def build_network() -> UNet2DModel:
-    """The untrained denoiser: 1 x 32 x 32 folded to 4 x 16 x 16."""
-    unet = UNet2DModel(
-        sample_size=32 // UNSHUFFLE,
-        in_channels=UNSHUFFLE**2,
-        out_channels=UNSHUFFLE**2,
-        layers_per_block=1,
-        block_out_channels=CHANNELS,
-        down_block_types=("DownBlock2D",) * len(CHANNELS),
-        up_block_types=("UpBlock2D",) * len(CHANNELS),
-        norm_num_groups=4,
-        attention_head_dim=64,
-    )
-    open_identity_path(unet)
-    return unet
-
-
-def train_denoiser(data: dict[str, NDArray[np.generic]], cache: Path, out: Path, num_steps: int) -> None:
-    """All ten digits."""
-    images = torch.from_numpy(data["images"])
-
-    def batch(rows: Tensor) -> Tensor:
-        return F.pixel_unshuffle(images[rows][:, None].float() / 127.5 - 1, UNSHUFFLE)
-
-    settings = TrainSettings(num_steps=num_steps, batch_size=64)
-    net = train(build_network, batch, len(images), settings, cache / "digit_denoiser.pt")
-    save_pretrained(net, out, {"data": "MNIST training split"}, settings, pixel_unshuffle=UNSHUFFLE)
 
 
 def train_judge(data: dict[str, NDArray[np.generic]], out: Path) -> None:
@@ -104,9 +75,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="folder with train.tar.gz and test.tar.gz")
     parser.add_argument("--cache", type=Path, required=True)
-    parser.add_argument("--out", type=Path, default=Path("data/pretrained"))
+    parser.add_argument("--out", type=Path, default=Path("out/pretrained"))
     parser.add_argument("--only", nargs="+", choices=["denoiser", "judge"], default=["judge", "denoiser"])
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--images", type=int, default=96_000, help="that the denoiser sees in all")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -115,7 +86,10 @@ def main() -> None:
     if "judge" in args.only:
         train_judge(data, args.out / "digits32_judges")
     if "denoiser" in args.only:
-        train_denoiser(data, args.cache, args.out / "digits32", args.steps)
+        order = np.random.default_rng(0).permutation(len(data["images"]))  # the last ones are held out
+        pictures = TrainingPictures.of_array(data["images"][order][:, None], "MNIST, training split")
+        out, settings, budget = args.out / "digits32", TrainSettings(batch_size=64), Budget(images=args.images)
+        train_denoiser(pictures, out, NETWORK, settings, budget, licence="CC BY-SA 3.0, as usually given", tell=print)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,13 @@
-"""How denoisers are trained: the network's start, and runs that are cut short."""
+"""The network that is trained: how it starts."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import pytest
 import torch
 from diffusers import UNet2DModel
-from torch import Tensor
 
+from boundaryflow.training import build_network, open_identity_path
 from training.avatars import train_denoiser as avatars
-from training.denoiser import TrainSettings, open_identity_path, train
 from training.digits import train as digits
 
 
@@ -36,7 +33,11 @@ def tiny() -> UNet2DModel:
 
 @pytest.mark.parametrize(
     ("build", "shape"),
-    [(avatars.build_network, (2, 12, 32, 32)), (digits.build_network, (2, 4, 16, 16)), (tiny, (2, 4, 8, 8))],
+    [
+        (lambda: build_network(avatars.NETWORK), (2, 12, 32, 32)),
+        (lambda: build_network(digits.NETWORK), (2, 4, 16, 16)),
+        (tiny, (2, 4, 8, 8)),
+    ],
     ids=["avatars", "digits", "tiny"],
 )
 @torch.inference_mode()
@@ -51,24 +52,3 @@ def test_too_narrow_a_network_is_refused() -> None:
     unet = untrained(12, (16, 32), 8)
     with pytest.raises(ValueError, match="8 groups of 2 channels hold 0 pairs beside constants, not 12"):
         open_identity_path(unet)
-
-
-def test_run_that_was_cut_short_ends_where_an_undisturbed_one_does(tmp_path: Path) -> None:
-    pictures = torch.randn(16, 4, 8, 8, generator=torch.Generator().manual_seed(1))
-    settings = TrainSettings(num_steps=6, batch_size=4)
-    left = 4
-
-    def cut_short(rows: Tensor) -> Tensor:
-        nonlocal left
-        left -= 1
-        if left < 0:
-            raise KeyboardInterrupt
-        return pictures[rows]
-
-    whole = train(tiny, lambda rows: pictures[rows], 16, settings, tmp_path / "whole.pt")
-    with pytest.raises(KeyboardInterrupt):
-        train(tiny, cut_short, 16, settings, tmp_path / "cut.pt", checkpoint_every_s=0)
-    assert torch.load(tmp_path / "cut.pt", weights_only=True)["step"] == 4
-    resumed = train(tiny, lambda rows: pictures[rows], 16, settings, tmp_path / "cut.pt")
-    for name, value in whole.state_dict().items():
-        torch.testing.assert_close(resumed.state_dict()[name], value, rtol=1e-5, atol=1e-6)

@@ -1,0 +1,347 @@
+"""A denoiser for one's own images: trained for a while, measured as it goes, and kept as a diffusers folder.
+
+The folder is written anew at every checkpoint, so it can be used at any time. The state of the run lies beside it,
+in `OUT.training/`, which may be deleted once no more training is wanted.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import math
+import platform
+import signal
+import threading
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+
+from boundaryflow.config.places import check_output
+from boundaryflow.diffusion import NoiseSchedule
+from boundaryflow.errors import CheckpointError, ParamsError, PipelineError
+from boundaryflow.files import remove_leftovers
+from boundaryflow.formats.tensor_files import read_tensors, write_tensors
+from boundaryflow.jobs.training_folder import beta_schedule, measure, write_folder
+from boundaryflow.jobs.training_pictures import TrainingPictures, open_pictures
+from boundaryflow.models.betas import schedule_betas
+from boundaryflow.runtime.device import device, resolve_dtype
+from boundaryflow.training import DenoiserTraining, NetworkSettings, TrainSettings
+
+_KEEP_EVERY_S, _TELL_EVERY_S = 300.0, 10.0
+_MEASURE_SHARE = 0.05  # of the time, at most
+_USUAL_SIZE = 64
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long is trained: either minutes of this machine's time, or images seen. One of the two is None."""
+
+    minutes: float | None = None
+    images: int | None = None
+
+    def share(self, elapsed_s: float, num_images: int) -> float:
+        """How much of it is used up; 1 is all."""
+        return elapsed_s / (60 * self.minutes) if self.minutes is not None else num_images / (self.images or 1)
+
+
+@dataclass
+class _Run:
+    """What is kept of a run beside its tensors."""
+
+    elapsed_s: float = 0.0
+    hardware: list[str] = field(default_factory=list[str])
+    measured: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
+
+
+def train_denoiser(
+    pictures: TrainingPictures,
+    out: Path,
+    network: NetworkSettings,
+    settings: TrainSettings,
+    budget: Budget,
+    *,
+    licence: str = "",
+    dtype: str = "auto",
+    tell: Callable[[str], None] = lambda _: None,
+    keep_every_s: float = _KEEP_EVERY_S,
+) -> dict[str, Any]:
+    """Train, or go on training, until the budget is used up.
+
+    With a budget of images, a run that was cut short and started again gives the weights that an undisturbed one gives,
+    on a CPU to the byte. A first Ctrl-C ends the step that is at work, keeps everything and raises KeyboardInterrupt.
+
+    Args:
+        pictures: What to train on, and what to measure with.
+        out: Folder of the model.
+        network: Its architecture.
+        settings: How it is trained.
+        budget: For how long.
+        licence: Of the pictures, as the user states it.
+        dtype: `auto` is bfloat16 where the hardware multiplies it, else float32.
+        tell: Given a line of progress every ten seconds, and whenever something was measured.
+        keep_every_s: Seconds between two checkpoints.
+
+    Returns:
+        What `training.json` says.
+
+    Raises:
+        PipelineError: `out` holds something else, was begun with other settings or is being trained already; the loss
+            is not finite; or the memory does not suffice.
+    """
+    with _locked(out) as state_folder:
+        trainer = _Trainer(pictures, out, state_folder, network, settings, licence, dtype, tell)
+        return trainer.run(budget, keep_every_s)
+
+
+def train_from(
+    source: str, out: Path, budget: Budget, *, tell: Callable[[str], None], dtype: str, licence: str, **options: Any
+) -> None:
+    """Train on a source of pictures; see `boundaryflow train-denoiser --help` for the options.
+
+    Raises:
+        PipelineError: See `open_pictures`, `NetworkSettings` and `train_denoiser`.
+    """
+    is_ingested = (Path(source) / "manifest.parquet").is_file()
+    size = options["size"] or (None if is_ingested else _USUAL_SIZE)
+    channels = int(options["channels"]) if options["channels"] else None if is_ingested else 3
+    fit = options["fit"] or (None if is_ingested else "crop")
+    geometry = {"size": size, "channels": channels, "fit": fit, "crop": options["crop"], "background": (0, 0, 0)}
+    with _locked(out) as scratch, open_pictures(source, scratch, geometry) as pictures:
+        _, channels, size, _ = pictures.pixels.shape
+        is_small = size <= _USUAL_SIZE
+        network = NetworkSettings(
+            image_size=size,
+            channels=channels,
+            pixel_unshuffle=options["unshuffle"] or (2 if is_small else 4),
+            widths=options["widths"] or ((32, 96, 192) if is_small else (128, 192, 256)),
+            layers=options["layers"],
+            attention=options["attention"],
+            schedule={"linear": "linear", "cosine": "squaredcos_cap_v2"}[options["schedule"]],
+        )
+        settings = TrainSettings(
+            batch_size=options["batch_size"] or (128 if device().type == "cuda" else 32),
+            learning_rate=options["learning_rate"],
+            ema_gamma=options["ema_gamma"],
+            mirror=options["mirror"],
+            seed=options["seed"],
+        )
+        trainer = _Trainer(pictures, out, scratch, network, settings, licence, dtype, tell)
+        trainer.run(budget, _KEEP_EVERY_S)
+
+
+class _Trainer:
+    def __init__(
+        self,
+        pictures: TrainingPictures,
+        out: Path,
+        state_folder: Path,
+        network: NetworkSettings,
+        settings: TrainSettings,
+        licence: str,
+        dtype: str,
+        tell: Callable[[str], None],
+    ) -> None:
+        self._pictures, self._out, self._tell, self._licence = pictures, out, tell, licence
+        self._network, self._settings = network, settings
+        self._checkpoint = state_folder / "checkpoint.safetensors"
+        self._identity = json.loads(
+            json.dumps({**asdict(network), **asdict(settings), "pictures": pictures.facts["sha256"]})
+        )
+        where, resolved = device(), resolve_dtype(dtype)
+        schedule = NoiseSchedule.from_betas(schedule_betas(beta_schedule(network), str(out)))
+        self._training = DenoiserTraining(network, settings, schedule, where, resolved)
+        self._run = _Run()
+        self._go_on()
+        here = f"{_hardware(where)}, {str(resolved).removeprefix('torch.')}"
+        self._run.hardware = sorted({*self._run.hardware, here})
+        num = sum(p.numel() for p in self._training.network.parameters())
+        tell(f"{num:,} parameters, {pictures.facts['pictures']:,} pictures, on {here}")
+        if self._training.step:
+            tell(f"going on after {self._num_images:,} images ({self._run.elapsed_s / 60:.0f} min)")
+
+    @property
+    def _num_images(self) -> int:
+        return self._training.step * self._settings.batch_size
+
+    def run(self, budget: Budget, keep_every_s: float) -> dict[str, Any]:
+        """Train until the budget is used up; returns the card."""
+        with _stop_requested() as stopped:
+            try:
+                self._train(budget, stopped, keep_every_s)
+            except torch.OutOfMemoryError:
+                raise PipelineError(
+                    f"train-denoiser {self._out}: out of memory with batches of {self._settings.batch_size}; lower "
+                    "--batch-size"
+                ) from None
+        return self.card()
+
+    def _train(self, budget: Budget, stopped: threading.Event, keep_every_s: float) -> None:
+        started, before_s, first_step = time.monotonic(), self._run.elapsed_s, self._training.step
+        told, keep_at, measure_at, training_s = started, started + keep_every_s, started, 0.0
+        while (share := budget.share(self._run.elapsed_s, self._num_images)) < 1 and not stopped.is_set():
+            since = time.monotonic()
+            self._training.advance(self._pictures.pixels, self._pictures.rows, share)
+            now = time.monotonic()
+            training_s += now - since
+            self._run.elapsed_s = before_s + now - started
+            if now - told >= _TELL_EVERY_S:
+                rate = (self._training.step - first_step) * self._settings.batch_size / training_s
+                self._tell(self._progress(budget, rate))
+                told = now
+            if now >= keep_at:
+                self._keep()
+                keep_at = now + keep_every_s
+                if now >= measure_at:
+                    self._measure()
+                    measure_at = now + (time.monotonic() - now) / _MEASURE_SHARE
+        self._keep()
+        if stopped.is_set():
+            self._tell(f"{self._out}: usable as it is; the same command goes on from here")
+            raise KeyboardInterrupt
+        self._measure()
+
+    def card(self) -> dict[str, Any]:
+        """What is known about the model."""
+        return {
+            "made_by": "boundaryflow train-denoiser",
+            "data": {**self._pictures.facts, "licence": self._licence or "not stated"},
+            "network": asdict(self._network),
+            "parameters": sum(p.numel() for p in self._training.network.parameters()),
+            "settings": asdict(self._settings),
+            "steps": self._training.step,
+            "images_seen": self._num_images,
+            "wall_time_s": round(self._run.elapsed_s),
+            "hardware": self._run.hardware,
+            "training_loss": round(self._checked_loss(), 5) if self._training.step else None,
+            "measured": self._run.measured,
+        }
+
+    def _progress(self, budget: Budget, rate: float) -> str:
+        loss, seen = self._checked_loss(), self._num_images
+        left_s = 60 * budget.minutes - self._run.elapsed_s if budget.minutes else ((budget.images or 0) - seen) / rate
+        return (
+            f"step {self._training.step:,}: {seen:,} images, {rate:.1f} images/s, loss {loss:.4f}, "
+            f"{max(0.0, left_s) / 60:.0f} min left"
+        )
+
+    def _checked_loss(self) -> float:
+        loss = float(self._training.loss)
+        if not math.isfinite(loss):
+            raise CheckpointError(
+                f"train-denoiser {self._out}: the loss is {loss} at step {self._training.step}; begin anew with a "
+                f"--learning-rate below {self._settings.learning_rate:g}, or with --dtype float32"
+            )
+        return loss
+
+    def _keep(self) -> None:
+        """Write the state of the run, and the folder."""
+        self._checked_loss()
+        about = {"identity": self._identity, "step": self._training.step, "run": asdict(self._run)}
+        write_tensors(self._checkpoint, self._training.state(), about)
+        write_folder(self._out, self._training, self._network, self.card())
+
+    def _go_on(self) -> None:
+        if not self._checkpoint.exists():
+            return
+        try:
+            tensors, about = read_tensors(self._checkpoint)
+            before = about["identity"]
+            other = [name for name, value in self._identity.items() if before.get(name) != value]
+            if not other:
+                self._training.go_on_from(tensors, about["step"])
+                self._run = _Run(**about["run"])
+        except (SafetensorError, OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+            raise CheckpointError(
+                f"train-denoiser {self._checkpoint}: cannot be read ({error}); delete its folder to begin anew"
+            ) from None
+        if other:
+            told = ", ".join(f"{name} was {before.get(name)} and is {self._identity[name]}" for name in other)
+            raise ParamsError(
+                f"train-denoiser {self._out}: was begun with other settings ({told}); name another OUT, or delete "
+                f"{self._checkpoint.parent} and {self._out} to begin anew"
+            )
+
+    def _measure(self) -> None:
+        """Say how good what the folder holds is."""
+        found = measure(self._out, self._pictures, self._settings.seed)
+        self._run.measured = [m for m in self._run.measured if m["images_seen"] < self._num_images]
+        self._run.measured.append({"images_seen": self._num_images, "wall_time_s": round(self._run.elapsed_s), **found})
+        self._keep()
+        self._tell(
+            f"after {self._num_images:,} images: held-out loss {found['held_out_loss']:.4f} ("
+            f"{found['trained_on_loss']:.4f} on pictures trained on), round trip {found['round_trip_psnr_db']:.1f} dB, "
+            f"{self._out / 'samples.png'}"
+        )
+
+
+@contextmanager
+def _locked(out: Path) -> Generator[Path]:
+    """The folder of a run's state, which no other process may use meanwhile.
+
+    Raises:
+        PipelineError: One does, or `out` is no folder of such a run.
+    """
+    check_output(out, "OUT", may_be="data/pretrained")
+    folder = out.with_name(f"{out.name}.training")  # beside the model, whose own folder DVC hashes as a whole
+    if out.exists() and any(out.iterdir()) and not (folder / "checkpoint.safetensors").exists():
+        raise CheckpointError(
+            f"train-denoiser {out}: there is something already, and nothing in {folder} to go on from; name a folder "
+            "that is not there yet"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise PipelineError(f"train-denoiser {out}: another process is training it; wait for it to end") from None
+        remove_leftovers(folder)
+        try:
+            yield folder
+        finally:
+            if not (folder / "checkpoint.safetensors").exists():  # it did not come so far
+                (folder / "lock").unlink()
+                folder.rmdir()
+
+
+@contextmanager
+def _stop_requested() -> Generator[threading.Event]:
+    """Set by a first SIGINT or SIGTERM; a second one has its usual effect."""
+    stopped = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield stopped
+        return
+    signals = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in signals}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def stop(_number: int, _frame: object) -> None:
+        stopped.set()
+        restore()
+
+    for number in signals:
+        signal.signal(number, stop)
+    try:
+        yield stopped
+    finally:
+        restore()
+
+
+def _hardware(where: torch.device) -> str:
+    if where.type == "cuda":
+        return torch.cuda.get_device_name(where)
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+    num = torch.get_num_threads()
+    return f"{name}, {num} thread{'s' * (num > 1)}"

@@ -1,0 +1,173 @@
+"""The pictures that a denoiser is trained on: an ingested data set, a folder, an archive or an LMDB."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from boundaryflow.errors import ManifestError
+from boundaryflow.files import is_remote
+from boundaryflow.sources.archives import archive_suffix
+from boundaryflow.sources.decoding import Decoded, Spool, decode_all
+from boundaryflow.sources.raw import Found, RawFolder
+from boundaryflow.store.shards import in_batches, load_items
+from boundaryflow.store.tables import read_table
+from boundaryflow.text import visible
+
+LOG = logging.getLogger(__name__)
+MAX_HELD_OUT = 256
+_HELD_OUT = 0.1  # at most, of all
+_MAX_BAD = 0.1  # of all
+_LEAST = 16
+_READ_AT_ONCE = 512
+
+
+@dataclass(frozen=True)
+class TrainingPictures:
+    """Pictures to train on, and others to measure with.
+
+    Attributes:
+        pixels: [N,C,S,S] uint8; may lie on the disk.
+        rows: Which of them are trained on.
+        held_out: Which of them are not.
+        facts: What the model card says of them; `sha256` tells one data set from another.
+    """
+
+    pixels: NDArray[np.uint8]
+    rows: NDArray[np.int64]
+    held_out: NDArray[np.int64]
+    facts: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    @classmethod
+    def of_array(cls, pixels: NDArray[np.uint8], name: str) -> TrainingPictures:
+        """All of an array but the last ones, which are held out."""
+        num = _num_held_out(len(pixels))
+        rows = np.arange(len(pixels))
+        facts = {"source": name, "pictures": len(rows) - num, "held_out": num, "sha256": _digest([name])}
+        return cls(pixels, rows[:-num], rows[-num:], facts)
+
+
+@contextmanager
+def open_pictures(source: str, scratch: Path, geometry: Mapping[str, Any]) -> Generator[TrainingPictures]:
+    """Decode the pictures of a source; their pixels lie in a file of `scratch` while they are used.
+
+    Args:
+        source: Folder of an ingested data set (`data/ingest/NAME`); or a folder, an archive or an LMDB of pictures.
+        scratch: Folder for the pixels.
+        geometry: What `decode_image` is to make of the pictures. Those of an ingested data set are as they are, and
+            only `size` and `channels` are compared; None is what they have.
+
+    Raises:
+        ManifestError: There are no pictures, too few, of another size, or too many that cannot be used.
+    """
+    path = Path(source)
+    if is_remote(source):
+        raise ManifestError(f"train-denoiser {visible(source)}: is remote; ingest it first, then give data/ingest/NAME")
+    if not path.exists():
+        raise ManifestError(f"train-denoiser {visible(source)}: no such folder or file; check the path")
+    with Spool(scratch) as spool:
+        is_ingested = (path / "manifest.parquet").is_file()
+        shape, test, num_bad = (
+            _from_ingested(spool, path, geometry) if is_ingested else _from_raw(spool, path, geometry)
+        )
+        spool.finish()
+        items = sorted(spool.rows)
+        if len(items) < _LEAST:
+            raise ManifestError(
+                f"train-denoiser {visible(source)}: {len(items)} different pictures, must be at least {_LEAST}, "
+                "and should be thousands"
+            )
+        by_lot = sorted(test or items, key=lambda item: hashlib.sha256(item.encode()).digest())
+        held_out = by_lot[: MAX_HELD_OUT if test else _num_held_out(len(items))]
+        apart = {*test, *held_out}
+        trained_on = [item for item in items if item not in apart]
+        if not trained_on:
+            raise ManifestError(
+                f"train-denoiser {visible(source)}: all of it is in the split `test`; nothing to train on"
+            )
+        facts = {
+            "source": visible(path.resolve().name), "pictures": len(trained_on), "held_out": len(held_out),
+            "left_out": len(apart) - len(held_out) + num_bad, "sha256": _digest([repr(geometry), *trained_on]),
+        }  # fmt: skip
+        pixels = np.memmap(spool.path, np.uint8, "r", shape=(len(items), *shape))
+        rows, apart_rows = (np.array([spool.rows[item] for item in part]) for part in (trained_on, held_out))
+        yield TrainingPictures(pixels, rows, apart_rows, facts)
+
+
+def _from_ingested(
+    spool: Spool, folder: Path, geometry: Mapping[str, Any]
+) -> tuple[tuple[int, int, int], set[str], int]:
+    """Shape of the pictures, those of the split `test`, and how many cannot be used."""
+    for option in ("crop", "fit"):
+        if geometry[option] is not None:
+            raise ManifestError(
+                f"train-denoiser {folder}: --{option} is for raw pictures, and these are brought to size; leave it out"
+            )
+    manifest = read_table(folder / "manifest.parquet", schema="manifest/1")
+    ok = manifest[manifest["status"] == "ok"]
+    shape: tuple[int, ...] = ()
+    for some in in_batches(folder, list(ok["item_id"]), _READ_AT_ONCE):
+        pixels = load_items(folder, some, ["pixels"])["pixels"].numpy()
+        shape = pixels.shape[1:]
+        for item, of_item in zip(some, pixels, strict=True):
+            spool.add(item, of_item)
+    for position, (option, there) in enumerate(zip(("channels", "size"), shape, strict=False)):
+        asked = geometry[option]
+        if asked is not None and asked != shape[position]:
+            raise ManifestError(
+                f"train-denoiser {folder}: --{option} is {asked}, but it was ingested with {there}; leave the option "
+                "out, or train on the raw pictures"
+            )
+    if not shape:
+        raise ManifestError(f"train-denoiser {folder}: holds no pictures; run `boundaryflow run` first")
+    num_bad = int((manifest["status"] == "bad").sum())
+    return (shape[0], shape[1], shape[2]), set(ok.loc[ok["split"] == "test", "item_id"]), num_bad
+
+
+def _from_raw(spool: Spool, path: Path, geometry: Mapping[str, Any]) -> tuple[tuple[int, int, int], set[str], int]:
+    shape = (geometry["channels"], geometry["size"], geometry["size"])
+    raw = RawFolder(path, shape[1]) if path.is_dir() else RawFolder(path.parent, shape[1], found=_only(path))
+    bad = [f"{name}: {reason}" for name, reason in raw.refused.items()]
+    for picture in decode_all(raw, raw.names, {}, geometry, os.cpu_count() or 1):
+        if picture.pixels is None:
+            bad.append(_line(picture))
+        else:
+            spool.add(picture.item, picture.pixels)
+    num = len(raw.names) + len(raw.refused)
+    if len(bad) > _MAX_BAD * num:
+        raise ManifestError(
+            f"train-denoiser {path}: {len(bad)} of {num} pictures cannot be used, such as {bad[0]}; mend or remove them"
+        )
+    if bad:
+        LOG.warning("%s: %d of %d pictures cannot be used, such as %s", path, len(bad), num, bad[0])
+    return shape, set(), len(bad)
+
+
+def _only(path: Path) -> Sequence[Found]:
+    """An archive or an LMDB in one file, as if it lay alone in its folder."""
+    if archive_suffix(path):
+        return [Found(path.name, "archive", path.stat().st_size)]
+    if path.suffix.lower() == ".lmdb":
+        return [Found(path.name, "lmdb", path.stat().st_size)]
+    raise ManifestError(f"train-denoiser {visible(str(path))}: is no folder, archive or LMDB of pictures")
+
+
+def _line(picture: Decoded) -> str:
+    return f"{visible(picture.name)}: {picture.reason}"
+
+
+def _num_held_out(num: int) -> int:
+    return max(1, min(MAX_HELD_OUT, int(num * _HELD_OUT)))
+
+
+def _digest(parts: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
