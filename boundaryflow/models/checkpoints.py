@@ -19,15 +19,17 @@ from torch import Tensor, nn
 from boundaryflow.diffusion import EpsModel, NoiseSchedule
 from boundaryflow.errors import CheckpointError
 from boundaryflow.models.architecture import Architecture, check_channels
-from boundaryflow.models.betas import USUAL, schedule_betas
+from boundaryflow.models.betas import USUAL, scaled_linear_betas, schedule_betas
 from boundaryflow.models.config import check_config, network_config
 from boundaryflow.models.custom import load_python_model, names_python_model
 from boundaryflow.models.ddpm import convert_ddpm
 from boundaryflow.models.families import family_of
 from boundaryflow.models.iddpm import convert_iddpm
+from boundaryflow.models.prediction import prediction_of
+from boundaryflow.models.sharded import INDEX, SHARDS
 from boundaryflow.models.stated import MAX_IMAGE_SIZE, Stated, read_json, read_stated
 from boundaryflow.models.unet import UNetModel
-from boundaryflow.models.weights import check_finite, read_weights, sha256_of
+from boundaryflow.models.weights import Weights, check_finite, read_weights, sha256_of
 
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 HALF_WEIGHTS = ("diffusion_pytorch_model.fp16.safetensors", "diffusion_pytorch_model.fp16.bin")
@@ -102,7 +104,7 @@ def load_model(
 
     Raises:
         CheckpointError: Files are missing, truncated, hold code or NaN; or the model is conditional,
-            works on latents, does not predict noise, or is of no family that is known.
+            works on latents, or is of no family that is known.
     """
     if names_python_model(str(source)):
         return load_python_model(str(source), device=device, dtype=dtype)
@@ -113,7 +115,9 @@ def load_model(
     architecture = checkpoint.architecture
     identity = {k: v for k, v in architecture.config.items() if not k.startswith("_")}
     betas = schedule_betas(checkpoint.schedule, checkpoint.source)
+    prediction = prediction_of(checkpoint.schedule, checkpoint.source)
     about = [checkpoint.stated.facts(), [round(float(b), 12) for b in betas], identity, architecture.num_heads]
+    about += [prediction] if prediction != "epsilon" else []
     digest = hashlib.sha256(sha256_of(checkpoint.file).encode())
     digest.update(json.dumps(about, sort_keys=True).encode())
     return UNetModel(
@@ -121,6 +125,9 @@ def load_model(
         NoiseSchedule.from_betas(betas),
         sha256=digest.hexdigest(),
         family=architecture.family,
+        value_range=checkpoint.stated.value_range,
+        prediction=prediction,
+        reverses_channels=checkpoint.stated.channel_order == "bgr",
         pixel_unshuffle=checkpoint.stated.pixel_unshuffle,
         device=device,
     )
@@ -213,7 +220,15 @@ def set_num_heads(unet: UNet2DModel, num_heads: int, where: str) -> None:
 
 
 def _open_file(path: Path, stated: Stated) -> Checkpoint:
-    weights = read_weights(path, stated.ema)
+    return understand(path, read_weights(path, stated.ema), stated)
+
+
+def understand(path: Path, weights: Weights, stated: Stated) -> Checkpoint:
+    """Find out what the weights of a file are of.
+
+    Raises:
+        CheckpointError: See `load_model`; NaN is not looked for.
+    """
     family = family_of(weights.state, path)
     if family == "diffusers":
         raise CheckpointError(
@@ -225,8 +240,9 @@ def _open_file(path: Path, stated: Stated) -> Checkpoint:
     except (LookupError, ValueError, RuntimeError) as error:  # tensors of shapes that no network of the family has
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise CheckpointError(f"model {path}: its tensors make no network of the {family} family ({reason})") from None
-    schedule = {**USUAL, **stated.schedule}
+    schedule = {**USUAL, **(scaled_linear_betas(stated.schedule) if family == "iddpm" else stated.schedule)}
     schedule_betas(schedule, str(path))
+    prediction_of(schedule, path)
     assumption = "" if stated.schedule else "1000 timesteps with linear betas from 0.0001 to 0.02"
     return Checkpoint(str(path), path, weights.kind, weights.ema, architecture, schedule, assumption, stated)
 
@@ -249,6 +265,7 @@ def _open_folder(root: Path, stated: Stated | None) -> Checkpoint:
     check_channels(int(config["in_channels"]) // fold**2, int(config["out_channels"]) // fold**2, folder)
     schedule = {**_read_schedule(root, folder), **stated.schedule}
     schedule_betas(schedule, str(folder))
+    prediction_of(schedule, folder)
     ema = True if folder.name == "unet_ema" else None
     architecture = Architecture(stated.family or "diffusers", config, state, (), stated.num_heads)
     return Checkpoint(str(root), file, "diffusers folder", ema, architecture, schedule, "", stated)
@@ -272,7 +289,11 @@ def _refuse_other_folder(root: Path) -> None:
 
 
 def _weights_file(folder: Path) -> Path:
-    """The weights under their usual name, in half precision, or the only file of weights that there is."""
+    """The weights under their usual name, in several files, in half precision, or the only file of weights there."""
+    whole = next((folder / name for name in WEIGHTS if (folder / name).exists()), None)
+    indices = sorted(folder.glob(INDEX), key=lambda path: (len(path.name), path.name))  # full precision first
+    if whole is None and indices:
+        return indices[0]
     usual = next((folder / name for name in (*WEIGHTS, *HALF_WEIGHTS) if (folder / name).exists()), None)
     others = sorted(path for suffix in (".safetensors", ".bin") for path in folder.glob(f"*{suffix}"))
     if usual is None and len(others) != 1:
@@ -327,9 +348,10 @@ def _from_hub(name: str) -> Path:
         return Path(snapshot_download(repo, revision=revision or None, allow_patterns=[*wanted, "scheduler/*.json"]))
 
     try:
-        root = fetched(*WEIGHTS)
+        root = fetched(*WEIGHTS, SHARDS)
         # Half precision only where there is nothing else: it would be fetched beside the other in any case.
-        return root if any(path.name in WEIGHTS for path in root.rglob("*")) else fetched(*HALF_WEIGHTS)
+        is_whole = any(path.name in WEIGHTS or path.match(SHARDS) for path in root.rglob("*"))
+        return root if is_whole else fetched(*HALF_WEIGHTS)
     except (HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
