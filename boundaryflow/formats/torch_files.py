@@ -80,8 +80,8 @@ def read_torch_file(path: Path, what: str = "model") -> TorchFile:
         if error.wants.startswith(_CODE_WITHIN):
             raise CheckpointError(
                 f"{what} {path}: it is a pickle of NVlabs' (EDM, StyleGAN), which carries the code of its network; "
-                "nothing in it was run. EDM networks have noise levels instead of timesteps: save the tensors where you "
-                "trust the file, and write the network against the protocol EpsModel (docs/models.md)"
+                "nothing in it was run. EDM networks have noise levels instead of timesteps: save the tensors where "
+                "you trust the file, and write the network against the protocol EpsModel (docs/models.md)"
             ) from None
         if error.wants:
             raise CheckpointError(

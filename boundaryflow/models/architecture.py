@@ -13,7 +13,7 @@ from boundaryflow.models.families import Family
 
 ATTENTION_FROM = 16
 """Side of the feature maps at which all of the paper's networks begin to attend."""
-SIZE_OF_WIDTHS = {
+SIZE_OF_WIDTHS: Mapping[tuple[int, ...], int] = {
     (1, 2, 2, 2): 32, (1, 2, 3, 4): 64, (1, 1, 2, 3, 4): 128, (1, 1, 2, 2, 4, 4): 256,
 }  # fmt: skip
 """Side of the images by the widths of the levels: `create_model` of improved-diffusion and guided-diffusion."""

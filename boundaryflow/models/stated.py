@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from boundaryflow.errors import CheckpointError
 from boundaryflow.files import MAX_SETTINGS_BYTES, RefusedFileError, read_bytes
@@ -66,8 +66,10 @@ class Stated:
             value = getattr(self, name)
             if value is not None and value not in choices:
                 raise CheckpointError(f"{name} is {value!r:.60}, must be one of {', '.join(choices)}")
-        span: object = self.value_range
-        is_pair = isinstance(span, list | tuple) and len(span) == 2 and all(type(v) in (int, float) for v in span)  # noqa: PLR2004
+        span: Any = self.value_range  # it comes from JSON
+        is_pair = (
+            isinstance(span, list | tuple) and [type(v) in (int, float) for v in cast(list[Any], span)] == [True] * 2
+        )
         if not is_pair or not -1000 <= self.value_range[0] < self.value_range[1] <= 1000:  # noqa: PLR2004
             raise CheckpointError(f"value_range is {span!r:.60}, must be black and white, such as [-1, 1]")
         object.__setattr__(self, "value_range", (float(self.value_range[0]), float(self.value_range[1])))

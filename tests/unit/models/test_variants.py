@@ -221,7 +221,9 @@ def test_pickle_of_edm_is_named_and_not_run(tmp_path: Path, monkeypatch: pytest.
 
     path = tmp_path / "network-snapshot.pkl"
     path.write_bytes(pickle.dumps({"ema": Net()}))
-    with pytest.raises(CheckpointError, match=r"it is a pickle of NVlabs' \(EDM, StyleGAN\).*protocol EpsModel") as caught:
+    with pytest.raises(
+        CheckpointError, match=r"it is a pickle of NVlabs' \(EDM, StyleGAN\).*protocol EpsModel"
+    ) as caught:
         open_checkpoint(path)
     assert not ran.yes
     assert "\n" not in str(caught.value)
