@@ -66,5 +66,5 @@ def all_rows(model: EpsModel, latents: Latents, num_train: int, t_mix: int, sett
         Row("single step", "`edit.method: single_step`: the SVM in ε-space, with DDIM residuals, eta 0", gaps,
             single.of("svm", {"eps": 2.0}, gaps), mixing),
         Row(OURS, "`edit.method: guided`", guided.strengths, guided.edit, settings, guided.calls,
-            ("benches/quality/guided.py", "boundaryflow/editing/guided.py")),
+            ("benches/quality/guided.py", "boundaryflow/editing/guided.py", "boundaryflow/editing/hyperplanes.py")),
     ]  # fmt: skip

@@ -307,7 +307,7 @@ class _Spectrum:
 
 
 def calibrate(distances: NDArray[np.float64], has_attribute: NDArray[np.bool_]) -> Calibration:
-    """What the signed distances [m] of held-out latents say, of which [m] have the attribute."""
+    """Calibration from signed distances [m] of held-out latents and from whether each has the attribute, [m]."""
     from sklearn.metrics import roc_auc_score
 
     positive, negative = distances[has_attribute], distances[~has_attribute]

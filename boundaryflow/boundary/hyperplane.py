@@ -142,7 +142,7 @@ class Boundaries:
     Attributes:
         attribute: Name.
         at_mixing_step: Space to the hyperplane between inverted images, at the mixing step.
-        noised: Hyperplanes in h-space between images with noise added, by rising timestep: what
+        noised: Hyperplanes in h-space between images with noise added, by ascending timestep: what
             `boundaryflow.editing.guided_edit` follows. Empty where none were asked for.
     """
 
@@ -197,7 +197,7 @@ class Boundaries:
     def along_path(
         self, timesteps: Sequence[int], model_sha256: str, *, may_be_empty: bool = False
     ) -> tuple[Boundary, ...]:
-        """The hyperplanes between noised images, by rising timestep.
+        """The hyperplanes between noised images, by ascending timestep.
 
         Args:
             timesteps: The path; every hyperplane must hold at one of these.

@@ -68,7 +68,7 @@ def timestep_path(t_end: int, num_steps: int, power: float = 1.0) -> tuple[int, 
         power: 1 spaces them evenly; more makes them denser towards the image (v ** power).
 
     Returns:
-        Strictly rising timesteps, first 0, last t_end.
+        Strictly ascending timesteps, first 0, last t_end.
 
     Raises:
         ValueError: Fewer than 2 timesteps, or more than there are between 0 and t_end.

@@ -24,7 +24,7 @@ class Inversion:
     Attributes:
         x_mix: [B,C,H,W] latent at timesteps[-1].
         h_mix: [B,Ch,Hh,Wh] bottleneck at (x_mix, timesteps[-1]), the same timestep.
-        timesteps: The path, rising.
+        timesteps: The path, ascending.
         residuals: [S,B,C,H,W] or None. Entry k is what the step down from timesteps[k] misses
             on this image's own path; added while denoising, it makes an unedited image return
             exactly.

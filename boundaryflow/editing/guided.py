@@ -4,12 +4,11 @@ There is no inversion. At every timestep, from the noisiest to the cleanest, the
 to the image and to its edited version, and the network predicts the noise in both. The difference
 between the two predictions is carried to the next timestep (Kulikov et al. 2025, "FlowEdit", for
 text-conditional flows). The edit itself comes from the boundaries: at each timestep, the smallest
-change of the noisy image that brings its bottleneck to the wanted distance from the hyperplanes. It
-is found by pulling the normals back through the network (Park et al. 2023, section 3). Attributes
-that are not edited are kept on their side by a penalty. Each noise level sees another part of the
-image, so one pass over the timesteps may leave an edit half done; a further pass, with other noise,
-starts from the result of the one before. Where nothing is asked for, the change stays zero, and the
-image returns bit for bit.
+change of the noisy image that brings its bottleneck to the target distance from the hyperplanes. The
+change is computed by pulling the normals back through the network (Park et al. 2023, section 3). A
+penalty preserves the attributes that are not edited. One iteration over the timesteps may leave an
+edit incomplete; a further one starts from its result, with new noise. An image whose directions are
+all 0 is returned bit for bit.
 """
 
 from __future__ import annotations
@@ -24,35 +23,32 @@ from torch import Tensor
 from boundaryflow.boundary import Boundary
 from boundaryflow.diffusion import EpsModel, noise_to_signal, noised
 from boundaryflow.diffusion.schedule import CLEAN
+from boundaryflow.editing.hyperplanes import TimestepTargets, targets_by_timestep
 
-_THRESHOLD_WIDTH = 1.0  # how far a change is smoothed before it is judged too small, in 64ths of the image
+_THRESHOLD_WIDTH = 1.0  # sigma of the smoothing before `soft_threshold`, in 64ths of the image width
 _REGION_WIDTH = 1.5  # the same for `region`
-_NEGLIGIBLE = (
-    0.01  # of a preserved attribute's reach: a loss of this size counts half, a smaller one is mostly rounding
-)
 
 
 @dataclass(frozen=True)
 class Guidance:
-    """How an image is led across boundaries.
+    """Parameters of the guided edit.
 
     Attributes:
-        certainty: A strength of 1 leads to where an image is typical of its new class, and of it
-            with at least this probability; in [0.5, 1). See `Calibration.reach`.
-        tweedie_projection: Ask the network what it makes of each step before it is taken, and leave out
-            what it would denoise away: one more network call a timestep. By Tweedie's formula
-            this multiplies the step by the covariance of the images that fit the noisy sample.
-        preserve: How strictly the attributes that nothing is asked of are kept from going towards
-            their other side; 0 is not at all. What they have lost together is one direction in
-            h-space, g_h its pullback: a step minimises
-            |step|^2 + preserve w (g_h step - loss)^2 / |g_h|^2. Where next to nothing is lost, that
-            direction is rounding noise, so w = loss^2 / (loss^2 + tau^2) lets go of it; tau is
-            1 % of the preserved attributes' mean reach.
-        soft_threshold: Changes smaller than this fade out at every timestep, in model range; 0 keeps all.
-        region: The edit is kept where the smoothed change is above this share of its largest
-            value, fading to nothing at half of that; 0 keeps it everywhere.
-        num_draws: Noises at each timestep, whose edits are averaged; at least 1.
-        num_iterations: How often the path is walked down; at least 1.
+        certainty: Strength 1 leads to the place where an image is typical of its new class and belongs
+            to it with at least this probability; in [0.5, 1). See `Calibration.reach`.
+        tweedie_projection: Apply the network to each step before it is taken, and remove the part that
+            it would denoise away; one more network call per timestep. By Tweedie's formula this
+            multiplies the step by the covariance of the images that fit the noisy sample.
+        preserve: Penalty on moving the attributes that are not edited towards their other side; 0 is
+            none. Their losses are combined to one direction in h-space with pullback g_h: a step
+            minimises |step|^2 + preserve w (g_h step - loss)^2 / |g_h|^2. For a loss near 0 that
+            direction is rounding noise; the weight w = loss^2 / (loss^2 + tau^2) then goes to 0. tau
+            is 1 % of the mean reach of the preserved attributes.
+        soft_threshold: Changes smaller than this are faded out at every timestep, in model range; 0 is off.
+        region: The edit is limited to where the smoothed change exceeds this share of its largest
+            value, fading to zero at half of that; 0 is off.
+        num_draws: Noises per timestep, whose edits are averaged; at least 1.
+        num_iterations: Iterations over the path; at least 1.
     """
 
     certainty: float
@@ -65,18 +61,18 @@ class Guidance:
 
     @property
     def num_noises(self) -> int:
-        """How many noises an edit needs at each timestep."""
+        """Noises that an edit needs per timestep."""
         return self.num_draws * self.num_iterations
 
 
 @dataclass(frozen=True)
 class NoisedSource:
-    """Images as the network sees them along a path.
+    """Images with noise added at every timestep of a path, and what the network computes from them.
 
     Attributes:
         x_0: [B,C,H,W] images in model range.
-        timesteps: The path, rising.
-        noise: Gives the standard normal noise [B,C,H,W] of a timestep and a draw.
+        timesteps: The path, ascending.
+        noise: `(timestep, draw)` to standard normal noise [B,C,H,W].
         eps: `(timestep, draw)` to the predicted noise [B,C,H,W].
         h: `(timestep, draw)` to the bottleneck [B,Ch,Hh,Wh].
     """
@@ -88,7 +84,7 @@ class NoisedSource:
     h: Mapping[tuple[int, int], Tensor]
 
     def take(self, rows: Sequence[int]) -> NoisedSource:
-        """Some of the images."""
+        """Select images by row."""
         index = list(rows)
         return NoisedSource(
             self.x_0[index],
@@ -107,14 +103,14 @@ def observe_noised(
     *,
     num_noises: int = 1,
 ) -> NoisedSource:
-    """Look at images at every timestep of a path, noise added: one network call each, for all edits.
+    """Add noise to images at every timestep of a path and run the network, once for all edits.
 
     Args:
         model: The frozen model.
         x_0: Images in model range.
-        timesteps: Rising path.
-        noise: Gives the noise of a timestep and a draw; the same whenever it is asked.
-        num_noises: Noises at each timestep, see `Guidance.num_noises`.
+        timesteps: Ascending path.
+        noise: `(timestep, draw)` to noise [B,C,H,W]; must return the same noise at every call.
+        num_noises: Noises per timestep, see `Guidance.num_noises`.
     """
     x_0 = x_0.float()
     eps: dict[tuple[int, int], Tensor] = {}
@@ -140,178 +136,75 @@ def guided_edit(
 ) -> Float[Tensor, "b k c h w"]:
     """Edit images at several strengths.
 
-    Every strength of an image shares its noise. A strength s asks, at each timestep, for the place
-    that lies s times as far as from where the unedited image is, on that noise, to where strength 1
-    leads. So 0 is this very image, 1 a typical and certain member of the other class, in between is
-    in between, and a negative strength goes the other way. An image that lies there already stays.
+    All strengths of an image share its noise. At each timestep, let strength 1 lead the unedited noisy
+    image to a target distance, where it is a typical and certain member of the other class. Strength s
+    leads it s times as far: 0 returns the image itself, and a negative strength goes the other way. An
+    image that is already beyond its target is not moved.
 
     Args:
         model: The frozen model.
-        source: Of `observe_noised`.
-        boundaries: For each of A attributes its hyperplanes in h-space, by timestep, each of them on the
+        source: Result of `observe_noised`.
+        boundaries: Per attribute (A of them) its hyperplanes in h-space. Their timesteps must be on the
             source's path; an attribute need not have one at every timestep.
-        directions: [B,A] +1 towards the attribute, -1 away from it, 0 to leave it alone.
+        directions: [B,A] +1 towards the attribute, -1 away from it, 0 for no edit.
         strengths: K strengths.
         guidance: See `Guidance`.
-        preserved: The same for attributes that are to stay as they are, whatever goes with what.
-        mask: [B,H,W] in [0, 1]: where the image may change; None is everywhere.
-        num_together: How many strengths go through the network in one call, side by side.
+        preserved: Hyperplanes of the attributes to preserve, per attribute.
+        mask: [B,H,W] in [0, 1], 1 where the image may change; None is everywhere.
+        num_together: Number of strengths per network call.
 
     Returns:
         [B,K,C,H,W] images in model range, not clipped.
 
     Raises:
-        ValueError: A hyperplane holds at a timestep that is not on the path.
+        ValueError: A hyperplane belongs to a timestep that is not on the path.
         BoundaryError: A hyperplane is of another size than the bottleneck of the model.
     """
     log_odds = torch.logit(torch.tensor(guidance.certainty)).item()
-    steps = _by_timestep(boundaries, preserved if guidance.preserve > 0 else (), source, log_odds)
+    others = preserved if guidance.preserve > 0 else ()
+    num_dimensions = next(iter(source.h.values()))[0].numel()
+    targets = targets_by_timestep(
+        boundaries, others, source.timesteps, log_odds, num_dimensions=num_dimensions, like=source.x_0
+    )
     result = source.x_0[:, None].repeat(1, len(strengths), 1, 1, 1)
     active = directions.ne(0).any(1).nonzero().flatten().tolist()
     if not active:
         return result
-    part, asked = source.take(active), directions[active].to(source.x_0)
-    where = None if mask is None else mask[active][:, None].to(source.x_0)
+    part, signs = source.take(active), directions[active].to(source.x_0)
+    masks = None if mask is None else mask[active][:, None].to(source.x_0)
     moving = [column for column, strength in enumerate(strengths) if strength != 0]
     for start in range(0, len(moving), num_together):
         some = moving[start : start + num_together]
         rows = list(range(len(active))) * len(some)
-        strength = torch.tensor([strengths[column] for column in some]).to(asked)[:, None]
+        strength = torch.tensor([strengths[column] for column in some]).to(signs)[:, None]
         strength = strength.repeat_interleave(len(active), 0)
         repeated = part if len(some) == 1 else part.take(rows)
-        masked = None if where is None else where[rows]
-        change = _change(model, repeated, steps, asked[rows], strength, guidance, masked)
+        repeated_masks = None if masks is None else masks[rows]
+        change = _change(model, repeated, targets, signs[rows], strength, guidance, repeated_masks)
         edited = (repeated.x_0 + change).unflatten(0, (len(some), len(active)))
         for column, images in zip(some, edited, strict=True):
             result[active, column] = images
     return result
 
 
-@dataclass(frozen=True)
-class _Hyperplanes:
-    """Hyperplanes of one timestep.
-
-    Attributes:
-        normals: [P,D].
-        intercepts: [P].
-        middles: [P] half-way between the classes.
-        reaches: [P] how far from there an image is typical and certain of its class.
-    """
-
-    normals: Tensor
-    intercepts: Tensor
-    middles: Tensor
-    reaches: Tensor
-
-    @classmethod
-    def of(cls, boundaries: Sequence[Boundary], log_odds: float, like: Tensor) -> _Hyperplanes:
-        def vector(values: list[float]) -> Tensor:
-            return torch.tensor(values).to(like)
-
-        normals = torch.stack([b.normal for b in boundaries]) if boundaries else torch.empty(0, 0)
-        return cls(
-            normals.to(like),
-            vector([b.intercept for b in boundaries]),
-            vector([b.calibration.middle for b in boundaries]),
-            vector([b.calibration.reach(log_odds) for b in boundaries]),
-        )
-
-    def from_middle(self, h: Tensor) -> Tensor:
-        """[B,P] signed distances from half-way between the classes."""
-        return h @ self.normals.T + self.intercepts - self.middles
-
-    def lost(self, unedited: Tensor, now: Tensor) -> Tensor:
-        """[B,P] how much farther on its side the unedited image lies; deeper into its own side is no loss."""
-        side = torch.sign(unedited)
-        return ((unedited - now) * side).clamp(min=0) * side
-
-
-@dataclass(frozen=True)
-class _Step:
-    """What is asked for at one timestep.
-
-    Attributes:
-        columns: Which of the attributes asked for have a hyperplane here.
-        edited: Their hyperplanes.
-        preserved: Hyperplanes of the attributes to be kept.
-    """
-
-    columns: list[int]
-    edited: _Hyperplanes
-    preserved: _Hyperplanes
-
-    def missing(self, unedited: Tensor, now: Tensor, asked: Tensor, strength: Tensor) -> Tensor:
-        """[B,E] how far the edited attributes are from where they shall be.
-
-        Args:
-            unedited: [B,D] bottleneck of the unedited image.
-            now: [B,D] bottleneck of the edited image.
-            asked: [B,A] directions.
-            strength: [B,1], not 0.
-        """
-        before, after = self.edited.from_middle(unedited), self.edited.from_middle(now)
-        sign = asked[:, self.columns] * strength.sign()
-        way = ((sign * self.edited.reaches - before) * sign).clamp(min=0) * strength.abs()
-        ahead = ((before - after) * sign + way).clamp(min=0) * sign  # never back: it may have gone too far by itself
-        return torch.where(sign == 0, self.edited.lost(before, after), ahead)
-
-    def lost(self, unedited: Tensor, now: Tensor) -> Tensor:
-        """[B,D] where in h-space the preserved attributes are to be led back, all in one."""
-        if not len(self.preserved.normals):
-            return torch.zeros_like(now)
-        lost = self.preserved.lost(self.preserved.from_middle(unedited), self.preserved.from_middle(now))
-        return lost @ self.preserved.normals
-
-    def weight(self, length: Tensor) -> Tensor:
-        """[B,1] how much a loss of this length counts, from 0 to 1; see `Guidance.preserve`."""
-        if not len(self.preserved.normals):
-            return torch.zeros_like(length)
-        negligible = _NEGLIGIBLE * self.preserved.reaches.mean().clamp(min=1e-12)
-        return length**2 / (length**2 + negligible**2)
-
-
-def _by_timestep(
-    boundaries: Sequence[Sequence[Boundary]],
-    preserved: Sequence[Sequence[Boundary]],
-    source: NoisedSource,
-    log_odds: float,
-) -> dict[int, _Step]:
-    at = {boundary.t for of_attribute in boundaries for boundary in of_attribute}
-    path = source.timesteps
-    if not at <= set(path):
-        raise ValueError(f"hyperplanes at timesteps {sorted(at - set(path))}, which are not on the path {list(path)}")
-    steps: dict[int, _Step] = {}
-    for t in at:
-        edited = [(c, b) for c, of_attribute in enumerate(boundaries) for b in of_attribute if b.t == t]
-        kept = [b for of_attribute in preserved for b in of_attribute if b.t == t]
-        for boundary in (*(b for _, b in edited), *kept):
-            boundary.check_dimensions(source.h[t, 0][0].numel())
-        steps[t] = _Step(
-            [column for column, _ in edited],
-            _Hyperplanes.of([boundary for _, boundary in edited], log_odds, source.x_0),
-            _Hyperplanes.of(kept, log_odds, source.x_0),
-        )
-    return steps
-
-
 @torch.inference_mode()
 def _change(
     model: EpsModel,
     source: NoisedSource,
-    steps: Mapping[int, _Step],
-    asked: Tensor,
+    targets: Mapping[int, TimestepTargets],
+    directions: Tensor,
     strength: Tensor,
     guidance: Guidance,
-    where: Tensor | None,
+    mask: Tensor | None,
 ) -> Tensor:
-    """[B,C,H,W] what its strength [B,1] adds to each image."""
+    """[B,C,H,W] difference between the edited and the unedited images, for strengths [B,1] and masks [B,1,H,W]."""
     change = torch.zeros_like(source.x_0)
     begun = False
-    for turn in range(guidance.num_iterations):
-        draws = range(turn * guidance.num_draws, (turn + 1) * guidance.num_draws)
+    for iteration in range(guidance.num_iterations):
+        draws = range(iteration * guidance.num_draws, (iteration + 1) * guidance.num_draws)
         for position in reversed(range(len(source.timesteps))):
             t, t_next = source.timesteps[position], source.timesteps[position - 1] if position else CLEAN
-            begun = begun or t in steps
+            begun = begun or t in targets
             if not begun:  # the image and its edit are still the same
                 continue
             alpha_bar = model.schedule.alpha_bar(t)
@@ -319,9 +212,9 @@ def _change(
             parts: list[Tensor] = []
             for draw in draws:
                 x_t = noised(source.x_0 + change, source.noise(t, draw), alpha_bar)
-                if t in steps:
+                if t in targets:
                     eps, step = _guided_step(
-                        model, x_t, t, source.h[t, draw], steps[t], asked, strength, guidance, where
+                        model, x_t, t, source.h[t, draw], targets[t], directions, strength, guidance, mask
                     )
                     parts.append(step / alpha_bar**0.5 - fall * (eps - source.eps[t, draw]))
                 else:
@@ -329,8 +222,8 @@ def _change(
             change = change + torch.stack(parts).mean(0)
             if guidance.soft_threshold > 0:
                 change = change * _soft_threshold(_smoothed(change, _THRESHOLD_WIDTH), guidance.soft_threshold)
-            if where is not None:
-                change = change * where
+            if mask is not None:
+                change = change * mask
     if guidance.region > 0:
         size = _smoothed(change, _REGION_WIDTH)
         largest = size.flatten(1).quantile(0.98, dim=1).clamp(min=1e-6)[:, None, None, None]
@@ -343,30 +236,30 @@ def _guided_step(
     x_t: Tensor,
     t: int,
     h_unedited: Tensor,
-    wanted: _Step,
-    asked: Tensor,
+    targets: TimestepTargets,
+    directions: Tensor,
     strength: Tensor,
     guidance: Guidance,
-    where: Tensor | None,
+    mask: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     """The noise predicted at x_t, and the step to take there."""
     missing, weight = torch.empty(0), torch.empty(0)
 
-    def directions(h: Tensor) -> Tensor:
-        """[B,E+1,D] the edited attributes' normals, and where the preserved ones are to be led back."""
+    def cotangents(h: Tensor) -> Tensor:
+        """[B,E+1,D] normals of the edited attributes, then the direction that restores the preserved ones."""
         nonlocal missing, weight
         unedited = h_unedited.to(h).flatten(1)
-        lost = wanted.lost(unedited, h)
+        lost = targets.lost(unedited, h)
         length = lost.norm(dim=1, keepdim=True)
-        missing = torch.cat([wanted.missing(unedited, h, asked, strength), length], 1)
-        weight = wanted.weight(length)
+        missing = torch.cat([targets.missing(unedited, h, directions, strength), length], 1)
+        weight = targets.weight(length)
         back = lost / length.clamp(min=1e-12)
-        return torch.cat([wanted.edited.normals.expand(len(h), -1, -1), back[:, None]], 1)
+        return torch.cat([targets.edited.normals.expand(len(h), -1, -1), back[:, None]], 1)
 
-    eps, gradients = model.pullback(x_t, t, directions)
-    if where is not None:
-        gradients = gradients * where[:, None]
-    step = _smallest_step(gradients, missing, len(wanted.columns), guidance.preserve, weight)
+    eps, gradients = model.pullback(x_t, t, cotangents)
+    if mask is not None:
+        gradients = gradients * mask[:, None]
+    step = _smallest_step(gradients, missing, len(targets.columns), guidance.preserve, weight)
     if guidance.tweedie_projection:
         step = step - (1 - model.schedule.alpha_bar(t)) ** 0.5 * (model.eps(x_t + step, t) - eps)
     return eps, step
@@ -375,34 +268,34 @@ def _guided_step(
 def _smallest_step(gradients: Tensor, missing: Tensor, num_edited: int, preserve: float, weight: Tensor) -> Tensor:
     """The step with G_e step = missing_e that minimises |step|^2 + preserve w (g_h step - missing_h)^2 / |g_h|^2.
 
-    In its dual form the system is as small as there are attributes: step = G^T (G G^T + R)^-1 missing,
-    R diagonal, 0 for edited attributes and |g_h|^2 / preserve for what is preserved, whose row of G and of
-    missing is scaled by sqrt(w).
+    In dual form the system has one row per attribute: step = G^T (G G^T + R)^-1 missing, with R diagonal,
+    0 for edited attributes and |g_h|^2 / preserve for the preserved direction, whose rows of G and of
+    missing are scaled by sqrt(w).
 
     Args:
-        gradients: [B,E+1,C,H,W] of the edited attributes, then of what is preserved.
-        missing: [B,E+1] what they lack.
+        gradients: [B,E+1,C,H,W] of the edited attributes, then of the preserved direction.
+        missing: [B,E+1] distances to their targets.
         num_edited: E.
-        preserve: See `Guidance`; 0 leaves the last one out.
+        preserve: See `Guidance`; 0 ignores the preserved direction.
         weight: [B,1] w, from 0 to 1.
     """
     num = num_edited + (1 if preserve > 0 else 0)
-    flat, lacking = gradients[:, :num].flatten(2).double(), missing[:, :num].double()
+    flat, distances = gradients[:, :num].flatten(2).double(), missing[:, :num].double()
     preserved = flat[:, num_edited:].square().sum(2)  # [B,1], or [B,0] where nothing is preserved
-    scale = torch.cat([torch.ones_like(lacking[:, :num_edited]), weight.double().sqrt()[:, : num - num_edited]], 1)
-    flat, lacking = flat * scale[..., None], lacking * scale
+    scale = torch.cat([torch.ones_like(distances[:, :num_edited]), weight.double().sqrt()[:, : num - num_edited]], 1)
+    flat, distances = flat * scale[..., None], distances * scale
     products = flat @ flat.mT
     squares = products.diagonal(dim1=1, dim2=2)
     # nearly parallel gradients make the system singular: a small ridge
     slack = (1e-6 * squares[:, :num_edited].mean(1, keepdim=True) + 1e-30).expand(-1, num).clone()
     if preserve > 0:
         slack[:, num_edited:] += preserved / preserve
-    shares = torch.linalg.solve(products + torch.diag_embed(slack), lacking[..., None])
+    shares = torch.linalg.solve(products + torch.diag_embed(slack), distances[..., None])
     return (flat * shares).sum(1).float().reshape(gradients[:, 0].shape)
 
 
 def _smoothed(change: Tensor, width: float) -> Tensor:
-    """[B,1,H,W] mean size of the change over channels, smoothed over `width` sixty-fourths of the image."""
+    """[B,1,H,W] absolute change, averaged over channels and blurred with sigma `width` in 64ths of the image width."""
     from torchvision.transforms.functional import gaussian_blur
 
     sigma = width * change.shape[-1] / 64
@@ -411,5 +304,5 @@ def _smoothed(change: Tensor, width: float) -> Tensor:
 
 
 def _soft_threshold(size: Tensor, full: float | Tensor) -> Tensor:
-    """1 from `full` on, 0 up to half of it, linear between."""
+    """1 from `full` on, 0 up to half of it, linear in between."""
     return (2 * size / full - 1).clamp(0, 1)

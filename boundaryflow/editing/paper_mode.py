@@ -61,7 +61,7 @@ def paper_edit(
         model: The frozen model.
         x_lat: Latents of `paper_invert`.
         h_lat: Bottlenecks of `paper_invert`.
-        timesteps: The same rising path.
+        timesteps: The same ascending path.
         normal_eps: Unit normal in ε-space.
         normal_h: Unit normal in h-space.
         distance: Projection that each image moves to, in latent units; the release sweeps -150 to 150.

@@ -1,4 +1,4 @@
-"""What an edit asks of each image, by its labels."""
+"""Directions of an edit for each image, from its labels."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 
 TARGET_SIGNS = {"add": (1, 0), "remove": (0, -1), "flip": (1, -1)}
-"""What a target asks of an image without the attribute, and of one with it."""
+"""Target to the direction for an image without the attribute, and for one with it."""
 
 
 def directions_of(labels: pd.DataFrame, items: Sequence[str], targets: Mapping[str, str]) -> dict[str, list[int]]:
-    """Which way each image goes along each attribute: +1, -1, or 0 where it is there or its label is unknown."""
+    """Direction per image and attribute: +1, -1, or 0 if it is on the target side already or its label is unknown."""
     probabilities = labels.loc[list(items), list(targets)].to_numpy(np.float64)
     return {
         item: [

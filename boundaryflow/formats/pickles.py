@@ -32,7 +32,7 @@ _FIRST_ARGUMENT = {
     "torch.jit._pickle.build_intlist", "torch.jit._pickle.build_doublelist", "torch.jit._pickle.build_boollist",
     "torch.jit._pickle.build_tensorlist",
 }  # fmt: skip
-"""Functions of which the first argument is all that matters here."""
+"""Functions whose first argument is the only one that matters for reading tensors."""
 _SUBCLASS = "torch._tensor._rebuild_from_type_v2"
 _SCRIPT = "__torch__."
 _T = TypeVar("_T")

@@ -188,7 +188,7 @@ class Augmenter:
 
 
 def groups_of(labels: pd.DataFrame, attributes: Sequence[str]) -> dict[str, Group]:
-    """Item to its group, of the items of which all of the attributes are known."""
+    """Item to its group, for the items whose attributes are all known."""
     known = labels[list(attributes)].dropna() > 0.5
     return {str(item): tuple(map(bool, row)) for item, row in zip(known.index, known.to_numpy(), strict=True)}
 

@@ -19,8 +19,8 @@ from torch import Tensor
 from boundaryflow.boundary import Boundaries
 from boundaryflow.config import DatasetParams
 from boundaryflow.editing.editor import EditSettings
+from boundaryflow.jobs.fitted import fitted_boundaries, model_and_settings, open_boundary
 from boundaryflow.jobs.labeller import Labeller, identity_of, spec_of
-from boundaryflow.jobs.pictures import held_boundaries, model_and_settings, open_boundary
 from boundaryflow.models.weights import sha256_of
 from boundaryflow.pixels import to_model_range, to_u8
 from boundaryflow.runtime.editor import open_editor
@@ -36,7 +36,7 @@ class EditPlan:
     """How pictures are edited and judged.
 
     Attributes:
-        cache_key: Stands for all that a result depends on, but the picture and what is asked of it.
+        cache_key: Hash of all that a result depends on, except the picture and its directions.
         context: The same as plain values, for `open_batch_editor`, here or on another machine.
         boundaries: Attribute to a hash of its hyperplanes.
         model_sha256: Of the frozen model.
@@ -99,10 +99,11 @@ def plan_edits(
     settings = replace(settings, strengths=list(strengths))
     attributes = sorted({attribute for targets in edits.values() for attribute in targets})
     hyperplanes = {attribute: open_boundary(name, attribute) for attribute in attributes}
-    held = {b.attribute: b for b in held_boundaries(name)} if settings.keeps_others else {}
+    preserved = {b.attribute: b for b in fitted_boundaries(name)} if settings.keeps_others else {}
     spec = spec_of(dataset, attributes)
     hashes = {
-        a: fingerprint(hyperplanes=describe(b, guided=settings.is_guided)) for a, b in {**held, **hyperplanes}.items()
+        a: fingerprint(hyperplanes=describe(b, guided=settings.is_guided))
+        for a, b in {**preserved, **hyperplanes}.items()
     }
     context: dict[str, Any] = {
         "dataset": name,
@@ -110,7 +111,7 @@ def plan_edits(
         "run_seed": run_seed,
         "settings": asdict(settings),
         "edits": {edit: list(targets) for edit, targets in edits.items()},
-        "held": sorted(held),
+        "preserved": sorted(preserved),
         "labeller": spec,
     }
     cache_key = fingerprint(
@@ -136,9 +137,9 @@ class BatchEditor:
         self._strengths = list(settings.strengths)
         spec, dataset = context["labeller"], context["dataset"]
         self._planes: dict[str, Boundaries] = {
-            name: open_boundary(dataset, name) for name in sorted({*spec["by"], *context["held"]})
+            name: open_boundary(dataset, name) for name in sorted({*spec["by"], *context["preserved"]})
         }
-        self._held = [self._planes[name] for name in context["held"]]
+        self._preserved = [self._planes[name] for name in context["preserved"]]
         self.labeller = Labeller(
             spec, self._planes, self._net, self._editor, settings.timesteps, settings.t_mix, context["run_seed"]
         )
@@ -179,7 +180,7 @@ class BatchEditor:
             mine: list[int] = of_edit.ne(0).any(1).nonzero().flatten().tolist()
             if source is not None and mine:
                 boundaries = [self._planes[attribute] for attribute in self._edits[edit]]
-                edited = self._editor.edit(source, [place[r] for r in mine], boundaries, of_edit[mine], self._held)
+                edited = self._editor.edit(source, [place[r] for r in mine], boundaries, of_edit[mine], self._preserved)
                 pixels[mine] = to_u8(edited, self._net.value_range).cpu()
             seen = [self.labeller(pixels[:, k], ids) for k in range(len(self._strengths))]
             done[edit] = Edited(pixels, torch.stack(seen, 1))

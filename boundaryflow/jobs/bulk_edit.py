@@ -118,7 +118,7 @@ class Job:
         section: Its section of params.yaml.
         edits: Edit to attribute to add, remove or flip.
         strengths: Strengths that are tried.
-        min_probability: Deliver the weakest strength of which the labeller is so sure; None is all strengths.
+        min_probability: Deliver the smallest strength that the labeller gives this probability; None delivers all.
         plan: How pictures are edited.
     """
 

@@ -102,7 +102,7 @@ def _table(records: list[dict[str, object]]) -> bytes:
 
 
 def _weakest(chosen: pd.DataFrame, probability: float, path: Path, dataset: str) -> pd.DataFrame:
-    """Of each image and edit the picture of the smallest strength of which the judge is so sure; 0 changes nothing."""
+    """Per image and edit, the picture with the smallest strength that reaches this probability; 0 changes nothing."""
     again = f"run `boundaryflow run --dataset {dataset}` first"
     if not path.is_file():
         raise ManifestError(f"{path}: no edit was judged yet; {again}")

@@ -1,4 +1,4 @@
-"""`boundaryflow import-checkpoint`: a checkpoint to a diffusers folder, and what is told of it."""
+"""`boundaryflow import-checkpoint`: a checkpoint to a diffusers folder, and the report on it."""
 
 from __future__ import annotations
 

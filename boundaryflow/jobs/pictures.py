@@ -12,22 +12,22 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from boundaryflow.boundary import Boundaries, Boundary, load_boundaries
+from boundaryflow.boundary import Boundaries, Boundary
 from boundaryflow.boundary.hyperplane import Space, most_telling
-from boundaryflow.config import MAX_STRENGTH, DatasetParams, alike, is_name, load_params
+from boundaryflow.config import MAX_STRENGTH, DatasetParams, alike, load_params
 from boundaryflow.config.places import check_output
 from boundaryflow.diffusion import EpsModel, Inversion, ddim_step, denoise, timestep_path
 from boundaryflow.diffusion.observation import bottlenecks
-from boundaryflow.editing.editor import Editor, EditSettings, InvertedSource
+from boundaryflow.editing.editor import Editor, EditSettings
+from boundaryflow.editing.mixing_step_editors import InvertedSource
 from boundaryflow.errors import BoundaryError, ManifestError
 from boundaryflow.files import write_bytes
+from boundaryflow.jobs.fitted import fitted_boundaries, model_and_settings, open_boundary
 from boundaryflow.pixels import to_model_range, to_u8
 from boundaryflow.rng import item_noise, item_seed
-from boundaryflow.runtime.device import resolve_dtype
 from boundaryflow.runtime.editor import open_editor
-from boundaryflow.runtime.frozen_model import batch_size, open_model
+from boundaryflow.runtime.frozen_model import batch_size
 from boundaryflow.sources.images import encode_png, is_synthetic, read_image
-from boundaryflow.store.tables import read_json
 from boundaryflow.text import visible
 
 SAMPLING_STEPS = 50  # from noise to an image
@@ -119,7 +119,7 @@ def sample_images(
     boundaries = [open_boundary(dataset, attribute) for attribute in attributes]
     made_by = _GuidedSampler if settings.is_guided else _SingleStepSampler
     settings = replace(settings, strengths=[strength], eta=0.0)  # the way down is deterministic, as the way to it was
-    sampler = made_by(model, settings, open_editor(model, settings, seed), seed, boundaries, held_boundaries(dataset))
+    sampler = made_by(model, settings, open_editor(model, settings, seed), seed, boundaries, fitted_boundaries(dataset))
     noise = item_noise(seed, [f"sample-{index:05d}" for index in range(num)], "sample", _shape(model))
     size = batch_size(model)
     drawn = [sampler.draw(some) for some in noise.split(size)]
@@ -174,7 +174,7 @@ def _shape(model: EpsModel) -> tuple[int, int, int]:
 def _edited(paths: Sequence[Path], dataset: str, attribute: str, strengths: Sequence[float]) -> list[Tensor]:
     """[K,C,H,W] uint8 per image."""
     params = _dataset(dataset)
-    boundary, others = open_boundary(dataset, attribute), held_boundaries(dataset)
+    boundary, others = open_boundary(dataset, attribute), fitted_boundaries(dataset)
     pixels: list[Tensor] = []
     ingest = params.ingest
     for path in paths:
@@ -195,14 +195,14 @@ def _edited(paths: Sequence[Path], dataset: str, attribute: str, strengths: Sequ
 
 @dataclass(frozen=True)
 class _Sampler:
-    """What both ways of drawing go by."""
+    """Fields of both samplers."""
 
     model: EpsModel
     settings: EditSettings
     editor: Editor
     seed: int
     boundaries: Sequence[Boundaries]
-    held: Sequence[Boundaries]
+    preserved: Sequence[Boundaries]
 
 
 class _GuidedSampler(_Sampler):
@@ -227,7 +227,7 @@ class _GuidedSampler(_Sampler):
             return x_0
         source = self.editor.open(x_0[rows], [ids[row] for row in rows])
         result = x_0.clone()
-        result[rows] = self.editor.edit(source, range(len(rows)), self.boundaries, signs[rows], self.held)[:, 0]
+        result[rows] = self.editor.edit(source, range(len(rows)), self.boundaries, signs[rows], self.preserved)[:, 0]
         return result
 
 
@@ -252,7 +252,7 @@ class _SingleStepSampler(_Sampler):
             return denoise(self.model, x_mix, path)
         _eps, h_mix = self.model.eps_and_h(x_mix, self.settings.t_mix)
         source = InvertedSource(ids, Inversion(x_mix, h_mix, path, None))
-        return self.editor.edit(source, range(len(ids)), self.boundaries, signs, self.held)[:, 0]
+        return self.editor.edit(source, range(len(ids)), self.boundaries, signs, self.preserved)[:, 0]
 
 
 def draw_images(model: EpsModel, x_T: Tensor) -> Tensor:
@@ -314,44 +314,6 @@ def _check_targets(command: str, strengths: Sequence[float], out: Path, targets:
 
 def _dataset(name: str) -> DatasetParams:
     return load_params().dataset(name)
-
-
-def open_boundary(dataset: str, attribute: str) -> Boundaries:
-    """The boundaries of an attribute, from a run or from words.
-
-    Raises:
-        BoundaryError: There are none.
-    """
-    folders = [Path("data") / stage / dataset for stage in ("boundary", "text")]
-    for folder in folders if is_name(attribute) else ():
-        if (folder / f"{attribute}.safetensors").exists():
-            return load_boundaries(folder / f"{attribute}.safetensors")
-    there = sorted(p.stem for folder in folders for p in folder.glob("*.safetensors"))
-    known = f"there are {', '.join(there)}" if there else "there are none yet; run `boundaryflow run` first"
-    raise BoundaryError(f"boundary {visible(attribute)!r} of data set {dataset!r} does not exist: {known}")
-
-
-def held_boundaries(dataset: str) -> list[Boundaries]:
-    """The boundaries of all attributes that a run has fitted."""
-    return [load_boundaries(path) for path in sorted((Path("data/boundary") / dataset).glob("*.safetensors"))]
-
-
-def model_and_settings(dataset: str, params: DatasetParams) -> tuple[EpsModel, EditSettings]:
-    """The model of a data set, and how its images are edited."""
-    model = open_model(params.model, params.dtype)
-    facts, path = (read_json(Path("data") / s / dataset / f"{s}.json") for s in ("invert", "observe"))
-    numbers = params.edit.model_dump(exclude={"split", "max_images", "edits"})
-    dtype = str(resolve_dtype(params.dtype)).removeprefix("torch.")
-    return model, EditSettings(
-        **numbers,
-        t_mix=facts["t_mix"],
-        num_steps=facts["num_steps"],
-        noise_until=facts["noise_until"],
-        order=facts["order"],
-        dtype=dtype,
-        paper_mode=params.paper_mode,
-        timesteps=path["timesteps"],
-    )
 
 
 def tile(pictures: Tensor, num_columns: int) -> Tensor:

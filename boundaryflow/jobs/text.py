@@ -44,7 +44,7 @@ from boundaryflow.text import visible
 
 LOG = logging.getLogger(__name__)
 On = Literal["samples", "images"]
-EXTREMES = 1 / 3  # share of the images on each side that counts: those of which CLIP is surest
+EXTREMES = 1 / 3  # share of the images used on each side: those with the most certain CLIP scores
 MIN_IMAGES = 24
 
 
@@ -153,7 +153,7 @@ def _of_folder(folder: Path, params: DatasetParams, model: EpsModel) -> Tensor:
 def _by_words(
     params: DatasetParams, model: EpsModel, x_0: Tensor, ids: list[str], positive: str, negative: str
 ) -> Sides:
-    """The images of which CLIP is surest, on either side."""
+    """The images with the most certain CLIP scores, on either side."""
     source = params.label.source
     weights = source.weights if isinstance(source, ClipSource) else params.evaluate.clip
     if weights is None:

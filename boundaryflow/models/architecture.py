@@ -1,4 +1,4 @@
-"""A U-Net of any family, told in diffusers' terms."""
+"""Description of a U-Net of any family, in the terms of diffusers."""
 
 from __future__ import annotations
 

@@ -28,6 +28,7 @@ DECIDES_NOTHING = (
     "boundaryflow.runtime.provenance",
     "boundaryflow.remote",
     "boundaryflow.store.outbox",
+    "boundaryflow.store.outbox_record",
     "boundaryflow.text",
 )
 """Modules that decide no result: whatever else a stage imports is taken to decide its results."""

@@ -1,56 +1,52 @@
 """An outbox: a folder, here or remote, to which one job delivers files whole or not at all.
 
-A folder `.boundaryflow` in it has what is needed to deliver: the lock, half-written files, which job the outbox is of,
-and a line for each file that was written, with its size and hash. A file is replaced or removed only where that record
-proves it ours. A remote outbox is claimed while it is empty; from then on the address is the job's.
+Its folder `.boundaryflow` holds the lock, half-written files, the name of the job that owns the outbox, and a record of
+every file written, with size and hash. A file is replaced or removed only if the record proves that we wrote it. A job
+can claim a remote outbox only while it is empty.
 """
 
 from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
 import io
 import json
 import logging
 import os
 import stat
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator
+from collections.abc import Callable, Collection, Generator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import IO, Protocol
 
 from boundaryflow.errors import ManifestError, PipelineError
 from boundaryflow.files import is_remote, read_bytes, remove_leftovers, write_bytes
 from boundaryflow.remote import open_remote, refuse
+from boundaryflow.store.outbox_record import STATE, TABLES, Content, Written, is_within, lines_of
 from boundaryflow.text import masked, visible
 
 LOG = logging.getLogger(__name__)
-STATE = ".boundaryflow"
 _LOCK, _OWNER, _WRITTEN = f"{STATE}/lock", f"{STATE}/job.json", f"{STATE}/written.jsonl"
-_MAX_OWN_BYTES, _MAX_NAME_BYTES, _MAX_LINE_BYTES = 2**16, 1000, 2**14
-TABLES = ("metadata.parquet", "inbox.parquet", "runs.jsonl")
-"""What a job keeps up to date in its outbox, beside pictures."""
+_MAX_OWN_BYTES = 2**16
 
 
 class Outbox(Protocol):
     """Files by name, a path with forward slashes within the outbox."""
 
     def write(self, name: str, data: bytes) -> None:
-        """Put a file there, in the place of an earlier one of ours.
+        """Write a file, or replace one that we wrote.
 
         Raises:
-            ManifestError: Somebody else's file has the name, or the name leads out of the outbox.
+            ManifestError: A file of this name exists that we did not write, or the name leads out of the outbox.
         """
         ...
 
     def read(self, name: str) -> bytes | None:
-        """The bytes of a file, None where there is none."""
+        """Bytes of a file; None if it does not exist."""
         ...
 
     def remove_others(self, wanted: Collection[str]) -> None:
-        """Remove the pictures that were written here earlier, as they were written, and are not among the wanted."""
+        """Remove the pictures that we wrote, that are unchanged since, and that are not among the wanted."""
         ...
 
 
@@ -61,12 +57,12 @@ def open_outbox(address: str, job: str) -> Generator[Outbox]:
     A remote store has no locks: there, let one schedule deliver to one address.
 
     Args:
-        address: A folder, which is made where it is missing, or the address of a remote one.
-        job: Which job delivers, such as `bulk_edit glasses`; an outbox is of one job.
+        address: A local folder, which is created if missing, or a remote address.
+        job: Job that delivers, such as `bulk_edit glasses`; an outbox belongs to one job.
 
     Raises:
-        ManifestError: It is another job's, somebody else delivers there, it holds a table that no job wrote, it is
-            remote, of no job yet and not empty, or it cannot be reached.
+        ManifestError: It belongs to another job, another process delivers there, it holds a table that no job wrote,
+            it is remote, unclaimed and not empty, or it cannot be reached.
     """
     if is_remote(address):
         remote = _RemoteOutbox(address)
@@ -109,7 +105,7 @@ def _claim(
     put: Callable[[str, bytes], None],
     check: Callable[[], None],
 ) -> None:
-    """Make an outbox a job's, unless it is another's; `check` refuses one of no job that cannot be made one's own."""
+    """Record the job as the owner of an outbox; `check` refuses an unclaimed outbox that cannot be claimed."""
     known = read(_OWNER)
     if known is None:
         check()
@@ -126,7 +122,7 @@ def _claim(
 
 
 def _open_own(path: Path) -> IO[str]:
-    """A file of the state folder, to be written to at its end; no link and no FIFO that somebody put there."""
+    """Open a file of the state folder for appending; a link or FIFO is refused."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
     except OSError as error:
@@ -139,83 +135,6 @@ def _open_own(path: Path) -> IO[str]:
     return os.fdopen(descriptor, "a", encoding="utf-8")
 
 
-@dataclass(frozen=True)
-class _Content:
-    """What the record knows of a file's bytes."""
-
-    size: int
-    sha256: str
-
-    @classmethod
-    def of(cls, data: bytes) -> _Content:
-        return cls(len(data), hashlib.sha256(data).hexdigest())
-
-
-class _Written:
-    """Name to content of what was written: the last one of a name that was written again, and whether one is earlier.
-
-    A line is written before its file: after a kill in between, the file is still what an earlier line says.
-    """
-
-    def __init__(self, lines: Iterable[bytes] = ()) -> None:
-        self.contents: dict[str, _Content] = {}
-        self._earlier: dict[str, set[_Content]] = {}
-        for line in lines:
-            try:
-                name, size, digest = json.loads(line)
-            except (ValueError, TypeError, RecursionError):
-                continue  # cut short by a power cut: the file it names is not proved ours, and stays
-            if isinstance(name, str) and isinstance(size, int) and isinstance(digest, str) and _is_within(name):
-                self._enter(name, _Content(size, digest))
-
-    def add(self, name: str, data: bytes) -> str:
-        """Remember a file; returns its line."""
-        self._enter(name, _Content.of(data))
-        return self.line(name)
-
-    def line(self, name: str) -> str:
-        """What the record says of a name."""
-        content = self.contents[name]
-        return json.dumps([name, content.size, content.sha256]) + "\n"
-
-    def has(self, name: str, content: _Content) -> bool:
-        """Whether this was written under the name, now or earlier."""
-        return content in self._all(name)
-
-    def is_ours(self, name: str, path: Path) -> bool:
-        """Whether a file is as it was written under the name; one of another size is not read."""
-        size = path.stat().st_size
-        if all(content.size != size for content in self._all(name)):
-            return False
-        with path.open("rb") as file:
-            return self.has(name, _Content(size, hashlib.file_digest(file, "sha256").hexdigest()))
-
-    def others(self, wanted: Collection[str]) -> Iterator[str]:
-        """Pictures that are not wanted."""
-        return (name for name in sorted(self.contents) if name not in wanted and name not in TABLES)
-
-    def _all(self, name: str) -> set[_Content]:
-        known = self.contents.get(name)
-        return self._earlier.get(name, set()) | ({known} if known else set())
-
-    def _enter(self, name: str, content: _Content) -> None:
-        known = self.contents.get(name)
-        if known not in (None, content):
-            self._earlier.setdefault(name, set()).add(known)
-        self.contents[name] = content
-
-
-def _lines(file: IO[bytes]) -> Iterator[bytes]:
-    """Lines of a record, in bounded pieces: of one that is too long none can be read as JSON."""
-    return iter(lambda: file.readline(_MAX_LINE_BYTES), b"")
-
-
-def _is_within(name: str) -> bool:
-    parts = PurePosixPath(name).parts
-    leads_out = ".." in parts or name.startswith("/") or parts[:1] == (STATE,)
-    return bool(parts) and not leads_out and visible(name) == name and len(name.encode()) <= _MAX_NAME_BYTES
-
-
 class _LocalOutbox:
     """Files of a folder."""
 
@@ -225,26 +144,26 @@ class _LocalOutbox:
         if record.is_symlink():
             raise ManifestError(f"outbox {record}: is a link; remove it, or choose another outbox")
         with record.open("rb") if record.is_file() else io.BytesIO() as lines:
-            self._written = _Written(_lines(lines))
+            self._written = Written(lines_of(lines))
         self._record: IO[str] = io.StringIO()
 
     def __enter__(self) -> _LocalOutbox:
         self._record = _open_own(self._folder / _WRITTEN)
-        self._record.write("\n")  # what a power cut left of a last line ends here
+        self._record.write("\n")  # ends a last line that a power failure cut short
         return self
 
     def __exit__(self, *_error: object) -> None:
         self._record.close()
 
     def check_tables(self) -> None:
-        """Refuse tables of somebody else's before any work is done."""
+        """Refuse tables that we did not write, before any work is done."""
         for name in TABLES:
             self._check_ours(name, None)
 
     def write(self, name: str, data: bytes) -> None:
         if self._check_ours(name, data):
-            return  # the very bytes are there already, and stay whose they are
-        self._record.write(self._written.add(name, data))  # first, so that no file of ours is without a line
+            return  # identical bytes exist already; they do not become ours
+        self._record.write(self._written.add(name, data))  # before the file, so that each of our files has a line
         self._record.flush()
         os.fdatasync(self._record.fileno())
         write_bytes(self._place(name), data, scratch=self._folder / STATE)
@@ -280,7 +199,7 @@ class _LocalOutbox:
                 LOG.warning("outbox %s: %s was changed since it was written, and stays", self._folder, name)
 
     def _check_ours(self, name: str, data: bytes | None) -> bool:
-        """Refuse what is not ours; says whether the file is there already with just these bytes."""
+        """Refuse a file that is not ours; returns whether it exists with exactly these bytes."""
         path = self._place(name)
         if path.is_symlink() or (path.exists() and not path.is_file()):
             raise ManifestError(f"outbox {self._folder}: {name} is a link or no file; move it away")
@@ -296,7 +215,7 @@ class _LocalOutbox:
 
     def _place(self, name: str) -> Path:
         path = self._folder / name
-        if not _is_within(name) or not path.parent.resolve().is_relative_to(self._home):
+        if not is_within(name) or not path.parent.resolve().is_relative_to(self._home):
             raise ManifestError(f"outbox {self._folder}: {visible(name)} leads out of it; move the link away")
         return path
 
@@ -308,14 +227,14 @@ class _RemoteOutbox:
         self._shown = masked(url)
         self._files, root = open_remote(url, "outbox")
         self._root = root.rstrip("/")
-        self._written = _Written((self.read(_WRITTEN) or b"").splitlines())
+        self._written = Written((self.read(_WRITTEN) or b"").splitlines())
 
     def close(self) -> None:
-        """Keep the record of what was written."""
+        """Save the record of what was written."""
         self.put(_WRITTEN, "".join(map(self._written.line, sorted(self._written.contents))).encode())
 
     def check_empty(self) -> None:
-        """Refuse an address with files of somebody else's: no record could tell them from ours."""
+        """Refuse an address with files: without a record they cannot be told from ours."""
         try:
             found = self._files.find(self._root, maxdepth=2)
         except FileNotFoundError:
@@ -327,13 +246,13 @@ class _RemoteOutbox:
             raise ManifestError(f"outbox {self._shown}: is of no job, and holds {name}; choose an empty one")
 
     def write(self, name: str, data: bytes) -> None:
-        if not _is_within(name):
+        if not is_within(name):
             raise ManifestError(f"outbox {self._shown}: {visible(name)} leads out of it")
         self.put(name, data)
         self._written.add(name, data)
 
     def put(self, name: str, data: bytes) -> None:
-        """Write a file without a word in the record."""
+        """Write a file without recording it."""
         try:
             self._files.pipe_file(f"{self._root}/{name}", data)
         except Exception as error:  # every driver has exceptions of its own
@@ -361,8 +280,8 @@ class _RemoteOutbox:
 
     def remove_others(self, wanted: Collection[str]) -> None:
         for name in self._written.others(wanted):
-            there = self.read(name) if self._size(name) == self._written.contents[name].size else None
-            if there is None or _Content.of(there) != self._written.contents[name]:
+            data = self.read(name) if self._size(name) == self._written.contents[name].size else None
+            if data is None or Content.of(data) != self._written.contents[name]:
                 continue
             try:
                 self._files.rm_file(f"{self._root}/{name}")

@@ -25,7 +25,7 @@ def inspect(source: str, pictures: Sequence[Path] = ()) -> dict[str, Any]:
         pictures: Files or folders of pictures to try a model on; then `source` is a model.
 
     Returns:
-        `what`, then facts by name, in the order in which they are told.
+        `what`, then facts by name, in the order of printing.
 
     Raises:
         PipelineError: Nothing is there, or it is damaged or of no kind that is known.

@@ -38,7 +38,7 @@ def _about_tensors(path: Path) -> dict[str, Any] | None:
     try:
         header = read_about(path)
     except (SafetensorError, OSError):
-        return None  # what is wrong with it is told when it is read as a checkpoint
+        return None  # reading it as a checkpoint reports the error
     schema = str(header.get("schema", ""))
     if schema.startswith("boundar"):
         return _about_boundary(path)
@@ -83,7 +83,7 @@ def _about_table(path: Path) -> dict[str, Any] | None:
         schema, units = table_schema(path)
         found = pq.ParquetFile(path)
     except (pa.ArrowInvalid, OSError):
-        return None  # what is wrong with it is told when it is read as a table of labels
+        return None  # reading it as a table of labels reports the error
     if schema is None:
         return None
     columns = {

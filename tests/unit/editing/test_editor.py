@@ -236,7 +236,7 @@ def test_conditional_step_moves_along_none_of_the_other_attributes() -> None:
             return torch.zeros(3, 1, 3, 4, 4)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("boundaryflow.editing.editor.edit_at_strengths", keep)
+            patch.setattr("boundaryflow.editing.mixing_step_editors.edit_at_strengths", keep)
             editor.edit(source, (0, 1, 2), [hat], asked, [hat, beard, weak])
         return moved[0].flatten(1)
 

@@ -1,0 +1,86 @@
+"""The guided edit as an `Editor`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from boundaryflow.boundary import Boundaries
+from boundaryflow.editing.editor import BaseEditor
+from boundaryflow.editing.guided import Guidance, NoisedSource, guided_edit, observe_noised
+from boundaryflow.editing.mask import PartSegmenter, parts_mask
+from boundaryflow.rng import item_noise
+
+_MAX_COSINE = 0.25  # attributes with hyperplanes more similar than this count as one: neither preserves the other
+
+
+@dataclass(frozen=True)
+class GuidedSource:
+    """Images prepared for the guided edit.
+
+    Attributes:
+        noised: The images with noise at every timestep, and what the network computes from them.
+        parts: [B,H,W] index of the part that each pixel shows; None without a mask.
+    """
+
+    noised: NoisedSource
+    parts: Tensor | None
+
+
+@dataclass(frozen=True)
+class GuidedEditor(BaseEditor):
+    """Uses the boundaries of many noise levels; see `boundaryflow.editing.guided`."""
+
+    segmenter: PartSegmenter | None = None
+
+    def open(self, x_0: Tensor, item_ids: Sequence[str]) -> GuidedSource:
+        """See `Editor.open`: one network call per timestep and noise."""
+        noised = observe_noised(
+            self.model,
+            x_0,
+            self.settings.timesteps,
+            lambda t, draw: item_noise(self.run_seed, item_ids, f"guided {t} {draw}", tuple(x_0.shape[1:])),
+            num_noises=Guidance(**self.settings.guided).num_noises,
+        )
+        low, high = self.model.value_range
+        return GuidedSource(noised, self.segmenter((x_0.float() - low) / (high - low)) if self.segmenter else None)
+
+    def edit(
+        self,
+        source: GuidedSource,
+        rows: Sequence[int],
+        boundaries: Sequence[Boundaries],
+        directions: Tensor,
+        preserved: Sequence[Boundaries] = (),
+    ) -> Tensor:
+        """See `Editor.edit`."""
+        sha256, settings = self.model.sha256, self.settings
+        others = [
+            other.along_path(settings.timesteps, sha256, may_be_empty=True)
+            for other in preserved
+            if not any(
+                edited.attribute == other.attribute or edited.cosine_similarity(other) > _MAX_COSINE
+                for edited in boundaries
+            )
+        ]
+        return guided_edit(
+            self.model,
+            source.noised.take(rows),
+            [b.along_path(settings.timesteps, sha256) for b in boundaries],
+            directions,
+            settings.strengths,
+            Guidance(**settings.guided),
+            preserved=others,
+            mask=self._mask([b.attribute for b in boundaries], source, rows),
+            num_together=self.num_together(len(directions)),
+        )
+
+    def _mask(self, attributes: Sequence[str], source: GuidedSource, rows: Sequence[int]) -> Tensor | None:
+        """[len(rows),H,W] 1 where the images may change: the parts of all edited attributes together."""
+        mask, segmenter = self.settings.mask, self.segmenter
+        if mask is None or segmenter is None or source.parts is None or not set(attributes) <= set(mask["parts"]):
+            return None
+        wanted = {segmenter.parts.index(part) for attribute in attributes for part in mask["parts"][attribute]}
+        return parts_mask(source.parts[list(rows)], wanted, grow=mask["grow"])

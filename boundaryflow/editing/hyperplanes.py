@@ -1,0 +1,138 @@
+"""Hyperplanes of a guided edit at one timestep, and how far an edited image is from its targets there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from boundaryflow.boundary import Boundary
+
+_NEGLIGIBLE = 0.01  # in mean reaches of the preserved attributes: a loss of this size has weight 1/2
+
+
+@dataclass(frozen=True)
+class Hyperplanes:
+    """P hyperplanes of one timestep.
+
+    Attributes:
+        normals: [P,D] unit normals.
+        intercepts: [P].
+        middles: [P] signed distance half-way between the class means.
+        reaches: [P] distance from the middle at which an image is typical and certain of its class.
+    """
+
+    normals: Tensor
+    intercepts: Tensor
+    middles: Tensor
+    reaches: Tensor
+
+    @classmethod
+    def of(cls, boundaries: Sequence[Boundary], log_odds: float, like: Tensor) -> Hyperplanes:
+        """Stack boundaries into tensors of the dtype and device of `like`."""
+
+        def vector(values: list[float]) -> Tensor:
+            return torch.tensor(values).to(like)
+
+        normals = torch.stack([b.normal for b in boundaries]) if boundaries else torch.empty(0, 0)
+        return cls(
+            normals.to(like),
+            vector([b.intercept for b in boundaries]),
+            vector([b.calibration.middle for b in boundaries]),
+            vector([b.calibration.reach(log_odds) for b in boundaries]),
+        )
+
+    def from_middle(self, h: Tensor) -> Tensor:
+        """[B,P] signed distances from the middle between the classes."""
+        return h @ self.normals.T + self.intercepts - self.middles
+
+    def lost(self, unedited: Tensor, edited: Tensor) -> Tensor:
+        """[B,P] signed distance that an edit has moved images towards the other class; moves away from it are 0."""
+        side = torch.sign(unedited)
+        return ((unedited - edited) * side).clamp(min=0) * side
+
+
+@dataclass(frozen=True)
+class TimestepTargets:
+    """The hyperplanes that a guided edit uses at one timestep.
+
+    Attributes:
+        columns: [E] columns of the edited attributes that have a hyperplane at this timestep.
+        edited: Hyperplanes of these E attributes.
+        preserved: Hyperplanes of the preserved attributes.
+    """
+
+    columns: list[int]
+    edited: Hyperplanes
+    preserved: Hyperplanes
+
+    def missing(self, unedited: Tensor, edited: Tensor, directions: Tensor, strength: Tensor) -> Tensor:
+        """[B,E] signed distance from the edited image to its target, per edited attribute.
+
+        Args:
+            unedited: [B,D] bottleneck of the unedited image.
+            edited: [B,D] bottleneck of the edited image.
+            directions: [B,A] +1, -1 or 0.
+            strength: [B,1], not 0.
+        """
+        before, after = self.edited.from_middle(unedited), self.edited.from_middle(edited)
+        sign = directions[:, self.columns] * strength.sign()
+        way = ((sign * self.edited.reaches - before) * sign).clamp(min=0) * strength.abs()
+        ahead = ((before - after) * sign + way).clamp(min=0) * sign  # an image past its target is not moved back
+        return torch.where(sign == 0, self.edited.lost(before, after), ahead)
+
+    def lost(self, unedited: Tensor, edited: Tensor) -> Tensor:
+        """[B,D] move in h-space that undoes the loss of all preserved attributes together."""
+        if not len(self.preserved.normals):
+            return torch.zeros_like(edited)
+        lost = self.preserved.lost(self.preserved.from_middle(unedited), self.preserved.from_middle(edited))
+        return lost @ self.preserved.normals
+
+    def weight(self, length: Tensor) -> Tensor:
+        """[B,1] weight of a loss of this length, from 0 to 1; see `Guidance.preserve`."""
+        if not len(self.preserved.normals):
+            return torch.zeros_like(length)
+        negligible = _NEGLIGIBLE * self.preserved.reaches.mean().clamp(min=1e-12)
+        return length**2 / (length**2 + negligible**2)
+
+
+def targets_by_timestep(
+    boundaries: Sequence[Sequence[Boundary]],
+    preserved: Sequence[Sequence[Boundary]],
+    path: Sequence[int],
+    log_odds: float,
+    *,
+    num_dimensions: int,
+    like: Tensor,
+) -> dict[int, TimestepTargets]:
+    """Group hyperplanes by timestep.
+
+    Args:
+        boundaries: Per edited attribute its hyperplanes.
+        preserved: Per preserved attribute its hyperplanes; used at the timesteps of the edited ones.
+        path: Timesteps of the edit.
+        log_odds: Certainty that strength 1 must reach, see `Calibration.reach`.
+        num_dimensions: Size of the model's bottleneck, D.
+        like: Tensor whose dtype and device the hyperplanes get.
+
+    Raises:
+        ValueError: A hyperplane of an edited attribute belongs to a timestep that is not on the path.
+        BoundaryError: A hyperplane is of another size than the bottleneck.
+    """
+    at = {boundary.t for of_attribute in boundaries for boundary in of_attribute}
+    if not at <= set(path):
+        raise ValueError(f"hyperplanes at timesteps {sorted(at - set(path))}, which are not on the path {list(path)}")
+    targets: dict[int, TimestepTargets] = {}
+    for t in at:
+        edited = [(c, b) for c, of_attribute in enumerate(boundaries) for b in of_attribute if b.t == t]
+        others = [b for of_attribute in preserved for b in of_attribute if b.t == t]
+        for boundary in (*(b for _, b in edited), *others):
+            boundary.check_dimensions(num_dimensions)
+        targets[t] = TimestepTargets(
+            [column for column, _ in edited],
+            Hyperplanes.of([boundary for _, boundary in edited], log_odds, like),
+            Hyperplanes.of(others, log_odds, like),
+        )
+    return targets

@@ -1,0 +1,96 @@
+"""The record of what was delivered to an outbox: which files are ours."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from boundaryflow.text import visible
+
+STATE = ".boundaryflow"
+TABLES = ("metadata.parquet", "inbox.parquet", "runs.jsonl")
+"""Files that a job keeps up to date in its outbox, beside pictures."""
+_MAX_NAME_BYTES, _MAX_LINE_BYTES = 1000, 2**14
+
+
+@dataclass(frozen=True)
+class Content:
+    """Size and hash of a file."""
+
+    size: int
+    sha256: str
+
+    @classmethod
+    def of(cls, data: bytes) -> Content:
+        """Size and hash of bytes."""
+        return cls(len(data), hashlib.sha256(data).hexdigest())
+
+
+class Written:
+    """The record of an outbox: per file name the latest content, and the earlier ones.
+
+    A line is appended before its file is written: after a kill in between, the file still has an earlier content.
+    """
+
+    def __init__(self, lines: Iterable[bytes] = ()) -> None:
+        self.contents: dict[str, Content] = {}
+        self._earlier: dict[str, set[Content]] = {}
+        for line in lines:
+            try:
+                name, size, digest = json.loads(line)
+            except (ValueError, TypeError, RecursionError):
+                continue  # cut short by a power failure: its file is not proved ours, and is never removed
+            if isinstance(name, str) and isinstance(size, int) and isinstance(digest, str) and is_within(name):
+                self._enter(name, Content(size, digest))
+
+    def add(self, name: str, data: bytes) -> str:
+        """Record a file; returns its line."""
+        self._enter(name, Content.of(data))
+        return self.line(name)
+
+    def line(self, name: str) -> str:
+        """Line of the record for a name."""
+        content = self.contents[name]
+        return json.dumps([name, content.size, content.sha256]) + "\n"
+
+    def has(self, name: str, content: Content) -> bool:
+        """Whether this content was ever written under the name."""
+        return content in self._all(name)
+
+    def is_ours(self, name: str, path: Path) -> bool:
+        """Whether a file has a content that was written under the name. It is read only if the size matches."""
+        size = path.stat().st_size
+        if all(content.size != size for content in self._all(name)):
+            return False
+        with path.open("rb") as file:
+            return self.has(name, Content(size, hashlib.file_digest(file, "sha256").hexdigest()))
+
+    def others(self, wanted: Collection[str]) -> Iterator[str]:
+        """Names of recorded pictures that are not among the wanted."""
+        return (name for name in sorted(self.contents) if name not in wanted and name not in TABLES)
+
+    def _all(self, name: str) -> set[Content]:
+        known = self.contents.get(name)
+        return self._earlier.get(name, set()) | ({known} if known else set())
+
+    def _enter(self, name: str, content: Content) -> None:
+        known = self.contents.get(name)
+        if known not in (None, content):
+            self._earlier.setdefault(name, set()).add(known)
+        self.contents[name] = content
+
+
+def lines_of(file: IO[bytes]) -> Iterator[bytes]:
+    """Lines of a record. One that is too long comes in pieces, none of which is valid JSON."""
+    return iter(lambda: file.readline(_MAX_LINE_BYTES), b"")
+
+
+def is_within(name: str) -> bool:
+    """Whether a name is a printable path within the outbox and outside its state folder."""
+    parts = PurePosixPath(name).parts
+    leads_out = ".." in parts or name.startswith("/") or parts[:1] == (STATE,)
+    return bool(parts) and not leads_out and visible(name) == name and len(name.encode()) <= _MAX_NAME_BYTES
