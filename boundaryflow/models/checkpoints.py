@@ -24,19 +24,23 @@ from boundaryflow.models.config import check_config, network_config
 from boundaryflow.models.custom import load_python_model, names_python_model
 from boundaryflow.models.ddpm import convert_ddpm
 from boundaryflow.models.families import family_of
+from boundaryflow.models.folders import (
+    HALF_WEIGHTS,
+    NETWORK_FOLDERS,
+    WEIGHTS,
+    read_schedule,
+    refuse_latent,
+    refuse_other_folder,
+    weights_file,
+)
 from boundaryflow.models.iddpm import convert_iddpm
 from boundaryflow.models.prediction import prediction_of
-from boundaryflow.models.sharded import INDEX, SHARDS
+from boundaryflow.models.sharded import SHARDS
 from boundaryflow.models.stated import MAX_IMAGE_SIZE, Stated, read_json, read_stated
 from boundaryflow.models.unet import UNetModel
 from boundaryflow.models.weights import Weights, check_finite, read_weights, sha256_of
 
-WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
-HALF_WEIGHTS = ("diffusion_pytorch_model.fp16.safetensors", "diffusion_pytorch_model.fp16.bin")
-NETWORK_FOLDERS = ("unet_ema", "unet", "")
-"""Where a diffusers folder keeps the network; averaged weights first."""
 _OLD_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
-_AUTOENCODERS = {"vae", "vqvae", "text_encoder", "movq", "prior"}
 
 
 @dataclass(frozen=True)
@@ -248,13 +252,13 @@ def understand(path: Path, weights: Weights, stated: Stated) -> Checkpoint:
 
 
 def _open_folder(root: Path, stated: Stated | None) -> Checkpoint:
-    _refuse_latent(root)
+    refuse_latent(root)
     folder = next((root / f for f in NETWORK_FOLDERS if (root / f / "config.json").exists()), root)
     if not (folder / "config.json").exists():
-        _refuse_other_folder(root)
+        refuse_other_folder(root)
     config = check_config(folder, read_json(folder / "config.json"))
     stated = read_stated(folder) if stated is None else stated
-    file = _weights_file(folder)
+    file = weights_file(folder)
     state = {_new_name(name): tensor for name, tensor in read_weights(file).state.items()}
     family_of(state, folder)
     fold = stated.pixel_unshuffle
@@ -263,7 +267,7 @@ def _open_folder(root: Path, stated: Stated | None) -> Checkpoint:
     if int(config["in_channels"]) % fold**2:
         raise CheckpointError(f"model {folder}: in_channels is {config['in_channels']}, not a multiple of {fold}^2")
     check_channels(int(config["in_channels"]) // fold**2, int(config["out_channels"]) // fold**2, folder)
-    schedule = {**_read_schedule(root, folder), **stated.schedule}
+    schedule = {**read_schedule(root, folder), **stated.schedule}
     schedule_betas(schedule, str(folder))
     prediction_of(schedule, folder)
     ema = True if folder.name == "unet_ema" else None
@@ -271,53 +275,11 @@ def _open_folder(root: Path, stated: Stated | None) -> Checkpoint:
     return Checkpoint(str(root), file, "diffusers folder", ema, architecture, schedule, "", stated)
 
 
-def _refuse_latent(root: Path) -> None:
-    index = root / "model_index.json"
-    parts = sorted(_AUTOENCODERS & set(read_json(index))) if index.exists() else []
-    if parts:
-        raise CheckpointError(
-            f"model {root}: model_index.json lists {parts[0]}; it works on latents of an autoencoder, use "
-            "a model on pixels"
-        )
-
-
-def _refuse_other_folder(root: Path) -> None:
-    files = sorted(p.name for p in root.iterdir() if p.suffix in (".ckpt", ".pt", ".pth", ".bin", ".safetensors"))
-    if files:
-        raise CheckpointError(f"model {root}: has no config.json, but {files[0]}; give the path of that file")
-    raise CheckpointError(f"model {root}: config.json is missing; a diffusers folder has it, at its root or in unet/")
-
-
-def _weights_file(folder: Path) -> Path:
-    """The weights under their usual name, in several files, in half precision, or the only file of weights there."""
-    whole = next((folder / name for name in WEIGHTS if (folder / name).exists()), None)
-    indices = sorted(folder.glob(INDEX), key=lambda path: (len(path.name), path.name))  # full precision first
-    if whole is None and indices:
-        return indices[0]
-    usual = next((folder / name for name in (*WEIGHTS, *HALF_WEIGHTS) if (folder / name).exists()), None)
-    others = sorted(path for suffix in (".safetensors", ".bin") for path in folder.glob(f"*{suffix}"))
-    if usual is None and len(others) != 1:
-        way_out = "rename one of the files that there are" if others else "fetch the folder again, weights and all"
-        raise CheckpointError(f"model {folder}: {WEIGHTS[0]} is missing; {way_out}")
-    return usual or others[0]
-
-
 def _new_name(name: str) -> str:
     """Attention layers had other names before diffusers 0.14."""
     for old, new in _OLD_ATTENTION.items():
         name = name.replace(old, new)
     return name
-
-
-def _read_schedule(root: Path, folder: Path) -> dict[str, Any]:
-    places = [folder, root, root / "scheduler", folder.parent / "scheduler"]
-    saved = next((at for at in (root, root.resolve().parent) if re.fullmatch(r"checkpoint-\d+", at.name)), None)
-    if saved is not None:  # what a training run saves on its way has the scheduler of the run beside it
-        places += [saved.parent, saved.parent / "scheduler"]
-    found = next((p for p in (f / "scheduler_config.json" for f in places) if p.exists()), None)
-    if found is None:
-        raise CheckpointError(f"model {root}: scheduler_config.json is missing; it states the noise schedule")
-    return read_json(found)
 
 
 def why_no_hub_id(source: str) -> str:

@@ -13,8 +13,9 @@ from safetensors.torch import save
 
 from boundaryflow.errors import CheckpointError
 from boundaryflow.models.betas import schedule_betas
-from boundaryflow.models.checkpoints import WEIGHTS, Checkpoint, build_network, open_checkpoint, state_of
+from boundaryflow.models.checkpoints import Checkpoint, build_network, open_checkpoint, state_of
 from boundaryflow.models.config import network_config
+from boundaryflow.models.folders import WEIGHTS
 from boundaryflow.models.prediction import prediction_of
 from boundaryflow.models.stated import SIDECAR, Stated
 from boundaryflow.models.weights import check_finite, sha256_of
