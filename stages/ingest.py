@@ -22,7 +22,7 @@ from boundaryflow.runtime.process import Progress, entry, own_folder
 from boundaryflow.runtime.sharding import items_there, run_sharded
 from boundaryflow.sources.datasets import FACE, FACES_AT_ONCE, draw_avatars, face_of, open_raw
 from boundaryflow.sources.decoding import ABOUT, Decoded, Spool, choose, decode_into, item_id_of
-from boundaryflow.sources.images import Box, Fit, decode_image
+from boundaryflow.sources.images import Box, Fit, decode_image, is_cropped
 from boundaryflow.sources.raw import RawPictures
 from boundaryflow.sources.remote import RemoteFolder
 from boundaryflow.sources.splits import split_images
@@ -115,6 +115,12 @@ def run(
     _write_manifest(out, manifest, about)
     bad = int((manifest["status"] == "bad").sum())
     LOG.info("ingest %s: %d images, %d rejected", dataset, len(ok), bad)
+    if crop is not None:
+        sides = zip(ok["width_px"], ok["height_px"], strict=True)
+        num = sum(is_cropped(width, height, image_size, crop) for width, height in sides)
+        if num:
+            side = f"{image_size} x {image_size}"
+            LOG.info("ingest %s: %d images of %s taken as already cropped: ingest.crop needs more", dataset, num, side)
     return num_computed
 
 

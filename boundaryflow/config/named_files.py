@@ -127,7 +127,8 @@ def _about_checkpoint(path: Path, dataset: DatasetParams) -> Iterator[str]:
             yield (
                 f"ingest.image_size: is {dataset.ingest.image_size}, but nothing in {dataset.model} (model) says the "
                 f"size of its images, and {side} was taken for granted; write the true one into {dataset.model}.json, "
-                f'such as {{"image_size": {dataset.ingest.image_size}}}'
+                f'such as {{"image_size": {dataset.ingest.image_size}}}; '
+                f"`boundaryflow inspect {dataset.model} --try PICTURES` measures which fits"
             )
             side = dataset.ingest.image_size
         yield from _about_geometry("model", dataset.model, side, found.channels, dataset)

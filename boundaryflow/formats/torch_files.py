@@ -32,6 +32,8 @@ _MAX_PLAN_BYTES = 32 * 2**20
 _MAX_SHARING = 2
 """Tensors may share numbers (tied weights); all together they may not have more than this times the file's bytes."""
 _MAX_OBJECTS = 100_000
+_CODE_WITHIN = ("torch_utils.persistence.", "dnnlib.")
+"""What the pickles of github.com/NVlabs/edm and of its predecessors begin with calling."""
 _DTYPES = {
     "FloatStorage": torch.float32, "HalfStorage": torch.float16, "DoubleStorage": torch.float64,
     "BFloat16Storage": torch.bfloat16, "LongStorage": torch.int64, "IntStorage": torch.int32,
@@ -75,6 +77,12 @@ def read_torch_file(path: Path, what: str = "model") -> TorchFile:
         with path.open("rb") as file:
             return _read_archive(file) if zipfile.is_zipfile(file) else TorchFile(_read_old(file), is_script=False)
     except RefusedPickleError as error:
+        if error.wants.startswith(_CODE_WITHIN):
+            raise CheckpointError(
+                f"{what} {path}: it is a pickle of NVlabs' (EDM, StyleGAN), which carries the code of its network; "
+                "nothing in it was run. EDM networks have noise levels instead of timesteps: save the tensors where "
+                "you trust the file, and write the network against the protocol EpsModel (docs/models.md)"
+            ) from None
         if error.wants:
             raise CheckpointError(
                 f"{what} {path}: {error}; nothing in it was run; only tensors and plain values are read, so save the "

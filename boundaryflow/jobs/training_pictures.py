@@ -19,8 +19,8 @@ from boundaryflow.files import is_remote
 from boundaryflow.sources.archives import archive_suffix
 from boundaryflow.sources.decoding import Decoded, Spool, decode_all
 from boundaryflow.sources.raw import Found, RawFolder
+from boundaryflow.store.catalog.ingest import MANIFEST
 from boundaryflow.store.shards import in_batches, load_items
-from boundaryflow.store.tables import read_table
 from boundaryflow.text import visible
 
 LOG = logging.getLogger(__name__)
@@ -112,7 +112,7 @@ def _from_ingested(
             raise ManifestError(
                 f"train-denoiser {folder}: --{option} is for raw pictures, and these are brought to size; leave it out"
             )
-    manifest = read_table(folder / "manifest.parquet", schema="manifest/1")
+    manifest = MANIFEST.read(folder)
     ok = manifest[manifest["status"] == "ok"]
     shape: tuple[int, ...] = ()
     for some in in_batches(folder, list(ok["item_id"]), _READ_AT_ONCE):

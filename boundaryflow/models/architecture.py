@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,10 @@ from boundaryflow.models.families import Family
 
 ATTENTION_FROM = 16
 """Side of the feature maps at which all of the paper's networks begin to attend."""
+SIZE_OF_WIDTHS: Mapping[tuple[int, ...], int] = {
+    (1, 2, 2, 2): 32, (1, 2, 3, 4): 64, (1, 1, 2, 3, 4): 128, (1, 1, 2, 2, 4, 4): 256,
+}  # fmt: skip
+"""Side of the images by the widths of the levels: `create_model` of improved-diffusion and guided-diffusion."""
 
 
 @dataclass(frozen=True)
@@ -120,15 +124,20 @@ def common_config(
 
 
 def image_size_from(
-    stated: int | None, attention_at: Iterable[bool], num_levels: int, where: object
+    stated: int | None,
+    attention_at: Iterable[bool],
+    num_levels: int,
+    where: object,
+    widths: Sequence[int] = (),
 ) -> tuple[int, list[str]]:
-    """Side of the images: as stated, else from where the network begins to attend.
+    """Side of the images: as stated, else from the widths, else from where the network begins to attend.
 
     Args:
         stated: Of the sidecar.
         attention_at: Level by level from the full size down: does it attend?
         num_levels: How many levels there are.
         where: For messages.
+        widths: Of a family in which they go with the size, see `SIZE_OF_WIDTHS`.
 
     Returns:
         Side in pixels, and the assumption made, if any.
@@ -137,12 +146,15 @@ def image_size_from(
         CheckpointError: Nothing was stated and no level attends, or the levels do not divide the size.
     """
     first = next((level for level, attends in enumerate(attention_at) if attends), None)
-    if stated is None and first is None:
+    of_widths = SIZE_OF_WIDTHS.get(tuple(width // widths[0] for width in widths)) if widths else None
+    if of_widths and of_widths // 2 ** (first or 0) < ATTENTION_FROM:
+        of_widths = None  # no known network attends on small maps only: these are the widths of another size
+    if stated is None and first is None and of_widths is None:
         raise CheckpointError(
             f"model {where}: its tensors do not say the size of its images (no level attends); state image_size in the "
             "sidecar"
         )
-    size = stated if stated is not None else ATTENTION_FROM * 2 ** (first or 0)
+    size = stated or of_widths or ATTENTION_FROM * 2 ** (first or 0)
     if size % 2 ** (num_levels - 1):
         raise CheckpointError(
             f"model {where}: image_size is {size}, must be a multiple of {2 ** (num_levels - 1)}; the network "
@@ -150,7 +162,14 @@ def image_size_from(
         )
     if stated is not None:
         return size, []
-    return size, [f"images of {size} x {size} pixels: attention begins at {ATTENTION_FROM} x {ATTENTION_FROM}"]
+    begins = size // 2 ** (first or 0)
+    if of_widths:
+        attends = "" if first is None else f"; attention then begins at {begins} x {begins}"
+        return size, [f"images of {size} x {size} pixels: its widths are this family's for that size{attends}"]
+    return size, [
+        f"images of {size} x {size} pixels: attention begins at {begins} x {begins}. Were it at {2 * begins}, they "
+        f"would be {2 * size} x {2 * size}; `inspect --try PICTURES` measures which"
+    ]
 
 
 def check_channels(in_channels: int, out_channels: int, where: object) -> None:

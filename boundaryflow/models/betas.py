@@ -14,6 +14,8 @@ from boundaryflow.errors import CheckpointError
 USUAL = {"beta_schedule": "linear", "num_train_timesteps": 1000, "beta_start": 1e-4, "beta_end": 0.02}
 """Ho et al. 2020, section 4; what all of the paper's models were trained with."""
 MAX_TIMESTEPS = 100_000
+MIN_SCALED = 21
+"""Timesteps below which the rule of `scaled_linear_betas` gives a beta above 1."""
 _OTHER_PROCESSES = ("ScoreSde", "Karras", "EDM", "FlowMatch", "CM", "VQ", "UnCLIP", "Cosine")
 
 
@@ -34,8 +36,7 @@ def schedule_betas(config: Mapping[str, Any], where: str) -> Tensor:
         [T] float64.
 
     Raises:
-        CheckpointError: It describes another process, predicts something else than noise, or has an
-            unknown schedule.
+        CheckpointError: It describes another process or has an unknown schedule.
     """
     betas = _betas(config, where)
     left = float((1 - betas).prod())
@@ -48,10 +49,11 @@ def _betas(config: Mapping[str, Any], where: str) -> Tensor:
     kind = str(config.get("_class_name", ""))
     if kind.startswith(_OTHER_PROCESSES):
         raise CheckpointError(f"model {where}: {kind} is not a variance-preserving process with betas")
-    if config.get("prediction_type", "epsilon") != "epsilon":
-        raise CheckpointError(f"model {where}: prediction_type is {config['prediction_type']!r:.60}, must be 'epsilon'")
     if config.get("rescale_betas_zero_snr"):
-        raise CheckpointError(f"model {where}: rescale_betas_zero_snr is true; a network for that cannot predict noise")
+        raise CheckpointError(
+            f"model {where}: rescale_betas_zero_snr is true; its last timestep has no signal, from which no image "
+            "can be inverted"
+        )
     trained = config.get("trained_betas")
     if trained is not None:
         if not isinstance(trained, list | tuple) or not all(_is_number(beta) and 0 < beta < 1 for beta in trained):
@@ -77,6 +79,22 @@ def _betas(config: Mapping[str, Any], where: str) -> Tensor:
         f"model {where}: beta_schedule {name!r:.60} is not known (linear, scaled_linear, squaredcos_cap_v2 are); give "
         "its values as trained_betas"
     )
+
+
+def scaled_linear_betas(stated: Mapping[str, Any]) -> dict[str, Any]:
+    """A schedule stated for an iDDPM: fewer or more timesteps have larger or smaller linear betas.
+
+    Source: `get_named_beta_schedule` of improved-diffusion and guided-diffusion, which multiplies 0.0001 and 0.02 by
+    1000 / T, so that the last timestep is as noisy whatever T is. Betas that are stated stay.
+
+    Args:
+        stated: As in scheduler_config.json; only what was stated.
+    """
+    num = stated.get("num_train_timesteps", 1000)
+    given = {"beta_start", "beta_end", "trained_betas"} & set(stated)
+    if given or stated.get("beta_schedule", "linear") != "linear" or not _is_number(num) or num < MIN_SCALED:
+        return dict(stated)
+    return {"beta_start": 0.1 / num, "beta_end": 20 / num, **stated}
 
 
 def _is_number(value: Any) -> bool:

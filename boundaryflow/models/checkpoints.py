@@ -19,22 +19,28 @@ from torch import Tensor, nn
 from boundaryflow.diffusion import EpsModel, NoiseSchedule
 from boundaryflow.errors import CheckpointError
 from boundaryflow.models.architecture import Architecture, check_channels
-from boundaryflow.models.betas import USUAL, schedule_betas
+from boundaryflow.models.betas import USUAL, scaled_linear_betas, schedule_betas
 from boundaryflow.models.config import check_config, network_config
 from boundaryflow.models.custom import load_python_model, names_python_model
 from boundaryflow.models.ddpm import convert_ddpm
 from boundaryflow.models.families import family_of
+from boundaryflow.models.folders import (
+    HALF_WEIGHTS,
+    NETWORK_FOLDERS,
+    WEIGHTS,
+    read_schedule,
+    refuse_latent,
+    refuse_other_folder,
+    weights_file,
+)
 from boundaryflow.models.iddpm import convert_iddpm
+from boundaryflow.models.prediction import prediction_of
+from boundaryflow.models.sharded import SHARDS
 from boundaryflow.models.stated import MAX_IMAGE_SIZE, Stated, read_json, read_stated
 from boundaryflow.models.unet import UNetModel
-from boundaryflow.models.weights import check_finite, read_weights, sha256_of
+from boundaryflow.models.weights import Weights, check_finite, read_weights, sha256_of
 
-WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
-HALF_WEIGHTS = ("diffusion_pytorch_model.fp16.safetensors", "diffusion_pytorch_model.fp16.bin")
-NETWORK_FOLDERS = ("unet_ema", "unet", "")
-"""Where a diffusers folder keeps the network; averaged weights first."""
 _OLD_ATTENTION = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
-_AUTOENCODERS = {"vae", "vqvae", "text_encoder", "movq", "prior"}
 
 
 @dataclass(frozen=True)
@@ -102,7 +108,7 @@ def load_model(
 
     Raises:
         CheckpointError: Files are missing, truncated, hold code or NaN; or the model is conditional,
-            works on latents, does not predict noise, or is of no family that is known.
+            works on latents, or is of no family that is known.
     """
     if names_python_model(str(source)):
         return load_python_model(str(source), device=device, dtype=dtype)
@@ -113,7 +119,9 @@ def load_model(
     architecture = checkpoint.architecture
     identity = {k: v for k, v in architecture.config.items() if not k.startswith("_")}
     betas = schedule_betas(checkpoint.schedule, checkpoint.source)
+    prediction = prediction_of(checkpoint.schedule, checkpoint.source)
     about = [checkpoint.stated.facts(), [round(float(b), 12) for b in betas], identity, architecture.num_heads]
+    about += [prediction] if prediction != "epsilon" else []
     digest = hashlib.sha256(sha256_of(checkpoint.file).encode())
     digest.update(json.dumps(about, sort_keys=True).encode())
     return UNetModel(
@@ -121,6 +129,9 @@ def load_model(
         NoiseSchedule.from_betas(betas),
         sha256=digest.hexdigest(),
         family=architecture.family,
+        value_range=checkpoint.stated.value_range,
+        prediction=prediction,
+        reverses_channels=checkpoint.stated.channel_order == "bgr",
         pixel_unshuffle=checkpoint.stated.pixel_unshuffle,
         device=device,
     )
@@ -213,7 +224,15 @@ def set_num_heads(unet: UNet2DModel, num_heads: int, where: str) -> None:
 
 
 def _open_file(path: Path, stated: Stated) -> Checkpoint:
-    weights = read_weights(path, stated.ema)
+    return understand(path, read_weights(path, stated.ema), stated)
+
+
+def understand(path: Path, weights: Weights, stated: Stated) -> Checkpoint:
+    """Find out what the weights of a file are of.
+
+    Raises:
+        CheckpointError: See `load_model`; NaN is not looked for.
+    """
     family = family_of(weights.state, path)
     if family == "diffusers":
         raise CheckpointError(
@@ -225,20 +244,21 @@ def _open_file(path: Path, stated: Stated) -> Checkpoint:
     except (LookupError, ValueError, RuntimeError) as error:  # tensors of shapes that no network of the family has
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise CheckpointError(f"model {path}: its tensors make no network of the {family} family ({reason})") from None
-    schedule = {**USUAL, **stated.schedule}
+    schedule = {**USUAL, **(scaled_linear_betas(stated.schedule) if family == "iddpm" else stated.schedule)}
     schedule_betas(schedule, str(path))
+    prediction_of(schedule, path)
     assumption = "" if stated.schedule else "1000 timesteps with linear betas from 0.0001 to 0.02"
     return Checkpoint(str(path), path, weights.kind, weights.ema, architecture, schedule, assumption, stated)
 
 
 def _open_folder(root: Path, stated: Stated | None) -> Checkpoint:
-    _refuse_latent(root)
+    refuse_latent(root)
     folder = next((root / f for f in NETWORK_FOLDERS if (root / f / "config.json").exists()), root)
     if not (folder / "config.json").exists():
-        _refuse_other_folder(root)
+        refuse_other_folder(root)
     config = check_config(folder, read_json(folder / "config.json"))
     stated = read_stated(folder) if stated is None else stated
-    file = _weights_file(folder)
+    file = weights_file(folder)
     state = {_new_name(name): tensor for name, tensor in read_weights(file).state.items()}
     family_of(state, folder)
     fold = stated.pixel_unshuffle
@@ -247,38 +267,12 @@ def _open_folder(root: Path, stated: Stated | None) -> Checkpoint:
     if int(config["in_channels"]) % fold**2:
         raise CheckpointError(f"model {folder}: in_channels is {config['in_channels']}, not a multiple of {fold}^2")
     check_channels(int(config["in_channels"]) // fold**2, int(config["out_channels"]) // fold**2, folder)
-    schedule = {**_read_schedule(root, folder), **stated.schedule}
+    schedule = {**read_schedule(root, folder), **stated.schedule}
     schedule_betas(schedule, str(folder))
+    prediction_of(schedule, folder)
     ema = True if folder.name == "unet_ema" else None
     architecture = Architecture(stated.family or "diffusers", config, state, (), stated.num_heads)
     return Checkpoint(str(root), file, "diffusers folder", ema, architecture, schedule, "", stated)
-
-
-def _refuse_latent(root: Path) -> None:
-    index = root / "model_index.json"
-    parts = sorted(_AUTOENCODERS & set(read_json(index))) if index.exists() else []
-    if parts:
-        raise CheckpointError(
-            f"model {root}: model_index.json lists {parts[0]}; it works on latents of an autoencoder, use "
-            "a model on pixels"
-        )
-
-
-def _refuse_other_folder(root: Path) -> None:
-    files = sorted(p.name for p in root.iterdir() if p.suffix in (".ckpt", ".pt", ".pth", ".bin", ".safetensors"))
-    if files:
-        raise CheckpointError(f"model {root}: has no config.json, but {files[0]}; give the path of that file")
-    raise CheckpointError(f"model {root}: config.json is missing; a diffusers folder has it, at its root or in unet/")
-
-
-def _weights_file(folder: Path) -> Path:
-    """The weights under their usual name, in half precision, or the only file of weights that there is."""
-    usual = next((folder / name for name in (*WEIGHTS, *HALF_WEIGHTS) if (folder / name).exists()), None)
-    others = sorted(path for suffix in (".safetensors", ".bin") for path in folder.glob(f"*{suffix}"))
-    if usual is None and len(others) != 1:
-        way_out = "rename one of the files that there are" if others else "fetch the folder again, weights and all"
-        raise CheckpointError(f"model {folder}: {WEIGHTS[0]} is missing; {way_out}")
-    return usual or others[0]
 
 
 def _new_name(name: str) -> str:
@@ -286,17 +280,6 @@ def _new_name(name: str) -> str:
     for old, new in _OLD_ATTENTION.items():
         name = name.replace(old, new)
     return name
-
-
-def _read_schedule(root: Path, folder: Path) -> dict[str, Any]:
-    places = [folder, root, root / "scheduler", folder.parent / "scheduler"]
-    saved = next((at for at in (root, root.resolve().parent) if re.fullmatch(r"checkpoint-\d+", at.name)), None)
-    if saved is not None:  # what a training run saves on its way has the scheduler of the run beside it
-        places += [saved.parent, saved.parent / "scheduler"]
-    found = next((p for p in (f / "scheduler_config.json" for f in places) if p.exists()), None)
-    if found is None:
-        raise CheckpointError(f"model {root}: scheduler_config.json is missing; it states the noise schedule")
-    return read_json(found)
 
 
 def why_no_hub_id(source: str) -> str:
@@ -327,9 +310,10 @@ def _from_hub(name: str) -> Path:
         return Path(snapshot_download(repo, revision=revision or None, allow_patterns=[*wanted, "scheduler/*.json"]))
 
     try:
-        root = fetched(*WEIGHTS)
+        root = fetched(*WEIGHTS, SHARDS)
         # Half precision only where there is nothing else: it would be fetched beside the other in any case.
-        return root if any(path.name in WEIGHTS for path in root.rglob("*")) else fetched(*HALF_WEIGHTS)
+        is_whole = any(path.name in WEIGHTS or path.match(SHARDS) for path in root.rglob("*"))
+        return root if is_whole else fetched(*HALF_WEIGHTS)
     except (HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(

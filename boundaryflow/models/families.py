@@ -25,9 +25,10 @@ _REFUSED: tuple[tuple[str, str], ...] = (
      f"it is a GAN; {_USE}"),
     (r"^all_modules\.", "it is a score-SDE network (NCSN++, DDPM++), which is not known here; write it against the "
      "protocol EpsModel (docs/models.md)"),
-    (r"map_layer0|map_noise", f"it is an EDM network, which does not predict noise; {_USE} that does"),
-    (r"(^|\.)init_conv\.|(^|\.)downs\.0\.", "it is a network of denoising-diffusion-pytorch, which is not known here; "
-     "write it against the protocol EpsModel (docs/models.md)"),
+    (r"map_layer0|map_noise", "it is a network of EDM (Karras et al. 2022), which has noise levels instead of "
+     "timesteps and is not known here; write it against the protocol EpsModel (docs/models.md)"),
+    (r"(^|\.)init_conv\.|(^|\.)downs\.0\.", "it is a network of denoising-diffusion-pytorch (lucidrains), which is "
+     "not known here; write it against the protocol EpsModel (docs/models.md)"),
 )  # fmt: skip
 
 

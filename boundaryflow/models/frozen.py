@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from boundaryflow.diffusion import NoiseSchedule
+from boundaryflow.models.prediction import Prediction, eps_from
 
 
 class FrozenModel:
@@ -20,8 +21,8 @@ class FrozenModel:
     The network computes in the dtype of its weights; samples and noise are float32 in any case.
 
     Args:
-        network: Called as `network(x_t, t)`, gives noise of the shape of x_t, or noise and variance
-            behind one another in the channels; put into evaluation mode and frozen here.
+        network: Called as `network(x_t, t)`, gives noise (or v, or x_0, see `prediction`) of the shape of
+            x_t, or that and a variance behind one another in the channels; put into evaluation mode and frozen here.
         bottleneck: The module within it whose output is h, the one in the middle.
         schedule: The noise schedule it was trained with.
         image_size: Side of its images in pixels.
@@ -30,6 +31,8 @@ class FrozenModel:
         value_range: What black and white are to it.
         time_scale: None hands it whole-number timesteps. A number hands it floats, the timestep
             times that number: 1 / 1000 for a network that knows time as [0, 1).
+        prediction: What it gives; converted to noise in closed form.
+        reverses_channels: Was it trained on BGR? Its images are RGB here all the same.
         pixel_unshuffle: The network sees an image of C x S x S as C r^2 x S/r x S/r, an exact
             re-arrangement (Shi et al. 2016, read backwards). 1 for networks on plain pixels.
         device: Where it runs.
@@ -46,6 +49,8 @@ class FrozenModel:
         sha256: str,
         value_range: tuple[float, float] = (-1.0, 1.0),
         time_scale: float | None = None,
+        prediction: Prediction = "epsilon",
+        reverses_channels: bool = False,
         pixel_unshuffle: int = 1,
         device: torch.device | str = "cpu",
     ) -> None:
@@ -55,6 +60,8 @@ class FrozenModel:
         self.image_size = image_size
         self.channels = channels
         self._time_scale = time_scale
+        self._prediction: Prediction = prediction
+        self._reverses_channels = reverses_channels
         self._fold = pixel_unshuffle
         self._dtype = next(network.parameters()).dtype
         self._device = torch.device(device)
@@ -125,9 +132,12 @@ class FrozenModel:
                 f"got {' x '.join(map(str, x_t.shape[1:]))}"
             )
         home = x_t.device
+        if self._reverses_channels:
+            x_t = x_t.flip(1)
         folded = F.pixel_unshuffle(x_t, self._fold) if self._fold > 1 else x_t
         sample = folded.to(self._device, self._dtype).contiguous(memory_format=torch.channels_last)
         timesteps = torch.as_tensor(t, device=self._device).expand(len(x_t))
+        levels = self.schedule.alphas_cumprod[timesteps.cpu()] if self._prediction != "epsilon" else 1.0
         if self._time_scale is not None:
             timesteps = timesteps.to(self._dtype) * self._time_scale
         self._change_h = change_h
@@ -138,7 +148,10 @@ class FrozenModel:
         if seen is None:
             raise RuntimeError("the network's bottleneck was not called")
         out = out[:, : folded.shape[1]].float()  # networks that learn the variance put it behind the noise
+        out = eps_from(self._prediction, out, folded.to(out), levels)
         eps = F.pixel_shuffle(out, self._fold) if self._fold > 1 else out
+        if self._reverses_channels:
+            eps = eps.flip(1)
         return eps.contiguous().to(home), seen.to(home)
 
     def _at_bottleneck(self, _module: object, _inputs: object, output: Tensor) -> Tensor:

@@ -64,7 +64,7 @@ def convert_iddpm(state: Mapping[str, Tensor], stated: Stated, where: object) ->
         raise CheckpointError(f"model {where}: tensor {error} is missing; the file is not whole") from None
     check_channels(shape.in_channels, shape.out_channels, where)
     levels = len(shape.widths)
-    size, assumptions = image_size_from(stated.image_size, shape.attends, levels, where)
+    size, assumptions = image_size_from(stated.image_size, shape.attends, levels, where, shape.widths)
     attended = sorted({width for width, attends in zip(shape.widths, shape.attends, strict=True) if attends}
                       | {shape.widths[-1]})  # fmt: skip
     heads = _heads(stated, shape, attended, assumptions, where)

@@ -13,8 +13,10 @@ from safetensors.torch import save
 
 from boundaryflow.errors import CheckpointError
 from boundaryflow.models.betas import schedule_betas
-from boundaryflow.models.checkpoints import WEIGHTS, Checkpoint, build_network, open_checkpoint, state_of
+from boundaryflow.models.checkpoints import Checkpoint, build_network, open_checkpoint, state_of
 from boundaryflow.models.config import network_config
+from boundaryflow.models.folders import WEIGHTS
+from boundaryflow.models.prediction import prediction_of
 from boundaryflow.models.stated import SIDECAR, Stated
 from boundaryflow.models.weights import check_finite, sha256_of
 
@@ -70,7 +72,7 @@ def scheduler_config(checkpoint: Checkpoint) -> dict[str, Any]:
     return {
         **kept,
         "_class_name": "DDIMScheduler",
-        "prediction_type": "epsilon",
+        "prediction_type": prediction_of(checkpoint.schedule, checkpoint.source),
         "clip_sample": False,  # clipping breaks inversion
         "set_alpha_to_one": True,
         "steps_offset": 0,
@@ -101,6 +103,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
         "h": [widths[-1], *[-(-side // 2 ** (len(widths) - 1))] * 2],
         "timesteps": len(betas),
         "schedule": str(checkpoint.schedule.get("beta_schedule", "linear")),
+        "predicts": prediction_of(checkpoint.schedule, checkpoint.source),
         "stated": checkpoint.stated.facts(),
         "assumed": checkpoint.assumptions,
         "sha256": sha256_of(checkpoint.file),
@@ -140,9 +143,8 @@ def _sidecar(checkpoint: Checkpoint) -> dict[str, Any]:
         facts["family"] = checkpoint.architecture.family
     if checkpoint.architecture.num_heads is not None:
         facts["num_heads"] = checkpoint.architecture.num_heads
-    if checkpoint.stated.pixel_unshuffle > 1:
-        facts["pixel_unshuffle"] = checkpoint.stated.pixel_unshuffle
-    return facts
+    kept = ("pixel_unshuffle", "value_range", "channel_order")
+    return {**facts, **{name: value for name, value in checkpoint.stated.facts().items() if name in kept}}
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

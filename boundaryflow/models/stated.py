@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from boundaryflow.errors import CheckpointError
 from boundaryflow.files import MAX_SETTINGS_BYTES, RefusedFileError, read_bytes
@@ -18,7 +18,7 @@ SIDECAR = "boundaryflow.json"
 MAX_IMAGE_SIZE = 2**14
 """Pixels a side; no network on pixels comes near it."""
 _CHOICES = {"qkv_order": ("legacy", "new"), "ema": ("prefer", "require", "never"),
-            "family": ("ddpm", "iddpm", "diffusers")}  # fmt: skip
+            "family": ("ddpm", "iddpm", "diffusers"), "channel_order": ("rgb", "bgr")}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,8 @@ class Stated:
         ema: Which weights of a training checkpoint.
         pixel_unshuffle: See `FrozenModel`.
         family: What the network of a converted checkpoint was trained as.
+        value_range: What black and white are to the network.
+        channel_order: `rgb` or `bgr`, in which the network was trained (OpenCV reads BGR).
     """
 
     image_size: int | None = None
@@ -45,6 +47,8 @@ class Stated:
     ema: EmaChoice = "prefer"
     pixel_unshuffle: int = 1
     family: Family | None = None
+    value_range: tuple[float, float] = (-1.0, 1.0)
+    channel_order: str = "rgb"
 
     def __post_init__(self) -> None:
         """Check types and ranges.
@@ -62,6 +66,13 @@ class Stated:
             value = getattr(self, name)
             if value is not None and value not in choices:
                 raise CheckpointError(f"{name} is {value!r:.60}, must be one of {', '.join(choices)}")
+        span: Any = self.value_range  # it comes from JSON
+        is_pair = (
+            isinstance(span, list | tuple) and [type(v) in (int, float) for v in cast(list[Any], span)] == [True] * 2
+        )
+        if not is_pair or not -1000 <= self.value_range[0] < self.value_range[1] <= 1000:  # noqa: PLR2004
+            raise CheckpointError(f"value_range is {span!r:.60}, must be black and white, such as [-1, 1]")
+        object.__setattr__(self, "value_range", (float(self.value_range[0]), float(self.value_range[1])))
         if self.num_heads is not None and self.head_channels is not None:
             raise CheckpointError("num_heads and head_channels are both stated; state one")
         if not isinstance(self.schedule, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance] - it comes from JSON

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from boundaryflow.diffusion import NoiseSchedule
 from boundaryflow.models.families import Family
 from boundaryflow.models.frozen import FrozenModel
+from boundaryflow.models.prediction import Prediction
 from boundaryflow.models.upsampling import fold_upsampling
 
 
@@ -20,7 +21,10 @@ class UNetModel(FrozenModel):
         schedule: The noise schedule it was trained with.
         sha256: Hash of its weights.
         family: What its checkpoint was trained as: ddpm, iddpm or diffusers.
-        pixel_unshuffle: See `FrozenModel`.
+        value_range: See `FrozenModel`.
+        prediction: See there.
+        reverses_channels: See there.
+        pixel_unshuffle: See there.
         device: Where it runs.
     """
 
@@ -31,6 +35,9 @@ class UNetModel(FrozenModel):
         *,
         sha256: str,
         family: Family = "diffusers",
+        value_range: tuple[float, float] = (-1.0, 1.0),
+        prediction: Prediction = "epsilon",
+        reverses_channels: bool = False,
         pixel_unshuffle: int = 1,
         device: torch.device | str = "cpu",
     ) -> None:
@@ -44,6 +51,9 @@ class UNetModel(FrozenModel):
             image_size=int(config["sample_size"]) * pixel_unshuffle,
             channels=int(config["in_channels"]) // pixel_unshuffle**2,
             sha256=sha256,
+            value_range=value_range,
+            prediction=prediction,
+            reverses_channels=reverses_channels,
             pixel_unshuffle=pixel_unshuffle,
             device=device,
         )

@@ -16,6 +16,7 @@ from boundaryflow.errors import CheckpointError
 from boundaryflow.files import RefusedFileError, check_regular
 from boundaryflow.formats.tensor_files import read_tensors
 from boundaryflow.formats.torch_files import TorchFile, check_sharing, read_torch_file
+from boundaryflow.models.sharded import check_complete, is_index, shards_of
 
 EmaChoice = Literal["prefer", "require", "never"]
 _EMA_KEYS = ("ema", "ema_state_dict", "model_ema", "ema_model", "ema_model_state_dict", "params_ema", "state_dict_ema")
@@ -51,6 +52,9 @@ def read_weights(path: Path, ema: EmaChoice = "prefer") -> Weights:
         CheckpointError: The file is missing, empty, truncated or not a checkpoint; it holds code, no
             network, or not the weights that are wanted.
     """
+    if is_index(path):
+        parts = {file: read_weights(file).state for file in shards_of(path)}
+        return Weights(check_complete(path, parts), f"{len(parts)} safetensors files", None)
     found = read_content(path)
     if found.is_script:
         raise CheckpointError(f"model {path}: it is a TorchScript archive; give the state dict of the network")
@@ -84,7 +88,9 @@ def check_finite(path: Path, state: Mapping[str, Tensor]) -> None:
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
+    """SHA-256 of a file's bytes; of an index of weights in several files, of all of theirs."""
+    if is_index(path):
+        return hashlib.sha256("".join(map(sha256_of, shards_of(path))).encode()).hexdigest()
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

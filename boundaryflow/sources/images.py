@@ -83,7 +83,8 @@ def decode_image(
         fit: `crop` scales the short side to size and cuts the middle, `pad` scales the long side
             and fills with the background, `stretch` scales both.
         background: RGB colour, 0 to 255, under transparent pixels.
-        crop: What of the upright picture is used, in its own pixels; None is all of it.
+        crop: What of the upright picture is used, in its own pixels; None is all of it. A picture that is too small
+            for it, but has the side `size`, is used as it is.
         levels: Values of black and white of pictures with more than 8 bits; None is 0 and 65535 for those with
             16 bits, 0 and 4095 for those with 12, and refuses others. A TIFF in which white is zero swaps them.
 
@@ -109,7 +110,7 @@ def decode_image(
         width, height = stated if _is_scanned(picture, data) else picture.size
         with _DECODING.lent(width * height * bytes_per_pixel(picture, data)):
             _load(picture)
-            plain = _flatten(picture, _box_of(picture, crop), channels, background, span)
+            plain = _flatten(picture, _box_of(picture, crop, size), channels, background, span)
             fitted = _fit(plain, size, fit, background)
         pixels = np.array(fitted, np.uint8)  # a copy: the picture's own bytes cannot be written to
     return np.ascontiguousarray(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)), about
@@ -218,9 +219,15 @@ def _mend_key(picture: ImageFile.ImageFile) -> None:
     picture.info["transparency"] = picture.info["transparency"] * {"L;2": 85, "L;4": 17}.get(packing, 1)
 
 
-def _box_of(picture: Image.Image, crop: Box | None) -> Box:
+def is_cropped(width_px: int, height_px: int, size: int, crop: Box) -> bool:
+    """Is a picture taken as already cropped: of the size that is asked for, and without room for the box?"""
+    left, top, width, height = crop
+    return (width_px, height_px) == (size, size) and (left + width > size or top + height > size)
+
+
+def _box_of(picture: Image.Image, crop: Box | None, size: int) -> Box:
     """Left, top, right and bottom of what is used."""
-    if crop is None:
+    if crop is None or is_cropped(picture.width, picture.height, size, crop):
         return 0, 0, picture.width, picture.height
     left, top, width, height = crop
     if left + width > picture.width or top + height > picture.height:

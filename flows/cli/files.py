@@ -15,11 +15,20 @@ Examples:
   boundaryflow inspect celeba_hq.ckpt
   boundaryflow inspect data/raw/celebahq256/CelebAMask-HQ-attribute-anno.txt
   boundaryflow inspect data/raw/church256
+  boundaryflow inspect net.pt --try data/raw/faces
   boundaryflow inspect data/boundary/avatars/smiling.safetensors --json"""
 )
 @click.argument("path")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
-def inspect(path: str, as_json: bool) -> None:
+@click.option(
+    "--try",
+    "pictures",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    metavar="PICTURES",
+    help="Measure which size, heads, schedule, ... of a model fit these pictures (a file or folder; may be repeated).",
+)
+def inspect(path: str, as_json: bool, pictures: tuple[Path, ...]) -> None:
     """Say what a file or folder is, and where it came from.
 
     A checkpoint, a CLIP model, a table of labels, pictures in a folder, an archive or an LMDB, a boundary, a shard, a
@@ -28,7 +37,7 @@ def inspect(path: str, as_json: bool) -> None:
     from boundaryflow.jobs.inspection import as_text
     from boundaryflow.jobs.inspection import inspect as examine
 
-    facts = examine(path)
+    facts = examine(path, pictures)
     click.echo(json.dumps(facts, indent=2) if as_json else as_text(facts))
 
 

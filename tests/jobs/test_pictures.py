@@ -158,8 +158,11 @@ def test_photo_is_cropped_as_the_data_set_is(photo: Path, tmp_path: Path, monkey
     framed.save(large)
     written = edit_photos([large], "avatars", "hat", [0.0], tmp_path / "out")
     np.testing.assert_array_equal(pixels_of(written[0]), pixels_of(photo))
-    with pytest.raises(ManifestError, match=r"^image .*: 16 x 16 is smaller than the crop box, 16 x 16 from 4, 2$"):
-        edit_photos([photo], "avatars", "hat", [0.0], tmp_path / "out")
+    (already,) = edit_photos([photo], "avatars", "hat", [0.0], tmp_path / "other")  # of the model's size
+    np.testing.assert_array_equal(pixels_of(already), pixels_of(photo))
+    Image.open(photo).resize((17, 17)).save(large)
+    with pytest.raises(ManifestError, match=r"^image .*: 17 x 17 is smaller than the crop box, 16 x 16 from 4, 2$"):
+        edit_photos([large], "avatars", "hat", [0.0], tmp_path / "out")
 
 
 def test_shares_are_met_with_as_few_edits_as_it_takes() -> None:

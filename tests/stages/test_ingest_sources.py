@@ -332,6 +332,23 @@ def test_picture_that_does_not_hold_the_crop_is_set_aside(raw: Path, ingest: Ing
     assert rows["b.jpg"]["reason"] == "178 x 180 is smaller than the crop box, 128 x 128 from 25, 57"
 
 
+def test_picture_of_the_models_size_is_taken_as_cropped_with_a_word(
+    project: Path, raw: Path, ingest: Ingest, caplog: pytest.LogCaptureFixture
+) -> None:
+    done = picture(1, (16, 16))
+    done.save(raw / "done.png")
+    picture(2, (17, 17)).save(raw / "small.png")
+    picture(3, (60, 80)).save(raw / "whole.png")
+    caplog.set_level("INFO")
+    rows = ingest(crop={"left": 10, "top": 30, "width": 16, "height": 16})
+    assert {name: rows[name]["status"] for name in ("done.png", "small.png", "whole.png")} == {
+        "done.png": "ok", "small.png": "bad", "whole.png": "ok"}  # fmt: skip
+    np.testing.assert_array_equal(pixels(project, rows["done.png"]), np.asarray(done).transpose(2, 0, 1))
+    assert "1 images of 16 x 16 taken as already cropped: ingest.crop needs more" in caplog.text
+    ingest(crop={"left": 0, "top": 0, "width": 16, "height": 16})
+    assert caplog.text.count("taken as already cropped") == 1
+
+
 # Remote folders
 
 

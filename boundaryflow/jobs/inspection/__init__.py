@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from boundaryflow.errors import PipelineError
 from boundaryflow.files import RefusedFileError, check_regular
 from boundaryflow.jobs.inspection import images, models, ours, tables
+from boundaryflow.jobs.inspection.trial import try_model
 from boundaryflow.models.checkpoints import why_no_hub_id
 from boundaryflow.text import visible
 
 __all__ = ["as_text", "inspect"]
 
 
-def inspect(source: str) -> dict[str, Any]:
+def inspect(source: str, pictures: Sequence[Path] = ()) -> dict[str, Any]:
     """Find out what is at a path.
 
     Args:
         source: A file, a folder, or what `model:` in params.yaml may name.
+        pictures: Files or folders of pictures to try a model on; then `source` is a model.
 
     Returns:
         `what`, then facts by name, in the order of printing.
@@ -30,6 +32,8 @@ def inspect(source: str) -> dict[str, Any]:
     """
     logging.getLogger("diffusers").setLevel(logging.ERROR)
     path = Path(source)
+    if pictures:
+        return try_model(source, pictures)
     if models.is_function(source):
         return models.about_model(source)
     if not path.exists():

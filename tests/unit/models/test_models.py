@@ -144,8 +144,8 @@ def damage(folder: Path, case: str) -> None:
         weights.unlink()
     elif case == "no schedule":
         (folder / "scheduler_config.json").unlink()
-    elif case == "v-prediction":
-        (folder / "scheduler_config.json").write_text(json.dumps({**SCHEDULER, "prediction_type": "v_prediction"}))
+    elif case == "flow":
+        (folder / "scheduler_config.json").write_text(json.dumps({**SCHEDULER, "prediction_type": "flow_prediction"}))
     elif case == "conditional":
         config = json.loads((folder / "config.json").read_text())
         (folder / "config.json").write_text(json.dumps({**config, "num_class_embeds": 10}))
@@ -162,7 +162,7 @@ def damage(folder: Path, case: str) -> None:
         ("nan", "conv_in.weight holds NaN"),
         ("no weights", "diffusion_pytorch_model.safetensors is missing"),
         ("no schedule", "scheduler_config.json is missing"),
-        ("v-prediction", "must be 'epsilon'"),
+        ("flow", "must be one of epsilon, v_prediction, sample"),
         ("conditional", "conditional on a class"),
         ("latent", "only unconditional pixel models"),
     ],
