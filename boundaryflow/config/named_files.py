@@ -154,9 +154,6 @@ def _about_judges(folder: Path, dataset: DatasetParams) -> Iterator[str]:
     known: list[str] = []
     for file in _JUDGES:
         if not (folder / file).exists():
-            if file == _JUDGES[0]:
-                yield f"{key}: {judges} has no {file}; give a folder with judges, or null"
-                return
             continue
         try:
             about = _header(folder / file)
@@ -170,7 +167,37 @@ def _about_judges(folder: Path, dataset: DatasetParams) -> Iterator[str]:
         yield from wrong
         if wrong:
             return
-    yield from _about_verdicts(known, dataset)
+    declared, faults = _declared_judges(key, folder, dataset)
+    yield from faults
+    if faults:
+        return
+    if not known and not declared:
+        yield (
+            f"{key}: {judges} has no {_JUDGES[0]}, and declares no classifier (NAME.judge.json); give a folder with "
+            "judges, or null"
+        )
+        return
+    yield from _about_verdicts([*declared, *known], dataset)
+
+
+def _declared_judges(key: str, folder: Path, dataset: DatasetParams) -> tuple[list[str], list[str]]:
+    """Attributes that networks from elsewhere judge, each of which is opened and tried; and what is wrong with one."""
+    if not any(folder.glob("*.judge.json")):
+        return [], []
+    from boundaryflow.evaluation.panel import open_declared  # torch, which takes seconds
+
+    try:
+        nets = open_declared(folder)
+    except CheckpointError as error:
+        return [], [f"{key}: {str(error).removeprefix('judge ')}"]
+    known: list[str] = []
+    for net in nets:
+        side = net.declaration.image_size or dataset.ingest.image_size
+        faults = list(_about_geometry(key, str(net.declaration.path), side, dataset.ingest.channels, dataset))
+        if faults:
+            return [], faults
+        known += net.declaration.attributes
+    return known, []
 
 
 def _about_segmenter(path: Path, mask: MaskParams, dataset: DatasetParams) -> Iterator[str]:

@@ -21,6 +21,7 @@ from boundaryflow.diffusion.observation import bottlenecks
 from boundaryflow.editing.editor import Editor
 from boundaryflow.errors import CheckpointError
 from boundaryflow.evaluation import Judges, load_judges
+from boundaryflow.evaluation.panel import judge_files
 from boundaryflow.labelling import ClipLabeller, load_clip
 from boundaryflow.models.weights import sha256_of
 from boundaryflow.pixels import to_model_range
@@ -55,7 +56,7 @@ def spec_of(dataset: DatasetParams, attributes: Sequence[str]) -> dict[str, Any]
 
 def identity_of(spec: Spec) -> dict[str, Any]:
     """What a labeller's verdicts depend on, beside the hyperplanes: the spec with hashes of its files."""
-    files = sorted(Path(spec["judges"]).glob("*.safetensors")) if spec["judges"] else []
+    files = judge_files(Path(spec["judges"])) if spec["judges"] else []
     clip = Path(spec["clip"]["weights"]) if spec["clip"] else None
     hashes = {path.name: sha256_of(path) for path in [*files, *([clip] if clip and clip.is_file() else [])]}
     return {**spec, "hashes": hashes}

@@ -59,6 +59,11 @@ METRICS: tuple[Metric, ...] = (
         "identity", "Identity", "high",
         "Cosine between the identity embeddings of input and edited picture; 1 is the same face.", digits=3,
     ),
+    Metric(
+        "same_person", "Same person", "high",
+        "Share of edited pictures that show the person of the input, by the identity judge and its own threshold.",
+        percent=True, digits=0,
+    ),
     Metric("ssim", "SSIM", "high", "Structural similarity of input and edited picture; 1 is no change.", digits=3),
     Metric(
         "psnr_db", "PSNR (dB)", "high",
