@@ -14,6 +14,7 @@ import yaml
 
 from boundaryflow.config.yaml_file import read_yaml
 from boundaryflow.errors import ParamsError, PipelineError
+from boundaryflow.store.catalog.params import PARAMS, VALUES
 from flows.environment import check_conflicts
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def _leaves_as_is(stage: Any, upstream: str, root: Path, values: dict[str, Any])
         values: Data set to what `params` will write; filled here. None where params.yaml is wrong.
     """
     kind, _, dataset = upstream.partition("@")
-    path = f"data/params/{dataset}/params.yaml"
+    path = (PARAMS.folder(dataset) / VALUES).as_posix()
     reads = [dep for dep in stage.deps if os.path.relpath(dep.fs_path, root) == path]
     if kind != "params" or not reads or any(not hasattr(dep, "params") for dep in reads):
         return False

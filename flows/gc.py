@@ -13,6 +13,9 @@ from typing import Any, Literal
 
 from boundaryflow.errors import PipelineError
 from boundaryflow.files import leftovers
+from boundaryflow.store.catalog import CATALOG
+from boundaryflow.store.catalog.boundary import METRICS
+from boundaryflow.store.catalog.raw import RAW
 from flows import environment, locks
 from flows.dvc_graph import check_graph, open_repo
 from flows.own_outputs import JOBS, STAGES, OwnOutputs, files_of
@@ -119,7 +122,7 @@ def _folders(root: Path, own: OwnOutputs, *, inactive: bool) -> Iterator[Garbage
                 return
             continue
         for path in sorted((root / "data" / kind).glob("*")):
-            name = path.stem if kind == "boundary_metrics" else path.name
+            name = path.stem if kind == METRICS.name else path.name
             if kind in JOBS:
                 if name not in getattr(params, kind):
                     yield from _own(root, own, path, kind, f"job {name} is not in params.yaml")
@@ -153,7 +156,7 @@ def _remove_empty(folder: Path, above: Path) -> None:
 
 def _leftovers(root: Path) -> list[Garbage]:
     """What killed runs left half-written, and old reports of unexpected errors."""
-    folders = [root / "data" / kind for kind in (*STAGES, *JOBS, "text")]
+    folders = [root / "data" / output.name for output in CATALOG.values() if output is not RAW]
     half = [path for folder in folders if not _link_in(root, folder) for path in leftovers(folder)]
     then = time.time() - _OLD_LOG_S
     logs = root / environment.LOG_FOLDER
@@ -199,7 +202,7 @@ def _check_record(root: Path, repo: Any, own: OwnOutputs) -> None:
     known = [Path(os.path.relpath(out.fs_path, repo.root_dir)) for out in repo.index.outs if out.hash_info]
     for name in load_params(root).datasets:
         for kind in STAGES:
-            entry = Path("data", kind, name)
+            entry = CATALOG[kind].folder(name)
             if any(path.is_relative_to(entry) for path in known) or not (root / entry).is_dir():
                 continue
             few = (file for file in files_of(root / entry) if file.is_symlink() or not file.name.startswith("shard-"))

@@ -14,28 +14,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-_SHARD = r"shard-\d+of\d+-[0-9a-f]{12}\.safetensors"
-_RECORD = r"last_run\.json|runs\.jsonl|grid\.png"
-_NAMES = {
-    "params": r"params\.yaml",
-    "listing": r"(pictures|tables)\.parquet|listing\.json",
-    "ingest": rf"{_SHARD}|(manifest|factors|remote)\.parquet|ingest\.json",
-    "label": r"labels\.parquet|label\.json",
-    "mixing": r"curves\.(parquet|csv)|mixing\.json",
-    "invert": rf"{_SHARD}|index\.parquet|invert\.json",
-    "observe": rf"{_SHARD}|index\.parquet|observe\.json",
-    "boundary": r"\w[\w-]*\.safetensors|(boundaries|path|scores)\.parquet",
-    "boundary_metrics": r"",
-    "edit": rf"[^/]+/{_SHARD}|manifest\.parquet|edit\.json",
-    "evaluate": r"tables/(per_image\.parquet|summary\.csv)|strength\.csv|metrics\.json",
-    "report": r"index\.html|images/[^/]+/[0-9a-f]{16}(-\d+|-truth)?\.png",
-    "bulk_edit": rf"shards/{_SHARD}|{_RECORD}",
-    "augment": rf"[^/]+/{_SHARD}|{_RECORD}",
-}
-"""Folder of data/ to the names that are written below the entry of a data set or a job, with their folders."""
-JOBS = ("bulk_edit", "augment")
+from boundaryflow.store.catalog import CATALOG
+from boundaryflow.store.catalog.boundary import METRICS
+from boundaryflow.store.catalog.jobs import GRID, LAST, RECORD_SCHEMA
+
+_NAMES = {output.name: output.files for output in CATALOG.values() if output.by != "person"}
+JOBS = tuple(output.name for output in CATALOG.values() if output.by == "job")
 """Folders of data/ with one entry per job."""
-STAGES = tuple(kind for kind in _NAMES if kind not in JOBS)
+STAGES = tuple(output.name for output in CATALOG.values() if output.by == "stage")
 """Folders of data/ that stages write, with one entry per data set."""
 _STAGE = re.compile(r"[+-]?  \w+@([\w-]+):")
 _MD5 = re.compile(r"[+-]?\s+md5: '?([0-9a-f]{32})'?")
@@ -65,9 +51,9 @@ class OwnOutputs:
     def is_entry(self, kind: str, entry: Path) -> bool:
         """Whether `data/KIND/NAME` is what a stage or a job of ours once wrote."""
         if kind in JOBS:
-            facts = _json(entry / "last_run.json")
-            return facts.get("schema") == "run/1" and facts.get("job") == entry.name
-        return (entry.stem if kind == "boundary_metrics" else entry.name) in self._recorded[0]
+            facts = _json(entry / LAST)
+            return facts.get("schema") == RECORD_SCHEMA and facts.get("job") == entry.name
+        return (entry.stem if kind == METRICS.name else entry.name) in self._recorded[0]
 
     def is_ours(self, kind: str, entry: Path, file: Path) -> bool:
         """Whether a file at or below an entry that is ours is ours, too."""
@@ -128,10 +114,10 @@ def _has_mark(file: Path) -> bool:
         return False
     if file.suffix == ".jsonl":
         with file.open("rb") as lines:
-            return _parsed(lines.readline(_MAX_RECORD_BYTES)).get("schema") == "run/1"
-    if file.name == "grid.png":
+            return _parsed(lines.readline(_MAX_RECORD_BYTES)).get("schema") == RECORD_SCHEMA
+    if file.name == GRID:
         return _is_synthetic(file)
-    return file.name == "last_run.json" and _json(file).get("schema") == "run/1"
+    return file.name == LAST and _json(file).get("schema") == RECORD_SCHEMA
 
 
 def _is_synthetic(file: Path) -> bool:

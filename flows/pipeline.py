@@ -29,6 +29,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.tasks import exponential_backoff
 
 from boundaryflow.errors import PipelineError
+from boundaryflow.store.catalog import CATALOG
 from boundaryflow.text import masked
 from flows import dvc_graph, environment, locks, processes, progress, stage_process
 from flows.dvc_graph import Step
@@ -37,7 +38,7 @@ from flows.progress import Board, Outcome, Progress
 
 _MAX_STAGES_AT_ONCE = 64
 _ARTIFACT_EVERY_S = 5.0
-ON_GPU = {"label", "mixing", "invert", "observe", "edit", "evaluate"}
+ON_GPU = {output.name for output in CATALOG.values() if output.runs_networks}
 """Stages that run networks."""
 
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from boundaryflow.store.catalog import CATALOG
+from boundaryflow.store.catalog.jobs import LAST
 from flows.progress import duration
 from flows.summary import markdown_table
 
@@ -18,7 +20,7 @@ _MAX_FAILURES = 20
 
 def folder(root: Path, kind: str, job: str) -> Path:
     """Where the stage of a job keeps its record."""
-    return root / "data" / kind / job
+    return CATALOG[kind].folder(job, root)
 
 
 def dataset_of(root: Path, kind: Kind, job: str) -> str:
@@ -37,7 +39,7 @@ def dataset_of(root: Path, kind: Kind, job: str) -> str:
 def last(root: Path, kind: str, job: str) -> dict[str, Any] | None:
     """The record of the last run, None where there is none."""
     try:
-        return json.loads((folder(root, kind, job) / "last_run.json").read_text(encoding="utf-8"))
+        return json.loads((folder(root, kind, job) / LAST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
 

@@ -11,19 +11,10 @@ from typing import Any
 
 from boundaryflow.config.yaml_file import read_yaml
 from boundaryflow.errors import PipelineError
+from boundaryflow.store.catalog import CATALOG
 from flows import environment, locks, record
 from flows.dvc_graph import Step, plan
 from flows.summary import report_path
-
-# What to count in a stage's output folder.
-_ITEM_TABLES = {
-    "label": "labels.parquet",
-    "invert": "index.parquet",
-    "observe": "index.parquet",
-    "boundary": "boundaries.parquet",
-    "edit": "manifest.parquet",
-    "evaluate": "tables/per_image.parquet",
-}
 
 
 @dataclass(frozen=True)
@@ -209,19 +200,19 @@ def _stage_status(root: Path, name: str, outs: Sequence[str], state: str, reason
 
 def _count(folder: Path, kind: str) -> tuple[int | None, int | None]:
     """Items and failed items; None where the stage has not written them."""
+    if kind not in CATALOG or not CATALOG[kind].counted:
+        return None, None
+    file, *keys = CATALOG[kind].counted
     try:
-        if kind == "ingest":
-            facts = json.loads((folder / "ingest.json").read_text(encoding="utf-8"))
-            return int(facts["num_ok"]), int(facts["num_bad"])
-        if kind == "listing":
-            return int(json.loads((folder / "listing.json").read_text(encoding="utf-8"))["num_pictures"]), None
-        if kind in _ITEM_TABLES:
-            from pyarrow import parquet
+        if keys:
+            facts = json.loads((folder / file).read_text(encoding="utf-8"))
+            num, *num_failed = (int(facts[key]) for key in keys)
+            return num, next(iter(num_failed), None)
+        from pyarrow import parquet
 
-            return int(parquet.read_metadata(folder / _ITEM_TABLES[kind]).num_rows), None
+        return int(parquet.read_metadata(folder / file).num_rows), None
     except (OSError, ValueError, KeyError):  # half written by the run at work, or never written
         return None, None
-    return None, None
 
 
 def size_of(path: Path) -> int:

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from boundaryflow.evaluation.best_strength import Means, best_strengths
+from boundaryflow.store.catalog.evaluate import EVALUATE
+from boundaryflow.store.catalog.report import REPORT
 from flows.dvc_graph import Step
 from flows.progress import Outcome, duration
 
@@ -24,12 +26,12 @@ _COLUMNS = (
 
 def report_path(dataset: str) -> Path:
     """The page a person opens, relative to the root."""
-    return Path("data/report") / dataset / "index.html"
+    return REPORT.folder(dataset) / "index.html"
 
 
 def metrics_path(dataset: str) -> Path:
     """The metrics of a data set, relative to the root."""
-    return Path("data/evaluate") / dataset / "metrics.json"
+    return EVALUATE.facts_path(dataset)
 
 
 def datasets_of(steps: Sequence[Step]) -> tuple[str, ...]:

@@ -38,9 +38,14 @@ from boundaryflow.config import load_params
 from boundaryflow.diffusion.observation import tensor_name
 from boundaryflow.errors import BoundaryError
 from boundaryflow.runtime.process import Progress, entry, own_folder
+from boundaryflow.store.catalog.boundary import BOUNDARIES, METRICS, NOISE_LEVELS, SCORES
+from boundaryflow.store.catalog.ingest import INGEST, MANIFEST
+from boundaryflow.store.catalog.invert import INVERT
+from boundaryflow.store.catalog.label import LABEL, LABELS
+from boundaryflow.store.catalog.observe import OBSERVE
 from boundaryflow.store.shard_rows import ShardRows
 from boundaryflow.store.shards import load_items, shard_index
-from boundaryflow.store.tables import read_json, read_table, write_json, write_table
+from boundaryflow.store.tables import write_json
 
 LOG = logging.getLogger(__name__)
 PATH_COLUMNS = ["attribute", "t", "num_positive", "num_negative", "auc_val", "mean_positive", "mean_negative", "sd",
@@ -137,10 +142,12 @@ def run(
     """Fit and write all boundaries of a data set; returns one row per boundary."""
     out = own_folder("boundary", dataset)
     out.mkdir(parents=True, exist_ok=True)
-    inverted, observed = (read_json(Path("data") / s / dataset / f"{s}.json") for s in ("invert", "observe"))
-    labels = read_table(Path("data/label") / dataset / "labels.parquet", schema="labels/1").set_index("item_id")
+    inverted, observed = (stage.read_facts(dataset) for stage in (INVERT, OBSERVE))
+    labels = LABELS.read(LABEL.folder(dataset)).set_index("item_id")
     noise_levels = observed["timesteps"] if observed["num_items"] else []
-    inverted_images, observed_images = (_labelled(dataset, s, labels, Choice(**choice)) for s in ("invert", "observe"))
+    inverted_images, observed_images = (
+        _labelled(stage.folder(dataset), dataset, labels, Choice(**choice)) for stage in (INVERT, OBSERVE)
+    )
     attributes = _fittable(out, [inverted_images, *([observed_images] if noise_levels else [])])
     table = Table()
     at_mixing_step: dict[str, dict[Space, Boundary]] = {attribute: {} for attribute in attributes}
@@ -150,7 +157,7 @@ def run(
         used = images.used(attributes)
         _check_memory(dataset, len(used))
         for space in spaces:
-            latents = ShardRows(Path("data/invert") / dataset, images.items, LATENT[space])
+            latents = ShardRows(INVERT.folder(dataset), images.items, LATENT[space])
             fitted = fit_boundaries(
                 Gram.of(latents.take(used.tolist())), images.among(used, attributes),
                 space=space, t=inverted["t_mix"], model_sha256=inverted["model_sha256"],
@@ -170,7 +177,7 @@ def run(
         val_latents: list[Tensor] = []
         for t in noise_levels:
             name = tensor_name(t)
-            latents = load_items(Path("data/observe") / dataset, images.items, [name])[name]
+            latents = load_items(OBSERVE.folder(dataset), images.items, [name])[name]
             val_latents.append(latents[val])
             fitted = fit_boundaries(
                 Gram.of(latents), images.among(every, attributes),
@@ -222,10 +229,10 @@ def _fittable(out: Path, images: Sequence[Labelled]) -> list[str]:
     return [name for name in names if name not in lacking]
 
 
-def _labelled(dataset: str, stage: str, labels: pd.DataFrame, choice: Choice) -> Labelled:
-    """The labelled images whose latents a stage has."""
-    manifest = read_table(Path("data/ingest") / dataset / "manifest.parquet", schema="manifest/1").set_index("item_id")
-    there = set(shard_index(Path("data") / stage / dataset)["item_id"])
+def _labelled(latents: Path, dataset: str, labels: pd.DataFrame, choice: Choice) -> Labelled:
+    """The labelled images whose latents a folder has."""
+    manifest = MANIFEST.read(INGEST.folder(dataset)).set_index("item_id")
+    there = set(shard_index(latents)["item_id"])
     items = sorted(set(labels.index) & set(manifest.index[manifest["status"] == "ok"]) & there)
     return Labelled(items, manifest.loc[items, "split"].to_numpy(), labels.loc[items], choice)
 
@@ -297,17 +304,11 @@ class Table:
     def write(self, dataset: str, out: Path) -> pd.DataFrame:
         """Write the tables and the metrics; returns one row per boundary at the mixing step."""
         table = pd.DataFrame(self._at_mixing_step).sort_values(["attribute", "space"], ignore_index=True)
-        units = {"mean_positive": "latent units", "mean_negative": "latent units", "sd": "latent units"}
-        write_table(out / "boundaries.parquet", table, schema="boundaries/1", units=units)
+        BOUNDARIES.write(out, table)
         path = pd.DataFrame(self._along_path, columns=PATH_COLUMNS).sort_values(["attribute", "t"], ignore_index=True)
-        write_table(out / "path.parquet", path, schema="path/2", units=units)
-        write_table(
-            out / "scores.parquet",
-            pd.concat(self._scores).sort_values(["attribute", "space", "item_id"], ignore_index=True),
-            schema="scores/1",
-            units={"signed_distance": "latent units", "label": "probability"},
-        )
-        write_json(Path("data/boundary_metrics") / f"{dataset}.json", _metrics(table), scratch=out)
+        NOISE_LEVELS.write(out, path)
+        SCORES.write(out, pd.concat(self._scores).sort_values(["attribute", "space", "item_id"], ignore_index=True))
+        write_json(METRICS.folder(f"{dataset}.json"), _metrics(table), scratch=out)
         return table
 
 

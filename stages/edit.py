@@ -27,9 +27,15 @@ from boundaryflow.runtime.frozen_model import open_model
 from boundaryflow.runtime.memory import in_chunks
 from boundaryflow.runtime.process import entry, own_folder, tick
 from boundaryflow.runtime.sharding import run_sharded_together
+from boundaryflow.store.catalog.boundary import BOUNDARY
+from boundaryflow.store.catalog.edit import EDIT, EDITS
+from boundaryflow.store.catalog.ingest import INGEST, MANIFEST
+from boundaryflow.store.catalog.invert import INVERT
+from boundaryflow.store.catalog.label import LABEL, LABELS
+from boundaryflow.store.catalog.observe import OBSERVE
 from boundaryflow.store.fingerprint import fingerprint
 from boundaryflow.store.shards import ShardTask, load_items, shard_index
-from boundaryflow.store.tables import read_json, read_table, write_json, write_table
+from boundaryflow.store.tables import write_json
 
 LOG = logging.getLogger(__name__)
 CODE = (
@@ -61,7 +67,7 @@ def run_shards(
     net = open_model(model, settings["dtype"])
     editor = open_editor(net, EditSettings(**settings), run_seed)
     items = sorted({item for task in tasks.values() for item in task.missing})
-    pixels = load_items(Path("data/ingest") / dataset, items, ["pixels"])["pixels"]
+    pixels = load_items(INGEST.folder(dataset), items, ["pixels"])["pixels"]
     lacking = {edit: set(task.missing) for edit, task in tasks.items()}
     done: dict[str, dict[str, Tensor]] = {edit: {} for edit in tasks}
     needed = {attribute for edit in tasks for attribute in edits[edit]} | set(held)
@@ -92,7 +98,7 @@ def open_boundaries(dataset: str, attribute: str) -> Boundaries:
 
 
 def _boundary_path(dataset: str, attribute: str) -> Path:
-    return Path("data/boundary") / dataset / f"{attribute}.safetensors"
+    return BOUNDARY.folder(dataset) / f"{attribute}.safetensors"
 
 
 def possible_edits(
@@ -134,8 +140,8 @@ def run(
     **settings: Any,
 ) -> int:
     """Edit what is not edited yet; returns the number of (image, edit) pairs that were."""
-    ingested, out = Path("data/ingest") / dataset, own_folder("edit", dataset)
-    facts = read_json(Path("data/invert") / dataset / "invert.json")
+    ingested, out = INGEST.folder(dataset), own_folder("edit", dataset)
+    facts = INVERT.read_facts(dataset)
     net = open_model(model, dtype)
     if facts["model_sha256"] != net.sha256:
         raise BoundaryError(f"edit {dataset}: the model changed since the images were inverted; run `boundaryflow run`")
@@ -144,19 +150,19 @@ def run(
     of_path = {name: facts[name] for name in ("t_mix", "num_steps", "noise_until", "order")}
     settings = {**settings, "dtype": resolved, **of_path}
     settings["h_window"] = list(settings["h_window"])
-    settings["timesteps"] = read_json(Path("data/observe") / dataset / "observe.json")["timesteps"]
+    settings["timesteps"] = OBSERVE.read_facts(dataset)["timesteps"]
     how = EditSettings(**settings)
     guided = how.is_guided
-    labels = read_table(Path("data/label") / dataset / "labels.parquet", schema="labels/1").set_index("item_id")
+    labels = LABELS.read(LABEL.folder(dataset)).set_index("item_id")
     edits = possible_edits(dataset, edits, labels, guided=guided)
     fitted = [str(name) for name in labels.columns if _boundary_path(dataset, str(name)).exists()]
     held = fitted if how.keeps_others else []
-    manifest = read_table(ingested / "manifest.parquet", schema="manifest/1")
+    manifest = MANIFEST.read(ingested)
     usable = manifest[(manifest["status"] == "ok") & (manifest["split"] == split)]
     items = sorted(usable["item_id"])[:max_images]
     # Settings of the other method do not change the pictures; neither does the inversion, for guided edits.
     idle = OF_SINGLE_STEP if guided else OF_GUIDED
-    upstream = read_json(ingested / "ingest.json")["cache_key"] if guided else facts["cache_key"]
+    upstream = INGEST.read_facts(dataset)["cache_key"] if guided else facts["cache_key"]
     directions: dict[str, dict[str, list[int]]] = {item: {} for item in items}
     cache_keys: dict[str, str] = {}
     variants: dict[str, dict[str, str]] = {}
@@ -182,7 +188,7 @@ def run(
         "edit", out, items, cache_keys, shard_size, run_shards, context, variants, of_items={"directions": directions}
     )
     _write_manifest(out, edits, directions, settings["strengths"])
-    write_json(out / "edit.json", {"edits": {e: dict(t) for e, t in edits.items()}, "split": split, **settings})
+    write_json(out / EDIT.facts, {"edits": {e: dict(t) for e, t in edits.items()}, "split": split, **settings})
     return num_computed
 
 
@@ -204,11 +210,7 @@ def _write_manifest(
         parts += [index.assign(strength=float(s), strength_index=k) for k, s in enumerate(strengths)]
     table = pd.concat(parts).sort_values(["edit", "item_id", "strength_index"], ignore_index=True)
     columns = ["item_id", "edit", "strength", "strength_index", "targets", "shard", "row"]
-    units = {
-        "strength": "1: typical of the other side; with single_step, gaps between classes; in paper mode, latent units",
-        "targets": "JSON: attribute to +1 or -1",
-    }
-    write_table(out / "manifest.parquet", table[columns], schema="edits/1", units=units)
+    EDITS.write(out, table[columns])
 
 
 @entry

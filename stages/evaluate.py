@@ -31,16 +31,14 @@ from boundaryflow.pixels import to_model_range
 from boundaryflow.runtime.device import device
 from boundaryflow.runtime.process import Progress, entry, own_folder
 from boundaryflow.sources.datasets import read_faces
+from boundaryflow.store.catalog.edit import EDIT, EDITS
+from boundaryflow.store.catalog.evaluate import EVALUATE, PER_IMAGE
+from boundaryflow.store.catalog.ingest import FACES, INGEST
+from boundaryflow.store.catalog.label import LABEL, LABELS
 from boundaryflow.store.shards import in_batches, load_items
-from boundaryflow.store.tables import read_table, write_json, write_table
+from boundaryflow.store.tables import write_json
 
 LOG = logging.getLogger(__name__)
-_UNITS = {
-    "target_probability": "probability",
-    "drift": "probability",
-    "psnr_db": "dB",
-    "counterfactual_rmse": "1 is the range from black to white",
-}
 
 
 def run(
@@ -54,13 +52,18 @@ def run(
     num_bootstraps: int,
 ) -> dict[str, Any]:
     """Write the metrics of a data set's edits; returns metrics.json."""
-    ingested, edited_at = Path("data/ingest") / dataset, Path("data/edit") / dataset
+    ingested, edited_at = INGEST.folder(dataset), EDIT.folder(dataset)
     out = own_folder("evaluate", dataset)
-    manifest = read_table(edited_at / "manifest.parquet", schema="edits/1")
+    manifest = EDITS.read(edited_at)
     if manifest.empty:
         raise ManifestError(
             f"evaluate {dataset}: no image was asked to change; see edit.edits, edit.split and edit.max_images "
             "in params.yaml"
+        )
+    if counterfactuals and not (ingested / FACES.file).exists():
+        raise ManifestError(
+            f"evaluate: {ingested / FACES.file} is not there; exact counterfactuals exist for the built-in renderer's "
+            "faces only, set evaluate.counterfactuals to false"
         )
     faces = read_faces(ingested) if counterfactuals else {}
     models = open_metric_models(judges, clip, label.prompts, label.templates, faces, device())
@@ -87,7 +90,7 @@ def run(
                 of_sets = _distances(real, torch.cat(features)) if features and real is not None else {}
                 distances[str(edit), float(strength)] = of_sets
     per_image = pd.concat(rows).sort_values(["edit", "strength", "item_id"], ignore_index=True)
-    write_table(out / "tables" / "per_image.parquet", per_image, schema="per_image/1", units=_UNITS)
+    PER_IMAGE.write(out, per_image)
     summary = _summarise(per_image, distances, num_bootstraps, run_seed)
     write_bytes(out / "tables" / "summary.csv", summary.to_csv(index=False, float_format="%.6g").encode())
     intervals = [str(name) for name in summary.columns if str(name).endswith(("_low", "_high"))]
@@ -96,7 +99,7 @@ def run(
     metrics = _metrics(summary, len(set(per_image["item_id"])))
     if models.judges is not None:
         metrics["judged_by"] = models.judges.deciding
-    write_json(out / "metrics.json", metrics)
+    write_json(out / EVALUATE.facts, metrics)
     return metrics
 
 
@@ -106,7 +109,7 @@ def _real_features(
     """CLIP features of real images that have what the edit asks for on its images, up to 256 a side."""
     if models.clip is None:
         return None
-    labels = read_table(Path("data/label") / dataset / "labels.parquet", schema="labels/1").set_index("item_id")
+    labels = LABELS.read(LABEL.folder(dataset)).set_index("item_id")
     chosen: list[str] = []
     for asked in {json.dumps(t, sort_keys=True) for t in targets}:
         fits = np.ones(len(labels), bool)

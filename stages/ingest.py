@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from boundaryflow.avatars import ATTRIBUTES, FACTORS
-from boundaryflow.config import AvatarSource, FileSplit, FolderSource, RemoteSource, Split, load_params
+from boundaryflow.config import AvatarSource, FileSplit, ListedSource, Split, image_source, load_params
 from boundaryflow.errors import ManifestError
 from boundaryflow.runtime.fingerprints import code_hash
 from boundaryflow.runtime.process import Progress, entry, own_folder
@@ -23,16 +23,16 @@ from boundaryflow.runtime.sharding import items_there, run_sharded
 from boundaryflow.sources.datasets import FACE, FACES_AT_ONCE, draw_avatars, face_of, open_raw
 from boundaryflow.sources.decoding import ABOUT, Decoded, Spool, choose, decode_into, item_id_of
 from boundaryflow.sources.images import Box, Fit, decode_image
-from boundaryflow.sources.listing import source_of
 from boundaryflow.sources.raw import RawPictures
 from boundaryflow.sources.remote import RemoteFolder
 from boundaryflow.sources.splits import split_images
+from boundaryflow.store.catalog.ingest import FACES, INGEST, MANIFEST, REMOTE
+from boundaryflow.store.catalog.raw import RAW
 from boundaryflow.store.fingerprint import fingerprint
 from boundaryflow.store.shards import ShardTask
-from boundaryflow.store.tables import read_json, read_table, write_json, write_table
+from boundaryflow.store.tables import read_json, write_json
 
 LOG = logging.getLogger(__name__)
-_REMOTE = "remote/1"
 
 
 def run_shard(
@@ -55,14 +55,13 @@ def run_shard(
     kept = np.memmap(spool, np.uint8, "r", shape=shape) if rows else np.empty(0, np.uint8)
     lost = [item for item in task.missing if item not in rows]
     again: dict[str, np.ndarray[Any, Any]] = {}
-    if lost and source["kind"] == "avatars":
-        faces = AvatarSource(**source)
+    origin = image_source(source)
+    if isinstance(origin, AvatarSource):
         for item in lost:
             chunk, place = divmod(int(sources[item].removeprefix(FACE)), FACES_AT_ONCE)
-            again[item], _item = face_of(draw_avatars(faces, chunk)[place], side)
+            again[item], _item = face_of(draw_avatars(origin, chunk)[place], side)
     elif lost:
-        kind = RemoteSource if source["kind"] == "remote" else FolderSource
-        raw = open_raw(dataset, kind(**source), side)
+        raw = open_raw(dataset, origin, side)
         again = {item: decode_image(raw.read(sources[item]), **geometry)[0] for item in lost}
     pixels = [again[item] if item in again else kept[rows[item]] for item in task.missing]
     return {"pixels": torch.from_numpy(np.stack(pixels))}
@@ -71,7 +70,7 @@ def run_shard(
 def run(
     dataset: str,
     *,
-    source: AvatarSource | FolderSource | RemoteSource,
+    source: AvatarSource | ListedSource,
     max_images: int | None,
     image_size: int,
     channels: int,
@@ -105,13 +104,13 @@ def run(
         manifest, num_computed = _from_avatars(
             out, source, cache_key, about["drawn_as"], shard_size, image_size, channels
         )
-        (out / "remote.parquet").unlink(missing_ok=True)
+        (out / REMOTE.file).unlink(missing_ok=True)
     else:
         manifest, num_computed = _from_raw(
             out, dataset, source, cache_key, shard_size, geometry, max_images, split, max_failed_items
         )
     ok = manifest[manifest["status"] == "ok"]
-    splits = split_images(Path("data/raw") / dataset, dict(zip(ok["item_id"], ok["source"], strict=True)), split)
+    splits = split_images(RAW.folder(dataset), dict(zip(ok["item_id"], ok["source"], strict=True)), split)
     manifest["split"] = [splits.get(item, "") for item in manifest["item_id"]]
     _write_manifest(out, manifest, about)
     bad = int((manifest["status"] == "bad").sum())
@@ -122,9 +121,7 @@ def run(
 def _write_manifest(out: Path, manifest: pd.DataFrame, about: Mapping[str, str]) -> None:
     rows = manifest.sort_values(["status", "item_id", "source"], ascending=[False, True, True], ignore_index=True)
     columns = ["item_id", "source", *ABOUT, "split", "status", "reason", "duplicates_of"]
-    write_table(
-        out / "manifest.parquet", rows[columns], schema="manifest/1", units={"width_px": "px", "height_px": "px"}
-    )
+    MANIFEST.write(out, rows[columns])
     bad = rows[rows["status"] == "bad"]
     facts = {
         **about,
@@ -133,7 +130,7 @@ def _write_manifest(out: Path, manifest: pd.DataFrame, about: Mapping[str, str])
         "num_duplicates": int((rows["duplicates_of"] != "").sum()),
         "reasons": {str(k): int(v) for k, v in bad["reason"].value_counts().sort_index().items()},
     }
-    write_json(out / "ingest.json", facts)
+    write_json(out / INGEST.facts, facts)
 
 
 def _write_shards(
@@ -142,7 +139,7 @@ def _write_shards(
     seen: Mapping[str, str],
     cache_key: str,
     shard_size: int,
-    source: AvatarSource | FolderSource | RemoteSource,
+    source: AvatarSource | ListedSource,
     geometry: Mapping[str, Any],
 ) -> int:
     """Bring the shards up to date, from the spool and from what lies there; `seen` is item to name."""
@@ -168,7 +165,7 @@ def _from_avatars(
     with Spool(out) as spool:
         rows, facts, seen = _draw(spool, source, size, _known_faces(out, cache_key, drawn_as))
         units = {factor: "see boundaryflow.avatars" for factor in FACTORS}
-        write_table(out / "factors.parquet", facts, schema="avatars/1", units=units)
+        FACES.write(out, facts, units)
         num_computed = _write_shards(
             out, spool, seen, cache_key, shard_size, source, {"size": size, "channels": channels}
         )
@@ -207,8 +204,8 @@ def _draw(
 def _known_faces(out: Path, cache_key: str, drawn_as: str) -> dict[str, str]:
     """Name to item of the faces that the last run drew, where they are the same ones."""
     try:
-        manifest = read_table(out / "manifest.parquet", schema="manifest/1")
-        if read_json(out / "ingest.json").get("drawn_as") != drawn_as:
+        manifest = MANIFEST.read(out)
+        if read_json(out / INGEST.facts).get("drawn_as") != drawn_as:
             return {}
     except ManifestError:
         return {}
@@ -219,7 +216,7 @@ def _known_faces(out: Path, cache_key: str, drawn_as: str) -> dict[str, str]:
 def _from_raw(
     out: Path,
     dataset: str,
-    source: FolderSource | RemoteSource,
+    source: ListedSource,
     cache_key: str,
     shard_size: int,
     geometry: Mapping[str, Any],
@@ -228,10 +225,10 @@ def _from_raw(
     max_failed_items: int,
 ) -> tuple[pd.DataFrame, int]:
     raw = open_raw(dataset, source, geometry["size"])
-    (out / "factors.parquet").unlink(missing_ok=True)  # of avatars that were here before
+    (out / FACES.file).unlink(missing_ok=True)  # of avatars that were here before
     names = choose(raw.names, max_images)
     if isinstance(split, Split):
-        split_images(Path("data/raw") / dataset, dict(zip(names, names, strict=True)), split)  # told before all work
+        split_images(RAW.folder(dataset), dict(zip(names, names, strict=True)), split)  # told before all work
     known = _known_good(out, cache_key)
     with Spool(out) as spool:
         decoded = _known_remote(out, raw, names, known, cache_key)
@@ -242,7 +239,7 @@ def _from_raw(
             Decoded(name, item_id_of(name.encode()), {}, why, was_read=False) for name, why in raw.refused.items()
         ]
         rows, seen = _rows(decoded)
-        _check_bad(source_of(dataset, source), rows, seen, max_failed_items)
+        _check_bad(source.place(dataset), rows, seen, max_failed_items)
         num_computed = _write_shards(out, spool, seen, cache_key, shard_size, source, geometry)
     _remember_remote(out, raw, decoded)
     return pd.DataFrame(rows), num_computed
@@ -279,7 +276,7 @@ def _check_bad(
 def _known_good(out: Path, cache_key: str) -> dict[str, dict[str, Any]]:
     """What the last run found out about images, where it decoded them the same way."""
     try:
-        manifest = read_table(out / "manifest.parquet", schema="manifest/1")
+        manifest = MANIFEST.read(out)
     except ManifestError:
         return {}
     there = items_there(out, cache_key)
@@ -294,9 +291,9 @@ def _known_remote(
     if not isinstance(raw, RemoteFolder):
         return []
     try:
-        before = read_table(out / "remote.parquet", schema=_REMOTE)
-        manifest = read_table(out / "manifest.parquet", schema="manifest/1")
-        same = read_json(out / "ingest.json")["cache_key"] == cache_key
+        before = REMOTE.read(out)
+        manifest = MANIFEST.read(out)
+        same = read_json(out / INGEST.facts)["cache_key"] == cache_key
     except ManifestError:
         return []
     bad = manifest[manifest["status"] == "bad"] if same else manifest[:0]
@@ -316,13 +313,13 @@ def _known_remote(
 
 
 def _remember_remote(out: Path, raw: RawPictures, decoded: Sequence[Decoded]) -> None:
-    path = out / "remote.parquet"
+    path = out / REMOTE.file
     if not isinstance(raw, RemoteFolder):
         path.unlink(missing_ok=True)
         return
     read = sorted((picture.name, picture.item) for picture in decoded if picture.was_read)
     rows = [{"url": raw.url, "name": name, "version": raw.version(name), "item_id": item} for name, item in read]
-    write_table(path, pd.DataFrame(rows, columns=["url", "name", "version", "item_id"]), schema=_REMOTE)
+    REMOTE.write(out, pd.DataFrame(rows, columns=["url", "name", "version", "item_id"]))
 
 
 def _row(

@@ -20,11 +20,12 @@ from boundaryflow.runtime.frozen_model import open_model
 from boundaryflow.runtime.memory import in_chunks
 from boundaryflow.runtime.process import entry, own_folder
 from boundaryflow.runtime.sharding import run_sharded
+from boundaryflow.store.catalog.ingest import INGEST, MANIFEST
+from boundaryflow.store.catalog.invert import INVERT, LATENTS
+from boundaryflow.store.catalog.mixing import MIXING
 from boundaryflow.store.fingerprint import fingerprint
 from boundaryflow.store.shards import ShardTask, load_items, shard_index
-from boundaryflow.store.tables import read_json, read_table, write_json, write_table
-
-SCHEMA = "latents/1"
+from boundaryflow.store.tables import write_json
 
 
 def run_shard(
@@ -73,8 +74,8 @@ def run(
     paper_mode: bool,
 ) -> int:
     """Invert what is not inverted yet; returns the number of images that were."""
-    ingested, out = Path("data/ingest") / dataset, own_folder("invert", dataset)
-    t_mix = read_json(Path("data/mixing") / dataset / "mixing.json")["t_mix"]
+    ingested, out = INGEST.folder(dataset), own_folder("invert", dataset)
+    t_mix = MIXING.read_facts(dataset)["t_mix"]
     net = open_model(model, dtype)
     resolved = str(resolve_dtype(dtype)).removeprefix("torch.")
     matters: dict[str, Any] = {
@@ -87,17 +88,17 @@ def run(
         "store_dtype": store_dtype,
         "t_mix": t_mix,
     }
-    upstream = read_json(ingested / "ingest.json")["cache_key"]
+    upstream = INGEST.read_facts(dataset)["cache_key"]
     cache_key = fingerprint(
         stage="invert", code=code_hash("stages.invert"), model=net.sha256, upstream=upstream, **matters
     )
-    manifest = read_table(ingested / "manifest.parquet", schema="manifest/1")
+    manifest = MANIFEST.read(ingested)
     items = sorted(manifest.loc[manifest["status"] == "ok", "item_id"])
     context = {"ingested": str(ingested), "model": model, **matters}
     num_computed = run_sharded("invert", out, items, cache_key, shard_size, run_shard, context)
-    write_table(out / "index.parquet", shard_index(out), schema=SCHEMA, units={"row": "position in the shard"})
+    LATENTS.write(out, shard_index(out))
     write_json(
-        out / "invert.json", {**matters, "model_sha256": net.sha256, "num_items": len(items), "cache_key": cache_key}
+        out / INVERT.facts, {**matters, "model_sha256": net.sha256, "num_items": len(items), "cache_key": cache_key}
     )
     return num_computed
 

@@ -32,8 +32,11 @@ from boundaryflow.pixels import to_model_range
 from boundaryflow.runtime.device import device
 from boundaryflow.runtime.process import Progress, entry, own_folder
 from boundaryflow.sources.annotations import read_labels
+from boundaryflow.store.catalog.ingest import FACES, INGEST, MANIFEST
+from boundaryflow.store.catalog.label import LABEL, LABELS
+from boundaryflow.store.catalog.raw import RAW
 from boundaryflow.store.shards import in_batches, load_items
-from boundaryflow.store.tables import read_table, write_json, write_table
+from boundaryflow.store.tables import write_json
 
 LOG = logging.getLogger(__name__)
 _BATCH = 256
@@ -51,9 +54,9 @@ def run(
     attributes: Mapping[str, AttributeRule],
 ) -> pd.DataFrame:
     """Write the labels of a data set; returns them."""
-    ingested, out = Path("data/ingest") / dataset, own_folder("label", dataset)
-    raw = Path("data/raw") / dataset
-    manifest = read_table(ingested / "manifest.parquet", schema="manifest/1")
+    ingested, out = INGEST.folder(dataset), own_folder("label", dataset)
+    raw = RAW.folder(dataset)
+    manifest = MANIFEST.read(ingested)
     usable, again = (manifest[manifest["status"] == status] for status in ("ok", "duplicate"))
     sources = dict(zip(usable["item_id"], usable["source"], strict=True))
     copies = dict(zip(again["source"], again["duplicates_of"], strict=True))
@@ -80,8 +83,8 @@ def run(
         raise LabelError(f"labels of {dataset}: no attribute has images enough to go on; {name}: {reason}")
     labels = labels.drop(columns=list(left_out))
     units = dict.fromkeys(labels.columns.drop("item_id"), "probability")
-    write_table(out / "labels.parquet", labels, schema="labels/1", units=units)
-    write_json(out / "label.json", facts)
+    LABELS.write(out, labels, units)
+    write_json(out / LABEL.facts, facts)
     for attribute, told in facts.items():
         LOG.info("label %s: %s", attribute, ", ".join(f"{k} {v}" for k, v in told.items()))
     return labels
@@ -207,12 +210,12 @@ def _features(ingested: Path, items: list[str], labeller: ClipLabeller) -> Itera
 
 
 def _by_truth(ingested: Path, attributes: list[str]) -> pd.DataFrame:
-    path = ingested / "factors.parquet"
+    path = ingested / FACES.file
     if not path.exists():
         raise LabelError(
             f"labels: {path} is not there; source kind 'avatars' is for the built-in renderer's faces only"
         )
-    truth = read_table(path, schema="avatars/1")
+    truth = FACES.read(ingested)
     unknown = [name for name in attributes if name not in truth.columns]
     if unknown:
         raise LabelError(f"labels: the renderer has no attribute {unknown[0]!r}; see boundaryflow.avatars.ATTRIBUTES")
@@ -227,8 +230,8 @@ def _facts(labels: pd.DataFrame, ingested: Path, further: Facts) -> Facts:
     """Per attribute: counts, how it was learned, and for avatars how well the labels agree with the truth."""
     from sklearn.metrics import roc_auc_score
 
-    truth_at = ingested / "factors.parquet"
-    truth = read_table(truth_at, schema="avatars/1").set_index("item_id") if truth_at.exists() else None
+    truth_at = ingested / FACES.file
+    truth = FACES.read(ingested).set_index("item_id") if truth_at.exists() else None
     facts: Facts = {}
     for name in labels.columns.drop("item_id"):
         known = labels.set_index("item_id")[name].dropna()

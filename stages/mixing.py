@@ -20,10 +20,11 @@ from boundaryflow.rng import item_noise
 from boundaryflow.runtime.frozen_model import open_model
 from boundaryflow.runtime.memory import with_less
 from boundaryflow.runtime.process import Progress, entry, own_folder
+from boundaryflow.store.catalog.ingest import INGEST, MANIFEST
+from boundaryflow.store.catalog.label import LABEL, LABELS
+from boundaryflow.store.catalog.mixing import CURVES, MIXING
 from boundaryflow.store.shards import load_items
-from boundaryflow.store.tables import read_table, write_json, write_table
-
-SCHEMA = "curves/1"
+from boundaryflow.store.tables import write_json
 
 
 def run(
@@ -47,8 +48,8 @@ def run(
     out = own_folder("mixing", dataset)
     out.mkdir(parents=True, exist_ok=True)
     net = open_model(model, dtype)
-    ingested = Path("data/ingest") / dataset
-    labels = read_table(Path("data/label") / dataset / "labels.parquet", schema="labels/1").set_index("item_id")
+    ingested = INGEST.folder(dataset)
+    labels = LABELS.read(LABEL.folder(dataset)).set_index("item_id")
     items = chosen_items(ingested, labels, num_images)
     pixels = load_items(ingested, items, ["pixels"])["pixels"]
     path = timestep_path(net.schedule.num_train_timesteps - 1, num_steps)
@@ -77,9 +78,7 @@ def run(
         curves, net.schedule, rule, tolerance=tolerance, min_t=min_t, max_t=max_t, fixed_t=fixed_t
     )
     table = long_table(curves)
-    write_table(
-        out / "curves.parquet", table, schema=SCHEMA, units={"t": "timestep", "value": "radius / sqrt(d), or AUC"}
-    )
+    CURVES.write(out, table)
     summary = {
         "t": curves.timesteps,
         "radius_inverted": curves.radius_inverted,
@@ -87,13 +86,13 @@ def run(
     }
     summary |= {f"auc_{space}": curves.mean_auc(space) for space in ("eps", "h")}
     write_bytes(out / "curves.csv", pd.DataFrame(summary).to_csv(index=False, float_format="%.6g").encode())
-    write_json(out / "mixing.json", {"t_mix": t_mix, "rule": rule, "tolerance": tolerance, "model_sha256": net.sha256})
+    write_json(out / MIXING.facts, {"t_mix": t_mix, "rule": rule, "tolerance": tolerance, "model_sha256": net.sha256})
     return t_mix
 
 
 def chosen_items(ingested: Path, labels: pd.DataFrame, num_images: int) -> list[str]:
     """The first training images by id, labelled ones first; ids are hashes, so as good as random."""
-    manifest = read_table(ingested / "manifest.parquet", schema="manifest/1")
+    manifest = MANIFEST.read(ingested)
     usable = manifest[(manifest["status"] == "ok") & (manifest["split"] == "train")]
     labelled = labels.notna().any(axis=1)
     chosen = sorted(usable["item_id"], key=lambda item: (not labelled.loc[item], item))[:num_images]

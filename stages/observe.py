@@ -19,11 +19,12 @@ from boundaryflow.runtime.frozen_model import open_model
 from boundaryflow.runtime.memory import in_chunks
 from boundaryflow.runtime.process import entry, own_folder, tick
 from boundaryflow.runtime.sharding import run_sharded
+from boundaryflow.store.catalog.ingest import INGEST, MANIFEST
+from boundaryflow.store.catalog.label import LABEL, LABELS
+from boundaryflow.store.catalog.observe import NOISED, OBSERVE
 from boundaryflow.store.fingerprint import fingerprint
 from boundaryflow.store.shards import ShardTask, load_items, shard_index
-from boundaryflow.store.tables import read_json, read_table, write_json, write_table
-
-SCHEMA = "noised/1"
+from boundaryflow.store.tables import write_json
 
 
 def run_shard(
@@ -57,7 +58,7 @@ def run(
     shard_size: int,
 ) -> int:
     """Look at what has not been looked at yet; returns the number of images that were."""
-    ingested, out = Path("data/ingest") / dataset, own_folder("observe", dataset)
+    ingested, out = INGEST.folder(dataset), own_folder("observe", dataset)
     net = open_model(model, dtype)
     matters = {
         "dtype": str(resolve_dtype(dtype)).removeprefix("torch."),
@@ -65,23 +66,23 @@ def run(
         "store_dtype": store_dtype,
         "timesteps": list(timestep_path(t_max, num_steps, DENSITY)),
     }
-    upstream = read_json(ingested / "ingest.json")["cache_key"]
+    upstream = INGEST.read_facts(dataset)["cache_key"]
     cache_key = fingerprint(
         stage="observe", code=code_hash("stages.observe"), model=net.sha256, upstream=upstream, **matters
     )
     items = chosen_items(dataset, max_images)
     context = {"ingested": str(ingested), "model": model, **matters}
     num_computed = run_sharded("observe", out, items, cache_key, shard_size, run_shard, context)
-    write_table(out / "index.parquet", shard_index(out), schema=SCHEMA, units={"row": "position in the shard"})
-    write_json(out / "observe.json", {**matters, "model_sha256": net.sha256, "num_items": len(items)})
+    NOISED.write(out, shard_index(out))
+    write_json(out / OBSERVE.facts, {**matters, "model_sha256": net.sha256, "num_items": len(items)})
     return num_computed
 
 
 def chosen_items(dataset: str, max_images: int) -> list[str]:
     """Labelled images: the first to fit on, and half as many to calibrate on; ids are hashes, so as good as random."""
-    labels = read_table(Path("data/label") / dataset / "labels.parquet", schema="labels/1").set_index("item_id")
+    labels = LABELS.read(LABEL.folder(dataset)).set_index("item_id")
     labelled = pd.Index(labels.index[labels.notna().any(axis=1)])
-    manifest = read_table(Path("data/ingest") / dataset / "manifest.parquet", schema="manifest/1")
+    manifest = MANIFEST.read(INGEST.folder(dataset))
     usable = manifest[(manifest["status"] == "ok") & manifest["item_id"].isin(labelled)]
     chosen: list[str] = []
     for split, limit in (("train", max_images), ("val", (max_images + 1) // 2)):

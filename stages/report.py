@@ -45,7 +45,7 @@ def run(
         Path of the page.
     """
     page = write_page(
-        read_inputs(root / "data", dataset),
+        read_inputs(root, dataset),
         own_folder("report", dataset, root),
         root=root,
         parameters=parameters,
@@ -66,7 +66,7 @@ def draw_readme(dataset: str, path: Path, *, seed: int, root: Path = Path()) -> 
     """
     if path.suffix.lower() != ".png":
         raise ParamsError(f"report --readme: {path}: the picture is a PNG, so the name must end in .png")
-    inputs = read_inputs(root / "data", dataset)
+    inputs = read_inputs(root, dataset)
     best, _ = shown_strengths(inputs.per_image, inputs.edit_names, inputs.strengths)
     path.parent.mkdir(parents=True, exist_ok=True)
     readme_picture(inputs, best, seed=seed).save(path, "PNG", optimize=True)

@@ -11,40 +11,32 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from boundaryflow.config.agreement import disagreements, job_disagreements
+from boundaryflow.config.base import MAX_STRENGTH, alike, is_name
 from boundaryflow.config.defaults import DEFAULTS, TAKEN_WHOLE, as_stated, filled, is_default
-from boundaryflow.config.named_files import files_beside_images, unfit_files
-from boundaryflow.config.sections import (
-    MAX_STRENGTH,
-    Annotations,
+from boundaryflow.config.image_sources import AvatarSource, FolderSource, ListedSource, RemoteSource, image_source
+from boundaryflow.config.ingest import CropBox, FileSplit, Split
+from boundaryflow.config.label import LabelParams
+from boundaryflow.config.label_rules import (
     AttributeRule,
-    AugmentParams,
-    AvatarSource,
-    BulkEditParams,
-    CelebaSource,
-    ClipSource,
     ColumnRule,
     CombinedRule,
-    CropBox,
-    CsvSource,
-    DatasetParams,
-    EqualTarget,
-    FileSplit,
-    FolderLabels,
-    FolderSource,
-    IndependentTarget,
-    LabelParams,
-    LongSource,
-    Params,
-    ProbeSource,
     PromptRule,
-    RemoteSource,
-    Split,
     ThresholdRule,
-    TruthSource,
     ValueRule,
-    alike,
-    is_name,
 )
+from boundaryflow.config.label_sources import (
+    Annotations,
+    CelebaSource,
+    ClipSource,
+    CsvSource,
+    FolderLabels,
+    LongSource,
+    ProbeSource,
+    TruthSource,
+)
+from boundaryflow.config.named_files import files_beside_images, unfit_files
+from boundaryflow.config.params import AugmentParams, BulkEditParams, EqualTarget, IndependentTarget, Params
+from boundaryflow.config.sections import DatasetParams
 from boundaryflow.config.wording import told
 from boundaryflow.config.yaml_file import as_written, read_text, read_yaml
 from boundaryflow.errors import ParamsError
@@ -71,6 +63,7 @@ __all__ = [
     "FolderSource",
     "IndependentTarget",
     "LabelParams",
+    "ListedSource",
     "LongSource",
     "Params",
     "ProbeSource",
@@ -84,9 +77,10 @@ __all__ = [
     "alike",
     "copy_entry",
     "described",
-    "filled",
-    "is_name",
     "files_beside_images",
+    "filled",
+    "image_source",
+    "is_name",
     "load_params",
     "ready_entries",
     "written_out",
@@ -118,11 +112,14 @@ def load_params(root: Path = Path(), *, check_files: bool = True) -> Params:
     def refusal(lines: list[str]) -> ParamsError:
         return _refusal(path, list(dict.fromkeys(as_stated(line, defaults, stated) for line in lines)))
 
+    by_itself = _about_defaults(defaults, next(iter(stated.values()), None))
     try:
         params = TypeAdapter(Params).validate_python(content)
     except ValidationError as error:
-        raise refusal(told(error.errors(), Params)) from None
-    lines = [f"data.{name}.{line}" for name, dataset in params.data.items() for line in disagreements(dataset)]
+        raise refusal([*told(error.errors(), Params), *by_itself]) from None
+    lines = by_itself + [
+        f"data.{name}.{line}" for name, dataset in params.data.items() for line in disagreements(dataset)
+    ]
     lines += job_disagreements(params, root)
     for name in params.datasets if check_files and not lines else ():
         lines += [f"data.{name}.{line}" for line in unfit_files(root, name, params.data[name])]
@@ -131,8 +128,27 @@ def load_params(root: Path = Path(), *, check_files: bool = True) -> Params:
     return params
 
 
+def _about_defaults(defaults: dict[str, Any], entry: Any) -> list[str]:
+    """What is wrong with the defaults themselves, also where no data set takes them.
+
+    Args:
+        defaults: Section `defaults` of params.yaml.
+        entry: A data set, which lends what they leave out.
+    """
+    if not isinstance(entry, dict):
+        return []
+    try:
+        DatasetParams.model_validate(filled(filled(defaults, entry), defaults))
+    except ValidationError as error:
+        lines = told(error.errors(), DatasetParams)
+        return [f"{DEFAULTS}.{line}" for line in lines if is_default(line.partition(":")[0].split("."), defaults, {})]
+    return []
+
+
 def _defaults(path: Path, content: dict[str, Any]) -> dict[str, Any]:
-    found = content.get(DEFAULTS, {})
+    if DEFAULTS not in content:
+        raise ParamsError(f"{path}: {DEFAULTS}: is missing, and DVC needs it; write `{DEFAULTS}: {{}}` if it has none")
+    found = content[DEFAULTS]
     if not isinstance(found, dict):
         raise ParamsError(f"{path}: {DEFAULTS}: must be a mapping, such as that of the shipped params.yaml")
     return found

@@ -2,44 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
+from boundaryflow.config.ingest import FileSplit
+from boundaryflow.config.label_rules import CombinedRule, ThresholdRule, ValueRule
+from boundaryflow.config.label_sources import TruthSource
+from boundaryflow.config.params import Params
 from boundaryflow.config.places import meet
-from boundaryflow.config.sections import (
-    AvatarSource,
-    ClipSource,
-    ColumnRule,
-    CombinedRule,
-    CsvSource,
-    DatasetParams,
-    FileSplit,
-    FolderLabels,
-    LongSource,
-    Params,
-    ProbeSource,
-    PromptRule,
-    RemoteSource,
-    Section,
-    ThresholdRule,
-    TruthSource,
-    ValueRule,
-)
+from boundaryflow.config.sections import DatasetParams
 from boundaryflow.config.wording import nearest
 from boundaryflow.files import about_user
 from boundaryflow.text import visible, words
-
-_COLUMNS: tuple[type[Section], ...] = (ValueRule, ThresholdRule, ColumnRule)
-_RULES: dict[str, tuple[tuple[type[Section], ...], str]] = {
-    "clip": ((PromptRule,), "positive and negative prompts"),
-    "csv": (_COLUMNS, "a column"),
-    "long": (_COLUMNS, "a column (the attribute's name in the table)"),
-    "celeba": (_COLUMNS, "a column (the attribute's name in the file)"),
-    "probe": (_COLUMNS, "a column"),
-    "folders": ((ValueRule,), "column: folder with positive and negative folder names"),
-    "avatars": ((ColumnRule, PromptRule), "column: null or prompts"),
-}
 
 
 def disagreements(dataset: DatasetParams) -> Iterator[str]:
@@ -69,24 +44,15 @@ def job_disagreements(params: Params, root: Path) -> Iterator[str]:
 
 
 def _about_images(dataset: DatasetParams) -> Iterator[str]:
-    ingest = dataset.ingest
+    source = dataset.ingest.source
     yield from _about_split(dataset)
-    if isinstance(ingest.source, RemoteSource) and (fault := about_user(ingest.source.url)):
-        yield f"ingest.source.url: {fault}"
-    if isinstance(ingest.source, AvatarSource):
-        if ingest.channels != 3:
-            yield f"ingest.channels: is {ingest.channels}, must be 3; avatars are RGB"
-        if ingest.crop is not None:
-            yield "ingest.crop: must be null; avatars are drawn in the size that is asked for"
-        if ingest.max_images is not None:
-            yield f"ingest.max_images: is {ingest.max_images}, must be null; ingest.source.num_images says how many"
-        yield from _about_avatars(ingest.source)
-    elif dataset.evaluate.counterfactuals:
+    yield from source.disagreements(dataset.ingest)
+    if dataset.evaluate.counterfactuals and not source.is_drawn:
         yield "evaluate.counterfactuals: is true, must be false unless ingest.source is of kind avatars"
 
 
 def _about_split(dataset: DatasetParams) -> Iterator[str]:
-    split, is_drawn = dataset.ingest.split, isinstance(dataset.ingest.source, AvatarSource)
+    split, is_drawn = dataset.ingest.split, dataset.ingest.source.is_drawn
     if isinstance(split, FileSplit):
         is_table = split.path.lower().endswith((".csv", ".tsv", ".parquet", ".jsonl", ".ndjson"))
         if is_drawn:
@@ -115,59 +81,20 @@ def _about_split(dataset: DatasetParams) -> Iterator[str]:
         yield "ingest.split.test: is 0, but edit.split is test; raise it, or edit another split"
 
 
-def _about_avatars(source: AvatarSource) -> Iterator[str]:
-    from boundaryflow.avatars import ATTRIBUTES, FACTORS, sample_avatars
-
-    key, names, seen, wrong = "ingest.source", [*ATTRIBUTES, *FACTORS], set[frozenset[str]](), False
-    for name in source.rates:
-        if name not in ATTRIBUTES:
-            yield f"{key}.rates: the renderer has no attribute {name!r}{nearest(name, ATTRIBUTES)}"
-    for pair in source.correlations:
-        both = pair.split("~")
-        unknown = next((name for name in both if name not in names), None)
-        if len(both) != 2 or both[0] == both[1]:
-            line = f"{pair!r} must be two names joined by ~, such as hat~beard"
-        elif unknown is not None:
-            line = f"{pair!r}: the renderer has nothing named {unknown!r}{nearest(unknown, names)}"
-        elif frozenset(both) in seen:
-            line = f"{pair!r} is stated twice; keep one"
-        else:
-            seen.add(frozenset(both))
-            continue
-        wrong = True
-        yield f"{key}.correlations: {line}"
-    if source.correlations and not wrong:
-        import numpy as np
-
-        pairs = {(a, b): value for (a, _, b), value in ((p.partition("~"), v) for p, v in source.correlations.items())}
-        try:
-            sample_avatars(1, np.random.default_rng(0), correlations=pairs)
-        except ValueError:
-            yield f"{key}.correlations: contradict one another, no distribution has them all; bring some nearer to 0"
-
-
 def _about_labels(dataset: DatasetParams) -> Iterator[str]:
-    source = dataset.label.source
-    if isinstance(source, TruthSource) and not isinstance(dataset.ingest.source, AvatarSource):
+    source, attributes = dataset.label.source, dataset.label.attributes
+    if isinstance(source, TruthSource) and not dataset.ingest.source.is_drawn:
         yield "label.source: kind is 'avatars', which knows faces of ingest.source kind avatars only; use csv or clip"
         return
-    if isinstance(source, ClipSource):
-        yield from _about_clip(source, dataset.label.attributes)
-    read_from = source.annotations if isinstance(source, ProbeSource) else source
-    by_folder = isinstance(read_from, FolderLabels)
-    if isinstance(read_from, LongSource):
-        three = [read_from.file_column, read_from.attribute_column, read_from.value_column]
-        if twice := next((column for column in three if three.count(column) > 1), None):
-            yield f"label.source: {twice!r} is two of file_column, attribute_column and value_column; name three"
-    fitting, needs = _RULES[read_from.kind if by_folder else source.kind]
-    for name, rule in dataset.label.attributes.items():
+    yield from source.disagreements(attributes)
+    of = source.read_from
+    for name, rule in attributes.items():
         key = f"label.attributes.{name}"
         if isinstance(rule, CombinedRule):
             continue
-        if not isinstance(rule, fitting):
-            yield f"{key}: does not fit source kind {source.kind!r}, which needs {needs}; or not, all or any of others"
-        elif by_folder and isinstance(rule, ValueRule) and rule.column != "folder":
-            yield f"{key}.column: is {rule.column!r}, must be folder; folders have no other column"
+        if not isinstance(rule, of.rules):
+            needs = f"which needs {of.needs}; or not, all or any of others"
+            yield f"{key}: does not fit source kind {source.kind!r}, {needs}"
         if isinstance(rule, ThresholdRule) and rule.above <= rule.below:
             yield (
                 f"{key}.above: is {rule.above!r}, must be greater than below ({rule.below!r}), so that no number is at "
@@ -175,15 +102,7 @@ def _about_labels(dataset: DatasetParams) -> Iterator[str]:
             )
         if isinstance(rule, ValueRule):
             yield from _about_values(key, rule)
-        if isinstance(rule, ValueRule | ThresholdRule | ColumnRule) and isinstance(read_from, CsvSource):
-            column = rule.column or name
-            if column == read_from.file_column:
-                yield f"{key}.column: {column!r} is the column of file names; name the one with the values"
-        if isinstance(source, TruthSource):
-            from boundaryflow.avatars import ATTRIBUTES
-
-            if name not in ATTRIBUTES:
-                yield f"{key}: the renderer has no such attribute{nearest(name, ATTRIBUTES)}"
+        yield from (f"{key}{line}" for line in of.about_rule(name, rule))
     yield from _about_combinations(dataset)
 
 
@@ -196,20 +115,6 @@ def _about_values(key: str, rule: ValueRule) -> Iterator[str]:
             also = "" if repr(meant) == repr(value) else f", written {meant!r} there; cells are compared as numbers"
             yield f"{key}: {value!r} is positive and negative{also}; keep one"
             return
-
-
-def _about_clip(source: ClipSource, attributes: Collection[str]) -> Iterator[str]:
-    if isinstance(source.calibration, CsvSource) and source.calibration.file_column in attributes:
-        column = source.calibration.file_column
-        yield f"label.source.calibration.file_column: {column!r} is an attribute; name the column of file names"
-    for template in source.templates:
-        if template.count("{}") != 1:
-            yield f"label.source.templates: {template!r} must contain {{}} once, where the prompt goes"
-    if isinstance(source.calibration, FolderLabels):
-        yield (
-            "label.source.calibration: kind folders has no column of each attribute's name; use csv, long or "
-            "celeba, or set it to null"
-        )
 
 
 def _about_combinations(dataset: DatasetParams) -> Iterator[str]:

@@ -8,21 +8,13 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from boundaryflow.config.sections import (
-    CelebaSource,
-    ClipSource,
-    CsvSource,
-    DatasetParams,
-    FileSplit,
-    LongSource,
-    MaskParams,
-    ProbeSource,
-    Section,
-)
+from boundaryflow.config.ingest import FileSplit
+from boundaryflow.config.sections import DatasetParams, MaskParams
 from boundaryflow.config.wording import nearest
 from boundaryflow.errors import CheckpointError
 from boundaryflow.files import MAX_SETTINGS_BYTES, RefusedFileError, read_bytes
 from boundaryflow.formats.tensor_headers import parse_json_object, read_header
+from boundaryflow.store.catalog.raw import RAW
 
 _JUDGES = ("attributes.safetensors", "identity.safetensors", "segmenter.safetensors")
 
@@ -34,14 +26,14 @@ def unfit_files(root: Path, name: str, dataset: DatasetParams) -> Iterator[str]:
     mask = dataset.edit.mask
     files = (
         ("edit.mask.segmenter", None if mask is None else mask.segmenter),
-        ("label.source.weights", source.weights if isinstance(source, ClipSource | ProbeSource) else None),
+        ("label.source.weights", source.clip_weights),
         ("evaluate.clip", evaluate.clip),
     )
-    split = dataset.ingest.split
-    splits = (("ingest.split.path", split.path if isinstance(split, FileSplit) else None),)
+    beside = _beside_images(dataset)
     absent: set[str] = set()
-    for key, value in (*folders, *splits, *_label_files("label.source", source), *files):
-        line = None if value is None else _missing(root, name, key, value)
+    for key, value in (*folders, *beside, *files):
+        raw = RAW.folder(name) if (key, value) in beside else None
+        line = None if value is None else _missing(root, raw, key, value)
         if line:
             absent.add(key)
             yield f"{key}: {line}"
@@ -57,28 +49,20 @@ def unfit_files(root: Path, name: str, dataset: DatasetParams) -> Iterator[str]:
 
 def files_beside_images(dataset: DatasetParams) -> list[str]:
     """Paths and patterns, within data/raw/NAME, of what labels and splits are read from."""
+    return [path for _, path in _beside_images(dataset)]
+
+
+def _beside_images(dataset: DatasetParams) -> list[tuple[str, str]]:
     split = dataset.ingest.split
-    paths = [path for _, path in _label_files("label.source", dataset.label.source)]
-    return [path for path in [*paths, split.path if isinstance(split, FileSplit) else None] if path is not None]
+    found = [("ingest.split.path", split.path)] if isinstance(split, FileSplit) else []
+    return [*found, *((f"label.source.{key}", path) for key, path in dataset.label.source.files())]
 
 
-def _label_files(key: str, source: Section | None) -> Iterator[tuple[str, str | None]]:
-    """Keys and paths of annotations, of those within another source too."""
-    if isinstance(source, ClipSource):
-        yield from _label_files(f"{key}.calibration", source.calibration)
-    elif isinstance(source, ProbeSource):
-        yield from _label_files(f"{key}.annotations", source.annotations)
-    elif isinstance(source, CsvSource | LongSource | CelebaSource):
-        yield f"{key}.path", source.path
-        if isinstance(source, CelebaSource):
-            yield f"{key}.mapping", source.mapping
-
-
-def _missing(root: Path, name: str, key: str, value: str) -> str | None:
+def _missing(root: Path, raw: Path | None, key: str, value: str) -> str | None:
     if value.startswith("~"):
         return f"{value} begins with ~, which is not expanded; write the path out"
-    if key.endswith((".path", ".mapping")):
-        return _missing_beside_images(root, Path("data/raw") / name, value)
+    if raw is not None:
+        return _missing_beside_images(root, raw, value)
     if key == "model" and value.rpartition(":")[0].endswith(".py"):
         path = value.rpartition(":")[0]
         return None if (root / path).is_file() else f"{path} does not exist; give FILE.py:FUNCTION"

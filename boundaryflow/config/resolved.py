@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from boundaryflow.config.sections import ClipSource, DatasetParams, ProbeSource
+from boundaryflow.config.sections import DatasetParams
 from boundaryflow.text import masked_values
 
 
@@ -20,7 +20,7 @@ def resolved(dataset: DatasetParams, root: Path = Path()) -> dict[str, Any]:
     source = dataset.label.source
     named = {
         "model": dataset.model,
-        "labels": source.weights if isinstance(source, ClipSource | ProbeSource) else None,
+        "labels": source.clip_weights,
         "segmenter": dataset.edit.mask.segmenter if dataset.edit.mask else None,
         "judges": dataset.evaluate.judges,
         "clip": dataset.evaluate.clip,

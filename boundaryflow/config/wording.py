@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import reprlib
 from collections.abc import Iterator, Sequence
 from datetime import date
@@ -48,7 +49,7 @@ def _new_name(place: Sequence[str | int]) -> str | None:
 
 
 def told(errors: Sequence[Any], model: type[BaseModel]) -> list[str]:
-    """Pydantic's errors about a model, one line each; a mistyped key is not told as a missing one, too."""
+    """Pydantic's errors about a model, one line each; a mistyped key, and what is below it, is not told as missing."""
     num_more, errors = max(0, len(errors) - _MAX_LINES), errors[:_MAX_LINES]
     mistyped = {
         (
@@ -58,7 +59,11 @@ def told(errors: Sequence[Any], model: type[BaseModel]) -> list[str]:
         for error in errors
         if error["type"] == "extra_forbidden"
     }
-    lines = [_line(error, model) for error in errors if not (error["type"] == "missing" and error["loc"] in mistyped)]
+    lines = [
+        _line(error, model)
+        for error in errors
+        if not (error["type"] == "missing" and any(error["loc"][: len(place)] == place for place in mistyped))
+    ]
     return [*dict.fromkeys(lines), *([f"and {num_more} more mistakes"] if num_more else [])]
 
 
@@ -67,12 +72,18 @@ def _line(error: Any, model: type[BaseModel]) -> str:
     keys = [str(part)[:_MAX_NAME] for before, part in place if not _is_tag(before, part)]
     key, message = ".".join(keys), error["msg"].removeprefix("Value error, ")
     value = shown(error["input"])
+    got = "" if isinstance(error["input"], dict | list) else f" (got {value})"
     if error["type"] == "extra_forbidden" and (name := _new_name(error["loc"])):
         return f"{key}: is called {name} now; rename it (got {value})"
     if error["type"] == "extra_forbidden":
         return f"{key}: unknown key{nearest(keys[-1], _keys_beside(model, error['loc']))} (got {value})"
     if error["type"] == "missing":
         return f"{key}: is missing; state it there, or in defaults"
+    if error["type"] == "union_tag_invalid" and "expected_tags" in error["ctx"]:
+        kinds = re.findall(r"'([^']*)'", error["ctx"]["expected_tags"])
+        return f"{key}.kind: there is no kind {shown(error['ctx']['tag'])}{nearest(str(error['ctx']['tag']), kinds)}"
+    if error["type"] == "union_tag_not_found":
+        return f"{key}: must be a mapping with the key kind; docs/parameters.md lists the kinds{got}"
     if error["type"] == "value_error" and "|" in message:
         inner, message = message.split("|", 1)
         return f"{'.'.join([*keys, inner])}: {message}"
@@ -80,7 +91,6 @@ def _line(error: Any, model: type[BaseModel]) -> str:
         message = "must be letters, digits, _ and -, at most 64 and no mark first"
     if error["type"] == "string_type" and isinstance(error["input"], int | float | date):
         message += "; write it in quotes"
-    got = "" if isinstance(error["input"], dict | list) else f" (got {value})"
     return f"{key}: {message[0].lower()}{message[1:]}{got}"
 
 

@@ -206,7 +206,7 @@ def choose_mixing_step(
         if not spaces:
             raise BoundaryError(
                 "mixing: rule 'separability' needs an attribute with at least 4 labelled images of each class among "
-                "those measured, there is none; raise mixing.num_images, label more, or set rule: radius or fixed"
+                "those measured, there is none; measure more images, label more, or set rule: radius or fixed"
             )
         mean = np.mean(spaces, axis=0)
         good, pick = allowed & (mean >= (1 - tolerance) * np.nanmax(mean)), -1

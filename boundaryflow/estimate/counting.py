@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,7 +18,8 @@ from boundaryflow.editing.editor import EditSettings
 from boundaryflow.errors import PipelineError
 from boundaryflow.runtime.editor import open_editor
 from boundaryflow.runtime.metering import Metered, Tally
-from boundaryflow.store.tables import read_json
+from boundaryflow.store.catalog.boundary import BOUNDARY
+from boundaryflow.store.catalog.mixing import MIXING
 
 _SIDE = 8
 _TYPICAL = Calibration(1.0, -1.0, 1.0, 0.9, 100)
@@ -80,15 +80,15 @@ class Planned:
     @classmethod
     def of(cls, dataset: str, params: DatasetParams) -> Planned:
         """From the params, and from what earlier runs left."""
-        found = Path("data/mixing") / dataset / "mixing.json"
+        found = MIXING.facts_path(dataset)
         mixing = params.mixing
         guess = mixing.fixed_t if mixing.rule == "fixed" and mixing.fixed_t else (mixing.min_t + mixing.max_t) // 2
-        t_mix = read_json(found)["t_mix"] if found.is_file() else guess
+        t_mix = MIXING.read_facts(dataset)["t_mix"] if found.is_file() else guess
         levels = timestep_path(params.observe.t_max, params.observe.num_steps, DENSITY)
         followed: dict[str, Sequence[int]] = dict.fromkeys(params.label.attributes, levels)
         for attribute in followed:
             try:
-                hyperplanes = load_boundaries(Path("data/boundary") / dataset / f"{attribute}.safetensors").noised
+                hyperplanes = load_boundaries(BOUNDARY.folder(dataset) / f"{attribute}.safetensors").noised
             except PipelineError:
                 continue
             at = [hyperplane.t for hyperplane in hyperplanes]

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
-from boundaryflow.config import AvatarSource, DatasetParams, FolderSource, RemoteSource
+from boundaryflow.config import AvatarSource, DatasetParams, FolderSource, ListedSource
 from boundaryflow.editing.targets import directions_of
 from boundaryflow.errors import ManifestError
 from boundaryflow.estimate.counting import Planned, count
@@ -21,8 +20,9 @@ from boundaryflow.sources.decoding import choose
 from boundaryflow.sources.listing import pictures_path
 from boundaryflow.sources.raw import RawFolder, RawPictures, Wanted
 from boundaryflow.sources.splits import split_images
-from boundaryflow.store.tables import read_table
-from boundaryflow.text import masked
+from boundaryflow.store.catalog.ingest import INGEST, MANIFEST
+from boundaryflow.store.catalog.label import LABEL, LABELS
+from boundaryflow.store.catalog.raw import RAW
 
 MEASURE_S = 20.0
 _ROW_BYTES = 100  # of a table, an image: ids, names, numbers, compressed
@@ -120,7 +120,7 @@ def _split_shares(dataset: str, params: DatasetParams) -> dict[str, int]:
     """Split to its images: of the last ingest, or of what lies there to be ingested."""
     how = params.ingest
     try:
-        manifest = read_table(Path("data/ingest") / dataset / "manifest.parquet", schema="manifest/1")
+        manifest = MANIFEST.read(INGEST.folder(dataset))
         found = manifest.loc[manifest["status"] == "ok", "split"].tolist()
     except ManifestError:
         if isinstance(how.source, AvatarSource):
@@ -128,16 +128,16 @@ def _split_shares(dataset: str, params: DatasetParams) -> dict[str, int]:
         else:
             names = choose(_raw(dataset, how.source, how.image_size).names, how.max_images)
         split = how.split
-        found = list(split_images(Path("data/raw") / dataset, dict(zip(names, names, strict=True)), split).values())
+        found = list(split_images(RAW.folder(dataset), dict(zip(names, names, strict=True)), split).values())
     return {split: found.count(split) for split in ("train", "val", "test")}
 
 
-def _raw(dataset: str, source: FolderSource | RemoteSource, image_size: int) -> RawPictures:
+def _raw(dataset: str, source: ListedSource, image_size: int) -> RawPictures:
     """What lies there now; a remote folder as it was listed."""
     if isinstance(source, FolderSource):
-        return RawFolder(Path("data/raw") / dataset, image_size, Wanted(source.include, source.exclude))
+        return RawFolder(RAW.folder(dataset), image_size, Wanted(source.include, source.exclude))
     if not pictures_path(dataset).is_file():
-        what = f"{masked(source.url)} has not been listed yet; run `python -m stages.listing {dataset}`"
+        what = f"{source.place(dataset)} has not been listed yet; run `python -m stages.listing {dataset}`"
         raise ManifestError(f"estimate {dataset}: {what}")
     return open_raw(dataset, source, image_size)
 
@@ -145,7 +145,7 @@ def _raw(dataset: str, source: FolderSource | RemoteSource, image_size: int) -> 
 def _asked(dataset: str, params: DatasetParams) -> dict[str, float]:
     """Edit to the share of images that it asks something of: as labelled, or about half where it adds or removes."""
     try:
-        labels = read_table(Path("data/label") / dataset / "labels.parquet", schema="labels/1").set_index("item_id")
+        labels = LABELS.read(LABEL.folder(dataset)).set_index("item_id")
         items = [str(item) for item in labels.index]
         return {
             edit: sum(any(signs) for signs in directions_of(labels, items, targets).values()) / len(items)

@@ -156,7 +156,7 @@ def read_judge(
         CheckpointError: The file is missing, damaged, or not a judge of this kind.
     """
     if not path.exists():
-        raise CheckpointError(f"judge {path}: no such file; give a folder with judges, or set evaluate.judges to null")
+        raise CheckpointError(f"judge {path}: no such file; give a folder that has judges, or none")
     try:
         tensors, about = read_tensors(path)
         if about.get("kind") != kind:

@@ -25,12 +25,14 @@ from boundaryflow.jobs.batch import EditPlan, plan_edits
 from boundaryflow.jobs.run_record import recorded
 from boundaryflow.jobs.training_set import TrainingSet, group_name
 from boundaryflow.runtime.process import entry
+from boundaryflow.store.catalog.ingest import INGEST, MANIFEST
+from boundaryflow.store.catalog.jobs import AUGMENT
+from boundaryflow.store.catalog.label import LABEL, LABELS
 from boundaryflow.store.outbox import open_outbox
 from boundaryflow.store.shards import load_items
-from boundaryflow.store.tables import read_table
 
 LOG = logging.getLogger(__name__)
-STATE = Path("data/augment")
+STATE = AUGMENT.folder("")
 _AT_ONCE = 512  # pictures in memory
 _NUM_SHOWN = 8
 
@@ -137,14 +139,14 @@ class _Images:
 
 
 def _images(job: AugmentParams) -> _Images:
-    attributes, ingested = attributes_of(job), Path("data/ingest") / job.dataset
-    labels = read_table(Path("data/label") / job.dataset / "labels.parquet", schema="labels/1").set_index("item_id")
+    attributes, ingested = attributes_of(job), INGEST.folder(job.dataset)
+    labels = LABELS.read(LABEL.folder(job.dataset)).set_index("item_id")
     unknown = [name for name in attributes if name not in labels.columns]
     if unknown:
         raise ManifestError(
             f"augment: {job.dataset} has no label {unknown[0]!r}; it has {', '.join(map(str, labels.columns))}"
         )
-    manifest = read_table(ingested / "manifest.parquet", schema="manifest/1")
+    manifest = MANIFEST.read(ingested)
     usable = manifest[(manifest["status"] == "ok") & (manifest["split"] == job.split)].set_index("item_id")
     labels = labels.loc[sorted(usable.index.intersection(labels.index))]
     groups = groups_of(labels, attributes)

@@ -20,6 +20,7 @@ from boundaryflow.rng import item_seed
 from boundaryflow.runtime.fingerprints import code_hash
 from boundaryflow.runtime.process import own_folder
 from boundaryflow.runtime.sharding import items_there, run_sharded
+from boundaryflow.store.catalog.ingest import INGEST
 from boundaryflow.store.fingerprint import fingerprint
 from boundaryflow.store.shards import ShardTask, load_items
 
@@ -104,7 +105,7 @@ class Augmenter:
     ) -> None:
         self._plan, self._attributes = plan, list(attributes)
         self._strengths, self._min_probability = list(strengths), min_probability
-        self._ingested = Path("data/ingest") / plan.context["dataset"]
+        self._ingested = INGEST.folder(plan.context["dataset"])
         self._work, self._shard_size = own_folder("augment", name), shard_size
         self._seen = list(plan.context["labeller"]["by"])
         self._made: dict[str, dict[str, Good | None]] = {}

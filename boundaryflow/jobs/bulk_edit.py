@@ -31,13 +31,14 @@ from boundaryflow.runtime.process import entry, own_folder
 from boundaryflow.runtime.sharding import run_sharded
 from boundaryflow.sources.decoding import Decoded, Spool, decode_into
 from boundaryflow.sources.inbox import list_inbox, open_inbox
+from boundaryflow.store.catalog.jobs import BULK_EDIT
 from boundaryflow.store.fingerprint import fingerprint
 from boundaryflow.store.outbox import Outbox, open_outbox
 from boundaryflow.store.shards import ShardTask, read_shard, shard_files, shard_index
 from boundaryflow.text import masked
 
 LOG = logging.getLogger(__name__)
-STATE = Path("data/bulk_edit")
+STATE = BULK_EDIT.folder("")
 _AT_ONCE = 2048  # files from decoding to delivery
 _NUM_SHOWN, _NUM_TOLD = 8, 1000
 

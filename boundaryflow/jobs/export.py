@@ -11,9 +11,14 @@ import pandas as pd
 from boundaryflow.config.places import check_output
 from boundaryflow.errors import ManifestError
 from boundaryflow.sources.images import encode_png
+from boundaryflow.store.catalog.edit import EDIT, EDITS
+from boundaryflow.store.catalog.evaluate import EVALUATE, PER_IMAGE
+from boundaryflow.store.catalog.ingest import INGEST, MANIFEST
 from boundaryflow.store.outbox import open_outbox
 from boundaryflow.store.shards import read_shard
-from boundaryflow.store.tables import read_table, table_bytes
+from boundaryflow.store.tables import table_bytes
+
+_SCHEMA = "export/1"
 
 
 def export_images(
@@ -46,26 +51,24 @@ def export_images(
             nothing was judged; or the folder is another job's, or holds a file of somebody else's under a name of ours.
     """
     check_output(to, "--to", root)
-    folder = root / "data" / "edit" / dataset
-    path = folder / "manifest.parquet"
+    folder = EDIT.folder(dataset, root)
+    path = folder / EDITS.file
     if not path.is_file():
         raise ManifestError(f"{path}: nothing was edited yet; run `boundaryflow run --dataset {dataset}` first")
-    manifest = read_table(path, schema="edits/1")
+    manifest = EDITS.read(folder)
     chosen = _choose(manifest, "edit", edits, path)
     chosen = _choose(chosen, "strength", strengths, path)
     num_left_out = 0
     if weakest is not None:
         num_asked = len(chosen[["item_id", "edit"]].drop_duplicates())
-        chosen = _weakest(
-            chosen, weakest, root / "data" / "evaluate" / dataset / "tables" / "per_image.parquet", dataset
-        )
+        chosen = _weakest(chosen, weakest, EVALUATE.folder(dataset, root), dataset)
         num_left_out = num_asked - len(chosen)
     if chosen.empty:
         raise ManifestError(
             f"{path}: at none of the strengths does the judge give any image's edit a probability of {weakest:g}; ask "
             "for less, or edit with greater edit.strengths"
         )
-    sources = _sources(root / "data" / "ingest" / dataset / "manifest.parquet")
+    sources = _sources(INGEST.folder(dataset, root))
     records: list[dict[str, object]] = []
     with open_outbox(str(to), f"export {dataset}") as box:
         for shard_name, rows in chosen.groupby("shard", sort=True):
@@ -98,15 +101,15 @@ def _table(records: list[dict[str, object]]) -> bytes:
         "strength": "as edit.strengths in params.yaml",
         **dict.fromkeys(asked, "+1 on, -1 off, empty: not asked for"),
     }
-    return table_bytes(table, schema="export/1", units=units)
+    return table_bytes(table, schema=_SCHEMA, units=units)
 
 
-def _weakest(chosen: pd.DataFrame, probability: float, path: Path, dataset: str) -> pd.DataFrame:
+def _weakest(chosen: pd.DataFrame, probability: float, evaluated: Path, dataset: str) -> pd.DataFrame:
     """Of each image and edit the picture of the smallest strength of which the judge is so sure; 0 changes nothing."""
-    again = f"run `boundaryflow run --dataset {dataset}` first"
+    again, path = f"run `boundaryflow run --dataset {dataset}` first", evaluated / PER_IMAGE.file
     if not path.is_file():
         raise ManifestError(f"{path}: no edit was judged yet; {again}")
-    judged = read_table(path, schema="per_image/1")
+    judged = PER_IMAGE.read(evaluated)
     if "target_probability" not in judged:
         raise ManifestError(
             f"{path}: nobody judged whether edits succeeded; name judges in evaluate.judges, and {again}"
@@ -133,8 +136,8 @@ def _choose(manifest: pd.DataFrame, column: str, wanted: Sequence[str] | Sequenc
     return manifest[manifest[column].isin(list(wanted))] if wanted else manifest
 
 
-def _sources(path: Path) -> dict[str, str]:
-    table = read_table(path, schema="manifest/1")
+def _sources(ingested: Path) -> dict[str, str]:
+    table = MANIFEST.read(ingested)
     return dict(zip(table["item_id"], table["source"], strict=True))
 
 

@@ -27,7 +27,10 @@ from boundaryflow.runtime.device import resolve_dtype
 from boundaryflow.runtime.editor import open_editor
 from boundaryflow.runtime.frozen_model import batch_size, open_model
 from boundaryflow.sources.images import encode_png, is_synthetic, read_image
-from boundaryflow.store.tables import read_json
+from boundaryflow.store.catalog.boundary import BOUNDARY
+from boundaryflow.store.catalog.invert import INVERT
+from boundaryflow.store.catalog.jobs import TEXT
+from boundaryflow.store.catalog.observe import OBSERVE
 from boundaryflow.text import visible
 
 SAMPLING_STEPS = 50  # from noise to an image
@@ -322,7 +325,7 @@ def open_boundary(dataset: str, attribute: str) -> Boundaries:
     Raises:
         BoundaryError: There are none.
     """
-    folders = [Path("data") / stage / dataset for stage in ("boundary", "text")]
+    folders = [BOUNDARY.folder(dataset), TEXT.folder(dataset)]
     for folder in folders if is_name(attribute) else ():
         if (folder / f"{attribute}.safetensors").exists():
             return load_boundaries(folder / f"{attribute}.safetensors")
@@ -333,13 +336,13 @@ def open_boundary(dataset: str, attribute: str) -> Boundaries:
 
 def held_boundaries(dataset: str) -> list[Boundaries]:
     """The boundaries of all attributes that a run has fitted."""
-    return [load_boundaries(path) for path in sorted((Path("data/boundary") / dataset).glob("*.safetensors"))]
+    return [load_boundaries(path) for path in sorted(BOUNDARY.folder(dataset).glob("*.safetensors"))]
 
 
 def model_and_settings(dataset: str, params: DatasetParams) -> tuple[EpsModel, EditSettings]:
     """The model of a data set, and how its images are edited."""
     model = open_model(params.model, params.dtype)
-    facts, path = (read_json(Path("data") / s / dataset / f"{s}.json") for s in ("invert", "observe"))
+    facts, path = INVERT.read_facts(dataset), OBSERVE.read_facts(dataset)
     numbers = params.edit.model_dump(exclude={"split", "max_images", "edits"})
     dtype = str(resolve_dtype(params.dtype)).removeprefix("torch.")
     return model, EditSettings(

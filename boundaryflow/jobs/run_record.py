@@ -18,13 +18,12 @@ from boundaryflow.files import write_bytes
 from boundaryflow.jobs.pictures import tile
 from boundaryflow.runtime.provenance import provenance
 from boundaryflow.sources.images import encode_png
+from boundaryflow.store.catalog.jobs import GRID, LAST, RECORD_SCHEMA, RUNS
 from boundaryflow.store.outbox import Outbox
 from boundaryflow.store.tables import write_json
 from boundaryflow.text import masked_values
 
 LOG = logging.getLogger(__name__)
-SCHEMA = "run/1"
-LAST, GRID, RUNS = "last_run.json", "grid.png", "runs.jsonl"
 _FOR_RECEIVERS = (
     "schema", "state", "started", "seconds", "job", "job_hash", "model_sha256", "boundaries", "judged_by",
     "counts", "pictures", "wanted", "added", "tried", "kept", "phi", "commit", "changed", "python", "packages",
@@ -55,7 +54,7 @@ def recorded(
         raise
     finally:
         facts: dict[str, Any] = {
-            "schema": SCHEMA,
+            "schema": RECORD_SCHEMA,
             "state": "failed" if error else "completed",
             "error": error,
             "started": started.isoformat(timespec="seconds"),

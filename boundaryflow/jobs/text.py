@@ -38,8 +38,10 @@ from boundaryflow.runtime.process import Progress
 from boundaryflow.sources.images import FORMATS, read_image
 from boundaryflow.sources.raw import survey
 from boundaryflow.sources.walking import path_of
+from boundaryflow.store.catalog.ingest import INGEST, MANIFEST
+from boundaryflow.store.catalog.jobs import TEXT
+from boundaryflow.store.catalog.observe import OBSERVE
 from boundaryflow.store.shards import load_items
-from boundaryflow.store.tables import read_json, read_table
 from boundaryflow.text import visible
 
 LOG = logging.getLogger(__name__)
@@ -101,14 +103,14 @@ def boundary_from_words(
         shown = _of_folder(positives, params, model)
         has = np.repeat([True, False], [len(shown), len(ids)])
         sides = Sides(torch.cat([shown, x_0]), [*(f"positive-{k}" for k in range(len(shown))), *ids], has)
-    timesteps = read_json(Path("data/observe") / dataset / "observe.json")["timesteps"]
+    timesteps = OBSERVE.read_facts(dataset)["timesteps"]
     hyperplanes = _fit(model, sides, timesteps, name, params)
     if not hyperplanes:
         raise BoundaryError(
             f"text: the model does not tell {positive!r} from {negative!r} at any noise level "
             f"(no held-out AUC of boundary.min_auc, {params.boundary.min_auc}); use other words, or raise --num"
         )
-    found, path = Boundaries(name, {}, hyperplanes), Path("data/text") / dataset / f"{name}.safetensors"
+    found, path = Boundaries(name, {}, hyperplanes), TEXT.folder(dataset) / f"{name}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     save_boundaries(path, found)
     return path, found
@@ -134,8 +136,8 @@ def _drawn(model: EpsModel, num: int, seed: int) -> tuple[Tensor, list[str]]:
 
 
 def _of_dataset(dataset: str, model: EpsModel, num: int) -> tuple[Tensor, list[str]]:
-    folder = Path("data/ingest") / dataset
-    manifest = read_table(folder / "manifest.parquet", schema="manifest/1")
+    folder = INGEST.folder(dataset)
+    manifest = MANIFEST.read(folder)
     items = sorted(manifest.loc[(manifest["status"] == "ok") & (manifest["split"] != "test"), "item_id"])[:num]
     return to_model_range(load_items(folder, items, ["pixels"])["pixels"], model.value_range), items
 

@@ -63,7 +63,7 @@ def open_table(path: Path) -> BinaryIO:
         check_regular(path)
         file = open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")  # noqa: SIM115 - handed out
     except FileNotFoundError:
-        refuse(path, "no such file; check the path in params.yaml")
+        refuse(path, "no such file; check the path")
     except RefusedFileError as error:
         refuse(path, f"is {error.reason}")
     except OSError as error:

@@ -103,7 +103,7 @@ def find_tables(root: Path, pattern: str) -> list[Path]:
     except ValueError as error:
         raise LabelError(f"labels {path}: is no pattern ({error})") from None
     if not found:
-        raise LabelError(f"labels {path}: no file fits this pattern; check the path in params.yaml")
+        raise LabelError(f"labels {path}: no file fits this pattern; check it")
     return found
 
 

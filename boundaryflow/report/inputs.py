@@ -13,8 +13,15 @@ from torch import Tensor
 
 from boundaryflow.errors import ManifestError
 from boundaryflow.report.numbers import with_clean_success
+from boundaryflow.store.catalog.boundary import BOUNDARIES, BOUNDARY, NOISE_LEVELS, SCORES
+from boundaryflow.store.catalog.edit import EDIT, EDITS
+from boundaryflow.store.catalog.evaluate import EVALUATE, PER_IMAGE
+from boundaryflow.store.catalog.ingest import FACES, INGEST, MANIFEST
+from boundaryflow.store.catalog.invert import INVERT
+from boundaryflow.store.catalog.label import LABEL, LABELS
+from boundaryflow.store.catalog.mixing import CURVES, MIXING
+from boundaryflow.store.catalog.output import Table
 from boundaryflow.store.shards import load_items
-from boundaryflow.store.tables import read_table
 
 
 @dataclass(frozen=True)
@@ -23,7 +30,7 @@ class Inputs:
 
     Attributes:
         dataset: Name of the data set.
-        data: The folder that holds one folder per stage.
+        root: The checkout.
         manifest: One row per image file.
         edits: One row per image, edit and strength; only images of which the edit asked something.
         factors: The renderer's truth, for avatars.
@@ -37,7 +44,7 @@ class Inputs:
     """
 
     dataset: str
-    data: Path
+    root: Path
     manifest: pd.DataFrame
     edits: pd.DataFrame
     factors: pd.DataFrame | None
@@ -74,63 +81,57 @@ class Inputs:
         """[n,C,S,S] uint8 input pictures."""
         if not items:
             return torch.empty((0, 3, 1, 1), dtype=torch.uint8)
-        return load_items(self.data / "ingest" / self.dataset, items, ["pixels"])["pixels"]
+        return load_items(INGEST.folder(self.dataset, self.root), items, ["pixels"])["pixels"]
 
     def edited(self, edit: str, items: list[str]) -> Tensor:
         """[n,K,C,S,S] uint8 edited pictures, one per strength."""
         if not items:
             return torch.empty((0, len(self.strengths), 3, 1, 1), dtype=torch.uint8)
-        return load_items(self.data / "edit" / self.dataset / edit, items, ["edited"])["edited"]
+        return load_items(EDIT.folder(self.dataset, self.root) / edit, items, ["edited"])["edited"]
 
 
-def read_inputs(data: Path, dataset: str) -> Inputs:
+def read_inputs(root: Path, dataset: str) -> Inputs:
     """Read what the stages wrote for one data set.
 
     Raises:
         ManifestError: The images or the edits are missing; without them there is nothing to show.
     """
-    edits = _required(data / "edit" / dataset / "manifest.parquet", "edits/1")
+    edits = _required(EDITS, EDIT.folder(dataset, root))
     edits = edits[edits["targets"] != "{}"]
     if edits.empty:
         raise ManifestError(
-            f"report {dataset}: {data / 'edit' / dataset / 'manifest.parquet'} holds no edited image; "
+            f"report {dataset}: {EDIT.folder(dataset, root) / EDITS.file} holds no edited image; "
             "every image of the split already has what the edits ask for: "
             "change edit.edits, edit.split or edit.max_images in params.yaml"
         )
-    per_image = _optional(data / "evaluate" / dataset / "tables" / "per_image.parquet", "per_image/1")
-    labels = _optional(data / "label" / dataset / "labels.parquet", "labels/1")
-    facts = {
-        "ingest": _facts(data / "ingest" / dataset / "ingest.json"),
-        "label": _facts(data / "label" / dataset / "label.json"),
-        "mixing": _facts(data / "mixing" / dataset / "mixing.json"),
-        "invert": _facts(data / "invert" / dataset / "invert.json"),
-        "edit": _facts(data / "edit" / dataset / "edit.json"),
-        "evaluate": _facts(data / "evaluate" / dataset / "metrics.json"),
-    }
+    per_image = _optional(PER_IMAGE, EVALUATE.folder(dataset, root))
+    labels = _optional(LABELS, LABEL.folder(dataset, root))
+    stages = (INGEST, LABEL, MIXING, INVERT, EDIT, EVALUATE)
     return Inputs(
         dataset=dataset,
-        data=data,
-        manifest=_required(data / "ingest" / dataset / "manifest.parquet", "manifest/1"),
+        root=root,
+        manifest=_required(MANIFEST, INGEST.folder(dataset, root)),
         edits=edits.sort_values(["edit", "item_id", "strength_index"], ignore_index=True),
-        factors=_indexed(_optional(data / "ingest" / dataset / "factors.parquet", "avatars/1")),
+        factors=_indexed(_optional(FACES, INGEST.folder(dataset, root))),
         labels=_indexed(labels),
-        curves=_optional(data / "mixing" / dataset / "curves.parquet", "curves/1"),
-        boundaries=_optional(data / "boundary" / dataset / "boundaries.parquet", "boundaries/1"),
-        noise_levels=_optional(data / "boundary" / dataset / "path.parquet", "path/2"),
-        scores=_optional(data / "boundary" / dataset / "scores.parquet", "scores/1"),
+        curves=_optional(CURVES, MIXING.folder(dataset, root)),
+        boundaries=_optional(BOUNDARIES, BOUNDARY.folder(dataset, root)),
+        noise_levels=_optional(NOISE_LEVELS, BOUNDARY.folder(dataset, root)),
+        scores=_optional(SCORES, BOUNDARY.folder(dataset, root)),
         per_image=None if per_image is None else with_clean_success(per_image),
-        facts=facts,
+        facts={stage.name: _facts(stage.facts_path(dataset, root)) for stage in stages},
     )
 
 
-def _required(path: Path, schema: str) -> pd.DataFrame:
+def _required(table: Table, folder: Path) -> pd.DataFrame:
+    path = folder / table.file
     if not path.exists():
         raise ManifestError(f"report: {path}: no such file; run `boundaryflow run` to make it")
-    return read_table(path, schema=schema)
+    return table.read(folder)
 
 
-def _optional(path: Path, schema: str) -> pd.DataFrame | None:
-    return read_table(path, schema=schema) if path.exists() else None
+def _optional(table: Table, folder: Path) -> pd.DataFrame | None:
+    return table.read(folder) if (folder / table.file).exists() else None
 
 
 def _indexed(table: pd.DataFrame | None) -> pd.DataFrame | None:

@@ -20,6 +20,7 @@ from typing import Any, NoReturn, Self
 from boundaryflow.errors import ParamsError, PipelineError, TransientError
 from boundaryflow.files import may_pass, remove_leftovers, way_out
 from boundaryflow.runtime.metering import keep_cost
+from boundaryflow.store.catalog import CATALOG
 from boundaryflow.text import masked, visible
 
 LOG = logging.getLogger(__name__)
@@ -120,7 +121,7 @@ def _dvc_stage() -> tuple[str, Path]:
 
 def own_folder(stage: str, dataset: str, root: Path = Path()) -> Path:
     """The folder of a stage's outputs, rid of what a killed run left half-written there."""
-    folder = root / "data" / stage / dataset
+    folder = CATALOG[stage].folder(dataset, root)
     remove_leftovers(folder)
     return folder
 

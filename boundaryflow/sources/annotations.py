@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
@@ -19,6 +20,7 @@ from boundaryflow.config import (
     ThresholdRule,
     ValueRule,
 )
+from boundaryflow.config.base import Section
 from boundaryflow.errors import LabelError
 from boundaryflow.labelling import (
     AttributeColumn,
@@ -71,19 +73,53 @@ def read_labels(
     attributes = {name: _column(name, rule) for name, rule in rules.items()}
     _check_sides(attributes)
     images = [*sources.values(), *(copies or ())]
-    join = functools.partial(join_values, sources=sources, copies=copies)
-    if isinstance(source, FolderLabels):
-        return join(_from_folders(attributes, images), "folders")
-    where, seen = raw / source.path, dict[str, set[str]]()
-    if isinstance(source, CelebaSource):
-        values, num_left_out = _from_celeba(raw, source, attributes, images, seen), 0
-    else:
-        tables = [_from_table(raw, path, source, attributes, images, seen) for path in find_tables(raw, source.path)]
-        values = pd.concat([of_table for of_table, _num in tables], ignore_index=True)
-        num_left_out = sum(num for _values, num in tables)
-    labels = join(values, where, partial=partial, num_left_out=num_left_out)
-    check_met(values, where, attributes, seen)
+    said = read_kind(source, raw, attributes, images)
+    labels = join_values(
+        said.values, said.where, sources, partial=partial, copies=copies, num_left_out=said.num_left_out
+    )
+    if said.seen is not None:
+        check_met(said.values, said.where, attributes, said.seen)
     return labels
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a source says.
+
+    Attributes:
+        values: A row for each image: `file`, its path; then a probability per attribute, NaN where unknown.
+        where: The file, or what messages call it.
+        num_left_out: Further rows, which are about no image.
+        seen: Attribute to the values met, by which those are told that nobody has; None where that was checked.
+    """
+
+    values: pd.DataFrame
+    where: Path | str
+    num_left_out: int = 0
+    seen: Mapping[str, set[str]] | None = None
+
+
+@functools.singledispatch
+def read_kind(source: Section, raw: Path, attributes: Mapping[str, AttributeColumn], images: Sequence[str]) -> Said:
+    """What a source says of the images: a function for each kind of `Annotations`, registered by its first argument.
+
+    Args:
+        source: One of `Annotations`.
+        raw: The folder of the images, from which paths are written.
+        attributes: Attribute to how it is read.
+        images: Paths of all images within `raw`.
+    """
+    raise NotImplementedError(type(source).__name__)
+
+
+@read_kind.register
+def _read_tables(
+    source: CsvSource | LongSource, raw: Path, attributes: Mapping[str, AttributeColumn], images: Sequence[str]
+) -> Said:
+    seen = dict[str, set[str]]()
+    tables = [_from_table(raw, path, source, attributes, images, seen) for path in find_tables(raw, source.path)]
+    values = pd.concat([of_table for of_table, _num in tables], ignore_index=True)
+    return Said(values, raw / source.path, sum(num for _values, num in tables), seen)
 
 
 def _check_sides(attributes: Mapping[str, AttributeColumn]) -> None:
@@ -126,28 +162,28 @@ def _from_table(
     return values.assign(file=in_folder(values["file"].tolist(), folder, images, path)), table.attrs["num_left_out"]
 
 
-def _from_celeba(
-    raw: Path,
-    source: CelebaSource,
-    attributes: Mapping[str, AttributeColumn],
-    images: Sequence[str],
-    seen: dict[str, set[str]],
-) -> pd.DataFrame:
-    path = raw / source.path
+@read_kind.register
+def _read_celeba(
+    source: CelebaSource, raw: Path, attributes: Mapping[str, AttributeColumn], images: Sequence[str]
+) -> Said:
+    path, seen = raw / source.path, dict[str, set[str]]()
     table = read_celeba(path)
     mapping = None if source.mapping is None else read_hq_mapping(raw / source.mapping)
     files = table["file"].tolist()
     values = read_values(table, path, "file", attributes, lambda row: f"for {short(files[row])}", seen)
     names = pd.Series(image_names(files, images, path, mapping), values.index, object)
-    return values.assign(file=names).dropna(subset="file")
+    return Said(values.assign(file=names).dropna(subset="file"), path, seen=seen)
 
 
-def _from_folders(attributes: Mapping[str, AttributeColumn], images: Sequence[str]) -> pd.DataFrame:
-    folders = [PurePosixPath(source).parent.name for source in images]
+@read_kind.register
+def _read_folders(
+    source: FolderLabels, raw: Path, attributes: Mapping[str, AttributeColumn], images: Sequence[str]
+) -> Said:
+    folders = [PurePosixPath(image).parent.name for image in images]
     there = sorted(set(folders) - {""})
     for name, spec in attributes.items():
         for value in (*spec.positive, *spec.negative):
             if words(value).isdisjoint(map(word, there)):
                 raise LabelError(f"labels: {name}: no folder is named {str(value)!r}{nearest(str(value), there)}")
     table = pd.DataFrame({"file": images, FOLDER: folders}, dtype=object)
-    return read_values(table, "folders", "file", attributes)
+    return Said(read_values(table, "folders", "file", attributes), "folders")

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import zlib
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 
 from boundaryflow.avatars import ATTRIBUTES, FACTORS, Avatar, render, sample_avatars
-from boundaryflow.config import AvatarSource, FolderSource, RemoteSource
+from boundaryflow.config import AvatarSource, FolderSource, ListedSource, RemoteSource
+from boundaryflow.config.base import Section
 from boundaryflow.errors import ManifestError
 from boundaryflow.sources.decoding import item_id_of
 from boundaryflow.sources.images import encode_png
-from boundaryflow.sources.listing import LISTING, pictures_path, read_found, source_of
+from boundaryflow.sources.listing import pictures_path, read_found
 from boundaryflow.sources.raw import RawFolder, RawPictures, Wanted
 from boundaryflow.sources.remote import RemoteFolder
-from boundaryflow.store.tables import read_json, read_table
+from boundaryflow.store.catalog.ingest import FACES
+from boundaryflow.store.catalog.listing import LISTING, PICTURES
+from boundaryflow.store.catalog.raw import RAW
 
 LOG = logging.getLogger(__name__)
 
@@ -39,23 +44,44 @@ def face_of(avatar: Avatar, size: int) -> tuple[NDArray[np.uint8], str]:
     return pixels, item_id_of(encode_png(torch.from_numpy(pixels)))
 
 
-def open_raw(dataset: str, source: FolderSource | RemoteSource, image_size: int) -> RawPictures:
+def open_raw(dataset: str, source: ListedSource, image_size: int) -> RawPictures:
     """The raw pictures of a data set, as they are listed.
 
     Raises:
         ManifestError: There are none, or what holds them is damaged or out of date.
     """
     path = pictures_path(dataset)
-    table, of = read_table(path, schema=LISTING), read_json(path.with_name("listing.json")).get("source")
-    if of != source_of(dataset, source):
+    table, of = PICTURES.read(path.parent), LISTING.read_facts(dataset).get("source")
+    if of != source.place(dataset):
         raise ManifestError(
-            f"ingest {path}: is of {of}, but ingest.source is {source_of(dataset, source)}; use `boundaryflow run`, "
+            f"ingest {path}: is of {of}, but ingest.source is {source.place(dataset)}; use `boundaryflow run`, "
             f"or `python -m stages.listing {dataset}`"
         )
-    if isinstance(source, RemoteSource):
-        return RemoteFolder(source.url, table)
+    return open_kind(source, dataset, image_size, table)
+
+
+@functools.singledispatch
+def open_kind(source: Section, dataset: str, image_size: int, table: pd.DataFrame) -> RawPictures:
+    """Open the pictures of a listing: a function for each kind of `ListedSource`.
+
+    Args:
+        source: One of `ListedSource`.
+        dataset: Name.
+        image_size: Side of the images that will be made.
+        table: The listing, of `PICTURES`.
+    """
+    raise NotImplementedError(type(source).__name__)
+
+
+@open_kind.register
+def _open_remote(source: RemoteSource, dataset: str, image_size: int, table: pd.DataFrame) -> RawPictures:
+    return RemoteFolder(source.url, table)
+
+
+@open_kind.register
+def _open_folder(source: FolderSource, dataset: str, image_size: int, table: pd.DataFrame) -> RawPictures:
     wanted = Wanted(source.include, source.exclude)
-    raw = RawFolder(Path("data/raw") / dataset, image_size, wanted, read_found(table))
+    raw = RawFolder(RAW.folder(dataset), image_size, wanted, read_found(table))
     for pattern in sorted(raw.unmatched):
         LOG.info("ingest %s: no picture fits the pattern %r of ingest.source", dataset, pattern)
     return raw
@@ -65,15 +91,9 @@ def read_faces(ingested: Path) -> dict[str, Avatar]:
     """Item to its face, of a data set that was drawn.
 
     Raises:
-        ManifestError: It was not.
+        ManifestError: It was not, or the table of its faces is damaged.
     """
-    path = ingested / "factors.parquet"
-    if not path.exists():
-        raise ManifestError(
-            f"evaluate: {path} is not there; exact counterfactuals exist for the built-in renderer's faces only, "
-            "set evaluate.counterfactuals to false"
-        )
-    rows = read_table(path, schema="avatars/1").to_dict("records")
+    rows = FACES.read(ingested).to_dict("records")
     return {
         row["item_id"]: Avatar({a: bool(row[a]) for a in ATTRIBUTES}, {f: float(row[f]) for f in FACTORS})
         for row in rows

@@ -7,6 +7,7 @@ had is not read again. `boundaryflow run` and `status` look without writing, by 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
@@ -18,17 +19,19 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from boundaryflow.config import AvatarSource, FolderSource, RemoteSource, files_beside_images, load_params
+from boundaryflow.config import FolderSource, RemoteSource, files_beside_images, load_params
+from boundaryflow.config.base import Section
 from boundaryflow.errors import PipelineError
 from boundaryflow.files import RefusedFileError, check_regular, write_bytes
 from boundaryflow.runtime.process import own_folder
 from boundaryflow.sources.archives import MAX_BYTES, raise_if_disk
 from boundaryflow.sources.raw import Found, Wanted, survey
 from boundaryflow.sources.walking import path_of
-from boundaryflow.text import masked, visible
+from boundaryflow.store.catalog.listing import LISTING, PICTURES, TABLES
+from boundaryflow.store.catalog.raw import RAW
+from boundaryflow.text import visible
 
 LOG = logging.getLogger(__name__)
-LISTING = "listing/2"
 _COLUMNS = ("name", "kind", "size", "version", "reason")
 _READ = ("picture", "archive", "lmdb")
 _SETTLED_NS = 2 * 10**9  # a file that was written later than so long ago may be written again in the same tick
@@ -52,12 +55,7 @@ class Listing(NamedTuple):
 
 def pictures_path(dataset: str) -> Path:
     """Where the pictures of a data set are listed."""
-    return Path("data/listing") / dataset / "pictures.parquet"
-
-
-def source_of(dataset: str, source: AvatarSource | FolderSource | RemoteSource) -> str:
-    """What the listing of a data set is of."""
-    return masked(source.url) if isinstance(source, RemoteSource) else f"data/raw/{dataset}"
+    return LISTING.folder(dataset) / PICTURES.file
 
 
 def look(dataset: str, *, ask_remote: bool = True) -> Listing:
@@ -71,38 +69,77 @@ def look(dataset: str, *, ask_remote: bool = True) -> Listing:
         PipelineError: The folder is missing or cannot be read or reached, or params.yaml is wrong.
     """
     params = load_params(check_files=False).dataset(dataset)
-    source, raw = params.ingest.source, Path("data/raw") / dataset
+    source, raw = params.ingest.source, RAW.folder(dataset)
     found = survey(raw) if isinstance(source, FolderSource) or raw.is_dir() else []
     named = files_beside_images(params)
     tables = [file for file in found if file.kind == "table" or _is_named(file.name, named)]
     tables += _hidden(raw, named, {file.name for file in tables})
-    memory = _Memory(dataset, raw)
+    memory = Memory(dataset, raw)
     listed_tables = memory.with_versions(tables)
-    pictures: Sequence[Found] | None = []
-    if isinstance(source, FolderSource):
-        wanted, beside = Wanted(source.include, source.exclude), {file.name for file in tables}
-        others = [file for file in found if file.name not in beside]
-        read = memory.with_versions([f for f in others if f.kind in _READ and (f.kind != "picture" or wanted(f.name))])
-        refused = [file for file in others if file.kind == "refused" and wanted(file.name)]
-        passed = [Found(file.name, "passed", reason=file.reason) for file in others if file.kind == "passed"]
-        pictures = sorted([*read, *refused, *passed])
-    elif isinstance(source, RemoteSource):
-        pictures = _remote(source.url) if ask_remote else None
+    beside = {file.name for file in tables}
+    pictures = list_kind(source, [file for file in found if file.name not in beside], memory, ask_remote)
     memory.keep()
-    return Listing(source_of(dataset, source), pictures, listed_tables)
+    return Listing(source.place(dataset), pictures, listed_tables)
+
+
+@functools.singledispatch
+def list_kind(
+    source: Section,
+    others: Sequence[Found],
+    memory: Memory,
+    ask_remote: bool,
+) -> Sequence[Found] | None:
+    """The pictures of a source, a function for each kind of `ListedSource`; none of one that is drawn.
+
+    Args:
+        source: One of `ImageSource`.
+        others: What lies in data/raw/NAME, files of labels and splits aside.
+        memory: Hashes files that it does not know.
+        ask_remote: Look beyond this machine; None is returned where that would have to be done and is not asked for.
+    """
+    return []
+
+
+@list_kind.register(FolderSource)
+def _list_folder(
+    source: FolderSource,
+    others: Sequence[Found],
+    memory: Memory,
+    ask_remote: bool,
+) -> Sequence[Found] | None:
+    wanted = Wanted(source.include, source.exclude)
+    read = memory.with_versions([f for f in others if f.kind in _READ and (f.kind != "picture" or wanted(f.name))])
+    refused = [file for file in others if file.kind == "refused" and wanted(file.name)]
+    passed = [Found(file.name, "passed", reason=file.reason) for file in others if file.kind == "passed"]
+    return sorted([*read, *refused, *passed])
+
+
+@list_kind.register(RemoteSource)
+def _list_remote(
+    source: RemoteSource,
+    others: Sequence[Found],
+    memory: Memory,
+    ask_remote: bool,
+) -> Sequence[Found] | None:
+    from boundaryflow.sources.remote import COLUMNS, list_remote
+
+    if not ask_remote:
+        return None
+    table = list_remote(source.url)
+    columns = (table[name] for name in COLUMNS)
+    return [
+        Found(name, "picture", int(size), reason, version) for name, size, version, reason in zip(*columns, strict=True)
+    ]
 
 
 def difference(dataset: str, *, ask_remote: bool = True) -> str:
     """How what there is differs from the listing, in words; empty if it does not. Why it cannot be had, if so."""
-    from boundaryflow.store.tables import read_json, read_table
-
-    folder = pictures_path(dataset).parent
+    folder = LISTING.folder(dataset)
     try:
-        now, before = look(dataset, ask_remote=ask_remote), read_json(folder / "listing.json")
-        for what, files in (("pictures", now.pictures), ("tables", now.tables)):
+        now, before = look(dataset, ask_remote=ask_remote), LISTING.read_facts(dataset)
+        for what, files, of in (("pictures", now.pictures, PICTURES), ("tables", now.tables, TABLES)):
             if files is not None and before.get(what) != _digest(files):
-                old = read_table(folder / f"{what}.parquet", schema=LISTING)
-                return f"{now.source}: {_words(what, files, old)}"
+                return f"{now.source}: {_words(what, files, of.read(folder))}"
     except PipelineError as error:
         return visible(" ".join(str(error).split()))
     except OSError as error:
@@ -114,16 +151,16 @@ def write(dataset: str, listing: Listing) -> None:
     """Write the listing of a data set."""
     import pandas as pd
 
-    from boundaryflow.store.tables import write_json, write_table
+    from boundaryflow.store.tables import write_json
 
     folder = own_folder("listing", dataset)
     facts: dict[str, Any] = {"source": listing.source}
-    for what, files in (("pictures", listing.pictures or ()), ("tables", listing.tables)):
+    for what, files, of in (("pictures", listing.pictures or (), PICTURES), ("tables", listing.tables, TABLES)):
         table = pd.DataFrame([_row(file) for file in files], columns=list(_COLUMNS))
         table = table.astype({column: "int64" if column == "size" else "str" for column in _COLUMNS})
-        write_table(folder / f"{what}.parquet", table, schema=LISTING, units={"size": "bytes"})
+        of.write(folder, table)
         facts |= {what: _digest(files), f"num_{what}": sum(file.kind in (*_READ, "table") for file in files)}
-    write_json(folder / "listing.json", facts)
+    write_json(folder / LISTING.facts, facts)
 
 
 def read_found(table: Any) -> list[Found]:
@@ -148,16 +185,6 @@ def _words(what: str, now: Sequence[Found], table: Any) -> str:
     changed = sum(new[name] != old[name] for name in new.keys() & old.keys())
     counts = {"new": len(new.keys() - old.keys()), "removed": len(old.keys() - new.keys()), "changed": changed}
     return f"{what}: {', '.join(f'{num} {how}' for how, num in counts.items() if num)}"
-
-
-def _remote(url: str) -> list[Found]:
-    from boundaryflow.sources.remote import COLUMNS, list_remote
-
-    table = list_remote(url)
-    columns = (table[name] for name in COLUMNS)
-    return [
-        Found(name, "picture", int(size), reason, version) for name, size, version, reason in zip(*columns, strict=True)
-    ]
 
 
 def _is_named(name: str, patterns: Sequence[str]) -> bool:
@@ -185,7 +212,7 @@ def _hidden(raw: Path, named: Sequence[str], known: set[str]) -> list[Found]:
     return found
 
 
-class _Memory:
+class Memory:
     """The hashes of files, which hold as long as a file has the size, time and inode that it had."""
 
     def __init__(self, dataset: str, raw: Path) -> None:

@@ -11,6 +11,7 @@ import click
 
 from boundaryflow.errors import PipelineError
 from boundaryflow.files import write_bytes
+from boundaryflow.store.catalog.raw import RAW
 from flows.cli.common import enter_root, how_it_runs, one_dataset, use_dask
 from flows.environment import num_parallel, prepare
 
@@ -114,7 +115,7 @@ def _activate(root: Path, new: Sequence[str], datasets: Sequence[str], stages: S
         for name, dataset in params.data.items():
             if name in new and dataset.ingest.source.kind == "folder":
                 wanted = Wanted(dataset.ingest.source.include, dataset.ingest.source.exclude)
-                RawFolder(Path("data/raw") / name, dataset.ingest.image_size, wanted)
+                RawFolder(RAW.folder(name), dataset.ingest.image_size, wanted)
             elif name in new and dataset.ingest.source.kind == "remote":
                 from boundaryflow.sources.remote import list_remote
 
@@ -165,18 +166,22 @@ def params(name: str | None) -> None:
     root = enter_root()
     import yaml
 
-    from boundaryflow.config import written_out
+    from boundaryflow.config import load_params, written_out
 
+    dataset = one_dataset(name)
     rows = [
         (
             f"{key}: {yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=1000).splitlines()[0]}",
             home,
         )
-        for key, value, home in written_out(root, one_dataset(name))
+        for key, value, home in written_out(root, dataset)
     ]
     width = min(70, max(len(line) for line, _home in rows))
     for line, home in rows:
         click.echo(f"{line.ljust(width)}  # {home}")
+    if dataset not in load_params(root, check_files=False).datasets:
+        way_out = f"boundaryflow run --dataset {dataset} adds it and checks them"
+        click.echo(f"{dataset} is not in datasets: the files that it names were not checked; {way_out}", err=True)
 
 
 @click.command()

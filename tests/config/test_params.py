@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from click.testing import CliRunner
 
 from boundaryflow.config import activate_dataset, copy_entry, load_params
 from boundaryflow.errors import ManifestError, ParamsError
@@ -21,6 +22,7 @@ from boundaryflow.files import about_user
 from boundaryflow.jobs.pictures import check_strengths
 from boundaryflow.remote import open_remote
 from tests.foreign_judges import channel_means, declare
+from flows.cli.running import params as params_command
 from tests.hostile.corpus_models import JUDGES as HOSTILE_JUDGES
 from tests.layouts import ddpm_layout, random_state
 from tests.small_project import ROOT, write_project
@@ -751,3 +753,56 @@ def test_folders_of_jobs_are_apart(project: Path, tmp_path: Path) -> None:
     jobs = {"one": one, "two": {**one, "outbox": "out/ab"}}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump({**params, "bulk_edit": jobs}))
     load_params(tmp_path)
+
+
+def test_unknown_kind_is_told_with_the_one_that_was_meant(project: Path, tmp_path: Path) -> None:
+    with_change(project, tmp_path, A + "label.source.kind", "clipp")
+    with pytest.raises(ParamsError, match=r"label\.source\.kind: there is no kind 'clipp', did you mean 'clip'\?$"):
+        load_params(tmp_path)
+
+
+def test_source_without_a_kind_says_so(project: Path, tmp_path: Path) -> None:
+    with_change(project, tmp_path, A + "ingest.source", {"url": "s3://bucket/x"})
+    with pytest.raises(ParamsError, match=r"ingest\.source: must be a mapping with the key kind; docs/parameters\.md"):
+        load_params(tmp_path)
+
+
+def test_bad_default_is_told_though_every_data_set_overrides_it(project: Path, tmp_path: Path) -> None:
+    with_change(project, tmp_path, "defaults", {"ingest": {"max_failed_items": -1, "shards": 2}})
+    with pytest.raises(ParamsError) as refused:
+        load_params(tmp_path, check_files=False)
+    number, key = sorted(str(refused.value).splitlines())
+    assert number.endswith("defaults.ingest.max_failed_items: input should be greater than or equal to 0 (got -1)")
+    assert "defaults.ingest.shards: unknown key" in key
+
+
+def test_mistyped_section_is_told_once_and_not_as_missing(project: Path, tmp_path: Path) -> None:
+    folder = with_change(project, tmp_path, "defaults", {"edit": {"eta": 0.0}})
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    entry = params["data"]["avatars"]
+    entry["edits"] = entry.pop("edit")
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    with pytest.raises(ParamsError) as refused:
+        load_params(tmp_path, check_files=False)
+    assert "data.avatars.edits: unknown key, did you mean 'edit'?" in str(refused.value).partition("\n")[0]
+    assert "\n" not in str(refused.value)
+
+
+def test_file_without_defaults_is_told_before_dvc_tells_it(project: Path, tmp_path: Path) -> None:
+    with_change(project, tmp_path, "defaults", ...)
+    with pytest.raises(ParamsError, match=r"defaults: is missing, and DVC needs it; write `defaults: \{\}`"):
+        load_params(tmp_path)
+
+
+def test_params_command_says_that_files_of_an_inactive_data_set_were_not_checked(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = yaml.safe_load((project / "params.yaml").read_text())["data"]["avatars"]
+    with_change(project, tmp_path, "data.other", {**entry, "model": "data/pretrained/not_there"})
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dvc.yaml").write_text("stages: {}")
+    other, active = (CliRunner().invoke(params_command, [name]) for name in ("other", "avatars"))
+    assert "model: data/pretrained/not_there" in other.stdout
+    assert "other is not in datasets: the files that it names were not checked" in other.stderr
+    assert active.exit_code == 0
+    assert not active.stderr

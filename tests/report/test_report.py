@@ -213,7 +213,7 @@ def _report_values() -> list[tuple[str, str]]:
 
 
 def test_provenance_comes_from_files(made: Path) -> None:
-    found = provenance(made, read_inputs(made / "data", "avatars"))
+    found = provenance(made, read_inputs(made, "avatars"))
     assert found["versions"] == [("torch", "2.15.0"), ("numpy", "2.4.1")]
     assert found["locked"] == [("data/ingest/avatars", "abc.dir")]
     assert ("model, sha256", "cd" * 32) in found["hashes"]

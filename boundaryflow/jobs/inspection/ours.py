@@ -17,10 +17,11 @@ from boundaryflow.evaluation.judges import FILES, read_judge
 from boundaryflow.evaluation.panel import load_judges
 from boundaryflow.formats.tensor_files import read_about
 from boundaryflow.models.weights import sha256_of
+from boundaryflow.store.catalog import CATALOG
 from boundaryflow.store.shards import read_shard
 from boundaryflow.store.tables import read_json, table_schema
 
-_FACTS = ("ingest.json", "label.json", "mixing.json", "invert.json", "observe.json", "edit.json", "metrics.json")
+_FACTS = tuple(output.facts for output in CATALOG.values() if output.facts)
 
 
 def about(path: Path) -> dict[str, Any] | None:

@@ -1,0 +1,24 @@
+"""Every folder of data/ once: who writes it, and the paths, tables, schemas and units there.
+
+A module for each, so that a change of one makes only those stages stale that write or read it.
+"""
+
+from boundaryflow.store.catalog.boundary import BOUNDARY, METRICS
+from boundaryflow.store.catalog.edit import EDIT
+from boundaryflow.store.catalog.evaluate import EVALUATE
+from boundaryflow.store.catalog.ingest import INGEST
+from boundaryflow.store.catalog.invert import INVERT
+from boundaryflow.store.catalog.jobs import AUGMENT, BULK_EDIT, TEXT
+from boundaryflow.store.catalog.label import LABEL
+from boundaryflow.store.catalog.listing import LISTING
+from boundaryflow.store.catalog.mixing import MIXING
+from boundaryflow.store.catalog.observe import OBSERVE
+from boundaryflow.store.catalog.output import Output
+from boundaryflow.store.catalog.params import PARAMS
+from boundaryflow.store.catalog.raw import RAW
+from boundaryflow.store.catalog.report import REPORT
+
+_STAGES = (PARAMS, LISTING, INGEST, LABEL, MIXING, INVERT, OBSERVE, BOUNDARY, METRICS, EDIT, EVALUATE, REPORT)
+_OTHERS = (BULK_EDIT, AUGMENT, TEXT, RAW)
+CATALOG: dict[str, Output] = {output.name: output for output in (*_STAGES, *_OTHERS)}
+"""Name of a folder of data/ to what is known of it; stages in the order in which they run."""
