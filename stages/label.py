@@ -16,6 +16,7 @@ import torch
 from boundaryflow.config import (
     Annotations,
     AttributeRule,
+    ClassifierSource,
     ClipSource,
     ColumnRule,
     CombinedRule,
@@ -27,6 +28,7 @@ from boundaryflow.config import (
     load_params,
 )
 from boundaryflow.errors import LabelError, TooFewLabelsError
+from boundaryflow.evaluation import load_judges
 from boundaryflow.labelling import ClipLabeller, Combination, calibrate, combined, load_clip, probe_labels
 from boundaryflow.pixels import to_model_range
 from boundaryflow.runtime.device import device
@@ -40,6 +42,7 @@ from boundaryflow.store.tables import write_json
 
 LOG = logging.getLogger(__name__)
 _BATCH = 256
+_SUREST = 1e-6  # a classifier's 0 and 1 are taken for this near to them: their log-odds are infinite
 LEAST_PER_CLASS = {"train": 2, "val": 1}
 """Images with an attribute, and without, that a boundary is fitted on and calibrated on."""
 
@@ -50,7 +53,7 @@ PlainRule = PromptRule | ValueRule | ThresholdRule | ColumnRule
 def run(
     dataset: str,
     *,
-    source: Annotations | ClipSource | ProbeSource | TruthSource,
+    source: Annotations | ClipSource | ProbeSource | ClassifierSource | TruthSource,
     attributes: Mapping[str, AttributeRule],
 ) -> pd.DataFrame:
     """Write the labels of a data set; returns them."""
@@ -66,6 +69,8 @@ def run(
         labels, about = _by_clip(ingested, raw, source, plain, sources, copies)
     elif isinstance(source, ProbeSource):
         labels, about = _by_probe(ingested, raw, source, plain, sources, copies)
+    elif isinstance(source, ClassifierSource):
+        labels, about = _by_classifier(ingested, raw, source, plain, sources, copies)
     elif isinstance(source, TruthSource):
         labels = _by_truth(ingested, list(plain))
     else:
@@ -132,9 +137,46 @@ def _by_clip(
         name: rule for name, rule in rules.items() if isinstance(rule, PromptRule)
     }  # the params see that all are
     scored = _scores(ingested, items, labeller, prompts, source)
+    return _calibrated(items, scored, known, stray)
+
+
+def _by_classifier(
+    ingested: Path,
+    raw: Path,
+    source: ClassifierSource,
+    rules: Mapping[str, PlainRule],
+    sources: Mapping[str, str],
+    copies: Mapping[str, str],
+) -> tuple[pd.DataFrame, Facts]:
+    judges, items = load_judges(Path(source.weights), device()), sorted(sources)
+    columns = {name: getattr(rule, "column", None) or name for name, rule in rules.items()}
+    unknown = [column for column in columns.values() if column not in judges.attributes]
+    if unknown:
+        raise LabelError(f"labels: {source.weights} does not know {unknown[0]!r}, only {', '.join(judges.attributes)}")
+    known, stray = None, 0
+    if source.calibration is not None:
+        own = {name: ColumnRule(column=None) for name in rules}
+        known, stray = read_labels(raw, source.calibration, own, sources, partial=True, copies=copies)
+    found: list[torch.Tensor] = []
+    place: list[str] = []
+    with Progress("label", len(items), "images") as progress:
+        for batch in in_batches(ingested, items, _BATCH):
+            pixels = load_items(ingested, batch, ["pixels"])["pixels"]
+            found.append(judges.probabilities(to_model_range(pixels, (0.0, 1.0))).cpu())
+            place += batch
+            progress.advance(len(batch))
+    order = [position for position, _ in sorted(enumerate(place), key=lambda entry: entry[1])]
+    odds = torch.cat(found)[order].double().logit(_SUREST)
+    scored = {name: odds[:, judges.attributes.index(column)] for name, column in columns.items()}
+    return _calibrated(items, scored, known, stray)
+
+
+def _calibrated(
+    items: list[str], scored: Mapping[str, torch.Tensor], known: pd.DataFrame | None, stray: int
+) -> tuple[pd.DataFrame, Facts]:
+    """Probabilities from log-odds [n] of each attribute, by a curve fitted to annotations where there are some."""
     labels, about = pd.DataFrame({"item_id": items}), Facts()
-    for name in prompts:
-        scores = scored[name]
+    for name, scores in scored.items():
         if known is None:
             labels[name] = scores.sigmoid().numpy().astype(np.float32)
             continue

@@ -21,8 +21,8 @@ from boundaryflow.evaluation.judges import JudgeNet, SegmenterNet, save_judge
 from boundaryflow.files import about_user
 from boundaryflow.jobs.pictures import check_strengths
 from boundaryflow.remote import open_remote
-from tests.foreign_judges import channel_means, declare
 from flows.cli.running import params as params_command
+from tests.foreign_judges import channel_means, declare
 from tests.hostile.corpus_models import JUDGES as HOSTILE_JUDGES
 from tests.layouts import ddpm_layout, random_state
 from tests.small_project import ROOT, write_project
