@@ -17,7 +17,7 @@ from torch import Tensor
 from boundaryflow import evaluation as ev
 from boundaryflow.config import LabelParams, load_params
 from boundaryflow.errors import ManifestError
-from boundaryflow.evaluation.best_strength import SHARES
+from boundaryflow.evaluation.best_strength import SHARES, SUCCESS_BY
 from boundaryflow.evaluation.per_image import (
     BATCH,
     MAX_REAL,
@@ -102,12 +102,14 @@ def run(
     intervals = [str(name) for name in ours.columns if str(name).endswith(("_low", "_high"))]
     over_edits = ours.drop(columns=["edit", "method", *intervals]).groupby("strength", as_index=False).mean()
     write_bytes(out / "strength.csv", over_edits.to_csv(index=False, float_format="%.6g").encode())
-    metrics = {
+    metrics: dict[str, Any] = {
         "num_images": len(set(per_image["item_id"])),
         "method": method,
         "edits": _metrics(ours),
         "compared": {str(by): _metrics(rows) for by, rows in summary.groupby("method") if by != method},
     }
+    if models.judges is not None:
+        metrics["judged_by"] = models.judges.deciding
     write_json(out / EVALUATE.facts, metrics)
     return metrics
 
@@ -158,7 +160,7 @@ def _summarise(
             known = values[~np.isnan(values)]
             row[f"{column}_low"], row[f"{column}_high"] = (
                 ev.wilson_interval(int((known > 0.5).sum()), len(known))
-                if column in SHARES
+                if column in SHARES or str(column).startswith(SUCCESS_BY)
                 else ev.bootstrap_interval(known, num_bootstraps, seed)
             )
         rows.append({**row, **kept})

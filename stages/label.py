@@ -16,6 +16,7 @@ import torch
 from boundaryflow.config import (
     Annotations,
     AttributeRule,
+    ClassifierSource,
     ClipSource,
     ColumnRule,
     CombinedRule,
@@ -27,16 +28,22 @@ from boundaryflow.config import (
     load_params,
 )
 from boundaryflow.errors import LabelError, TooFewLabelsError
+from boundaryflow.evaluation import load_judges
 from boundaryflow.labelling import Combination, calibrate, combined, probe_labels
+from boundaryflow.pixels import to_model_range
+from boundaryflow.runtime.device import device
 from boundaryflow.runtime.image_features import ImageFeatures, remove_features
-from boundaryflow.runtime.process import entry, own_folder
+from boundaryflow.runtime.process import Progress, entry, own_folder
 from boundaryflow.sources.annotations import read_labels
 from boundaryflow.store.catalog.ingest import FACES, INGEST, MANIFEST
 from boundaryflow.store.catalog.label import LABEL, LABELS
 from boundaryflow.store.catalog.raw import RAW
+from boundaryflow.store.shards import in_batches, load_items
 from boundaryflow.store.tables import write_json
 
 LOG = logging.getLogger(__name__)
+_BATCH = 256
+_SUREST = 1e-6  # a classifier's 0 and 1 are taken for this near to them: their log-odds are infinite
 LEAST_PER_CLASS = {"train": 2, "val": 1}
 """Images with an attribute, and without, that a boundary is fitted on and calibrated on."""
 
@@ -47,7 +54,7 @@ PlainRule = PromptRule | ValueRule | ThresholdRule | ColumnRule
 def run(
     dataset: str,
     *,
-    source: Annotations | ClipSource | ProbeSource | TruthSource,
+    source: Annotations | ClipSource | ProbeSource | ClassifierSource | TruthSource,
     attributes: Mapping[str, AttributeRule],
     shard_size: int,
 ) -> pd.DataFrame:
@@ -66,6 +73,8 @@ def run(
     elif isinstance(source, ProbeSource):
         features = ImageFeatures(ingested, out, source.weights, shard_size)
         labels, about = _by_probe(features, raw, source, plain, sources, copies)
+    elif isinstance(source, ClassifierSource):
+        labels, about = _by_classifier(ingested, raw, source, plain, sources, copies)
     elif isinstance(source, TruthSource):
         labels = _by_truth(ingested, list(plain))
     else:
@@ -144,9 +153,46 @@ def _by_clip(
                 templates=source.templates,
                 temperature=source.temperature,
             )
+    return _calibrated(items, scored, known, stray)
+
+
+def _by_classifier(
+    ingested: Path,
+    raw: Path,
+    source: ClassifierSource,
+    rules: Mapping[str, PlainRule],
+    sources: Mapping[str, str],
+    copies: Mapping[str, str],
+) -> tuple[pd.DataFrame, Facts]:
+    judges, items = load_judges(Path(source.weights), device()), sorted(sources)
+    columns = {name: getattr(rule, "column", None) or name for name, rule in rules.items()}
+    unknown = [column for column in columns.values() if column not in judges.attributes]
+    if unknown:
+        raise LabelError(f"labels: {source.weights} does not know {unknown[0]!r}, only {', '.join(judges.attributes)}")
+    known, stray = None, 0
+    if source.calibration is not None:
+        own = {name: ColumnRule(column=None) for name in rules}
+        known, stray = read_labels(raw, source.calibration, own, sources, partial=True, copies=copies)
+    found: list[torch.Tensor] = []
+    place: list[str] = []
+    with Progress("label", len(items), "images") as progress:
+        for batch in in_batches(ingested, items, _BATCH):
+            pixels = load_items(ingested, batch, ["pixels"])["pixels"]
+            found.append(judges.probabilities(to_model_range(pixels, (0.0, 1.0))).cpu())
+            place += batch
+            progress.advance(len(batch))
+    order = [position for position, _ in sorted(enumerate(place), key=lambda entry: entry[1])]
+    odds = torch.cat(found)[order].double().logit(_SUREST)
+    scored = {name: odds[:, judges.attributes.index(column)] for name, column in columns.items()}
+    return _calibrated(items, scored, known, stray)
+
+
+def _calibrated(
+    items: list[str], scored: Mapping[str, torch.Tensor], known: pd.DataFrame | None, stray: int
+) -> tuple[pd.DataFrame, Facts]:
+    """Probabilities from log-odds [n] of each attribute, by a curve fitted to annotations where there are some."""
     labels, about = pd.DataFrame({"item_id": items}), Facts()
-    for name in prompts:
-        scores = scored[name]
+    for name, scores in scored.items():
         if known is None:
             labels[name] = scores.sigmoid().numpy().astype(np.float32)
             continue

@@ -27,6 +27,7 @@ from boundaryflow.config.label_rules import (
 from boundaryflow.config.label_sources import (
     Annotations,
     CelebaSource,
+    ClassifierSource,
     ClipSource,
     CsvSource,
     FolderLabels,
@@ -51,6 +52,7 @@ __all__ = [
     "AvatarSource",
     "BulkEditParams",
     "CelebaSource",
+    "ClassifierSource",
     "ClipSource",
     "ColumnRule",
     "CombinedRule",

@@ -43,6 +43,11 @@ class LabelKind(Section):
         """The CLIP model that labels, if one does."""
         return None
 
+    @property
+    def network(self) -> str | None:
+        """The file or folder of the networks that label, if any do."""
+        return self.clip_weights
+
     def files(self) -> Iterator[tuple[str, str]]:
         """Keys, within the source, and paths of what is read from beside the images."""
         yield from ()
@@ -158,17 +163,48 @@ class ClipSource(LabelKind):
 
     def disagreements(self, attributes: Collection[str]) -> Iterator[str]:
         """See `LabelKind`."""
-        if isinstance(self.calibration, CsvSource) and self.calibration.file_column in attributes:
-            column = self.calibration.file_column
-            yield f"label.source.calibration.file_column: {column!r} is an attribute; name the column of file names"
+        yield from _about_calibration(self.calibration, attributes)
         for template in self.templates:
             if template.count("{}") != 1:
                 yield f"label.source.templates: {template!r} must contain {{}} once, where the prompt goes"
-        if isinstance(self.calibration, FolderLabels):
-            yield (
-                "label.source.calibration: kind folders has no column of each attribute's name; use csv, long or "
-                "celeba, or set it to null"
-            )
+
+
+class ClassifierSource(LabelKind):
+    """Labels by networks that know the attributes already: a folder as that of `evaluate.judges`.
+
+    With `calibration` as for `ClipSource`, from columns of the attributes' own names.
+    """
+
+    rules = (ColumnRule,)
+    needs = "a column (the attribute's name in the classifier; null for its own)"
+    kind: Literal["classifier"]
+    weights: str
+    calibration: Annotated[Annotations, Field(discriminator="kind")] | None
+
+    @property
+    def network(self) -> str | None:
+        """See `LabelKind`."""
+        return self.weights
+
+    def files(self) -> Iterator[tuple[str, str]]:
+        """See `LabelKind`."""
+        if self.calibration is not None:
+            yield from ((f"calibration.{key}", path) for key, path in self.calibration.files())
+
+    def disagreements(self, attributes: Collection[str]) -> Iterator[str]:
+        """See `LabelKind`."""
+        yield from _about_calibration(self.calibration, attributes)
+
+
+def _about_calibration(calibration: Annotations | None, attributes: Collection[str]) -> Iterator[str]:
+    if isinstance(calibration, CsvSource) and calibration.file_column in attributes:
+        column = calibration.file_column
+        yield f"label.source.calibration.file_column: {column!r} is an attribute; name the column of file names"
+    if isinstance(calibration, FolderLabels):
+        yield (
+            "label.source.calibration: kind folders has no column of each attribute's name; use csv, long or "
+            "celeba, or set it to null"
+        )
 
 
 class ProbeSource(LabelKind):
@@ -213,4 +249,6 @@ class TruthSource(LabelKind):
             yield f": the renderer has no such attribute{nearest(name, ATTRIBUTES)}"
 
 
-LabelSource = Annotated[Annotations | ClipSource | ProbeSource | TruthSource, Field(discriminator="kind")]
+LabelSource = Annotated[
+    Annotations | ClipSource | ProbeSource | ClassifierSource | TruthSource, Field(discriminator="kind")
+]

@@ -9,6 +9,8 @@ from typing import Any
 from safetensors import SafetensorError
 
 from boundaryflow.config.ingest import FileSplit
+from boundaryflow.config.label_rules import ColumnRule
+from boundaryflow.config.label_sources import ClassifierSource
 from boundaryflow.config.sections import DatasetParams, MaskParams
 from boundaryflow.config.wording import nearest
 from boundaryflow.errors import CheckpointError
@@ -26,7 +28,7 @@ def unfit_files(root: Path, name: str, dataset: DatasetParams) -> Iterator[str]:
     mask = dataset.edit.mask
     files = (
         ("edit.mask.segmenter", None if mask is None else mask.segmenter),
-        ("label.source.weights", source.clip_weights),
+        ("label.source.weights", source.network),
         ("evaluate.clip", evaluate.clip),
     )
     beside = _beside_images(dataset)
@@ -45,6 +47,8 @@ def unfit_files(root: Path, name: str, dataset: DatasetParams) -> Iterator[str]:
         yield from _about_segmenter(root / mask.segmenter, mask, dataset)
     if evaluate.judges is not None and "evaluate.judges" not in absent:
         yield from _about_judges(root / evaluate.judges, dataset)
+    if isinstance(source, ClassifierSource) and "label.source.weights" not in absent:
+        yield from _about_classifier(root, source, dataset)
 
 
 def files_beside_images(dataset: DatasetParams) -> list[str]:
@@ -135,13 +139,28 @@ def _about_checkpoint(path: Path, dataset: DatasetParams) -> Iterator[str]:
 
 
 def _about_judges(folder: Path, dataset: DatasetParams) -> Iterator[str]:
-    key, judges = "evaluate.judges", dataset.evaluate.judges
+    known, faults = _known_by("evaluate.judges", folder, str(dataset.evaluate.judges), dataset)
+    yield from faults or _about_verdicts(known, dataset)
+
+
+def _about_classifier(root: Path, source: ClassifierSource, dataset: DatasetParams) -> Iterator[str]:
+    key = "label.source.weights"
+    if not (root / source.weights).is_dir():
+        yield f"{key}: {source.weights} is not a folder; give one with classifiers, as evaluate.judges"
+        return
+    known, faults = _known_by(key, root / source.weights, source.weights, dataset)
+    yield from faults
+    for name, rule in dataset.label.attributes.items() if not faults else ():
+        column = (rule.column or name) if isinstance(rule, ColumnRule) else None
+        if column is not None and column not in known:
+            yield f"label.attributes.{name}: {source.weights} does not know {column!r}{nearest(column, known)}"
+
+
+def _known_by(key: str, folder: Path, shown: str, dataset: DatasetParams) -> tuple[list[str], list[str]]:
+    """Attributes that the classifiers of a folder know; and what is wrong with the folder."""
     known: list[str] = []
     for file in _JUDGES:
         if not (folder / file).exists():
-            if file == _JUDGES[0]:
-                yield f"{key}: {judges} has no {file}; give a folder with judges, or null"
-                return
             continue
         try:
             about = _header(folder / file)
@@ -149,13 +168,37 @@ def _about_judges(folder: Path, dataset: DatasetParams) -> Iterator[str]:
             side, channels = int(config["image_size"]), int(config["channels"])
             known = [str(name) for name in about["names"]] if file == _JUDGES[0] else known
         except (OSError, ValueError, TypeError, KeyError):
-            yield f"{key}: {judges}/{file} is damaged, or not a judge; fetch it again, or give null"
-            return
-        wrong = list(_about_geometry(key, f"{judges}/{file}", side, channels, dataset))
-        yield from wrong
+            return [], [f"{key}: {shown}/{file} is damaged, or not a judge; fetch it again, or give null"]
+        wrong = list(_about_geometry(key, f"{shown}/{file}", side, channels, dataset))
         if wrong:
-            return
-    yield from _about_verdicts(known, dataset)
+            return [], wrong
+    declared, faults = _declared_judges(key, folder, dataset)
+    if not faults and not known and not declared:
+        faults = [
+            f"{key}: {shown} has no {_JUDGES[0]}, and declares no classifier (NAME.judge.json); give a folder with "
+            "judges, or null"
+        ]
+    return [*declared, *known], faults
+
+
+def _declared_judges(key: str, folder: Path, dataset: DatasetParams) -> tuple[list[str], list[str]]:
+    """Attributes that networks from elsewhere judge, each of which is opened and tried; and what is wrong with one."""
+    if not any(folder.glob("*.judge.json")):
+        return [], []
+    from boundaryflow.evaluation.panel import open_declared  # torch, which takes seconds
+
+    try:
+        nets = open_declared(folder)
+    except CheckpointError as error:
+        return [], [f"{key}: {str(error).removeprefix('judge ')}"]
+    known: list[str] = []
+    for net in nets:
+        side = net.declaration.image_size or dataset.ingest.image_size
+        faults = list(_about_geometry(key, str(net.declaration.path), side, dataset.ingest.channels, dataset))
+        if faults:
+            return [], faults
+        known += net.declaration.attributes
+    return known, []
 
 
 def _about_segmenter(path: Path, mask: MaskParams, dataset: DatasetParams) -> Iterator[str]:

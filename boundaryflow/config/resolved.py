@@ -22,7 +22,7 @@ def resolved(dataset: DatasetParams, root: Path = Path()) -> dict[str, Any]:
     source = dataset.label.source
     named = {
         "model": dataset.model,
-        "labels": source.clip_weights,
+        "labels": source.network,
         "segmenter": dataset.edit.mask.segmenter if dataset.edit.mask else None,
         "judges": dataset.evaluate.judges,
         "clip": dataset.evaluate.clip,

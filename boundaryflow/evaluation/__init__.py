@@ -5,7 +5,8 @@ from boundaryflow.evaluation.counterfactual import counterfactual_recovery, rmse
 from boundaryflow.evaluation.directional import directional_similarity
 from boundaryflow.evaluation.distribution import frechet_distance, kernel_distance
 from boundaryflow.evaluation.intervals import bootstrap_interval, wilson_interval
-from boundaryflow.evaluation.judges import Judges, Segmenter, load_judges, load_segmenter
+from boundaryflow.evaluation.judges import Segmenter, load_segmenter
+from boundaryflow.evaluation.panel import Judges, load_judges
 from boundaryflow.evaluation.structure import psnr_db, segmentation_consistency, ssim
 
 __all__ = [

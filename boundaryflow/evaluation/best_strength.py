@@ -7,8 +7,10 @@ from collections.abc import Mapping
 Means = Mapping[str, float | None]
 """Metric to its mean over images; None where there is none."""
 
-SHARES = frozenset({"target_success", "clean_success"})
-"""Metrics that are yes or no of each image, so that their mean is a share."""
+SUCCESS_BY = "target_success_by_"
+"""Beginning of the column of one judge's verdict, where several judge an edit."""
+SHARES = frozenset({"target_success", "clean_success", "same_person"})
+"""Metrics that are yes or no of each image, so that their mean is a share; so are the columns of `SUCCESS_BY`."""
 RULES = (
     ("clean_success", "the largest clean success"),
     ("counterfactual_recovery", "the largest recovery R"),

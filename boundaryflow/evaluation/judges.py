@@ -1,4 +1,4 @@
-"""Small frozen networks that judge edits: which attributes, whose face, which part is where.
+"""Small frozen networks of our own that judge edits: which attributes, whose face, which part is where.
 
 They are trained on other images than any data set holds (training/), know nothing of the
 diffusion model, and are read from safetensors files whose metadata says what they are.
@@ -114,45 +114,10 @@ class Segmenter:
     @torch.inference_mode()
     def __call__(self, images_01: Float[Tensor, "b c h w"]) -> Int64[Tensor, "b h w"]:
         """Number of the part that each pixel shows."""
-        return _in_batches(self.net, images_01, lambda out: out.argmax(1))
+        return in_batches(self.net, images_01, lambda out: out.argmax(1))
 
 
-@dataclass(frozen=True)
-class Judges:
-    """What there is to judge with.
-
-    Attributes:
-        attributes: Names the classifier knows, in the order of its outputs.
-        image_size: Side of the pictures in pixels.
-        channels: Channels of the pictures.
-        classifier: Network of attribute logits.
-        embedder: Network of identity vectors, or None.
-        segmenter: Says which part each pixel shows, or None.
-    """
-
-    attributes: tuple[str, ...]
-    image_size: int
-    channels: int
-    classifier: nn.Module
-    embedder: nn.Module | None
-    segmenter: Segmenter | None
-
-    @torch.inference_mode()
-    def probabilities(self, images_01: Float[Tensor, "b c h w"]) -> Float[Tensor, "b a"]:
-        """Probability of each attribute."""
-        return _in_batches(self.classifier, images_01).sigmoid()
-
-    @torch.inference_mode()
-    def identity(self, images_01: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"] | None:
-        """Unit vector that stands for who it is, or None without an embedder."""
-        return None if self.embedder is None else _in_batches(self.embedder, images_01)
-
-    def parts(self, images_01: Float[Tensor, "b c h w"]) -> Int64[Tensor, "b h w"] | None:
-        """Which part each pixel shows, or None without a segmenter."""
-        return None if self.segmenter is None else self.segmenter(images_01)
-
-
-def _in_batches(net: nn.Module, images_01: Tensor, reduce: Callable[[Tensor], Tensor] = lambda out: out) -> Tensor:
+def in_batches(net: nn.Module, images_01: Tensor, reduce: Callable[[Tensor], Tensor] = lambda out: out) -> Tensor:
     """Run where the network lives, a few images at a time; the result lies where the images do."""
     home = next(net.parameters()).device
     return torch.cat([reduce(net(part.to(home))).to(images_01.device) for part in images_01.split(_BATCH_SIZE)])
@@ -170,24 +135,6 @@ def save_judge(folder: Path, kind: Kind, net: nn.Module, config: dict[str, Any],
     """
     tensors = {name: tensor.half() for name, tensor in net.state_dict().items()}
     write_tensors(folder / FILES[kind], tensors, {"kind": kind, "config": config, "names": list(names)})
-
-
-def load_judges(folder: Path, device: torch.device | str = "cpu") -> Judges:
-    """Read the judges of a folder; the attribute classifier must be there, the others may be.
-
-    Raises:
-        CheckpointError: A file is missing, damaged, or not a judge.
-    """
-    classifier, config, names = read_judge(folder / FILES["classify"], "classify", device)
-    embed, segment = folder / FILES["embed"], folder / FILES["segment"]
-    return Judges(
-        tuple(names),
-        config["image_size"],
-        config["channels"],
-        classifier,
-        read_judge(embed, "embed", device)[0] if embed.exists() else None,
-        load_segmenter(segment, device) if segment.exists() else None,
-    )
 
 
 def load_segmenter(path: Path, device: torch.device | str = "cpu") -> Segmenter:

@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from boundaryflow import evaluation as ev
 from boundaryflow.avatars import Avatar, render, segment
+from boundaryflow.evaluation.best_strength import SUCCESS_BY
 from boundaryflow.labelling import ClipLabeller, load_clip
 
 BATCH = 256
@@ -76,12 +78,8 @@ class PerImageMetrics:
         self._models, self._targets, self._before = models, targets, before
         self._truth, self._region = _truths(models, items, targets, before.shape[-1])
         judges = models.judges
-        self._signs = torch.zeros(len(items), len(judges.attributes) if judges else 0)
+        self._signs = _signs(targets, judges.attributes if judges else ())
         if judges:
-            for row, asked in enumerate(targets):
-                for attribute, sign in asked.items():
-                    if attribute in judges.attributes:
-                        self._signs[row, judges.attributes.index(attribute)] = sign
             self._probabilities = judges.probabilities(before)
             self._identity, self._parts = judges.identity(before), judges.parts(before)
         self._features = image_features(models.clip, before) if models.clip else None
@@ -91,16 +89,20 @@ class PerImageMetrics:
         columns: dict[str, Tensor] = {}
         judges = self._models.judges
         if judges and bool((self._signs != 0).any()):
-            now = judges.probabilities(after)
+            verdicts = judges.verdicts(after)
+            now = judges.decided(verdicts)
             wanted = torch.where(self._signs > 0, now, 1 - now).masked_fill(self._signs == 0, 1.0)
             columns["target_success"] = ev.target_reached(now, self._signs)
             columns["target_probability"] = wanted.amin(1)
             columns["drift"] = ev.attribute_drift(self._probabilities, now, self._signs)
             columns["num_others_flipped"] = ev.num_flipped(self._probabilities, now, self._signs)
             columns["clean_success"] = columns["target_success"] & (columns["num_others_flipped"] == 0)
+            columns |= self._by_each(judges, verdicts)
         identity, parts = (judges.identity(after), judges.parts(after)) if judges else (None, None)
         if identity is not None and self._identity is not None:
-            columns["identity"] = (identity * self._identity).sum(1)
+            columns["identity"] = F.cosine_similarity(identity, self._identity)
+            if judges and (same := judges.same_person(self._identity, identity)) is not None:
+                columns["same_person"] = same
         columns["ssim"] = ev.ssim(after, self._before)
         columns["psnr_db"] = ev.psnr_db(after, self._before)
         if parts is not None and self._parts is not None:
@@ -119,6 +121,19 @@ class PerImageMetrics:
             columns["rmse_outside"] = ev.rmse(after, self._truth, ~self._region)
         return {name: values.cpu().numpy() for name, values in columns.items()}, features
 
+    def _by_each(self, judges: ev.Judges, verdicts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The verdict of each classifier that knows all that was asked for, where there are several."""
+        asked = {attribute for targets in self._targets for attribute in targets}
+        fit = [judge for judge in judges.classifiers if asked <= set(judge.attributes)]
+        if len(fit) < 2:  # noqa: PLR2004 - the one verdict is target_success
+            return {}
+        return {
+            f"{SUCCESS_BY}{judge.name}": ev.target_reached(
+                verdicts[judge.name], _signs(self._targets, judge.attributes).to(verdicts[judge.name].device)
+            )
+            for judge in fit
+        }
+
     def _text_directions(self) -> Tensor:
         directions = self._models.directions
         size = len(next(iter(directions.values())))
@@ -127,6 +142,13 @@ class PerImageMetrics:
             for asked in self._targets
         ]
         return torch.stack([torch.as_tensor(row) for row in rows])
+
+
+def _signs(targets: Sequence[Mapping[str, int]], attributes: Sequence[str]) -> Tensor:
+    """[N,A] +1 and -1 of what was asked for, 0 where nothing was."""
+    return torch.tensor([[float(asked.get(name, 0)) for name in attributes] for asked in targets]).view(
+        len(targets), len(attributes)
+    )
 
 
 def _truths(

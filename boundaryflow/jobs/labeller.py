@@ -1,7 +1,8 @@
 """Who says which attributes a picture shows, where no annotation does: new pictures, and edited ones.
 
 For each attribute the best that a data set has: the judges of `evaluate.judges`, which are trained on other images and
-know nothing of the diffusion model; else CLIP with the attribute's prompts; else the hyperplane that tells it best.
+know nothing of the diffusion model; else what labels the data set, a classifier or CLIP with the attribute's prompts;
+else the hyperplane that tells it best.
 """
 
 from __future__ import annotations
@@ -15,19 +16,20 @@ from torch import Tensor
 
 from boundaryflow.boundary import Boundaries
 from boundaryflow.boundary.hyperplane import most_telling
-from boundaryflow.config import ClipSource, DatasetParams, PromptRule
+from boundaryflow.config import ClassifierSource, ClipSource, ColumnRule, DatasetParams, PromptRule
 from boundaryflow.diffusion import EpsModel
 from boundaryflow.diffusion.observation import bottlenecks
 from boundaryflow.editing.editor import Editor
 from boundaryflow.errors import BoundaryError, CheckpointError
 from boundaryflow.evaluation import Judges, load_judges
+from boundaryflow.evaluation.panel import judge_files
 from boundaryflow.labelling import ClipLabeller, load_clip
 from boundaryflow.models.weights import sha256_of
 from boundaryflow.pixels import to_model_range
 from boundaryflow.runtime.device import device
 
 Spec = Mapping[str, Any]
-"""A labeller as plain values: `by` (attribute to judges, clip or hyperplanes), `judges`, `clip`, `prompts`."""
+"""A labeller as plain values: `by` (attribute to judges, classifier, clip or hyperplanes), and what each needs."""
 
 
 def spec_of(dataset: DatasetParams, attributes: Sequence[str]) -> dict[str, Any]:
@@ -40,24 +42,30 @@ def spec_of(dataset: DatasetParams, attributes: Sequence[str]) -> dict[str, Any]
     known = load_judges(Path(path)).attributes if path else ()
     source, rules = dataset.label.source, dataset.label.attributes
     prompts: dict[str, tuple[list[str], list[str]]] = {}
+    columns: dict[str, str] = {}
     by: dict[str, str] = {}
     for name in attributes:
         rule = rules.get(name)
         if name in known:
             by[name] = "judges"
+        elif isinstance(source, ClassifierSource) and isinstance(rule, ColumnRule):
+            by[name], columns[name] = "classifier", rule.column or name
         elif isinstance(source, ClipSource) and isinstance(rule, PromptRule):
             by[name], prompts[name] = "clip", (rule.positive, rule.negative)
         else:
             by[name] = "hyperplanes"
+    classifier = {"weights": source.network, "columns": columns} if columns else None
     clip = source.model_dump(include={"weights", "templates", "temperature"}) if prompts else None
-    return {"by": by, "judges": path if "judges" in by.values() else None, "clip": clip, "prompts": prompts}
+    judges = path if "judges" in by.values() else None
+    return {"by": by, "judges": judges, "classifier": classifier, "clip": clip, "prompts": prompts}
 
 
 def identity_of(spec: Spec) -> dict[str, Any]:
     """What a labeller's verdicts depend on, beside the hyperplanes: the spec with hashes of its files."""
-    files = sorted(Path(spec["judges"]).glob("*.safetensors")) if spec["judges"] else []
+    folders = [spec["judges"], spec["classifier"] and spec["classifier"]["weights"]]
+    files = [path for folder in folders if folder for path in judge_files(Path(folder))]
     clip = Path(spec["clip"]["weights"]) if spec["clip"] else None
-    hashes = {path.name: sha256_of(path) for path in [*files, *([clip] if clip and clip.is_file() else [])]}
+    hashes = {str(path): sha256_of(path) for path in [*files, *([clip] if clip and clip.is_file() else [])]}
     return {**spec, "hashes": hashes}
 
 
@@ -87,6 +95,9 @@ class Labeller:
         self.attributes = list(spec["by"])
         self._by: Mapping[str, str] = spec["by"]
         self._judges: Judges | None = load_judges(Path(spec["judges"]), device()) if spec["judges"] else None
+        self._classifier: Judges | None = (
+            load_judges(Path(spec["classifier"]["weights"]), device()) if spec["classifier"] else None
+        )
         self._clip: ClipLabeller | None = load_clip(spec["clip"]["weights"], device()) if spec["clip"] else None
         self._spec, self._planes, self._model, self._editor = spec, hyperplanes, model, editor
         self._timesteps, self._t_mix, self._run_seed = timesteps, t_mix, run_seed
@@ -103,6 +114,9 @@ class Labeller:
         if self._judges is not None:
             judged = self._judges.probabilities(images_01)
             columns |= {name: judged[:, column] for column, name in enumerate(self._judges.attributes)}
+        if self._classifier is not None:
+            judged, known = self._classifier.probabilities(images_01), self._classifier.attributes
+            columns |= {name: judged[:, known.index(of)] for name, of in self._spec["classifier"]["columns"].items()}
         if self._clip is not None:
             features = self._clip.image_features(images_01)
             about = self._spec["clip"]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from boundaryflow.evaluation.best_strength import RULES, best_strengths
+from boundaryflow.evaluation.best_strength import RULES, SUCCESS_BY, best_strengths
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,11 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "identity", "Identity", "high",
         "Cosine between the identity embeddings of input and edited picture; 1 is the same face.", digits=3,
+    ),
+    Metric(
+        "same_person", "Same person", "high",
+        "Share of edited pictures that show the person of the input, by the identity judge and its own threshold.",
+        percent=True, digits=0,
     ),
     Metric("ssim", "SSIM", "high", "Structural similarity of input and edited picture; 1 is no change.", digits=3),
     Metric(
@@ -114,9 +119,21 @@ def with_clean_success(per_image: pd.DataFrame) -> pd.DataFrame:
 
 
 def shown_metrics(per_image: pd.DataFrame) -> list[Metric]:
-    """Metrics with at least one value."""
-    columns = set(per_image.columns)
-    return [m for m in METRICS if m.column in columns and bool(per_image[m.column].notna().any())]
+    """Metrics with at least one value; with several judges the success by each is among them."""
+    columns = [str(column) for column in per_image.columns]
+    by_each = [
+        Metric(
+            column,
+            f"By {column.removeprefix(SUCCESS_BY)}",
+            "high",
+            "Target success by this one of several judges.",
+            percent=True,
+            digits=0,
+        )
+        for column in columns
+        if column.startswith(SUCCESS_BY)
+    ]
+    return [m for m in (*METRICS, *by_each) if m.column in columns and bool(per_image[m.column].notna().any())]
 
 
 @dataclass(frozen=True)

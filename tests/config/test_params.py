@@ -23,6 +23,7 @@ from boundaryflow.files import about_user
 from boundaryflow.jobs.pictures import check_strengths
 from boundaryflow.remote import open_remote
 from flows.cli.running import params as params_command
+from tests.foreign_judges import channel_means, declare
 from tests.hostile.corpus_models import JUDGES as HOSTILE_JUDGES
 from tests.layouts import ddpm_layout, random_state
 from tests.small_project import ROOT, write_project
@@ -517,6 +518,28 @@ def test_folder_without_judges_or_with_a_damaged_one_is_refused(judges: Path) ->
     (judges / JUDGES / "attributes.safetensors").unlink()
     (line,) = lines_of(judges, evaluate__judges=JUDGES)
     assert line.startswith(f"evaluate.judges: {JUDGES} has no attributes.safetensors")
+
+
+def test_declared_judge_is_opened_and_held_against_the_edits_and_pictures(judges: Path) -> None:
+    folder = judges / JUDGES
+    channel_means(folder)
+    declare(folder, "dark", attributes={"dark_skin": 0})
+    both = {"both": {"hat": "flip", "dark_skin": "add"}}
+    assert lines_of(judges, evaluate__judges=JUDGES, edit__edits=both) == []  # one judges hats, the other skin
+    (folder / "attributes.safetensors").unlink()
+    (line,) = lines_of(judges, evaluate__judges=JUDGES, edit__edits=both)
+    assert line.startswith(f"edit.edits.both: {JUDGES} does not judge 'hat'")
+    declare(folder, "dark", attributes={"dark_skin": 0}, image_size=64)
+    (line,) = lines_of(judges, evaluate__judges=JUDGES)
+    assert line.startswith("ingest.image_size: is 16, but ")
+    assert line.endswith("dark.judge.json (evaluate.judges) is for 64; give others, or null")
+    declare(folder, "dark", attributes={"dark_skin": 3})
+    (line,) = lines_of(judges, evaluate__judges=JUDGES)
+    assert line.startswith("evaluate.judges: ")
+    assert line.endswith("attributes names output 3, but the network has 0 to 2")
+    declare(folder, "dark", kind="embed", activation=None, attributes=None, distance="l2", threshold=1)
+    (line,) = lines_of(judges, evaluate__judges=JUDGES)
+    assert line.startswith(f"evaluate.judges: {JUDGES} has no attributes.safetensors, and declares no classifier")
 
 
 @pytest.mark.parametrize("case", ["names_5", "names_fewer", "names_numbers"])

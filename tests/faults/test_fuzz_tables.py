@@ -50,7 +50,8 @@ def readers(folder: Path) -> Iterator[tuple[str, bytes, Callable[[Path], object]
     from boundaryflow.boundary import Boundaries, Boundary, Calibration, load_boundaries, save_boundaries
     from boundaryflow.config import ColumnRule, CsvSource, load_params
     from boundaryflow.config.yaml_file import read_yaml
-    from boundaryflow.evaluation.judges import JudgeNet, load_judges, save_judge
+    from boundaryflow.evaluation.judges import JudgeNet, save_judge
+    from boundaryflow.evaluation.panel import load_judges
     from boundaryflow.formats.tensor_files import write_tensors
     from boundaryflow.jobs.inspection import tables
     from boundaryflow.labelling import read_celeba, read_hq_mapping

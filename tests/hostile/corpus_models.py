@@ -382,11 +382,36 @@ def _below(name: str, make: Callable[[Path], Path]) -> Callable[[Path], Path]:
     return lambda folder: make(folder / name)
 
 
+def _declared(**changes: Any) -> bytes:
+    """A declaration of a network that is not there, or is no file."""
+    said = {"kind": "classify", "file": "f_zeros.onnx", "input_size": [4, 4], "channel_order": "rgb", "layout": "nchw"}
+    said |= {"range": [0, 1], "activation": "none", "attributes": {"hat": 0}, **changes}
+    return json.dumps(said).encode()
+
+
+FOREIGN: dict[str, Callable[[], bytes]] = {
+    "zeros.onnx": lambda: bytes(4096),
+    "text.onnx": lambda: b"import os; os.system('touch pwned')\n" * 100,
+    "deep.onnx": lambda: b"\x3a\x7e" * 5000,
+    "zeros.tflite": lambda: bytes(4096),
+    "offsets.tflite": lambda: b"\x18\x00\x00\x00TFL3" + b"\xff" * 4096,
+    "absent.judge.json": _declared,
+    "outside.judge.json": lambda: _declared(file="../../../../etc/passwd"),
+    "device.judge.json": lambda: _declared(file="/dev/zero"),
+    "huge.judge.json": lambda: _declared(input_size=[10**9, 10**9]),
+    "outputs_1e18.judge.json": lambda: _declared(attributes={"hat": 10**18}),
+    "control.judge.json": lambda: _declared(file="\x1b[31m.onnx"),
+    "nested.judge.json": lambda: b'{"a":' * 100_000,
+    "list.judge.json": lambda: b"[]",
+}
+
+
 CASES: dict[str, Callable[[Path], Path]] = {
     **{f"torch_{n}": _file(f"torch_{n}.pt", content) for n, content in TORCH.items()},
     **{f"safetensors_{n}": _file(f"st_{n}.safetensors", content) for n, content in SAFETENSORS.items()},
     **{f"boundary_{n}": _file(f"b_{n}.safetensors", content) for n, content in BOUNDARIES.items()},
     **{f"judge_{n}": _file(f"j_{n}.safetensors", content) for n, content in JUDGES.items()},
+    **{f"foreign_{n}": _file(f"f_{n}", content) for n, content in FOREIGN.items()},
     **{f"folder_{n}": _below(f"d_{n}", make) for n, make in FOLDERS.items()},
     "weights_fifo": _special("fifo.pt", _fifo),
     "weights_zeros": _special("zeros.safetensors", _zeros),

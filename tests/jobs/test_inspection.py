@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from boundaryflow.errors import PipelineError
 from boundaryflow.jobs.inspection import as_text, inspect
 from flows.cli import cli
+from tests.foreign_judges import channel_means, declare
 from tests.hostile.corpus_models import CASES
 from tests.hostile.corpus_pictures import CASES as HOSTILE
 from tests.layouts import ddpm_layout, iddpm_layout, random_state
@@ -70,6 +71,17 @@ def test_judge() -> None:
     facts = inspect(str(PRETRAINED / "avatars64_judges/attributes.safetensors"))
     assert facts["what"] == "a judge (classify)"
     assert "smiling" in facts["knows"]
+
+
+def test_judges_from_elsewhere(tmp_path: Path) -> None:
+    facts = inspect(str(channel_means(tmp_path)))
+    assert facts["what"] == "a network (onnx); net.judge.json beside it makes a judge of it"
+    assert facts["takes"] == {"x": "float32 [any, 3, 4, 4]"}
+    assert facts["gives"] == {"means": "float32 [any, 3]"}
+    facts = inspect(str(declare(tmp_path, "colour", attributes={"red": 0, "any": [1, 2]}, activation="softmax")))
+    assert facts["what"] == "a judge (classify) from elsewhere"
+    assert facts["outputs"] == {"red": "0", "any": "1, 2"}
+    assert inspect(str(tmp_path))["who decides"] == {"red": "colour", "any": "colour"}
 
 
 def test_model_of_the_users_own(tmp_path: Path) -> None:

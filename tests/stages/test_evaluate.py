@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from boundaryflow.avatars import ATTRIBUTES, FACTORS, Avatar, render
 from boundaryflow.store.fingerprint import fingerprint
 from boundaryflow.store.shards import complete_shard, plan_shards
 from boundaryflow.store.tables import read_table, write_table
+from tests.foreign_judges import channel_means, declare
 from tests.small_project import ROOT, copy_project, run_here
 
 ATTRIBUTE_OF = {"hat": "hat", "dark": "dark_skin"}
@@ -112,3 +114,37 @@ def test_tables_hold_every_image_and_intervals_hold_the_mean(judged: Path) -> No
         for name in ("identity_low", "target_success_high"):
             assert of_row[name] == pytest.approx(row[name], abs=1e-4)
         assert {"clip_fd", "clip_kd"} <= of_row.keys()
+
+
+def test_judge_from_elsewhere_decides_and_ours_is_told_beside_it(
+    judged: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network that takes red pictures for hats, and another that takes the mean colour for the person."""
+    project = copy_project(judged, tmp_path / "project")
+    folder = project / "data/pretrained/judges"
+    channel_means(folder, shape=["N", 3, 4, 4])
+    shutil.copy(ROOT / "data/pretrained/avatars64_judges/attributes.safetensors", folder)
+    declare(folder, "red", attributes={"hat": 0}, activation="none", image_size=64)
+    declare(folder, "who", kind="embed", activation=None, attributes=None, distance="l2", threshold=0.01)
+    params = yaml.safe_load((project / "params.yaml").read_text())
+    params["data"]["avatars"]["evaluate"].update(judges="data/pretrained/judges", clip=None)
+    (project / "params.yaml").write_text(yaml.safe_dump(params))
+    monkeypatch.setenv("BOUNDARYFLOW_PROGRESS", "off")
+    run_here(project, monkeypatch, "evaluate")
+    metrics = json.loads((project / "data/evaluate/avatars/metrics.json").read_text())
+    assert metrics["judged_by"]["hat"] == "red"
+    assert metrics["judged_by"]["dark_skin"] == "attributes"
+    exact = metrics["edits"]["hat"]["1"]
+    assert exact["target_success"] == exact["target_success_by_red"]
+    assert exact["target_success_by_attributes"] >= 0.9
+    assert exact["target_success_by_attributes_low"] < exact["target_success_by_attributes"]
+    assert metrics["edits"]["dark"]["1"].get("target_success_by_red") is None  # it knows hats only
+    assert metrics["edits"]["hat"]["0"]["same_person"] == 1
+    per_image = read_table(project / "data/evaluate/avatars/tables/per_image.parquet", schema="per_image/1")
+    hats = per_image[(per_image["edit"] == "hat") & (per_image["strength"] == 1)].set_index("item_id")
+    faces = read_table(project / "data/ingest/avatars/factors.parquet", schema="avatars/1").set_index("item_id")
+    for item, row in hats.iterrows():
+        face = faces.loc[item]
+        red = float(draw(face, hat=not face["hat"])[0].float().mean()) / 255
+        if abs(red - 0.5) > 0.02:  # a smaller picture's mean is not quite the same
+            assert row["target_success"] == ((red > 0.5) != bool(face["hat"]))

@@ -18,6 +18,7 @@ from PIL import Image
 from boundaryflow.errors import LabelError, ParamsError
 from boundaryflow.labelling import ClipLabeller
 from boundaryflow.store.tables import read_table, write_table
+from tests.foreign_judges import channel_means, declare
 from tests.small_project import ROOT, content, copy_project, run_here, write_project
 
 SHIPPED = yaml.safe_load((ROOT / "params.yaml").read_text())["data"]["avatars"]["label"]
@@ -342,3 +343,63 @@ def test_boundary_leaves_out_what_too_few_images_are_sure_of(
     run_here(project, monkeypatch, "boundary")
     assert {p.stem for p in (project / "data/boundary/avatars").glob("*.safetensors")} == {"dark_skin"}
     assert "boundary 'hat': 0 images with it and 0 without to fit on, must be at least 2 each" in caplog.text
+
+
+JUDGES = "data/pretrained/avatars64_judges"
+
+
+@pytest.fixture
+def classified(faces: Path) -> Path:
+    """The faces, with classifiers to label them: those of the avatars, and a network that is content with red."""
+    if not (faces / JUDGES).exists():
+        (faces / JUDGES).symlink_to(ROOT / JUDGES)
+    return faces
+
+
+def test_classifier_labels_the_images(classified: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rules = {"smiling": {"column": None}, "capped": {"column": "hat"}, "bare": {"not": "capped"}}
+    source = {"kind": "classifier", "weights": JUDGES, "calibration": None}
+    labels = relabel(classified, monkeypatch, {"source": source, "attributes": rules}).set_index("item_id")
+    truth = read_table(classified / "data/ingest/avatars/factors.parquet", schema="avatars/1").set_index("item_id")
+    truth = truth.loc[labels.index]
+    assert ((labels["smiling"] > 0.5) == truth["smiling"]).mean() >= 0.95
+    assert ((labels["capped"] > 0.5) == truth["hat"]).mean() >= 0.95
+    np.testing.assert_allclose(labels["bare"], 1 - labels["capped"], atol=1e-6)
+    assert labels["smiling"].nunique() > 10  # probabilities, not verdicts
+
+
+def test_classifier_from_elsewhere_labels_and_classifiers_are_calibrated(
+    classified: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network that says smiling of red pictures is caught by the annotations."""
+    folder = classified / "data/pretrained/red"
+    channel_means(folder)
+    declare(folder, "red", attributes={"Reddish": 0}, activation="none")
+    source = {"kind": "classifier", "weights": "data/pretrained/red", "calibration": None}
+    label: dict[str, Any] = {"source": source, "attributes": {"smiling": {"column": "Reddish"}}}
+    plain = relabel(classified, monkeypatch, label)
+    assert plain["smiling"].between(0.2, 0.8).all()
+    source["calibration"] = {"kind": "csv", "path": "some.csv", "file_column": "file"}
+    with pytest.raises(LabelError, match="calibration of 'smiling': the scores say the opposite"):
+        relabel(classified, monkeypatch, label)
+    source["weights"] = JUDGES
+    label["attributes"] = {"smiling": {"column": None}}
+    relabel(classified, monkeypatch, label)
+    about = facts_of(classified)["smiling"]
+    assert about["rows_without_image"] == 1
+    assert about["log_loss_after"] < 0.1
+    assert about["slope"] > 0
+
+
+def test_classifier_has_to_know_the_attributes_and_suit_the_images(
+    classified: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = {"kind": "classifier", "weights": JUDGES, "calibration": None}
+    label = {"source": source, "attributes": {"smile": {"column": None}}}
+    with pytest.raises(ParamsError, match=r"label\.attributes\.smile: .* does not know 'smile'.*smiling"):
+        relabel(classified, monkeypatch, label)
+    with pytest.raises(ParamsError, match=r"label\.source\.weights: data/none does not exist"):
+        relabel(classified, monkeypatch, label | {"source": source | {"weights": "data/none"}})
+    wrong = {"smiling": {"column": "smiling", "above": 0.9, "below": 0.1}}
+    with pytest.raises(ParamsError, match="does not fit source kind 'classifier'"):
+        relabel(classified, monkeypatch, label | {"attributes": wrong})

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from boundaryflow.avatars import ATTRIBUTES, FACTORS, PARTS, Avatar, render, sample_avatars, segment
 from boundaryflow.diffusion import denoise, timestep_path
-from boundaryflow.evaluation.judges import load_judges
+from boundaryflow.evaluation.panel import load_judges
 from boundaryflow.labelling import load_clip
 from boundaryflow.models import load_model
 from boundaryflow.training.quality import NUM_STEPS, T_ROUND_TRIP, round_trip_psnr_db

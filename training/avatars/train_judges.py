@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from boundaryflow.avatars import ATTRIBUTES, FACTORS, PARTS
-from boundaryflow.evaluation.judges import FILES, JudgeNet, SegmenterNet, load_judges, save_judge
+from boundaryflow.evaluation.judges import FILES, JudgeNet, SegmenterNet, read_judge, save_judge
 from training.avatars.faces import faces
 
 LOG = logging.getLogger(__name__)
@@ -144,7 +144,8 @@ def train_embedder(cache: Path, out: Path) -> None:
     images, truth = data["images"], personal(data["factors"])
     net = JudgeNet(3, JUDGE_WIDTHS, 64, len(PERSONAL), "classify")  # not yet of unit length
     if (out / FILES["classify"]).exists():
-        net.body.load_state_dict(load_judges(out).classifier.body.state_dict())  # it knows where to look
+        known, _config, _names = read_judge(out / FILES["classify"], "classify")
+        net.body.load_state_dict(known.body.state_dict())  # it knows where to look
 
     def loss_of(step: int) -> Tensor:
         draw = torch.Generator().manual_seed(step)

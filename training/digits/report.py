@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
-from boundaryflow.evaluation.judges import load_judges
+from boundaryflow.evaluation.panel import load_judges
 from training.avatars.report import measure_denoiser, save_samples, update_quality
 from training.digits.train import THICK_PX, THIN_PX, load_split
 

@@ -11,8 +11,12 @@ from safetensors import SafetensorError
 
 from boundaryflow.boundary import load_boundaries
 from boundaryflow.errors import ManifestError
+from boundaryflow.evaluation.declared import RUNTIMES, SUFFIX, find_declarations, read_declaration
+from boundaryflow.evaluation.foreign import DeclaredNet, open_network, shape_of
 from boundaryflow.evaluation.judges import FILES, read_judge
+from boundaryflow.evaluation.panel import load_judges
 from boundaryflow.formats.tensor_files import read_about
+from boundaryflow.models.weights import sha256_of
 from boundaryflow.store.catalog import CATALOG
 from boundaryflow.store.shards import read_shard
 from boundaryflow.store.tables import read_json, table_schema
@@ -27,7 +31,11 @@ def about(path: Path) -> dict[str, Any] | None:
         PipelineError: It is one, and damaged.
     """
     if path.is_dir():
-        return _about_folder(path)
+        return _about_judges(path) or _about_folder(path)
+    if path.name.endswith(SUFFIX):
+        return _about_declared(path)
+    if path.suffix.lower() in RUNTIMES:
+        return _about_foreign(path)
     if path.suffix == ".safetensors":
         return _about_tensors(path)
     if path.suffix == ".parquet":
@@ -57,6 +65,43 @@ def _about_tensors(path: Path) -> dict[str, Any] | None:
             _net, config, names = read_judge(path, kind)
             return {"what": f"a judge ({kind})", "knows": names, **config}
     return None
+
+
+def _about_judges(path: Path) -> dict[str, Any] | None:
+    files = [path / file for file in FILES.values() if (path / file).exists()]
+    if not files and not find_declarations(path):
+        return None
+    judges = load_judges(path)
+    return {
+        "what": "judges",
+        "who decides": judges.deciding,
+        "identity": judges.embedder is not None,
+        "parts": list(judges.segmenter.parts) if judges.segmenter else [],
+    }
+
+
+def _about_declared(path: Path) -> dict[str, Any]:
+    declared = DeclaredNet(read_declaration(path)).declaration
+    outputs = {name: ", ".join(map(str, places)) for name, places in declared.attributes.items()}
+    return {
+        "what": f"a judge ({declared.kind}) from elsewhere",
+        "network": declared.network.name,
+        "input size": list(declared.input_size),
+        "channel order": declared.order,
+        "range": list(declared.value_range),
+        "outputs": outputs,
+    }
+
+
+def _about_foreign(path: Path) -> dict[str, Any]:
+    """What a declaration of the network has to say, as far as the network says it itself."""
+    net = open_network(path)
+    ports = {"takes": net.inputs, "gives": net.outputs}
+    return {
+        "what": f"a network ({path.suffix.lower()[1:]}); {path.stem}{SUFFIX} beside it makes a judge of it",
+        "sha256": sha256_of(path),
+        **{word: {port.name: f"{port.dtype} {shape_of(port)}" for port in of} for word, of in ports.items()},
+    }
 
 
 def _about_boundary(path: Path) -> dict[str, Any]:

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from boundaryflow.errors import CheckpointError
-from boundaryflow.evaluation.judges import JudgeNet, SegmenterNet, load_judges, save_judge
+from boundaryflow.evaluation.judges import JudgeNet, SegmenterNet, save_judge
+from boundaryflow.evaluation.panel import load_judges
 from tests.hostile.corpus_models import JUDGES, judge
 
 
