@@ -117,10 +117,8 @@ def run(
     LOG.info("ingest %s: %d images, %d rejected", dataset, len(ok), bad)
     if crop is not None:
         sides = zip(ok["width_px"], ok["height_px"], strict=True)
-        num = sum(is_cropped(width, height, image_size, crop) for width, height in sides)
-        if num:
-            side = f"{image_size} x {image_size}"
-            LOG.info("ingest %s: %d images of %s taken as already cropped: ingest.crop needs more", dataset, num, side)
+        if num := sum(is_cropped(width, height, image_size, crop) for width, height in sides):
+            LOG.info("ingest %s: %d images are smaller than ingest.crop and taken as already cropped", dataset, num)
     return num_computed
 
 
@@ -149,17 +147,11 @@ def _write_shards(
     geometry: Mapping[str, Any],
 ) -> int:
     """Bring the shards up to date, from the spool and from what lies there; `seen` is item to name."""
-    context = {
-        "spool": str(spool.path),
-        "num_rows": len(spool.rows),
-        "dataset": out.name,
-        "source": source.model_dump(),
-        "geometry": dict(geometry),
-    }
-    of_items = {"rows": spool.rows, "sources": seen}
+    context = {"spool": str(spool.path), "num_rows": len(spool.rows), "dataset": out.name}
+    context |= {"source": source.model_dump(), "geometry": dict(geometry)}
     return run_sharded(
         "ingest", out, sorted(seen), cache_key, shard_size, run_shard, context,
-        of_items=of_items, num_threads=os.cpu_count() or 1,
+        of_items={"rows": spool.rows, "sources": seen}, num_threads=os.cpu_count() or 1,
     )  # fmt: skip
 
 

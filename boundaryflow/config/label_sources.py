@@ -28,10 +28,12 @@ class LabelKind(Section):
     Attributes:
         rules: The rules of attributes that it can follow, beside those made of other attributes.
         needs: The same in words.
+        names_attributes: Whether what is read has a column of each attribute's name, as `calibration` needs.
     """
 
     rules: ClassVar[tuple[type[Section], ...]] = (ValueRule, ThresholdRule, ColumnRule)
     needs: ClassVar[str] = "a column"
+    names_attributes: ClassVar[bool] = False
 
     @property
     def read_from(self) -> LabelKind:
@@ -64,6 +66,7 @@ class LabelKind(Section):
 class CsvSource(LabelKind):
     """A table with a row per image: CSV, TSV, Parquet or JSON lines; its path, or a pattern, within data/raw/NAME."""
 
+    names_attributes = True
     kind: Literal["csv"]
     path: RawPath
     file_column: str
@@ -82,6 +85,7 @@ class LongSource(LabelKind):
     """A table with a row per image and attribute."""
 
     needs = "a column (the attribute's name in the table)"
+    names_attributes = True
     kind: Literal["long"]
     path: RawPath
     file_column: str
@@ -107,6 +111,7 @@ class CelebaSource(LabelKind):
     """
 
     needs = "a column (the attribute's name in the file)"
+    names_attributes = True
     kind: Literal["celeba"]
     path: RawPath
     mapping: RawPath | None
@@ -200,10 +205,10 @@ def _about_calibration(calibration: Annotations | None, attributes: Collection[s
     if isinstance(calibration, CsvSource) and calibration.file_column in attributes:
         column = calibration.file_column
         yield f"label.source.calibration.file_column: {column!r} is an attribute; name the column of file names"
-    if isinstance(calibration, FolderLabels):
+    if calibration is not None and not calibration.names_attributes:
         yield (
-            "label.source.calibration: kind folders has no column of each attribute's name; use csv, long or "
-            "celeba, or set it to null"
+            f"label.source.calibration: kind {calibration.kind} has no column of each attribute's name; use csv, long "
+            "or celeba, or set it to null"
         )
 
 

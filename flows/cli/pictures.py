@@ -21,10 +21,15 @@ Examples:
   boundaryflow edit *.png --attribute eyeglasses --strength 0.5 --strength 1 --out edited"""
 )
 @click.argument("photos", metavar="PHOTO...", nargs=-1, required=True, type=_IMAGE)
-@click.option("--dataset", metavar="NAME", help="Whose model and boundaries [default: the one in params.yaml].")
+@click.option("--dataset", metavar="NAME", help="Whose model and boundaries [default: the only one in params.yaml].")
 @click.option("--attribute", "attributes", required=True, multiple=True, metavar="NAME", help="What to change.")
 @click.option(
-    "--strength", "strengths", multiple=True, type=Number(), default=(1.0,), show_default="1.0", help="May be repeated."
+    "--strength",
+    "strengths",
+    multiple=True,
+    type=Number(),
+    default=(1.0,),
+    help="May be repeated [default: 1.0].",
 )
 @click.option("--out", type=_PATH, default=_OUT / "edit", show_default=True, help="Folder for the pictures.")
 def edit(
@@ -43,7 +48,7 @@ def edit(
 
 @click.command(epilog="\b\nExample:\n  boundaryflow sweep photo.png --attribute smiling --from 0 --to 2 --num 9")
 @click.argument("photo", metavar="PHOTO", type=_IMAGE)
-@click.option("--dataset", metavar="NAME", help="Whose model and boundaries [default: the one in params.yaml].")
+@click.option("--dataset", metavar="NAME", help="Whose model and boundaries [default: the only one in params.yaml].")
 @click.option("--attribute", "attributes", required=True, multiple=True, metavar="NAME", help="What to change.")
 @click.option("--from", "start", type=Number(), default=0.0, show_default=True, help="First strength.")
 @click.option("--to", "stop", type=Number(), default=2.0, show_default=True, help="Last strength.")
@@ -70,7 +75,7 @@ Examples:
   boundaryflow sample -n 64 --attribute hat=0.5 --attribute eyeglasses=0.25"""
 )
 @click.option("-n", "--num", type=click.IntRange(1, 10_000), default=16, show_default=True, help="How many images.")
-@click.option("--dataset", metavar="NAME", help="Whose model and boundaries [default: the one in params.yaml].")
+@click.option("--dataset", metavar="NAME", help="Whose model and boundaries [default: the only one in params.yaml].")
 @click.option(
     "--attribute",
     "attributes",
@@ -102,7 +107,7 @@ Examples:
 @click.argument("words")
 @click.argument("photos", metavar="[PHOTO]...", nargs=-1, type=_IMAGE)
 @click.option("--from", "start", required=True, metavar="WORDS", help="What describes images as they are.")
-@click.option("--dataset", metavar="NAME", help="Whose model [default: the one in params.yaml].")
+@click.option("--dataset", metavar="NAME", help="Whose model [default: the only one in params.yaml].")
 @click.option("--name", metavar="NAME", help="Of the boundary [default: made of the words].")
 @click.option(
     "--on",
@@ -115,7 +120,12 @@ Examples:
               help="Images that show it, made elsewhere; instead of asking CLIP.")  # fmt: skip
 @click.option("--num", type=click.IntRange(30), default=400, show_default=True, help="How many images to look at.")
 @click.option(
-    "--strength", "strengths", multiple=True, type=Number(), default=(1.0,), show_default="1.0", help="May be repeated."
+    "--strength",
+    "strengths",
+    multiple=True,
+    type=Number(),
+    default=(1.0,),
+    help="May be repeated [default: 1.0].",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of what the model draws.")
 @click.option("--out", type=_PATH, default=_OUT / "text", show_default=True, help="Folder for the pictures.")
@@ -183,7 +193,7 @@ Examples:
   boundaryflow export --dataset avatars --to balanced --edit eyeglasses --strength 1
   boundaryflow export --dataset avatars --to smiling --edit smiling --weakest 0.9"""
 )
-@click.option("--dataset", metavar="NAME", help="Which data set [default: the one in params.yaml].")
+@click.option("--dataset", metavar="NAME", help="Which data set [default: the only one in params.yaml].")
 @click.option("--to", type=_PATH, required=True, metavar="DIR", help="Folder to write.")
 @click.option("--edit", "edits", multiple=True, metavar="NAME", help="Only this edit; may be repeated.")
 @click.option("--strength", "strengths", multiple=True, type=Number(), help="Only this strength; may be repeated.")

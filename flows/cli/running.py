@@ -27,7 +27,9 @@ Examples:
   boundaryflow run --dask tcp://10.0.0.5:8786
   BOUNDARYFLOW_PARALLEL=2 boundaryflow run --verbose"""
 )
-@click.option("--dataset", "datasets", multiple=True, metavar="NAME", help="Only this data set; may be repeated.")
+@click.option(
+    "--dataset", "datasets", multiple=True, metavar="NAME", help="Only this one, added to params.yaml; may be repeated."
+)
 @click.option("--stage", "stages", multiple=True, metavar="NAME", help="Up to this stage only (edit, edit@avatars).")
 @click.option("--force", is_flag=True, help="Run stages that are up to date, too; finished shards are kept.")
 @click.option("--pull", is_flag=True, help="Fetch what DVC's default remote has instead of computing it.")
@@ -49,7 +51,7 @@ def run(
     quiet: bool,
     verbose: bool,
 ) -> None:
-    """Bring everything up to date: ingest to report, for the data sets in params.yaml.
+    """Bring all stages up to date, params to report, for the data sets in params.yaml.
 
     Only what changed is computed. Ctrl-C stops it; the next run goes on where it was.
     """

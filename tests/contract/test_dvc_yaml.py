@@ -42,7 +42,7 @@ def test_stage_depends_on_all_code_that_it_runs_and_on_no_other(name: str) -> No
     listed = {Path(dep) for dep in STAGES[name]["deps"] if not dep.startswith("data/")}
     missing = sorted(str(file) for file in needed if not any(file == dep or dep in file.parents for dep in listed))
     idle = sorted(str(dep) for dep in listed if not any(file == dep or dep in file.parents for file in needed))
-    assert not missing, f"dvc.yaml: {name}: deps lack {', '.join(missing)}"
+    assert not missing, "\n".join([f"dvc.yaml: {name}: deps lack", *(f"      - {file}" for file in missing)])
     assert not idle, f"dvc.yaml: {name}: deps are not used: {', '.join(idle)}"
 
 

@@ -344,7 +344,7 @@ def test_picture_of_the_models_size_is_taken_as_cropped_with_a_word(
     assert {name: rows[name]["status"] for name in ("done.png", "small.png", "whole.png")} == {
         "done.png": "ok", "small.png": "bad", "whole.png": "ok"}  # fmt: skip
     np.testing.assert_array_equal(pixels(project, rows["done.png"]), np.asarray(done).transpose(2, 0, 1))
-    assert "1 images of 16 x 16 taken as already cropped: ingest.crop needs more" in caplog.text
+    assert "1 images are smaller than ingest.crop and taken as already cropped" in caplog.text
     ingest(crop={"left": 0, "top": 0, "width": 16, "height": 16})
     assert caplog.text.count("taken as already cropped") == 1
 

@@ -18,7 +18,20 @@ from boundaryflow.store.catalog.params import PARAMS
 from boundaryflow.store.catalog.raw import RAW
 from boundaryflow.store.catalog.report import REPORT
 
-_STAGES = (PARAMS, LISTING, INGEST, LABEL, MIXING, INVERT, OBSERVE, BOUNDARY, METRICS, EDIT, EVALUATE, REPORT)
+_STAGES = (
+    PARAMS,
+    LISTING,
+    INGEST,
+    LABEL,
+    MIXING,
+    INVERT,
+    OBSERVE,
+    BOUNDARY,
+    METRICS,
+    EDIT,
+    EVALUATE,
+    REPORT,
+)
 _OTHERS = (BULK_EDIT, AUGMENT, TEXT, RAW)
 CATALOG: dict[str, Output] = {output.name: output for output in (*_STAGES, *_OTHERS)}
 """Name of a folder of data/ to what is known of it; stages in the order in which they run."""
