@@ -51,7 +51,7 @@ def ways() -> dict[str, tuple[float, float]]:
         ("as the release, 40 timesteps", "single_step", True, 40),
         ("as the release, 8 timesteps", "single_step", True, 8),
     ):
-        changes = {"method": method, "strengths": [1.0], "edits": {edit: targets}}
+        changes = {"method": method, "strengths": [1.0], "compare": None, "edits": {edit: targets}}
         some = params.model_copy(
             update={
                 "paper_mode": is_paper,
@@ -61,7 +61,7 @@ def ways() -> dict[str, tuple[float, float]]:
         )
         counts = count(Planned.of("celebahq256", some), "ddpm")
         (of_edit,) = counts.edits.values()
-        found[f"edit, {name}"] = counts.opening.image_calls + of_edit.image_calls, of_edit.directions
+        found[f"edit, {name}"] = counts.opening[method].image_calls + of_edit.image_calls, of_edit.directions
         if name.startswith("single"):
             found["invert, 17 timesteps"] = counts.invert.image_calls, 0
     return found

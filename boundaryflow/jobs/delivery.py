@@ -65,7 +65,9 @@ class Delivery:
     def __init__(self, box: Outbox, address: str, facts: Mapping[str, str]) -> None:
         self._box, self._address, self._facts = box, address, dict(facts)
         ledger = self._read(LEDGER, LEDGER_SCHEMA)
-        self._ledger = pd.DataFrame(columns=_LEDGER_COLUMNS, dtype=str) if ledger is None else ledger
+        # Of an earlier version it has `recipe_hash`: what that one did counts as done, but by no job of this version.
+        self._ledger = pd.DataFrame(dtype=str) if ledger is None else ledger
+        self._ledger = self._ledger.reindex(columns=_LEDGER_COLUMNS, fill_value="")
         self._rows: list[dict[str, Any]] = []
 
     def new_files(self, listing: pd.DataFrame, *, job_hash: str | None) -> pd.DataFrame:

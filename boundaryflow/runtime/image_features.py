@@ -21,8 +21,8 @@ from boundaryflow.store.fingerprint import fingerprint
 from boundaryflow.store.shards import ShardPlan, ShardTask, in_batches, load_items, sweep
 from boundaryflow.store.tables import read_json
 
-_BATCH = 256
-_MULTIPLE = 8  # images in a network call: with others, what an image gets depends in its last bits on its batch
+_BATCH = 256  # features that are read at once
+_CALL = 32  # images in every network call: in one of another size the last bits of what an image gets differ
 
 
 @lru_cache(maxsize=1)
@@ -33,9 +33,9 @@ def _open_clip(weights: str, where: torch.device) -> ClipLabeller:
 def run_shard(task: ShardTask, *, ingested: str, weights: str) -> dict[str, Tensor]:
     """Features [n,d] float32 of the images that one shard still lacks."""
     pixels = load_items(Path(ingested), task.missing, ["pixels"])["pixels"]
-    padded = F.pad(pixels, (0, 0, 0, 0, 0, 0, 0, -len(pixels) % _MULTIPLE))
+    padded = F.pad(pixels, (0, 0, 0, 0, 0, 0, 0, -len(pixels) % _CALL))
     clip = _open_clip(weights, device())
-    features = [clip.image_features(to_model_range(some, (0.0, 1.0))).cpu() for some in padded.split(_BATCH)]
+    features = [clip.image_features(to_model_range(some, (0.0, 1.0))).cpu() for some in padded.split(_CALL)]
     return {"features": torch.cat(features)[: len(pixels)]}
 
 

@@ -25,6 +25,8 @@ class _WholeNumbers(click.ParamType[tuple[int, ...]]):
             self.fail(f"{value!r} must be whole numbers with commas between them, such as 32,96,192.", param, ctx)
         if self._num is not None and len(parts) != self._num:
             self.fail(f"{value!r} must be {self._num} whole numbers with commas between them.", param, ctx)
+        if self._num == 4 and not all(int(part) for part in parts[2:]):
+            self.fail(f"{value!r} has no width or no height; both must be at least 1.", param, ctx)
         return tuple(int(part) for part in parts)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import yaml
@@ -21,11 +22,12 @@ from PIL import Image
 from boundaryflow.avatars import render, sample_avatars
 from boundaryflow.errors import CheckpointError, ManifestError, PipelineError
 from boundaryflow.jobs import bulk_edit, run_record
+from boundaryflow.jobs.delivery import Delivery
 from boundaryflow.jobs.labeller import Labeller
 from boundaryflow.sources.images import encode_png
 from boundaryflow.store.outbox import STATE, open_outbox
 from boundaryflow.store.shards import load_items
-from boundaryflow.store.tables import read_table
+from boundaryflow.store.tables import read_table, table_bytes
 from flows.own_outputs import OwnOutputs, files_of
 from tests.hostile.corpus_listing import CASES
 from tests.small_project import content, environment
@@ -203,6 +205,17 @@ def test_replaced_file_is_edited_again_a_changed_job_only_when_asked(
     assert run(job, monkeypatch)["counts"]["new"] == 0
     assert run(job, monkeypatch, "--again")["counts"] == {"listed": 3, "new": 3, "delivered": 3}
     assert run(job, monkeypatch, "--again")["counts"]["new"] == 0
+
+
+def test_ledger_of_an_earlier_version_is_gone_on_with(tmp_path: Path) -> None:
+    before = pd.DataFrame(
+        [("a.png", "1", "i", "delivered", "", "x")],
+        columns=["name", "version", "item_id", "status", "reason", "recipe_hash"],
+    )
+    with open_outbox(str(tmp_path / "out"), "bulk_edit some") as box:
+        box.write("inbox.parquet", table_bytes(before, schema="inbox/1"))
+        delivery = Delivery(box, "out", {"job_hash": "y"})
+    assert [len(delivery.new_files(before[["name", "version"]], job_hash=job)) for job in (None, "y")] == [0, 1]
 
 
 def test_weakest_strength_that_convinces_is_delivered(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:

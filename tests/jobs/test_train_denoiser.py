@@ -242,3 +242,9 @@ def test_how_long_is_said_once(words: list[str]) -> None:
     result = CliRunner().invoke(cli, ["train-denoiser", "photos", "out", *words])
     assert result.exit_code == 2
     assert "either --minutes or --images" in result.stderr
+
+
+def test_crop_box_without_a_height_is_refused() -> None:
+    result = CliRunner().invoke(cli, ["train-denoiser", "photos", "out", "--images", "4", "--crop", "0,0,5,0"])
+    assert result.exit_code == 2
+    assert "'0,0,5,0' has no width or no height" in result.stderr
