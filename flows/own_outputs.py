@@ -52,7 +52,7 @@ class OwnOutputs:
         """Whether `data/KIND/NAME` is what a stage or a job of ours once wrote."""
         if kind in JOBS:
             facts = _json(entry / LAST)
-            return facts.get("schema") == RECORD_SCHEMA and facts.get("job") == entry.name
+            return facts.get("schema") == RECORD_SCHEMA and facts.get("job", facts.get("recipe")) == entry.name
         return (entry.stem if kind == METRICS.name else entry.name) in self._recorded[0]
 
     def is_ours(self, kind: str, entry: Path, file: Path) -> bool:

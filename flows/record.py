@@ -16,6 +16,7 @@ Kind = Literal["bulk_edit", "augment"]
 """The flows that run jobs."""
 _COUNTED = ("counts", "pictures", "wanted", "added", "tried", "kept")
 _MAX_FAILURES = 20
+_NEEDED = {"state", "started", "seconds", "error"}
 
 
 def folder(root: Path, kind: str, job: str) -> Path:
@@ -39,9 +40,10 @@ def dataset_of(root: Path, kind: Kind, job: str) -> str:
 def last(root: Path, kind: str, job: str) -> dict[str, Any] | None:
     """The record of the last run, None where there is none."""
     try:
-        return json.loads((folder(root, kind, job) / LAST).read_text(encoding="utf-8"))
+        told = json.loads((folder(root, kind, job) / LAST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+    return told if isinstance(told, dict) and told.keys() >= _NEEDED else None
 
 
 def rows(told: Mapping[str, Any]) -> list[dict[str, Any]]:

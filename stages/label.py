@@ -91,6 +91,8 @@ def run(
         LOG.warning("label %s: is left out, and so is every edit that needs it: %s", name, reason)
     if len(left_out) == len(attributes):
         name, reason = next(iter(left_out.items()))
+        for file in (LABELS.file, LABEL.facts):  # no stage goes on with the labels of an earlier run
+            (out / file).unlink(missing_ok=True)
         raise LabelError(f"labels of {dataset}: no attribute has images enough to go on; {name}: {reason}")
     labels = labels.drop(columns=list(left_out))
     units = dict.fromkeys(labels.columns.drop("item_id"), "probability")

@@ -18,7 +18,7 @@ from boundaryflow.store.outbox import open_outbox
 from boundaryflow.store.shards import read_shard
 from boundaryflow.store.tables import table_bytes
 
-_SCHEMA = "export/1"
+_SCHEMA = "export/2"
 
 
 def export_images(
@@ -82,6 +82,7 @@ def export_images(
                     "synthetic": "true",
                     "dataset": dataset,
                     "edit": str(row["edit"]),
+                    "method": str(row["method"]),
                     "strength": f"{row['strength']:g}",
                     "source_item": str(row["item_id"]),
                     "source": sources.get(str(row["item_id"]), ""),
@@ -101,7 +102,7 @@ def _table(records: list[dict[str, object]]) -> bytes:
     asked = sorted(name for name in names if name.startswith("target_"))
     table = table[[*(name for name in names if name not in asked), *asked]].astype(dict.fromkeys(asked, "Int8"))
     units = {
-        "strength": "as edit.strengths in params.yaml",
+        "strength": "as edit.strengths, or edit.compare.strengths, in params.yaml",
         **dict.fromkeys(asked, "+1 on, -1 off, empty: not asked for"),
     }
     return table_bytes(table, schema=_SCHEMA, units=units)
@@ -151,6 +152,7 @@ def _record(facts: dict[str, str], strength: float) -> dict[str, object]:
         "item_id": facts["source_item"],
         "source": facts["source"],
         "edit": facts["edit"],
+        "method": facts["method"],
         "strength": float(strength),
         "synthetic": True,
         **{f"target_{name}": int(sign) for name, sign in targets.items()},

@@ -6,7 +6,6 @@ in `OUT.training/`, which may be deleted once no more training is wanted.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import math
 import platform
@@ -22,15 +21,17 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from boundaryflow.config.places import check_output
+from boundaryflow.config.places import meet
 from boundaryflow.diffusion import NoiseSchedule
 from boundaryflow.errors import CheckpointError, ParamsError, PipelineError
-from boundaryflow.files import remove_leftovers
+from boundaryflow.files import is_remote
 from boundaryflow.formats.tensor_files import read_tensors, write_tensors
 from boundaryflow.jobs.training_folder import beta_schedule, measure, write_folder
 from boundaryflow.jobs.training_pictures import TrainingPictures, open_pictures
+from boundaryflow.jobs.training_state import CHECKPOINT, MADE_BY, locked_state, state_folder
 from boundaryflow.models.betas import schedule_betas
 from boundaryflow.runtime.device import device, resolve_dtype
+from boundaryflow.text import visible
 from boundaryflow.training import DenoiserTraining, NetworkSettings, TrainSettings
 
 _KEEP_EVERY_S, _TELL_EVERY_S = 300.0, 10.0
@@ -94,8 +95,8 @@ def train_denoiser(
         PipelineError: `out` holds something else, was begun with other settings or is being trained already; the loss
             is not finite; or the memory does not suffice.
     """
-    with _locked(out) as state_folder:
-        trainer = _Trainer(pictures, out, state_folder, network, settings, licence, dtype, tell)
+    with locked_state(out) as folder:
+        trainer = _Trainer(pictures, out, folder, network, settings, licence, dtype, tell)
         return trainer.run(budget, keep_every_s)
 
 
@@ -107,12 +108,17 @@ def train_from(
     Raises:
         PipelineError: See `open_pictures`, `NetworkSettings` and `train_denoiser`.
     """
+    if not is_remote(source) and any(meet(source, str(path)) for path in (out, state_folder(out))):
+        raise CheckpointError(
+            f"train-denoiser {out}: lies in {visible(source)}, or the other way round, so that its samples would be "
+            "trained on; name another OUT"
+        )
     is_ingested = (Path(source) / "manifest.parquet").is_file()
     size = options["size"] or (None if is_ingested else _USUAL_SIZE)
     channels = int(options["channels"]) if options["channels"] else None if is_ingested else 3
     fit = options["fit"] or (None if is_ingested else "crop")
     geometry = {"size": size, "channels": channels, "fit": fit, "crop": options["crop"], "background": (0, 0, 0)}
-    with _locked(out) as scratch, open_pictures(source, scratch, geometry) as pictures:
+    with locked_state(out) as scratch, open_pictures(source, scratch, geometry) as pictures:
         _, channels, size, _ = pictures.pixels.shape
         is_small = size <= _USUAL_SIZE
         network = NetworkSettings(
@@ -140,7 +146,7 @@ class _Trainer:
         self,
         pictures: TrainingPictures,
         out: Path,
-        state_folder: Path,
+        folder: Path,
         network: NetworkSettings,
         settings: TrainSettings,
         licence: str,
@@ -149,7 +155,7 @@ class _Trainer:
     ) -> None:
         self._pictures, self._out, self._tell, self._licence = pictures, out, tell, licence
         self._network, self._settings = network, settings
-        self._checkpoint = state_folder / "checkpoint.safetensors"
+        self._checkpoint = folder / CHECKPOINT
         self._identity = json.loads(
             json.dumps({**asdict(network), **asdict(settings), "pictures": pictures.facts["sha256"]})
         )
@@ -209,7 +215,7 @@ class _Trainer:
     def card(self) -> dict[str, Any]:
         """What is known about the model."""
         return {
-            "made_by": "boundaryflow train-denoiser",
+            "made_by": MADE_BY,
             "data": {**self._pictures.facts, "licence": self._licence or "not stated"},
             "network": asdict(self._network),
             "parameters": sum(p.numel() for p in self._training.network.parameters()),
@@ -256,7 +262,7 @@ class _Trainer:
             if not other:
                 self._training.go_on_from(tensors, about["step"])
                 self._run = _Run(**about["run"])
-        except (SafetensorError, OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        except (SafetensorError, OSError, LookupError, ValueError, TypeError, RuntimeError, AttributeError) as error:
             raise CheckpointError(
                 f"train-denoiser {self._checkpoint}: cannot be read ({error}); delete its folder to begin anew"
             ) from None
@@ -278,35 +284,6 @@ class _Trainer:
             f"{found['trained_on_loss']:.4f} on pictures trained on), round trip {found['round_trip_psnr_db']:.1f} dB, "
             f"{self._out / 'samples.png'}"
         )
-
-
-@contextmanager
-def _locked(out: Path) -> Generator[Path]:
-    """The folder of a run's state, which no other process may use meanwhile.
-
-    Raises:
-        PipelineError: One does, or `out` is no folder of such a run.
-    """
-    check_output(out, "OUT", may_be="data/pretrained")
-    folder = out.with_name(f"{out.name}.training")  # beside the model, whose own folder DVC hashes as a whole
-    if out.exists() and any(out.iterdir()) and not (folder / "checkpoint.safetensors").exists():
-        raise CheckpointError(
-            f"train-denoiser {out}: there is something already, and nothing in {folder} to go on from; name a folder "
-            "that is not there yet"
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise PipelineError(f"train-denoiser {out}: another process is training it; wait for it to end") from None
-        remove_leftovers(folder)
-        try:
-            yield folder
-        finally:
-            if not (folder / "checkpoint.safetensors").exists():  # it did not come so far
-                (folder / "lock").unlink()
-                folder.rmdir()
 
 
 @contextmanager

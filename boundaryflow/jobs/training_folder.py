@@ -13,6 +13,7 @@ from safetensors.torch import save
 from boundaryflow.files import write_bytes
 from boundaryflow.jobs.pictures import draw_images, tile
 from boundaryflow.jobs.training_pictures import TrainingPictures
+from boundaryflow.jobs.training_state import CARD
 from boundaryflow.models import load_model
 from boundaryflow.models.betas import USUAL
 from boundaryflow.models.checkpoints import WEIGHTS
@@ -46,14 +47,14 @@ def write_folder(out: Path, training: DenoiserTraining, network: NetworkSettings
         "set_alpha_to_one": True, "steps_offset": 0, "timestep_spacing": "linspace",
     }  # fmt: skip
     files: dict[str, Any] = {
+        CARD: card,  # first: it proves the folder ours
         "config.json": json.loads(training.network.to_json_string()),
         "scheduler_config.json": scheduler,
         SIDECAR: {"pixel_unshuffle": network.pixel_unshuffle},
-        "training.json": card,
     }
-    write_bytes(out / WEIGHTS[0], save(training.averaged_half(), {"format": "pt"}))
     for name, content in files.items():
         write_bytes(out / name, f"{json.dumps(content, indent=2)}\n".encode())
+    write_bytes(out / WEIGHTS[0], save(training.averaged_half(), {"format": "pt"}))
     write_bytes(out / "README.md", _card_text(out.name, card).encode())
 
 

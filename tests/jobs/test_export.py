@@ -52,7 +52,7 @@ def test_export_images_writes_an_image_folder_that_says_it_is_synthetic(root: Pa
         "bbbb",
         "two.jpg",
     )
-    table = read_table(out / "metadata.parquet", schema="export/1")
+    table = read_table(out / "metadata.parquet", schema="export/2")
     assert list(table["file_name"]) == sorted(path.relative_to(out).as_posix() for path in out.rglob("*.png"))
     row = table[table["file_name"] == "hat/0/aaaa.png"].iloc[0]
     assert (row["target_hat"], row["strength"], bool(row["synthetic"])) == (-1, 0.0, True)
@@ -133,7 +133,7 @@ def test_second_export_is_all_that_is_there_and_other_files_stay(root: Path) -> 
     (out / "hat/0/bbbb.png").write_bytes(b"painted over")
     export_images("toy", out, strengths=[1.5], root=root)
     pictures = {path.relative_to(out).as_posix() for path in out.rglob("*.png")}
-    listed = set(read_table(out / "metadata.parquet", schema="export/1")["file_name"])
+    listed = set(read_table(out / "metadata.parquet", schema="export/2")["file_name"])
     assert pictures == {*listed, "hat/0/mine.png", "hat/0/bbbb.png"}
 
 
