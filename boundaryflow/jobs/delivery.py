@@ -122,6 +122,8 @@ class Delivery:
         """Make what was put visible in metadata.parquet, then enter what became of files in inbox.parquet."""
         if self._rows:
             before, added = self._read(METADATA, METADATA_SCHEMA), pd.DataFrame(self._rows)
+            if before is not None:  # names of an earlier version
+                before = before.rename(columns={"recipe": "job", "recipe_hash": "job_hash"})
             kept = [before[~before["file_name"].isin(added["file_name"])]] if before is not None else []
             self._write(METADATA, _in_order(pd.concat([*kept, added])), METADATA_SCHEMA, _UNITS)
             self._rows = []

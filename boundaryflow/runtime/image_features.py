@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import torch
@@ -26,15 +26,16 @@ _CALL = 32  # images in every network call: in one of another size the last bits
 
 
 @lru_cache(maxsize=1)
-def _open_clip(weights: str, where: torch.device) -> ClipLabeller:
+def _open_clip(weights: str, _content: str, where: torch.device) -> ClipLabeller:
+    """Loaded once per process, and again where the file has other content: a Dask worker lives for long."""
     return load_clip(weights, where)
 
 
-def run_shard(task: ShardTask, *, ingested: str, weights: str) -> dict[str, Tensor]:
+def run_shard(task: ShardTask, *, ingested: str, weights: str, content: str) -> dict[str, Tensor]:
     """Features [n,d] float32 of the images that one shard still lacks."""
     pixels = load_items(Path(ingested), task.missing, ["pixels"])["pixels"]
     padded = F.pad(pixels, (0, 0, 0, 0, 0, 0, 0, -len(pixels) % _CALL))
-    clip = _open_clip(weights, device())
+    clip = _open_clip(weights, content, device())
     features = [clip.image_features(to_model_range(some, (0.0, 1.0))).cpu() for some in padded.split(_CALL)]
     return {"features": torch.cat(features)[: len(pixels)]}
 
@@ -58,18 +59,23 @@ class ImageFeatures:
     @property
     def clip(self) -> ClipLabeller:
         """The network on this machine's device, loaded once per process."""
-        return _open_clip(self.weights, device())
+        return _open_clip(self.weights, self._content, device())
+
+    @cached_property
+    def _content(self) -> str:
+        """The SHA-256 of the weights, or their name where that is no file here."""
+        path = Path(self.weights)
+        return sha256_of(path) if path.is_file() else self.weights
 
     def update(self, item_ids: Sequence[str]) -> int:
         """Compute the features of these images that are not there yet; returns how many images that were."""
-        path = Path(self.weights)
         cache_key = fingerprint(
             stage="label",
             code=code_hash("boundaryflow.runtime.image_features"),
-            weights=sha256_of(path) if path.is_file() else self.weights,
+            weights=self._content,
             upstream=read_json(self.ingested / "ingest.json")["cache_key"],
         )
-        context = {"ingested": str(self.ingested), "weights": self.weights}
+        context = {"ingested": str(self.ingested), "weights": self.weights, "content": self._content}
         return run_sharded("label", self.out, item_ids, cache_key, self.shard_size, run_shard, context)
 
     def read(self, item_ids: Sequence[str]) -> Iterator[tuple[list[int], Tensor]]:

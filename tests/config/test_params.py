@@ -704,7 +704,8 @@ def test_assumption_about_a_checkpoint_is_no_reason_to_contradict_what_is_stated
     (line,) = lines_of(tmp_path, model=checkpoint(tmp_path))
     assert line == (
         "ingest.image_size: is 16, but nothing in net.ckpt (model) says the size of its images, and 32 was taken for "
-        'granted; write the true one into net.ckpt.json, such as {"image_size": 16}'
+        'granted; write the true one into net.ckpt.json, such as {"image_size": 16}; '
+        "`boundaryflow inspect net.ckpt --try PICTURES` measures which fits"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import zipfile
 from pathlib import Path
@@ -248,3 +249,42 @@ def test_crop_box_without_a_height_is_refused() -> None:
     result = CliRunner().invoke(cli, ["train-denoiser", "photos", "out", "--images", "4", "--crop", "0,0,5,0"])
     assert result.exit_code == 2
     assert "'0,0,5,0' has no width or no height" in result.stderr
+
+
+def test_folders_of_somebody_else_are_refused_and_stay_as_they_are(tmp_path: Path) -> None:
+    out, state = tmp_path / "m", tmp_path / "m.training"
+    state.mkdir()
+    (state / "lock").write_text("precious")
+    with pytest.raises(CheckpointError, match=r"m\.training: holds lock, which is of no run; move it away"):
+        trained(out)
+    assert (state / "lock").read_text() == "precious"
+    (state / "lock").unlink()
+    state.rmdir()
+    (tmp_path / "elsewhere").mkdir()
+    state.symlink_to("elsewhere")
+    with pytest.raises(CheckpointError, match=r"m\.training: is a link or no folder"):
+        trained(out)
+    assert not list((tmp_path / "elsewhere").iterdir())
+    state.unlink()
+    out.symlink_to("nowhere")
+    with pytest.raises(CheckpointError, match=r"m: is a link or no folder"):
+        trained(out)
+
+
+def test_folder_that_took_the_place_of_the_model_is_not_written_to(tmp_path: Path) -> None:
+    trained(tmp_path / "m")
+    shutil.rmtree(tmp_path / "m")
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m/README.md").write_text("mine")
+    with pytest.raises(CheckpointError, match="m: there is something already"):
+        trained(tmp_path / "m", 48)
+    assert (tmp_path / "m/README.md").read_text() == "mine"
+
+
+@pytest.mark.parametrize("out", ["photos/model", "photos", "photos/../photos/m"])
+def test_model_within_its_pictures_is_refused(tmp_path: Path, out: str) -> None:
+    (tmp_path / "photos").mkdir()
+    run = CliRunner().invoke(cli, ["train-denoiser", str(tmp_path / "photos"), str(tmp_path / out), "--images", "8"])
+    assert run.exit_code != 0
+    assert "its samples would be trained on; name another OUT" in str(run.exception) + run.output
+    assert not list((tmp_path / "photos").iterdir())
