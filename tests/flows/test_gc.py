@@ -14,6 +14,7 @@ import torch
 
 from boundaryflow.errors import PipelineError
 from boundaryflow.formats.tensor_files import write_tensors
+from boundaryflow.store.catalog.output import Output
 from flows import gc, locks
 from flows.dvc_graph import plan
 from tests.flows.toy import QUIET_DVC, attempts
@@ -182,7 +183,7 @@ def test_files_of_the_user_under_names_of_ours_stay(used: Path) -> None:
         "boundary_metrics/gone.json", "bulk_edit/former/grid.png", "bulk_edit/former/runs.jsonl",
     ):  # fmt: skip
         _file(used / "data" / name)
-    for name in ("invert/avatars-backup", "invert/gone/deeper", "label/gone"):
+    for name in ("invert/avatars-backup", "invert/gone/deeper", "mixing/gone"):
         _shard(used / "data" / name / _SHARD)
     _former(used)
     _former(used, "glasses", "glasses-backup")
@@ -278,6 +279,7 @@ def test_dvc_lock_cut_between_stages_is_refused(used: Path, kind: str, monkeypat
         _relink(used)
     monkeypatch.setattr(gc, "STAGES", ("first", "second", "third"))
     monkeypatch.setattr("flows.own_outputs._NAMES", {name: r"out\.txt" for name in gc.STAGES})
+    monkeypatch.setattr(gc, "CATALOG", {name: Output(name) for name in gc.STAGES})
     gc.collect(used)
     lock = (used / "dvc.lock").read_text()
     (used / "dvc.lock").write_text(lock[: lock.index("  second@toy:")])

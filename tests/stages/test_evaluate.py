@@ -140,7 +140,7 @@ def test_judge_from_elsewhere_decides_and_ours_is_told_beside_it(
     assert exact["target_success_by_attributes_low"] < exact["target_success_by_attributes"]
     assert metrics["edits"]["dark"]["1"].get("target_success_by_red") is None  # it knows hats only
     assert metrics["edits"]["hat"]["0"]["same_person"] == 1
-    per_image = read_table(project / "data/evaluate/avatars/tables/per_image.parquet", schema="per_image/1")
+    per_image = read_table(project / "data/evaluate/avatars/tables/per_image.parquet", schema="per_image/2")
     hats = per_image[(per_image["edit"] == "hat") & (per_image["strength"] == 1)].set_index("item_id")
     faces = read_table(project / "data/ingest/avatars/factors.parquet", schema="avatars/1").set_index("item_id")
     for item, row in hats.iterrows():
