@@ -141,7 +141,8 @@ def test_judge_from_elsewhere_decides_and_ours_is_told_beside_it(
     assert metrics["edits"]["dark"]["1"].get("target_success_by_red") is None  # it knows hats only
     assert metrics["edits"]["hat"]["0"]["same_person"] == 1
     per_image = read_table(project / "data/evaluate/avatars/tables/per_image.parquet", schema="per_image/2")
-    hats = per_image[(per_image["edit"] == "hat") & (per_image["strength"] == 1)].set_index("item_id")
+    ours = per_image[per_image["method"] == metrics["method"]]
+    hats = ours[(ours["edit"] == "hat") & (ours["strength"] == 1)].set_index("item_id")
     faces = read_table(project / "data/ingest/avatars/factors.parquet", schema="avatars/1").set_index("item_id")
     for item, row in hats.iterrows():
         face = faces.loc[item]
