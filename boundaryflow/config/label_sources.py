@@ -140,7 +140,29 @@ Annotations = CsvSource | LongSource | CelebaSource | FolderLabels
 """What people have said of images."""
 
 
-class ClipSource(LabelKind):
+class CalibratedKind(LabelKind):
+    """A network labels; with `calibration` its scores are fitted to annotations of some of the images."""
+
+    calibration: Annotated[Annotations, Field(discriminator="kind")] | None
+
+    def files(self) -> Iterator[tuple[str, str]]:
+        """See `LabelKind`."""
+        if self.calibration is not None:
+            yield from ((f"calibration.{key}", path) for key, path in self.calibration.files())
+
+    def disagreements(self, attributes: Collection[str]) -> Iterator[str]:
+        """See `LabelKind`."""
+        if isinstance(self.calibration, CsvSource) and self.calibration.file_column in attributes:
+            column = self.calibration.file_column
+            yield f"label.source.calibration.file_column: {column!r} is an attribute; name the column of file names"
+        if self.calibration is not None and not self.calibration.names_attributes:
+            yield (
+                f"label.source.calibration: kind {self.calibration.kind} has no column of each attribute's name; use "
+                "csv, long or celeba, or set it to null"
+            )
+
+
+class ClipSource(CalibratedKind):
     """Labels from words, by a CLIP model.
 
     Every prompt is put into every template. `temperature` divides cosines; null is the model's
@@ -154,27 +176,21 @@ class ClipSource(LabelKind):
     weights: str
     templates: list[str] = Field(min_length=1)
     temperature: float | None = Field(gt=0)
-    calibration: Annotated[Annotations, Field(discriminator="kind")] | None
 
     @property
     def clip_weights(self) -> str | None:
         """See `LabelKind`."""
         return self.weights
 
-    def files(self) -> Iterator[tuple[str, str]]:
-        """See `LabelKind`."""
-        if self.calibration is not None:
-            yield from ((f"calibration.{key}", path) for key, path in self.calibration.files())
-
     def disagreements(self, attributes: Collection[str]) -> Iterator[str]:
         """See `LabelKind`."""
-        yield from _about_calibration(self.calibration, attributes)
+        yield from super().disagreements(attributes)
         for template in self.templates:
             if template.count("{}") != 1:
                 yield f"label.source.templates: {template!r} must contain {{}} once, where the prompt goes"
 
 
-class ClassifierSource(LabelKind):
+class ClassifierSource(CalibratedKind):
     """Labels by networks that know the attributes already: a folder as that of `evaluate.judges`.
 
     With `calibration` as for `ClipSource`, from columns of the attributes' own names.
@@ -184,32 +200,11 @@ class ClassifierSource(LabelKind):
     needs = "a column (the attribute's name in the classifier; null for its own)"
     kind: Literal["classifier"]
     weights: str
-    calibration: Annotated[Annotations, Field(discriminator="kind")] | None
 
     @property
     def network(self) -> str | None:
         """See `LabelKind`."""
         return self.weights
-
-    def files(self) -> Iterator[tuple[str, str]]:
-        """See `LabelKind`."""
-        if self.calibration is not None:
-            yield from ((f"calibration.{key}", path) for key, path in self.calibration.files())
-
-    def disagreements(self, attributes: Collection[str]) -> Iterator[str]:
-        """See `LabelKind`."""
-        yield from _about_calibration(self.calibration, attributes)
-
-
-def _about_calibration(calibration: Annotations | None, attributes: Collection[str]) -> Iterator[str]:
-    if isinstance(calibration, CsvSource) and calibration.file_column in attributes:
-        column = calibration.file_column
-        yield f"label.source.calibration.file_column: {column!r} is an attribute; name the column of file names"
-    if calibration is not None and not calibration.names_attributes:
-        yield (
-            f"label.source.calibration: kind {calibration.kind} has no column of each attribute's name; use csv, long "
-            "or celeba, or set it to null"
-        )
 
 
 class ProbeSource(LabelKind):
