@@ -18,7 +18,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from boundaryflow.config.places import meet
@@ -162,6 +164,7 @@ class _Trainer:
         where, resolved = device(), resolve_dtype(dtype)
         schedule = NoiseSchedule.from_betas(schedule_betas(beta_schedule(network), str(out)))
         self._training = DenoiserTraining(network, settings, schedule, where, resolved)
+        self._pixels = _resident(pictures.pixels, where)
         self._run = _Run()
         self._go_on()
         here = f"{_hardware(where)}, {str(resolved).removeprefix('torch.')}"
@@ -192,7 +195,7 @@ class _Trainer:
         told, keep_at, measure_at, training_s = started, started + keep_every_s, started, 0.0
         while (share := budget.share(self._run.elapsed_s, self._num_images)) < 1 and not stopped.is_set():
             since = time.monotonic()
-            self._training.advance(self._pictures.pixels, self._pictures.rows, share)
+            self._training.advance(self._pixels, self._pictures.rows, share)
             now = time.monotonic()
             training_s += now - since
             self._run.elapsed_s = before_s + now - started
@@ -310,6 +313,13 @@ def _stop_requested() -> Generator[threading.Event]:
         yield stopped
     finally:
         restore()
+
+
+def _resident(pixels: NDArray[np.uint8], where: torch.device) -> NDArray[np.uint8] | torch.Tensor:
+    """Pictures on the GPU, where they take no more than a quarter of what is free there."""
+    if where.type != "cuda" or pixels.nbytes > torch.cuda.mem_get_info(where)[0] / 4:
+        return pixels
+    return torch.from_numpy(np.array(pixels)).to(where)
 
 
 def _hardware(where: torch.device) -> str:

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from boundaryflow.diffusion import NoiseSchedule
 from boundaryflow.pixels import to_model_range
@@ -84,18 +85,21 @@ class DenoiserTraining:
         self._alphas_cumprod = schedule.alphas_cumprod.float().to(device)
         self.step, self.loss = 0, torch.zeros((), device=device)
 
-    def advance(self, pixels: NDArray[np.uint8], rows: NDArray[np.int64], share: float) -> None:
+    def advance(self, pixels: NDArray[np.uint8] | Tensor, rows: NDArray[np.int64], share: float) -> None:
         """Take one step.
 
         Args:
-            pixels: [N,C,S,S] images.
+            pixels: [N,C,S,S] uint8 images; a tensor is faster where it lies on the device.
             rows: Which of them may be drawn.
             share: How much of the run is done, in [0, 1): it decides the learning rate.
         """
         seed = self._settings.seed * 1_000_003 + self.step
         draw, near = torch.Generator().manual_seed(seed), torch.Generator(self._device).manual_seed(seed + 1)
         chosen = rows[torch.randint(len(rows), (self._settings.batch_size,), generator=draw).numpy()]
-        x_0 = to_model_range(torch.from_numpy(np.ascontiguousarray(pixels[chosen])).to(self._device))
+        if isinstance(pixels, Tensor):
+            x_0 = to_model_range(pixels[torch.from_numpy(chosen).to(pixels.device)].to(self._device))
+        else:
+            x_0 = to_model_range(torch.from_numpy(np.ascontiguousarray(pixels[chosen])).to(self._device))
         if self._settings.mirror:
             mirrored = torch.rand(len(x_0), generator=draw).lt(0.5).to(self._device)
             x_0 = torch.where(mirrored[:, None, None, None], x_0.flip(-1), x_0)
@@ -154,8 +158,7 @@ class DenoiserTraining:
     @torch.no_grad()
     def _average(self) -> None:
         keep = (1 - 1 / self.step) ** (self._settings.ema_gamma + 1)
-        for name, p in self.network.named_parameters():
-            self._averaged[name].lerp_(p, 1 - keep)
+        get_ema_multi_avg_fn(keep)(list(self._averaged.values()), list(self.network.parameters()), self.step)
 
 
 def _optimisers(network: nn.Module, settings: TrainSettings) -> list[torch.optim.Optimizer]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 import torch
 from torch import Tensor, nn
 
@@ -9,7 +11,8 @@ from torch import Tensor, nn
 class Muon(torch.optim.Optimizer):
     """Momentum whose matrices are orthogonalised before the step (Jordan et al. 2024).
 
-    A convolution's weight counts as an [out, in * height * width] matrix.
+    A convolution's weight counts as an [out, in * height * width] matrix. Matrices of one shape are
+    orthogonalised together, on a GPU in bfloat16.
     """
 
     def __init__(self, params: list[nn.Parameter], lr: float, momentum: float = 0.95) -> None:
@@ -18,22 +21,33 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
+            by_shape: defaultdict[tuple[int, int], list[nn.Parameter]] = defaultdict(list)
             for p in group["params"]:
-                state = self.state[p]
-                if not state:
-                    state["momentum"] = torch.zeros_like(p)
-                buffer = state["momentum"].lerp_(p.grad, 1 - group["momentum"])
-                matrix = _orthogonalise(p.grad.lerp(buffer, group["momentum"]).reshape(len(p), -1))
-                gain = max(1.0, matrix.shape[0] / matrix.shape[1]) ** 0.5
-                p.add_(matrix.reshape(p.shape), alpha=-group["lr"] * gain)
+                if not self.state[p]:
+                    self.state[p]["momentum"] = torch.zeros_like(p)
+                by_shape[len(p), p[0].numel()].append(p)
+            for (rows, columns), params in by_shape.items():
+                self._step_together(params, group, gain=max(1.0, rows / columns) ** 0.5)
+
+    def _step_together(self, params: list[nn.Parameter], group: dict[str, float], gain: float) -> None:
+        ahead: list[Tensor] = []  # Nesterov's momentum
+        for p in params:
+            grad = p.grad if p.grad is not None else torch.zeros_like(p)
+            buffer = self.state[p]["momentum"].lerp_(grad, 1 - group["momentum"])
+            ahead.append(grad.lerp(buffer, group["momentum"]).reshape(len(p), -1))
+        for p, matrix in zip(params, _orthogonalise(torch.stack(ahead)).unbind(), strict=True):
+            p.add_(matrix.reshape(p.shape), alpha=-group["lr"] * gain)
 
 
-def _orthogonalise(matrix: Tensor, num_iterations: int = 5) -> Tensor:
-    """Quintic Newton-Schulz iteration towards the nearest semi-orthogonal matrix."""
+def _orthogonalise(matrices: Tensor, num_iterations: int = 5) -> Tensor:
+    """[K,M,N] by the quintic Newton-Schulz iteration towards the nearest semi-orthogonal matrices."""
     a, b, c = 3.4445, -4.7750, 2.0315
-    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    x = wide / (wide.norm() + 1e-7)
+    is_tall = matrices.shape[1] > matrices.shape[2]
+    wide = matrices.mT if is_tall else matrices
+    x = wide / (wide.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    if x.is_cuda:
+        x = x.bfloat16()
     for _ in range(num_iterations):
-        gram = x @ x.T
+        gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
-    return x if matrix.shape[0] <= matrix.shape[1] else x.T
+    return x.mT if is_tall else x
