@@ -50,12 +50,12 @@ def draw(folder: Path, num: int, shape: tuple[int, ...]) -> None:
     has, place = _labels(num), {item: row for row, item in enumerate(_items(num))}
     directions = torch.randn(NUM_ATTRIBUTES, *shape, generator=torch.Generator().manual_seed(2))
     directions *= DELTA / directions[0].numel() ** 0.5
-    for job in plan_shards(folder, _items(num), "bench", 64).jobs:
-        rows = [place[item] for item in job.missing]
+    for task in plan_shards(folder, _items(num), "bench", 64).tasks:
+        rows = [place[item] for item in task.missing]
         noise = torch.randn(len(rows), *shape, generator=torch.Generator().manual_seed(rows[0]))
         signs = torch.from_numpy(np.where(has[rows], 0.5, -0.5)).float()
         noise += torch.tensordot(signs, directions, 1)
-        complete_shard(job, {"x_mix": noise.half()})
+        complete_shard(task, {"x_mix": noise.half()})
 
 
 def _split(num: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

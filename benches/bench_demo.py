@@ -1,4 +1,4 @@
-"""The whole graph on the built-in faces: seconds per stage, and what the edits are worth.
+"""The whole graph on the faces drawn from noise: seconds per stage, and what the edits are worth.
 
     make bench NAME=demo
 
@@ -28,12 +28,12 @@ def measure(folder: Path) -> dict[str, Any]:
     first_s = timed_run(folder)
     seconds = json.loads((folder / ".dvc/tmp/boundaryflow/run.json").read_text())["seconds"]
     again_s = timed_run(folder)
-    metrics = folder / summary.metrics_path("avatars")
+    metrics = folder / summary.metrics_path("faces")
     header, rows = summary.metrics_table(metrics)
     return {
         "machine": machine.facts(),
         "seconds": {"first_run": first_s, "second_run": again_s, "stages": seconds},
-        "t_mix": json.loads((folder / "data/mixing/avatars/mixing.json").read_text())["t_mix"],
+        "t_mix": json.loads((folder / "data/mixing/faces/mixing.json").read_text())["t_mix"],
         "metrics": json.loads(metrics.read_text()),
         "table": {"header": header, "rows": rows},
     }

@@ -58,7 +58,7 @@ def measure() -> dict[str, Any]:
             del os.environ["BOUNDARYFLOW_WORKERS"]
             for workers in (1, 2):
                 with LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster:
-                    os.environ["BOUNDARYFLOW_DASK"] = cluster.scheduler_address
+                    os.environ["BOUNDARYFLOW_DASK"] = str(cluster.scheduler_address)
                     if workers == 1:
                         found.setdefault("dask_s", []).append(timed(NUM_IDLE, 0, folder))
                     found.setdefault(f"waiting_{workers}_s", []).append(timed(NUM_WAITING, WAIT_S, folder))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import shutil
@@ -97,7 +98,7 @@ def mended(folder: Path, num_images: int, agreement: float, seed: int) -> tuple[
     table = pd.read_parquet(folder / "out/metadata.parquet")
     images = [np.array(Image.open(folder / "out" / name)).transpose(2, 0, 1) for name in table["file_name"]]
     label, other = (table[f"label_{name}"].to_numpy(int).astype(bool) for name in (LABEL, OTHER))
-    record = pd.read_json(folder / "out/runs.jsonl", lines=True).iloc[-1].to_dict()
+    record: dict[str, Any] = json.loads((folder / "out/runs.jsonl").read_text().splitlines()[-1])
     return Pictures(torch.from_numpy(np.stack(images)), label, other, table["synthetic"].to_numpy(bool)), record
 
 

@@ -22,7 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benches.quality.pictures import Faces
 from boundaryflow.boundary import Boundary, Calibration
-from boundaryflow.diffusion import EpsModel, NoiseSchedule, invert, timestep_path
+from boundaryflow.diffusion import NoiseSchedule, invert, timestep_path
 from boundaryflow.editing import edit_at_strengths
 from boundaryflow.models import build_network, open_checkpoint
 from boundaryflow.models.unet import UNetModel
@@ -150,7 +150,7 @@ def diffusers_bfloat16(model: str, num_steps: int) -> tuple[Loop, Clock, int]:
     return diffusers(model, num_steps, torch.bfloat16)
 
 
-def ours_model(model: str) -> EpsModel:
+def ours_model(model: str) -> UNetModel:
     """As the stages open it."""
     unet, fold = network(model)
     nn.Module.to(unet, resolve_dtype("auto"))
@@ -192,11 +192,11 @@ def ceiling() -> dict[str, float]:
         best = 0.0
         for size in (1024, 2048, 4096):
             a = torch.randn(size, size, device=device()).to(dtype)
-            a @ a
+            torch.matmul(a, a)
             for _ in range(5):
                 _wait()
                 started = time.perf_counter()
-                a @ a
+                torch.matmul(a, a)
                 _wait()
                 best = max(best, 2 * size**3 / (time.perf_counter() - started))
         found[str(dtype).removeprefix("torch.")] = best

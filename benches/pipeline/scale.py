@@ -138,7 +138,7 @@ def planning(num: int) -> dict[str, Any]:
         manifest = read_table(path, schema="manifest/1")
         wanted = sorted(manifest.loc[manifest["status"] == "ok", "item_id"])
         plan = plan_shards(Path(name) / "shards", wanted, "bench", 64)
-        return {"num": num, "seconds": time.perf_counter() - started, "num_shards": len(plan.jobs)}
+        return {"num": num, "seconds": time.perf_counter() - started, "num_shards": len(plan.tasks)}
 
 
 def start_s(*arguments: str) -> float:

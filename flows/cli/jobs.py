@@ -72,8 +72,8 @@ def bulk_edit(
 @click.command(
     epilog="""\b
 Examples:
-  boundaryflow augment hats
-  boundaryflow augment hats --out balanced"""
+  boundaryflow augment glasses
+  boundaryflow augment glasses --out balanced"""
 )
 @click.argument("job")
 @click.option("--out", metavar="DIR", help="Another folder than the job's.")

@@ -668,10 +668,10 @@ def test_shipped_file_is_valid_and_its_second_data_set_can_be_switched_on(tmp_pa
     text = (ROOT / "params.yaml").read_text()
     path.write_text(text)
     (tmp_path / "data").symlink_to(ROOT / "data")
-    assert load_params(tmp_path).datasets == ["avatars"]
+    assert load_params(tmp_path).datasets == ["faces"]
     activate_dataset(path, "digits")
-    assert yaml.safe_load(path.read_text())["datasets"] == ["avatars", "digits"]
-    assert path.read_text().replace("[avatars, digits]", "[avatars]") == text
+    assert yaml.safe_load(path.read_text())["datasets"] == ["faces", "digits"]
+    assert path.read_text().replace("[faces, digits]", "[faces]") == text
 
 
 def test_list_over_several_lines_is_not_guessed_at(tmp_path: Path) -> None:
