@@ -45,8 +45,8 @@ def measure(num_images: int, num_train: int) -> dict[str, Any]:
     weights = ROOT / "data/pretrained"
     model = load_model(str(weights / "avatars64"), device=device(), dtype=resolve_dtype("auto"))
     judges = load_judges(weights / "avatars64_judges", device())
-    latents = Latents(model, Faces.draw(0, num_train), Faces.draw(1, 200))
     test, settings = Faces.draw(2, num_images), settings_of("avatars")
+    latents = Latents(model, Faces.draw(0, num_train), Faces.draw(1, 200), settings["features"])
     rows: dict[str, Any] = {}
     variants = [(name, change, None) for name, change in CHANGES.items()]
     variants += [(f"from timestep {t} down", {}, t) for t in HIGHEST]

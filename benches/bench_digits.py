@@ -102,7 +102,8 @@ def measure(folder: Path, num_images: int, num_train: int, t_mix: int) -> dict[s
     every = pictures_of(pixels, digit)
     test = every.take(range(first, len(pixels)))
     model = load_model(str(ROOT / "data/pretrained/digits32"), device=device(), dtype=resolve_dtype("auto"))
-    latents = Latents(model, every.take(range(num_train)), every.take(range(num_train, known_to_methods)))
+    held_out = every.take(range(num_train, known_to_methods))
+    latents = Latents(model, every.take(range(num_train)), held_out, settings["features"])
     rows: dict[str, Any] = {}
     edits: dict[str, dict[str, Tensor]] = {}
     for row in all_rows(model, latents, num_train, t_mix, settings):

@@ -46,7 +46,7 @@ PICTURE = ROOT / "docs/images/quality.png"
 def settings_of(dataset: str) -> dict[str, Any]:
     """What params.yaml says of the default method on a data set."""
     params = load_params(ROOT).data[dataset].model_dump(mode="json")
-    observe = {key: params["observe"][key] for key in ("t_max", "num_steps")}
+    observe = {key: params["observe"][key] for key in ("t_max", "num_steps", "features")}
     boundary = {key: params["boundary"][key] for key in ("min_auc", "neighbours")}
     return {"guided": params["edit"]["guided"], "boundary": boundary, **observe}
 
@@ -100,7 +100,7 @@ def merged(made: Iterable[Made]) -> dict[str, dict[tuple[str, ...], tuple[list[i
 
 def strength_0_difference(model: EpsModel, test: Faces, settings: dict[str, Any]) -> float:
     """How far an edit of strength 0 is from its input, in model range; the number of faces to fit on plays no part."""
-    latents = Latents(model, Faces.draw(0, 64), Faces.draw(1, 64))
+    latents = Latents(model, Faces.draw(0, 64), Faces.draw(1, 64), settings["features"])
     some = test.take(range(min(16, len(test.ids))))
     still = Guided(model, latents, 64, {**settings, "boundary": {"min_auc": 0.5, "neighbours": 0}}).edit(
         some, ["hat"], [0.0]

@@ -17,7 +17,7 @@ from benches import page
 from benches.checkout import ROOT
 from benches.engine.arms import network
 from boundaryflow.config import described, load_params
-from boundaryflow.diffusion import NoiseSchedule
+from boundaryflow.diffusion import BOTTLENECK, NoiseSchedule
 from boundaryflow.estimate.counting import Planned, count
 from boundaryflow.models.unet import UNetModel
 
@@ -36,7 +36,7 @@ def operations() -> tuple[int, int, int]:
         h = model.eps_and_h(x_t, 500)[1]
     call = counter.get_total_flops()
     with FlopCounterMode(display=False) as counter:
-        model.pullback(x_t, 500, lambda flat: torch.ones(1, 1, flat.shape[1]))
+        model.pullback(x_t, 500, BOTTLENECK, lambda flat: torch.ones(1, 1, flat.shape[1]))
     return call, counter.get_total_flops() - call, h.numel()
 
 

@@ -32,6 +32,7 @@ from boundaryflow.boundary import (
 from boundaryflow.boundary.hyperplane import Space
 from boundaryflow.boundary.labelled import Choice, Labelled
 from boundaryflow.config import load_params
+from boundaryflow.diffusion import Features
 from boundaryflow.diffusion.observation import tensor_name
 from boundaryflow.errors import BoundaryError
 from boundaryflow.runtime.process import Progress, entry, own_folder
@@ -71,7 +72,7 @@ def run(
     out.mkdir(parents=True, exist_ok=True)
     inverted, observed = (stage.read_facts(dataset) for stage in (INVERT, OBSERVE))
     labels = LABELS.read(LABEL.folder(dataset)).set_index("item_id")
-    noise_levels = observed["timesteps"] if observed["num_items"] else []
+    noise_levels, features = observed["timesteps"] if observed["num_items"] else [], Features(**observed["features"])
     inverted_images, observed_images = (
         _labelled(stage.folder(dataset), dataset, labels, Choice(**choice)) for stage in (INVERT, OBSERVE)
     )
@@ -105,12 +106,12 @@ def run(
         val = np.flatnonzero(images.split == "val")
         val_latents: list[Tensor] = []
         for t in noise_levels:
-            name = tensor_name(t)
+            name = tensor_name(features, t)
             latents = load_items(OBSERVE.folder(dataset), images.items, [name])[name]
             val_latents.append(latents[val])
             fitted = fit_boundaries(
                 Gram.of(latents), images.among(every, attributes),
-                space="h", t=t, model_sha256=observed["model_sha256"], estimator="ridge", ridge=ridge,
+                space=features.space, t=t, model_sha256=observed["model_sha256"], estimator="ridge", ridge=ridge,
             )  # fmt: skip
             for boundary, report in fitted:
                 along_path[boundary.attribute].append((boundary, report))

@@ -43,7 +43,7 @@ from boundaryflow.store.tables import write_json
 LOG = logging.getLogger(__name__)
 OF_SINGLE_STEP = {"t_mix", "num_steps", "noise_until", "order", "eta", "residuals", "eps_scale", "h_scale", "h_window",
                   "conditional"}  # fmt: skip
-OF_GUIDED = {"guided", "mask", "timesteps"}
+OF_GUIDED = {"guided", "mask", "timesteps", "features"}
 
 
 def run_shards(
@@ -234,7 +234,7 @@ def _ways(dataset: str, params: DatasetParams, labels: pd.DataFrame, model_sha25
     dtype = str(resolve_dtype(params.dtype)).removeprefix("torch.")
     ways: dict[str, Way] = {}
     for number, method in enumerate(params.edit.methods):
-        how = edit_settings(params, method, path=path, timesteps=noised["timesteps"], dtype=dtype)
+        how = edit_settings(params, method, path=path, observed=noised, dtype=dtype)
         if how.t_mix is None and not how.is_guided:
             raise BoundaryError(NOT_INVERTED)
         if model_sha256 != (noised if how.is_guided else path)["model_sha256"]:

@@ -1,21 +1,24 @@
-"""Stage observe: what the bottleneck of every labelled image is at many noise levels."""
+"""Stage observe: the features of every labelled image at many noise levels."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor
 
 from boundaryflow.config import load_params
-from boundaryflow.diffusion import timestep_path
-from boundaryflow.diffusion.observation import DENSITY, bottlenecks, tensor_name
+from boundaryflow.diffusion import Features, timestep_path
+from boundaryflow.diffusion.observation import DENSITY, noised_features, tensor_name
 from boundaryflow.pixels import to_model_range
 from boundaryflow.runtime.device import resolve_dtype
 from boundaryflow.runtime.fingerprints import code_hash
-from boundaryflow.runtime.frozen_model import open_model
+from boundaryflow.runtime.frozen_model import check_features, open_model
 from boundaryflow.runtime.memory import in_chunks
 from boundaryflow.runtime.process import entry, own_folder, tick
 from boundaryflow.runtime.sharding import run_sharded
@@ -28,15 +31,23 @@ from boundaryflow.store.tables import write_json
 
 
 def run_shard(
-    task: ShardTask, *, ingested: str, model: str, dtype: str, timesteps: list[int], run_seed: int, store_dtype: str
+    task: ShardTask,
+    *,
+    ingested: str,
+    model: str,
+    dtype: str,
+    features: Mapping[str, Any],
+    timesteps: list[int],
+    run_seed: int,
+    store_dtype: str,
 ) -> dict[str, Tensor]:
-    """Bottlenecks of the images that one shard still lacks."""
-    net = open_model(model, dtype)
+    """Features of the images that one shard still lacks."""
+    net, which = open_model(model, dtype), Features(**features)
     pixels = load_items(Path(ingested), task.missing, ["pixels"])["pixels"]
 
     def observe_some(some: slice) -> dict[str, Tensor]:
         x_0, ids = to_model_range(pixels[some], net.value_range), task.missing[some]
-        seen = {tensor_name(t): bottlenecks(net, x_0, ids, t, run_seed) for t in timesteps}
+        seen = {tensor_name(which, t): noised_features(net, x_0, ids, t, run_seed, which) for t in timesteps}
         tick(len(ids))
         return seen
 
@@ -51,6 +62,7 @@ def run(
     model: str,
     dtype: str,
     run_seed: int,
+    features: Mapping[str, Any] | None,
     t_max: int,
     num_steps: int,
     max_images: int,
@@ -59,8 +71,10 @@ def run(
 ) -> int:
     """Look at what has not been looked at yet; returns the number of images that were."""
     ingested, out = INGEST.folder(dataset), own_folder("observe", dataset)
-    net = open_model(model, dtype)
+    net, which = open_model(model, dtype), Features(**(features or {}))
+    check_features(net, which, model)
     matters = {
+        "features": asdict(which),
         "dtype": str(resolve_dtype(dtype)).removeprefix("torch."),
         "run_seed": run_seed,
         "store_dtype": store_dtype,

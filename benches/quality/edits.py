@@ -88,7 +88,7 @@ def every_edit(
     """
     for seed in plan.seeds:
         sizes = sorted({*plan.sizes, *(plan.ours_only if seed == plan.seeds[0] else ())})
-        latents = Latents(model, Faces.draw(0, max(sizes), seed), Faces.draw(1, 200, seed))
+        latents = Latents(model, Faces.draw(0, max(sizes), seed), Faces.draw(1, 200, seed), settings["features"])
         for size in sizes:
             for row in all_rows(model, latents, size, plan.t_mix, settings):
                 is_wanted = row.name == OURS or (size in plan.sizes and (row.is_fitted or size == min(plan.sizes)))

@@ -50,7 +50,7 @@ class Guided:
         def of_batch(some: Pictures) -> Tensor:
             source = observe_noised(
                 self._model, some.x_0, self._path, lambda t, draw: noise_of(some, t, f"guided {draw}"),
-                num_noises=self._guidance.num_noises,
+                num_noises=self._guidance.num_noises, features=self._latents.features,
             )  # fmt: skip
             return guided_edit(
                 self._model, source, followed, some.directions(attributes), strengths or self.strengths, self._guidance,

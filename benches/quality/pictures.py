@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,8 +22,8 @@ from boundaryflow.boundary import (
     fit_boundary,
     separable,
 )
-from boundaryflow.boundary.hyperplane import Space
-from boundaryflow.diffusion import EpsModel, Order, noised, walk_up
+from boundaryflow.diffusion import EpsModel, Features, Order, walk_up
+from boundaryflow.diffusion.observation import noised_features
 from boundaryflow.rng import item_noise
 
 BATCH = 32
@@ -106,10 +107,19 @@ class Latents:
         model: The frozen model.
         train: Faces to fit on, the most that any row wants.
         held_out: Faces to calibrate on.
+        features: Fields of the `Features` of noised faces, as in params.yaml; None is h.
         order: Of the inversion, see `walk_up`.
     """
 
-    def __init__(self, model: EpsModel, train: Pictures, held_out: Pictures, order: Order = 1) -> None:
+    def __init__(
+        self,
+        model: EpsModel,
+        train: Pictures,
+        held_out: Pictures,
+        features: Mapping[str, Any] | None = None,
+        order: Order = 1,
+    ) -> None:
+        self.features = Features(**(features or {}))
         self._model, self.train, self.held_out, self.order = model, train, held_out, order
         self._kept: dict[tuple[str, str, int], list[Tensor]] = {}
 
@@ -120,7 +130,7 @@ class Latents:
 
         Args:
             kind: `eps` or `h` of inverted faces at the end of the path, `paper_h` that of the step
-                before, or `noised`: h of noised faces at the end of the path.
+                before, or `noised`: features of noised faces at the end of the path.
             path: Rising timesteps.
             attribute: Which.
             num_train: Fit on so many faces.
@@ -131,7 +141,7 @@ class Latents:
         if self._gram[0] != key:
             self._gram = key, Gram.of(every)
         has = np.concatenate([self.train.has[attribute][:num_train], self.held_out.has[attribute]])
-        space: Space = "eps" if kind == "eps" else "h"
+        space = self.features.space if kind == "noised" else "eps" if kind == "eps" else "h"
         return fit_boundary(
             self._gram[1], has, np.arange(num_train), np.arange(num_train, len(every)), space=space, t=path[-1],
             attribute=attribute, model_sha256=self._model.sha256, estimator=estimator,
@@ -174,9 +184,7 @@ class Latents:
 
     def _see(self, kind: str, path: tuple[int, ...], x_0: Tensor, ids: Sequence[str]) -> dict[str, Tensor]:
         if kind == "noised":
-            noise = item_noise(0, ids, f"observe {path[-1]}", x_0.shape[1:])
-            x_t = noised(x_0, noise, self._model.schedule.alpha_bar(path[-1]))
-            return {kind: self._model.eps_and_h(x_t, path[-1])[1]}
+            return {kind: noised_features(self._model, x_0, ids, path[-1], 0, self.features)}
         walk = [(x_t, h) for _t, x_t, _eps, h in walk_up(self._model, x_0, path, order=self.order)]
         return {"eps": walk[-1][0], "h": walk[-1][1], "paper_h": walk[-2][1]}
 

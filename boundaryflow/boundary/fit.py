@@ -20,7 +20,7 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from boundaryflow.boundary.hyperplane import Boundary, Calibration, Space
+from boundaryflow.boundary.hyperplane import Boundary, Calibration
 from boundaryflow.boundary.rows import InMemory, LatentRows, combine, inner_products
 from boundaryflow.errors import BoundaryError
 
@@ -105,7 +105,7 @@ def fit_boundaries(
     gram: Gram,
     labels: Sequence[Labels],
     *,
-    space: Space,
+    space: str,
     t: int,
     model_sha256: str,
     estimator: Estimator = "svm",
@@ -119,7 +119,7 @@ def fit_boundaries(
     Args:
         gram: All latents of the space.
         labels: Of each attribute.
-        space: Which latent space this is.
+        space: Which latent space this is, see `Boundary`.
         t: Timestep of the latents.
         model_sha256: Hash of the model.
         estimator: `svm`, the paper's; `ridge`, regression on the two labels, which is linear

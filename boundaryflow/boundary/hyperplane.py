@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from boundaryflow.errors import BoundaryError
 from boundaryflow.formats.tensor_files import read_tensors, write_tensors
+from boundaryflow.text import visible
 
 Space = Literal["eps", "h"]
 SPACES: tuple[Space, ...] = ("eps", "h")
@@ -72,7 +74,7 @@ class Boundary:
     Attributes:
         normal: [D] unit vector, float32; the positive side has the attribute.
         intercept: Offset, divided by the same norm as the normal.
-        space: `eps` for samples, `h` for bottlenecks.
+        space: `eps` for samples, `h` for bottlenecks, else what `boundaryflow.diffusion.Features.space` calls it.
         t: Timestep of the latents.
         attribute: Name.
         model_sha256: Hash of the model whose latents these are.
@@ -81,7 +83,7 @@ class Boundary:
 
     normal: Float[Tensor, " d"]
     intercept: float
-    space: Space
+    space: str
     t: int
     attribute: str
     model_sha256: str
@@ -107,7 +109,7 @@ class Boundary:
         Raises:
             BoundaryError: The model or the timestep differs from the boundary's own.
         """
-        where = f"boundary {self.attribute!r} ({self.space}-space)"
+        where = self._where
         if self.model_sha256 != model_sha256:
             raise BoundaryError(
                 f"{where} was fitted on model {self.model_sha256[:12]}, not {model_sha256[:12]}; "
@@ -122,6 +124,22 @@ class Boundary:
                 "label more images, or leave the attribute out of edit.edits"
             )
 
+    def check_space(self, space: str) -> None:
+        """Refuse latents of another space.
+
+        Raises:
+            BoundaryError: The hyperplane lies in another space.
+        """
+        if self.space != space:
+            raise BoundaryError(
+                f"{self._where} lies in the space {self.space} of the network, what is looked at is {space}; run "
+                "`boundaryflow run`, or `boundaryflow text` if it is from words, to fit it there"
+            )
+
+    @property
+    def _where(self) -> str:
+        return f"boundary {self.attribute!r} ({self.space if ':' in self.space else f'{self.space}-space'})"
+
     def check_dimensions(self, num: int) -> None:
         """Refuse latents of another size.
 
@@ -130,7 +148,7 @@ class Boundary:
         """
         if num != self.normal.numel():
             raise BoundaryError(
-                f"boundary {self.attribute!r} ({self.space}-space) has {self.normal.numel():,} dimensions, the latents "
+                f"{self._where} has {self.normal.numel():,} dimensions, the latents "
                 f"of this model have {num:,}; run `boundaryflow run` to fit it for this model"
             )
 
@@ -142,7 +160,7 @@ class Boundaries:
     Attributes:
         attribute: Name.
         at_mixing_step: Space to the hyperplane between inverted images, at the mixing step.
-        noised: Hyperplanes in h-space between images with noise added, by ascending timestep: what
+        noised: Hyperplanes between images with noise added, all in one space, by ascending timestep: what
             `boundaryflow.editing.guided_edit` follows. Empty where none were asked for.
     """
 
@@ -152,8 +170,8 @@ class Boundaries:
 
     @property
     def all(self) -> dict[str, Boundary]:
-        """Every hyperplane under the name that the file has for it: `eps`, `h`, and `h@t` for noised images."""
-        return {**self.at_mixing_step, **{f"h@{boundary.t}": boundary for boundary in self.noised}}
+        """Every hyperplane under the name that the file has for it: `eps`, `h`, and `SPACE@t` for noised images."""
+        return {**self.at_mixing_step, **{f"{boundary.space}@{boundary.t}": boundary for boundary in self.noised}}
 
     @property
     def not_separable(self) -> str:
@@ -187,25 +205,27 @@ class Boundaries:
 
     def cosine_similarity(self, other: Boundaries) -> float:
         """Mean cosine, its sign aside, of the two attributes' normals at the noise levels that both have; else 0."""
-        theirs = {hyperplane.t: hyperplane.normal for hyperplane in other.noised}
+        theirs = {hyperplane.t: hyperplane for hyperplane in other.noised}
         both = [hyperplane for hyperplane in self.noised if hyperplane.t in theirs]
         for hyperplane in both:
-            hyperplane.check_dimensions(theirs[hyperplane.t].numel())
-        cosines = [abs(float(hyperplane.normal @ theirs[hyperplane.t])) for hyperplane in both]
+            hyperplane.check_space(theirs[hyperplane.t].space)
+            hyperplane.check_dimensions(theirs[hyperplane.t].normal.numel())
+        cosines = [abs(float(hyperplane.normal @ theirs[hyperplane.t].normal)) for hyperplane in both]
         return sum(cosines) / len(cosines) if cosines else 0.0
 
     def along_path(
-        self, timesteps: Sequence[int], model_sha256: str, *, may_be_empty: bool = False
+        self, timesteps: Sequence[int], model_sha256: str, space: str, *, may_be_empty: bool = False
     ) -> tuple[Boundary, ...]:
         """The hyperplanes between noised images, by ascending timestep.
 
         Args:
             timesteps: The path; every hyperplane must hold at one of these.
             model_sha256: Hash of the model.
+            space: Name of the space that the images are seen in.
             may_be_empty: No hyperplane is fine, too.
 
         Raises:
-            BoundaryError: There is none, or one belongs to another path or model.
+            BoundaryError: There is none, or one belongs to another path, model or space.
         """
         if not self.noised and not may_be_empty:
             raise BoundaryError(self.not_separable)
@@ -216,6 +236,7 @@ class Boundaries:
                     f"{list(timesteps)}; run `boundaryflow run` to fit it anew"
                 )
             boundary.check_fits(model_sha256, boundary.t)
+            boundary.check_space(space)
         return self.noised
 
 
@@ -259,14 +280,15 @@ def load_boundaries(path: Path) -> Boundaries:
         if tensors.keys() != {f"{name}.normal" for name in facts}:
             raise ValueError("its normals are not those of its hyperplanes")
         hyperplanes = {name: _plane(name, attribute, fact, tensors[f"{name}.normal"]) for name, fact in facts.items()}
+        if len(spaces := {plane.space for name, plane in hyperplanes.items() if "@" in name}) > 1:
+            raise ValueError(f"its hyperplanes between noised images lie in {len(spaces)} spaces, must be one")
     except ValueError as error:
         raise BoundaryError(f"boundary {path}: {error}; fit it again") from None
-    noised = sorted(
-        (hyperplane for name, hyperplane in hyperplanes.items() if "@" in name), key=lambda hyperplane: hyperplane.t
-    )
+    noised = sorted((plane for name, plane in hyperplanes.items() if "@" in name), key=lambda plane: plane.t)
     return Boundaries(attribute, {s: hyperplanes[s] for s in SPACES if s in hyperplanes}, tuple(noised))
 
 
+_NOISED_SPACE = re.compile(r"h|\w[\w.-]{0,199}:(all|[1-9]\d{0,3})")
 _FACTS: dict[str, type] = {"intercept": float, "space": str, "t": int, "attribute": str, "model_sha256": str,
                            "calibration": dict}  # fmt: skip
 _CALIBRATION: dict[str, type] = {f.name: int if f.name == "num" else float for f in fields(Calibration)}
@@ -280,8 +302,10 @@ def _plane(name: str, attribute: str, fact: Any, normal: Tensor) -> Boundary:
     """
     _check_facts(f"hyperplane {name}", fact, _FACTS)
     _check_facts(f"calibration of hyperplane {name}", fact["calibration"], _CALIBRATION)
-    if name not in (fact["space"], f"h@{fact['t']}") or fact["space"] not in SPACES or fact["t"] < 0:
-        raise ValueError(f"hyperplane {name} is of {fact['space']}-space at timestep {fact['t']}")
+    space, t = fact["space"], fact["t"]
+    is_between_noised = name == f"{space}@{t}" and re.fullmatch(_NOISED_SPACE, space)
+    if not (is_between_noised or (name == space and space in SPACES)) or t < 0:
+        raise ValueError(f"hyperplane {visible(name)[:60]} is of {visible(space)[:60]}-space at timestep {t}")
     if fact["attribute"] != attribute:
         raise ValueError(f"hyperplane {name} is of {fact['attribute']!r}, not of {attribute!r}")
     norm = float(normal.double().norm()) if normal.is_floating_point() and normal.ndim == 1 else math.nan

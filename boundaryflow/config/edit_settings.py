@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from boundaryflow.config.sections import DatasetParams
@@ -10,7 +10,7 @@ from boundaryflow.editing.editor import EditSettings
 
 
 def edit_settings(
-    dataset: DatasetParams, method: str, *, path: Mapping[str, Any], timesteps: Sequence[int], dtype: str
+    dataset: DatasetParams, method: str, *, path: Mapping[str, Any], observed: Mapping[str, Any], dtype: str
 ) -> EditSettings:
     """The settings of one of a data set's ways of editing.
 
@@ -18,7 +18,7 @@ def edit_settings(
         dataset: The data set's section of params.yaml.
         method: One of `dataset.edit.methods`.
         path: `t_mix`, `num_steps`, `noise_until` and `order` of the inversion that the boundaries saw (invert.json).
-        timesteps: The path of the guided edit, rising (observe.json).
+        observed: `timesteps`, the path of the guided edit, rising, and `features` (observe.json).
         dtype: What the network computes in.
     """
     edit = dataset.edit
@@ -39,5 +39,6 @@ def edit_settings(
         guided=edit.guided.model_dump(),
         mask=edit.mask.model_dump() if edit.mask else None,
         conditional=edit.conditional,
-        timesteps=list(timesteps),
+        timesteps=list(observed["timesteps"]),
+        features=observed.get("features", {}),  # a run of an earlier version has none: h
     )

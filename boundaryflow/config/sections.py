@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from boundaryflow.config.base import Name, Section, Share, Strengths
+from boundaryflow.config.base import Layer, Name, Section, Share, Strengths
 from boundaryflow.config.ingest import IngestParams
 from boundaryflow.config.label import LabelParams
 
@@ -33,9 +33,17 @@ class InvertParams(Section):
     store_dtype: Literal["float16", "float32"]
 
 
-class ObserveParams(Section):
-    """The noise levels at which the guided edit follows the hyperplanes."""
+class FeaturesParams(Section):
+    """A layer of the network; see `boundaryflow.diffusion.Features`."""
 
+    layer: Layer
+    pool: int | None = Field(ge=1, le=1024)
+
+
+class ObserveParams(Section):
+    """The noise levels at which the guided edit follows the hyperplanes, and the features that these lie in."""
+
+    features: FeaturesParams | None
     t_max: int = Field(ge=1, le=999)
     num_steps: int = Field(ge=2, le=1000)
     max_images: int = Field(ge=0)

@@ -8,12 +8,13 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor
 
+from boundaryflow.diffusion.features import Features
 from boundaryflow.diffusion.schedule import NoiseSchedule
 
 
 @runtime_checkable
 class EpsModel(Protocol):
-    """A frozen, unconditional, ε-predicting network whose bottleneck can be seen and set.
+    """A frozen, unconditional, ε-predicting network whose bottleneck can be seen and set, its other layers seen.
 
     Samples go in and noise comes out as float32, whatever dtype the network runs in.
     """
@@ -65,23 +66,37 @@ class EpsModel(Protocol):
         """Predicted noise with `shift` added to the bottleneck."""
         ...
 
+    def eps_and_features(
+        self, x_t: Float[Tensor, "b c h w"], t: int | Tensor, features: Features
+    ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b d"]]:
+        """Predicted noise, and the features that a layer gave on the way, float32.
+
+        Raises:
+            CheckpointError: The network has no such layer, or its output is not of a shape that can be used.
+        """
+        ...
+
     def pullback(
         self,
         x_t: Float[Tensor, "b c h w"],
         t: int | Tensor,
+        features: Features,
         normals: Callable[[Float[Tensor, "b d"]], Float[Tensor, "b a d"]],
     ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b a c h w"]]:
-        """Predicted noise, and directions of h-space pulled back to the sample.
+        """Predicted noise, and directions of feature space pulled back to the sample.
 
-        The pullback of a direction n is J^T n, with J the Jacobian of the bottleneck with respect
-        to x_t: how each value of this very image should change for the bottleneck to go along n
+        The pullback of a direction n is J^T n, with J the Jacobian of the features with respect
+        to x_t: how each value of this very image should change for the features to go along n
         (Park et al. 2023, "Understanding the latent space of diffusion models through the lens of
-        Riemannian geometry", section 3).
+        Riemannian geometry", section 3, for the bottleneck).
 
         Args:
             x_t: Samples.
             t: One timestep or one per image.
-            normals: Called once with the flattened bottlenecks [B,D]; gives A directions for each
-                image.
+            features: Which.
+            normals: Called once with the features [B,D]; gives A directions for each image.
+
+        Raises:
+            CheckpointError: See `eps_and_features`.
         """
         ...

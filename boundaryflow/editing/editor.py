@@ -45,6 +45,7 @@ class EditSettings:
         conditional: Move orthogonally to the normals of the attributes that are not edited. For the
             single step.
         timesteps: Path of the guided edit, ascending.
+        features: Fields of `boundaryflow.diffusion.Features`, which the guided edit follows the hyperplanes in.
     """
 
     t_mix: int | None
@@ -64,6 +65,7 @@ class EditSettings:
     mask: Mapping[str, Any] | None
     conditional: bool
     timesteps: Sequence[int]
+    features: Mapping[str, Any]
 
     @property
     def is_guided(self) -> bool:

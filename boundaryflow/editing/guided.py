@@ -4,7 +4,7 @@ There is no inversion. At every timestep, from the noisiest to the cleanest, the
 to the image and to its edited version, and the network predicts the noise in both. The difference
 between the two predictions is carried to the next timestep (Kulikov et al. 2025, "FlowEdit", for
 text-conditional flows). The edit itself comes from the boundaries: at each timestep, the smallest
-change of the noisy image that brings its bottleneck to the target distance from the hyperplanes. The
+change of the noisy image that brings its features to the target distance from the hyperplanes. The
 change is computed by pulling the normals back through the network (Park et al. 2023, section 3). A
 penalty preserves the attributes that are not edited. One iteration over the timesteps may leave an
 edit incomplete; a further one starts from its result, with new noise. An image whose directions are
@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from boundaryflow.boundary import Boundary
-from boundaryflow.diffusion import EpsModel, noise_to_signal, noised
+from boundaryflow.diffusion import BOTTLENECK, EpsModel, Features, noise_to_signal, noised
 from boundaryflow.diffusion.schedule import CLEAN
 from boundaryflow.editing.hyperplanes import TimestepTargets, targets_by_timestep
 
@@ -40,7 +40,7 @@ class Guidance:
             it would denoise away; one more network call per timestep. By Tweedie's formula this
             multiplies the step by the covariance of the images that fit the noisy sample.
         preserve: Penalty on moving the attributes that are not edited towards their other side; 0 is
-            none. Their losses are combined to one direction in h-space with pullback g_h: a step
+            none. Their losses are combined to one direction in feature space with pullback g_h: a step
             minimises |step|^2 + preserve w (g_h step - loss)^2 / |g_h|^2. For a loss near 0 that
             direction is rounding noise; the weight w = loss^2 / (loss^2 + tau^2) then goes to 0. tau
             is 1 % of the mean reach of the preserved attributes.
@@ -74,14 +74,16 @@ class NoisedSource:
         timesteps: The path, ascending.
         noise: `(timestep, draw)` to standard normal noise [B,C,H,W].
         eps: `(timestep, draw)` to the predicted noise [B,C,H,W].
-        h: `(timestep, draw)` to the bottleneck [B,Ch,Hh,Wh].
+        features: Features that the hyperplanes lie in.
+        seen: `(timestep, draw)` to these features [B,D].
     """
 
     x_0: Float[Tensor, "b c h w"]
     timesteps: tuple[int, ...]
     noise: Callable[[int, int], Tensor]
     eps: Mapping[tuple[int, int], Tensor]
-    h: Mapping[tuple[int, int], Tensor]
+    features: Features
+    seen: Mapping[tuple[int, int], Tensor]
 
     def take(self, rows: Sequence[int]) -> NoisedSource:
         """Select images by row."""
@@ -91,7 +93,8 @@ class NoisedSource:
             self.timesteps,
             lambda t, draw: self.noise(t, draw)[index],
             {key: eps[index] for key, eps in self.eps.items()},
-            {key: h[index] for key, h in self.h.items()},
+            self.features,
+            {key: seen[index] for key, seen in self.seen.items()},
         )
 
 
@@ -102,6 +105,7 @@ def observe_noised(
     noise: Callable[[int, int], Tensor],
     *,
     num_noises: int = 1,
+    features: Features = BOTTLENECK,
 ) -> NoisedSource:
     """Add noise to images at every timestep of a path and run the network, once for all edits.
 
@@ -111,15 +115,16 @@ def observe_noised(
         timesteps: Ascending path.
         noise: `(timestep, draw)` to noise [B,C,H,W]; must return the same noise at every call.
         num_noises: Noises per timestep, see `Guidance.num_noises`.
+        features: Features that the hyperplanes lie in.
     """
     x_0 = x_0.float()
     eps: dict[tuple[int, int], Tensor] = {}
-    h: dict[tuple[int, int], Tensor] = {}
+    seen: dict[tuple[int, int], Tensor] = {}
     for t in timesteps:
         for draw in range(num_noises):
             sample = noised(x_0, noise(t, draw), model.schedule.alpha_bar(t))
-            eps[t, draw], h[t, draw] = model.eps_and_h(sample, t)
-    return NoisedSource(x_0, tuple(timesteps), noise, eps, h)
+            eps[t, draw], seen[t, draw] = model.eps_and_features(sample, t, features)
+    return NoisedSource(x_0, tuple(timesteps), noise, eps, features, seen)
 
 
 def guided_edit(
@@ -144,8 +149,8 @@ def guided_edit(
     Args:
         model: The frozen model.
         source: Result of `observe_noised`.
-        boundaries: Per attribute (A of them) its hyperplanes in h-space. Their timesteps must be on the
-            source's path; an attribute need not have one at every timestep.
+        boundaries: Per attribute (A of them) its hyperplanes in the space of the source's features. Their timesteps
+            must be on the source's path; an attribute need not have one at every timestep.
         directions: [B,A] +1 towards the attribute, -1 away from it, 0 for no edit.
         strengths: K strengths.
         guidance: See `Guidance`.
@@ -158,14 +163,15 @@ def guided_edit(
 
     Raises:
         ValueError: A hyperplane belongs to a timestep that is not on the path.
-        BoundaryError: A hyperplane is of another size than the bottleneck of the model.
+        BoundaryError: A hyperplane lies in another space than the source's features, or is of another size.
     """
     log_odds = torch.logit(torch.tensor(guidance.certainty)).item()
     others = preserved if guidance.preserve > 0 else ()
-    num_dimensions = next(iter(source.h.values()))[0].numel()
+    num_dimensions = next(iter(source.seen.values())).shape[1]
     targets = targets_by_timestep(
-        boundaries, others, source.timesteps, log_odds, num_dimensions=num_dimensions, like=source.x_0
-    )
+        boundaries, others, source.timesteps, log_odds,
+        space=source.features.space, num_dimensions=num_dimensions, like=source.x_0,
+    )  # fmt: skip
     result = source.x_0[:, None].repeat(1, len(strengths), 1, 1, 1)
     active = directions.ne(0).any(1).nonzero().flatten().tolist()
     if not active:
@@ -214,8 +220,9 @@ def _change(
                 x_t = noised(source.x_0 + change, source.noise(t, draw), alpha_bar)
                 if t in targets:
                     eps, step = _guided_step(
-                        model, x_t, t, source.h[t, draw], targets[t], directions, strength, guidance, mask
-                    )
+                        model, x_t, t, source.features, source.seen[t, draw], targets[t], directions, strength,
+                        guidance, mask,
+                    )  # fmt: skip
                     parts.append(step / alpha_bar**0.5 - fall * (eps - source.eps[t, draw]))
                 else:
                     parts.append(-fall * (model.eps(x_t, t) - source.eps[t, draw]))
@@ -235,28 +242,29 @@ def _guided_step(
     model: EpsModel,
     x_t: Tensor,
     t: int,
-    h_unedited: Tensor,
+    features: Features,
+    unedited: Tensor,
     targets: TimestepTargets,
     directions: Tensor,
     strength: Tensor,
     guidance: Guidance,
     mask: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """The noise predicted at x_t, and the step to take there."""
+    """The noise predicted at x_t, and the step to take there, where the unedited image has the features [B,D]."""
     missing, weight = torch.empty(0), torch.empty(0)
 
-    def cotangents(h: Tensor) -> Tensor:
+    def cotangents(edited: Tensor) -> Tensor:
         """[B,E+1,D] normals of the edited attributes, then the direction that restores the preserved ones."""
         nonlocal missing, weight
-        unedited = h_unedited.to(h).flatten(1)
-        lost = targets.lost(unedited, h)
+        before = unedited.to(edited)
+        lost = targets.lost(before, edited)
         length = lost.norm(dim=1, keepdim=True)
-        missing = torch.cat([targets.missing(unedited, h, directions, strength), length], 1)
+        missing = torch.cat([targets.missing(before, edited, directions, strength), length], 1)
         weight = targets.weight(length)
         back = lost / length.clamp(min=1e-12)
-        return torch.cat([targets.edited.normals.expand(len(h), -1, -1), back[:, None]], 1)
+        return torch.cat([targets.edited.normals.expand(len(edited), -1, -1), back[:, None]], 1)
 
-    eps, gradients = model.pullback(x_t, t, cotangents)
+    eps, gradients = model.pullback(x_t, t, features, cotangents)
     if mask is not None:
         gradients = gradients * mask[:, None]
     step = _smallest_step(gradients, missing, len(targets.columns), guidance.preserve, weight)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from boundaryflow.boundary import Boundaries
+from boundaryflow.diffusion import Features
 from boundaryflow.editing.editor import BaseEditor
 from boundaryflow.editing.guided import Guidance, NoisedSource, guided_edit, observe_noised
 from boundaryflow.editing.mask import PartSegmenter, parts_mask
@@ -43,6 +44,7 @@ class GuidedEditor(BaseEditor):
             self.settings.timesteps,
             lambda t, draw: item_noise(self.run_seed, item_ids, f"guided {t} {draw}", tuple(x_0.shape[1:])),
             num_noises=Guidance(**self.settings.guided).num_noises,
+            features=Features(**self.settings.features),
         )
         low, high = self.model.value_range
         return GuidedSource(noised, self.segmenter((x_0.float() - low) / (high - low)) if self.segmenter else None)
@@ -56,9 +58,10 @@ class GuidedEditor(BaseEditor):
         preserved: Sequence[Boundaries] = (),
     ) -> Tensor:
         """See `Editor.edit`."""
-        sha256, settings = self.model.sha256, self.settings
+        settings = self.settings
+        follow = (settings.timesteps, self.model.sha256, source.noised.features.space)
         others = [
-            other.along_path(settings.timesteps, sha256, may_be_empty=True)
+            other.along_path(*follow, may_be_empty=True)
             for other in preserved
             if not any(
                 edited.attribute == other.attribute or edited.cosine_similarity(other) > _MAX_COSINE
@@ -68,7 +71,7 @@ class GuidedEditor(BaseEditor):
         return guided_edit(
             self.model,
             source.noised.take(rows),
-            [b.along_path(settings.timesteps, sha256) for b in boundaries],
+            [b.along_path(*follow) for b in boundaries],
             directions,
             settings.strengths,
             Guidance(**settings.guided),

@@ -44,9 +44,9 @@ class Hyperplanes:
             vector([b.calibration.reach(log_odds) for b in boundaries]),
         )
 
-    def from_middle(self, h: Tensor) -> Tensor:
+    def from_middle(self, features: Tensor) -> Tensor:
         """[B,P] signed distances from the middle between the classes."""
-        return h @ self.normals.T + self.intercepts - self.middles
+        return features @ self.normals.T + self.intercepts - self.middles
 
     def lost(self, unedited: Tensor, edited: Tensor) -> Tensor:
         """[B,P] signed distance that an edit has moved images towards the other class; moves away from it are 0."""
@@ -72,8 +72,8 @@ class TimestepTargets:
         """[B,E] signed distance from the edited image to its target, per edited attribute.
 
         Args:
-            unedited: [B,D] bottleneck of the unedited image.
-            edited: [B,D] bottleneck of the edited image.
+            unedited: [B,D] features of the unedited image.
+            edited: [B,D] features of the edited image.
             directions: [B,A] +1, -1 or 0.
             strength: [B,1], not 0.
         """
@@ -84,7 +84,7 @@ class TimestepTargets:
         return torch.where(sign == 0, self.edited.lost(before, after), ahead)
 
     def lost(self, unedited: Tensor, edited: Tensor) -> Tensor:
-        """[B,D] move in h-space that undoes the loss of all preserved attributes together."""
+        """[B,D] move in feature space that undoes the loss of all preserved attributes together."""
         if not len(self.preserved.normals):
             return torch.zeros_like(edited)
         lost = self.preserved.lost(self.preserved.from_middle(unedited), self.preserved.from_middle(edited))
@@ -104,6 +104,7 @@ def targets_by_timestep(
     path: Sequence[int],
     log_odds: float,
     *,
+    space: str,
     num_dimensions: int,
     like: Tensor,
 ) -> dict[int, TimestepTargets]:
@@ -114,12 +115,13 @@ def targets_by_timestep(
         preserved: Per preserved attribute its hyperplanes; used at the timesteps of the edited ones.
         path: Timesteps of the edit.
         log_odds: Certainty that strength 1 must reach, see `Calibration.reach`.
-        num_dimensions: Size of the model's bottleneck, D.
+        space: Name of the space of the features.
+        num_dimensions: How many they are, D.
         like: Tensor whose dtype and device the hyperplanes get.
 
     Raises:
         ValueError: A hyperplane of an edited attribute belongs to a timestep that is not on the path.
-        BoundaryError: A hyperplane is of another size than the bottleneck.
+        BoundaryError: A hyperplane lies in another space, or is of another size.
     """
     at = {boundary.t for of_attribute in boundaries for boundary in of_attribute}
     if not at <= set(path):
@@ -129,6 +131,7 @@ def targets_by_timestep(
         edited = [(c, b) for c, of_attribute in enumerate(boundaries) for b in of_attribute if b.t == t]
         others = [b for of_attribute in preserved for b in of_attribute if b.t == t]
         for boundary in (*(b for _, b in edited), *others):
+            boundary.check_space(space)
             boundary.check_dimensions(num_dimensions)
         targets[t] = TimestepTargets(
             [column for column, _ in edited],

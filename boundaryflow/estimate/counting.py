@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from boundaryflow.boundary import Boundaries, Boundary, Calibration, load_boundaries
 from boundaryflow.config import DatasetParams
 from boundaryflow.config.edit_settings import edit_settings
-from boundaryflow.diffusion import EpsModel, NoiseSchedule, invert, timestep_path
+from boundaryflow.diffusion import EpsModel, Features, NoiseSchedule, invert, timestep_path
 from boundaryflow.diffusion.observation import DENSITY
 from boundaryflow.editing import paper_invert
 from boundaryflow.editing.editor import EditSettings
@@ -23,15 +24,29 @@ from boundaryflow.store.catalog.boundary import BOUNDARY
 from boundaryflow.store.catalog.mixing import MIXING
 
 _SIDE = 8
+
+
+class Sizes(NamedTuple):
+    """How many numbers a model gives of an image.
+
+    Attributes:
+        bottleneck: In h.
+        features: In those of `observe.features`.
+    """
+
+    bottleneck: int
+    features: int
+
+
 _TYPICAL = Calibration(1.0, -1.0, 1.0, 0.9, 100)
 
 
 class Blind:
-    """A model that sees nothing: an `EpsModel` whose noise and bottleneck are zero.
+    """A model that sees nothing: an `EpsModel` whose noise, bottleneck and features are zero.
 
     Args:
         channels: Of its images.
-        num_bottleneck: Values of its bottleneck.
+        num_bottleneck: Values of its bottleneck, and of its features.
         family: Of the model that it stands for.
     """
 
@@ -56,7 +71,13 @@ class Blind:
         """See `EpsModel`."""
         return torch.zeros_like(x_t)
 
-    def pullback(self, x_t: Tensor, t: int | Tensor, normals: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    def eps_and_features(self, x_t: Tensor, t: int | Tensor, features: Features) -> tuple[Tensor, Tensor]:
+        """See `EpsModel`."""
+        return torch.zeros_like(x_t), torch.zeros(len(x_t), self._num_bottleneck)
+
+    def pullback(
+        self, x_t: Tensor, t: int | Tensor, features: Features, normals: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor]:
         """See `EpsModel`."""
         directions = normals(torch.zeros(len(x_t), self._num_bottleneck))
         return torch.zeros_like(x_t), x_t[:, None].expand(-1, directions.shape[1], -1, -1, -1)
@@ -96,6 +117,11 @@ class Planned:
             followed[attribute] = at if at and set(at) <= set(levels) else levels
         return cls(params, t_mix, levels, followed)
 
+    @property
+    def features(self) -> Features:
+        """Features that the hyperplanes along the path lie in."""
+        return Features(**self.params.observe.model_dump()["features"] or {})
+
     def cut_short(self) -> Planned:
         """A few network calls of every kind that the whole has."""
         params = self.params
@@ -114,21 +140,24 @@ class Planned:
     def settings(self, method: str) -> EditSettings:
         """Those of its edits by one of `params.edit.methods`."""
         path = {"t_mix": self.t_mix, **self.params.invert.model_dump()}
-        how = edit_settings(self.params, method, path=path, timesteps=self.noise_levels, dtype=self.params.dtype)
+        observed = {"timesteps": self.noise_levels, "features": asdict(self.features)}
+        how = edit_settings(self.params, method, path=path, observed=observed, dtype=self.params.dtype)
         return replace(how, mask=None)
 
-    def hyperplanes(self, attributes: Sequence[str], model: EpsModel, num_bottleneck: int) -> list[Boundaries]:
+    def hyperplanes(self, attributes: Sequence[str], model: EpsModel, sizes: Sizes) -> list[Boundaries]:
         """Hyperplanes that no image was looked at for, of the shape of fitted ones and no two of them alike."""
         num_eps = model.channels * model.image_size**2
         made: list[Boundaries] = []
         for number, attribute in enumerate(attributes):
-            in_h = torch.zeros(num_bottleneck)
-            in_h[number % num_bottleneck] = 1.0
+            in_h, observed = (one_hot(torch.tensor(number % num), num).float() for num in sizes)
             about: dict[str, Any] = {
                 "intercept": 0.0, "attribute": attribute, "model_sha256": model.sha256, "calibration": _TYPICAL,
             }  # fmt: skip
             eps = Boundary(torch.full((num_eps,), num_eps**-0.5), space="eps", t=self.t_mix, **about)
-            noised = [Boundary(in_h, space="h", t=t, **about) for t in self.followed.get(attribute, self.noise_levels)]
+            noised = [
+                Boundary(observed, space=self.features.space, t=t, **about)
+                for t in self.followed.get(attribute, self.noise_levels)
+            ]
             at_mixing_step = {"eps": eps, "h": Boundary(in_h, space="h", t=self.t_mix, **about)}
             made.append(Boundaries(attribute, at_mixing_step, tuple(noised)))  # pyright: ignore[reportArgumentType]
         return made
@@ -143,15 +172,15 @@ class Planned:
             invert(model, x_0, path, start_noise=noise, noise_until=how.noise_until, order=how.order)
 
     def edit(
-        self, model: EpsModel, x_0: Tensor, attributes: Sequence[str], num_bottleneck: int, method: str | None = None
+        self, model: EpsModel, x_0: Tensor, attributes: Sequence[str], sizes: Sizes, method: str | None = None
     ) -> None:
         """What stage edit does with some images for one edit, by one method; without one, by the edit's own."""
         settings = self.settings(method or self.params.edit.method)
         editor = open_editor(model, settings, 0)
         source = editor.open(x_0, [f"timing-{number}" for number in range(len(x_0))])
         others = [name for name in self.params.label.attributes if name not in attributes]
-        held = self.hyperplanes(others, model, num_bottleneck) if settings.keeps_others else []
-        hyperplanes = self.hyperplanes(attributes, model, num_bottleneck)
+        held = self.hyperplanes(others, model, sizes) if settings.keeps_others else []
+        hyperplanes = self.hyperplanes(attributes, model, sizes)
         editor.edit(source, range(len(x_0)), hyperplanes, torch.ones(len(x_0), len(attributes)), held)
 
 
@@ -173,10 +202,10 @@ class Counts:
 def count(planned: Planned, family: str) -> Counts:
     """Count the network calls of one image that everything is asked of."""
     x_0 = torch.zeros(1, planned.params.ingest.channels, _SIDE, _SIDE)
-    num_bottleneck = len(planned.params.label.attributes)
+    num = len(planned.params.label.attributes)
 
     def counted(work: Callable[[EpsModel], object]) -> Tally:
-        model = Metered(Blind(planned.params.ingest.channels, num_bottleneck, family), Tally())
+        model = Metered(Blind(planned.params.ingest.channels, num, family), Tally())
         work(model)
         return model.tally
 
@@ -189,7 +218,7 @@ def count(planned: Planned, family: str) -> Counts:
         for edit, targets in planned.params.edit.edits.items():
             found = counted(
                 lambda model, targets=targets, method=method: planned.edit(
-                    model, x_0, list(targets), num_bottleneck, method
+                    model, x_0, list(targets), Sizes(num, num), method
                 )
             )
             num_calls = found.image_calls - opening[method].image_calls

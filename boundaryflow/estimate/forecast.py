@@ -192,15 +192,15 @@ def _costs(params: DatasetParams, planned: Planned, sizes: _Sizes, rates: Rates)
     add("mixing", mixed + drawn, calls, calls * rates.forward + separability * single_step,
         _ROW_BYTES * params.mixing.num_steps * (4 + num_attributes) * single_step)  # fmt: skip
     calls = inverted * counts.invert.image_calls
-    latents = (num_pixels + rates.num_bottleneck) * stored(params.invert.store_dtype)
+    latents = (num_pixels + rates.sizes.bottleneck) * stored(params.invert.store_dtype)
     add("invert", inverted, calls, calls * rates.forward, inverted * (latents + _ROW_BYTES))
     calls = observed * levels
     add(
         "observe", observed, calls, calls * rates.forward,
-        observed * levels * rates.num_bottleneck * stored(params.observe.store_dtype),
+        observed * levels * rates.sizes.features * stored(params.observe.store_dtype),
     )  # fmt: skip
     add("boundary", sizes.fitted, 0, _fit_s(params, sizes, rates, observed, levels),
-        4 * num_attributes * (num_pixels * single_step + (single_step + levels) * rates.num_bottleneck)
+        4 * num_attributes * (single_step * (num_pixels + rates.sizes.bottleneck) + levels * rates.sizes.features)
         + inverted * num_attributes * len(params.boundary.spaces) * 16)  # fmt: skip
     calls, gradients = sum(sizes.edited * opening.image_calls for opening in counts.opening.values()), 0
     for (_method, edit), of_edit in counts.edits.items():

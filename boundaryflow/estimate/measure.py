@@ -17,11 +17,11 @@ from boundaryflow.boundary import Gram, InMemory, Labels, fit_boundaries
 from boundaryflow.config import AvatarSource, DatasetParams
 from boundaryflow.diffusion import EpsModel
 from boundaryflow.editing import separability
-from boundaryflow.estimate.counting import Planned, count
+from boundaryflow.estimate.counting import Planned, Sizes, count
 from boundaryflow.evaluation.per_image import PerImageMetrics, open_metric_models
 from boundaryflow.labelling import load_clip
 from boundaryflow.runtime.device import device
-from boundaryflow.runtime.frozen_model import batch_size, open_model
+from boundaryflow.runtime.frozen_model import batch_size, check_features, open_model
 from boundaryflow.sources.datasets import draw_avatars, face_of, open_raw
 from boundaryflow.sources.decoding import decode_all
 
@@ -62,7 +62,7 @@ class Rates:
         num_fitted: Images in those two.
         look: Of the evaluation's CLIP, a picture.
         metrics: All that an edited picture is judged by.
-        num_bottleneck: Values of h.
+        sizes: Values of h, and of the features that observe keeps.
         num_features: Values of CLIP's that are kept of an image; 0 where it labels none.
         family: Of the model.
     """
@@ -80,7 +80,7 @@ class Rates:
     num_fitted: int
     look: Timing
     metrics: Timing
-    num_bottleneck: int
+    sizes: Sizes
     num_features: int
     family: str
 
@@ -101,10 +101,11 @@ def measure(dataset: str, params: DatasetParams, planned: Planned, num_labelled:
     opened = time.perf_counter() - started
     sample = torch.randn(1, model.channels, model.image_size, model.image_size)
     num_bottleneck = model.eps_and_h(sample, planned.noise_levels[-1])[1].numel()
-    forward, gradient = _network(model, planned, num_bottleneck, 4 * share)
+    sizes = Sizes(num_bottleneck, check_features(model, planned.features, params.model))
+    forward, gradient = _network(model, planned, sizes, 4 * share)
     separate = _separate(params)  # before the fits: its beginning loads scikit-learn
     num_fitted = max(_LEAST_FITTED, min(num_labelled, _MOST_FITTED))
-    products, fit_mixing, fit_level = _fits(params, model, num_bottleneck, num_fitted)
+    products, fit_mixing, fit_level = _fits(params, model, sizes, num_fitted)
     weights = getattr(params.label.source, "weights", None)
     label = _clip(weights, params, share)
     return Rates(
@@ -121,7 +122,7 @@ def measure(dataset: str, params: DatasetParams, planned: Planned, num_labelled:
         num_fitted=num_fitted,
         look=label if params.evaluate.clip == weights else _clip(params.evaluate.clip, params, share),
         metrics=_metrics(params, share),
-        num_bottleneck=num_bottleneck,
+        sizes=sizes,
         num_features=load_clip(weights).num_features if weights else 0,
         family=getattr(model, "family", "ddpm"),
     )
@@ -153,7 +154,7 @@ def _start(module: str) -> float:
     return time.perf_counter() - started
 
 
-def _network(model: EpsModel, planned: Planned, num_bottleneck: int, seconds: float) -> tuple[float, float]:
+def _network(model: EpsModel, planned: Planned, sizes: Sizes, seconds: float) -> tuple[float, float]:
     """Seconds of an image-call and of a gradient, the engine's own work included, on a path cut short."""
     size, short = batch_size(model), planned.cut_short()
     counts = count(short, getattr(model, "family", "ddpm"))
@@ -163,36 +164,42 @@ def _network(model: EpsModel, planned: Planned, num_bottleneck: int, seconds: fl
     if short.params.edit.method != "guided":
         return forward, 0.0
     (attributes,) = short.params.edit.edits.values()
-    took = _each(lambda: short.edit(model, x_0, list(attributes), num_bottleneck), seconds / 2)
+    took = _each(lambda: short.edit(model, x_0, list(attributes), sizes), seconds / 2)
     (editing,) = counts.edits.values()
     calls = counts.opening[short.params.edit.method].image_calls + editing.image_calls
     return forward, max(0.0, took / size - calls * forward) / editing.directions
 
 
-def _fits(params: DatasetParams, model: EpsModel, num_bottleneck: int, num: int) -> tuple[float, float, float]:
+def _fits(params: DatasetParams, model: EpsModel, sizes: Sizes, num: int) -> tuple[float, float, float]:
     """Seconds for inner products, for an attribute at the mixing step, for all at a noise level; latents are drawn."""
     how, chance = params.boundary, np.random.default_rng(0)
     order = chance.permutation(num)
     # as many as are solved at once
     has = chance.random((min(len(params.label.attributes), os.cpu_count() or 1), num)) < 0.5
     known = [Labels("probe", of_one, order[: num * 4 // 5], order[num * 4 // 5 :]) for of_one in has]
-    sizes = {"eps": model.channels * model.image_size**2, "h": num_bottleneck}
-    products, at_mixing_step, at_level = 0.0, 0.0, 0.0
+    about: dict[str, Any] = {"t": 0, "model_sha256": model.sha256, "ridge": how.ridge}
+
+    def latents(size: int) -> InMemory:
+        drawn = torch.randn(num, max(size, len(has)))
+        drawn[:, : len(has)] += 3.0 * torch.from_numpy(has.T)  # apart as those of images are
+        return InMemory(drawn.half())
+
+    products, at_mixing_step = 0.0, 0.0
     for space in how.spaces:
-        latents = torch.randn(num, sizes[space])
-        latents[:, : len(has)] += 3.0 * torch.from_numpy(has.T)  # apart as those of images are
-        about: dict[str, Any] = {"space": space, "t": 0, "model_sha256": model.sha256, "ridge": how.ridge}
+        of_space = latents({"eps": model.channels * model.image_size**2, "h": sizes.bottleneck}[space])
         started = time.perf_counter()
-        gram = Gram.of(InMemory(latents.half()))
+        gram = Gram.of(of_space)
         multiplied = time.perf_counter()
-        fit_boundaries(gram, known, estimator=how.estimator, c=how.c, num_bootstraps=how.num_bootstraps, **about)
+        fit_boundaries(
+            gram, known, estimator=how.estimator, c=how.c, num_bootstraps=how.num_bootstraps, space=space, **about
+        )
         fitted = time.perf_counter()
-        if space == "h" or len(how.spaces) == 1:
-            fit_boundaries(Gram.of(InMemory(latents.half())), known, estimator="ridge", **about)
-            at_level = time.perf_counter() - fitted
         products += multiplied - started
         at_mixing_step += fitted - multiplied
-    return products, at_mixing_step / len(known), at_level
+    observed = latents(sizes.features)
+    started = time.perf_counter()
+    fit_boundaries(Gram.of(observed), known, estimator="ridge", space="h", **about)
+    return products, at_mixing_step / len(known), time.perf_counter() - started
 
 
 def _ingest(dataset: str, params: DatasetParams, seconds: float) -> float:

@@ -140,9 +140,7 @@ class BatchEditor:
             name: open_boundary(dataset, name) for name in sorted({*spec["by"], *context["preserved"]})
         }
         self._preserved = [self._planes[name] for name in context["preserved"]]
-        self.labeller = Labeller(
-            spec, self._planes, self._net, self._editor, settings.timesteps, settings.t_mix, context["run_seed"]
-        )
+        self.labeller = Labeller(spec, self._planes, self._net, self._editor, settings, context["run_seed"])
 
     def edit(self, pixels_u8: Tensor, ids: Sequence[str], signs: Mapping[str, Tensor]) -> dict[str, Edited]:
         """Edit pictures at every strength.

@@ -44,9 +44,9 @@ def model_and_settings(dataset: str, params: DatasetParams) -> tuple[EpsModel, E
         PipelineError: The stages have not run, or without the single step that the data set is edited by now.
     """
     model = open_model(params.model, params.dtype)
-    facts, path = INVERT.read_facts(dataset), OBSERVE.read_facts(dataset)
+    facts, observed = INVERT.read_facts(dataset), OBSERVE.read_facts(dataset)
     dtype = str(resolve_dtype(params.dtype)).removeprefix("torch.")
-    settings = edit_settings(params, params.edit.method, path=facts, timesteps=path["timesteps"], dtype=dtype)
+    settings = edit_settings(params, params.edit.method, path=facts, observed=observed, dtype=dtype)
     if settings.t_mix is None and not settings.is_guided:
         raise BoundaryError(NOT_INVERTED)
     return model, settings

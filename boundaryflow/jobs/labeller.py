@@ -17,9 +17,9 @@ from torch import Tensor
 from boundaryflow.boundary import Boundaries
 from boundaryflow.boundary.hyperplane import most_telling
 from boundaryflow.config import ClassifierSource, ClipSource, ColumnRule, DatasetParams, PromptRule
-from boundaryflow.diffusion import EpsModel
-from boundaryflow.diffusion.observation import bottlenecks
-from boundaryflow.editing.editor import Editor
+from boundaryflow.diffusion import EpsModel, Features
+from boundaryflow.diffusion.observation import noised_features
+from boundaryflow.editing.editor import Editor, EditSettings
 from boundaryflow.errors import BoundaryError, CheckpointError
 from boundaryflow.evaluation import Judges, load_judges
 from boundaryflow.evaluation.panel import judge_files
@@ -77,8 +77,7 @@ class Labeller:
         hyperplanes: Attribute to its boundaries, of those that hyperplanes tell.
         model: The frozen model, for the hyperplanes.
         editor: Inverts images where a data set has hyperplanes at the mixing step only.
-        timesteps: The path of the hyperplanes between noised images.
-        t_mix: The mixing step; None where there is none.
+        settings: Where the hyperplanes hold, between noised images and at the mixing step.
         run_seed: Of the noise under which hyperplanes see an image.
     """
 
@@ -88,8 +87,7 @@ class Labeller:
         hyperplanes: Mapping[str, Boundaries],
         model: EpsModel,
         editor: Editor,
-        timesteps: Sequence[int],
-        t_mix: int | None,
+        settings: EditSettings,
         run_seed: int,
     ) -> None:
         self.attributes = list(spec["by"])
@@ -100,7 +98,7 @@ class Labeller:
         )
         self._clip: ClipLabeller | None = load_clip(spec["clip"]["weights"], device()) if spec["clip"] else None
         self._spec, self._planes, self._model, self._editor = spec, hyperplanes, model, editor
-        self._timesteps, self._t_mix, self._run_seed = timesteps, t_mix, run_seed
+        self._settings, self._run_seed = settings, run_seed
 
     def __call__(self, pixels_u8: Tensor, ids: Sequence[str]) -> Tensor:
         """[N,A] probability that a picture has an attribute.
@@ -141,15 +139,16 @@ class Labeller:
         return seen
 
     def _by_plane(self, boundaries: Boundaries, pixels_u8: Tensor, ids: Sequence[str]) -> Tensor:
-        x_0 = to_model_range(pixels_u8, self._model.value_range)
+        x_0, settings = to_model_range(pixels_u8, self._model.value_range), self._settings
         if boundaries.noised:
-            hyperplane = most_telling(boundaries.along_path(self._timesteps, self._model.sha256))
-            latents = bottlenecks(self._model, x_0, ids, hyperplane.t, self._run_seed)
-        elif self._t_mix is None:
+            features = Features(**settings.features)
+            hyperplane = most_telling(boundaries.along_path(settings.timesteps, self._model.sha256, features.space))
+            latents = noised_features(self._model, x_0, ids, hyperplane.t, self._run_seed, features)
+        elif settings.t_mix is None:
             raise BoundaryError(boundaries.not_separable)
         else:
             hyperplane = most_telling(list(boundaries.at_mixing_step.values()))
-            hyperplane.check_fits(self._model.sha256, self._t_mix)
+            hyperplane.check_fits(self._model.sha256, settings.t_mix)
             inversion = self._editor.open(x_0, ids).inversion
             if inversion is None:
                 raise ValueError("the editor does not invert, and there is no hyperplane between noised images")

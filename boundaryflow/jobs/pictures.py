@@ -16,8 +16,8 @@ from boundaryflow.boundary import Boundaries, Boundary
 from boundaryflow.boundary.hyperplane import Space, most_telling
 from boundaryflow.config import MAX_STRENGTH, DatasetParams, alike, load_params
 from boundaryflow.config.places import check_output
-from boundaryflow.diffusion import EpsModel, Inversion, ddim_step, denoise, timestep_path
-from boundaryflow.diffusion.observation import bottlenecks
+from boundaryflow.diffusion import EpsModel, Features, Inversion, ddim_step, denoise, timestep_path
+from boundaryflow.diffusion.observation import noised_features
 from boundaryflow.editing.editor import Editor, EditSettings
 from boundaryflow.editing.mixing_step_editors import InvertedSource
 from boundaryflow.errors import BoundaryError, ManifestError
@@ -215,9 +215,10 @@ class _GuidedSampler(_Sampler):
     def has(self, x_0: Tensor, ids: list[str]) -> Tensor:
         """[B,A] which images have which attribute, by the hyperplane that tells it best."""
         seen: list[tuple[Boundary, Tensor]] = []
+        features = Features(**self.settings.features)
         for of_attribute in self.boundaries:
-            best = most_telling(of_attribute.along_path(self.settings.timesteps, self.model.sha256))
-            seen.append((best, bottlenecks(self.model, x_0, ids, best.t, self.seed)))
+            best = most_telling(of_attribute.along_path(self.settings.timesteps, self.model.sha256, features.space))
+            seen.append((best, noised_features(self.model, x_0, ids, best.t, self.seed, features)))
         return _sides(seen, len(x_0))
 
     def finish(self, x_0: Tensor, ids: list[str], signs: Tensor) -> Tensor:

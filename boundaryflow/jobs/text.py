@@ -25,8 +25,8 @@ from boundaryflow.boundary import (
     separable,
 )
 from boundaryflow.config import ClipSource, DatasetParams, is_name, load_params
-from boundaryflow.diffusion import EpsModel
-from boundaryflow.diffusion.observation import bottlenecks
+from boundaryflow.diffusion import EpsModel, Features
+from boundaryflow.diffusion.observation import noised_features
 from boundaryflow.errors import BoundaryError, ManifestError, ParamsError
 from boundaryflow.jobs.pictures import draw_images
 from boundaryflow.labelling import load_clip
@@ -103,8 +103,8 @@ def boundary_from_words(
         shown = _of_folder(positives, params, model)
         has = np.repeat([True, False], [len(shown), len(ids)])
         sides = Sides(torch.cat([shown, x_0]), [*(f"positive-{k}" for k in range(len(shown))), *ids], has)
-    timesteps = OBSERVE.read_facts(dataset)["timesteps"]
-    hyperplanes = _fit(model, sides, timesteps, name, params)
+    observed = OBSERVE.read_facts(dataset)
+    hyperplanes = _fit(model, sides, observed["timesteps"], Features(**observed.get("features", {})), name, params)
     if not hyperplanes:
         raise BoundaryError(
             f"text: the model does not tell {positive!r} from {negative!r} at any noise level "
@@ -176,7 +176,7 @@ def _by_words(
 
 
 def _fit(
-    model: EpsModel, sides: Sides, timesteps: Sequence[int], name: str, params: DatasetParams
+    model: EpsModel, sides: Sides, timesteps: Sequence[int], features: Features, name: str, params: DatasetParams
 ) -> tuple[Boundary, ...]:
     """A hyperplane at each timestep where it separates a held-out quarter of the images."""
     lots = np.array([item_seed(0, item, "held out") % 4 for item in sides.ids])
@@ -187,12 +187,12 @@ def _fit(
     with Progress("boundary", len(timesteps), "noise levels") as progress:
         for t in timesteps:
             parts = [
-                bottlenecks(model, sides.x_0[start : start + size], sides.ids[start : start + size], t, 0)
+                noised_features(model, sides.x_0[start : start + size], sides.ids[start : start + size], t, 0, features)
                 for start in range(0, len(sides.ids), size)
             ]
             latents = torch.cat(parts)
             hyperplane, _report = fit_boundary(
-                Gram.of(latents), sides.has, train, held_out, space="h", t=t, attribute=name,
+                Gram.of(latents), sides.has, train, held_out, space=features.space, t=t, attribute=name,
                 model_sha256=model.sha256, estimator="ridge", ridge=params.boundary.ridge,
             )  # fmt: skip
             hyperplanes.append(hyperplane)

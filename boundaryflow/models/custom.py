@@ -15,7 +15,7 @@ from boundaryflow.diffusion import EpsModel
 from boundaryflow.errors import CheckpointError
 
 _MEMBERS = ("image_size", "channels", "value_range", "schedule", "sha256", "eps", "eps_and_h", "eps_with_h",
-            "eps_with_h_shift", "pullback")  # fmt: skip
+            "eps_with_h_shift", "eps_and_features", "pullback")  # fmt: skip
 
 
 def names_python_model(source: str) -> bool:

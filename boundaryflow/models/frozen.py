@@ -1,9 +1,10 @@
-"""Any network as a frozen ε-predictor with its bottleneck open to view."""
+"""Any network as a frozen ε-predictor whose layers can be seen, and whose bottleneck can be replaced."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -11,7 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from boundaryflow.diffusion import NoiseSchedule
+from boundaryflow.diffusion import BOTTLENECK, Features, NoiseSchedule
+from boundaryflow.models.layers import Look, find_layer, layer_shapes
 from boundaryflow.models.prediction import Prediction, eps_from
 
 
@@ -35,6 +37,7 @@ class FrozenModel:
         reverses_channels: Was it trained on BGR? Its images are RGB here all the same.
         pixel_unshuffle: The network sees an image of C x S x S as C r^2 x S/r x S/r, an exact
             re-arrangement (Shi et al. 2016, read backwards). 1 for networks on plain pixels.
+        named: The module within which layers are named (see `Features`); None: the network.
         device: Where it runs.
     """
 
@@ -52,6 +55,7 @@ class FrozenModel:
         prediction: Prediction = "epsilon",
         reverses_channels: bool = False,
         pixel_unshuffle: int = 1,
+        named: nn.Module | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         self.schedule = schedule
@@ -67,51 +71,62 @@ class FrozenModel:
         self._device = torch.device(device)
         self._network = network.to(device=self._device, memory_format=torch.channels_last).eval()  # pyright: ignore[reportCallIssue]
         self._network.requires_grad_(False)
-        self._change_h: Callable[[Tensor], Tensor] | None = None
-        self._seen_h: Tensor | None = None
-        bottleneck.register_forward_hook(self._at_bottleneck)
+        self._bottleneck = bottleneck
+        self._named = network if named is None else named
 
     def eps(self, x_t: Float[Tensor, "b c h w"], t: int | Tensor) -> Float[Tensor, "b c h w"]:
         """Predicted noise at (x_t, t)."""
-        return self._call(x_t, t, None)[0]
+        return self._call(x_t, t)
 
     def eps_and_h(
         self, x_t: Float[Tensor, "b c h w"], t: int | Tensor
     ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b ch hh wh"]]:
         """Predicted noise, and the bottleneck that it was made from."""
-        return self._call(x_t, t, None)
+        look = self._look_at_h()
+        return self._call(x_t, t, look), look.seen.to(x_t.device)
 
     def eps_with_h(
         self, x_t: Float[Tensor, "b c h w"], t: int | Tensor, h: Float[Tensor, "b ch hh wh"]
     ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b ch hh wh"]]:
         """Predicted noise with the bottleneck replaced, and the bottleneck as it would have been."""
-        return self._call(x_t, t, lambda _: h)
+        look = self._look_at_h(lambda _: h)
+        return self._call(x_t, t, look), look.seen.to(x_t.device)
 
     def eps_with_h_shift(
         self, x_t: Float[Tensor, "b c h w"], t: int | Tensor, shift: Float[Tensor, "b ch hh wh"]
     ) -> Float[Tensor, "b c h w"]:
         """Predicted noise with `shift` added to the bottleneck."""
-        return self._call(x_t, t, lambda seen: seen + shift.to(seen))[0]
+        return self._call(x_t, t, self._look_at_h(lambda seen: seen + shift.to(seen)))
+
+    def eps_and_features(
+        self, x_t: Float[Tensor, "b c h w"], t: int | Tensor, features: Features
+    ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b d"]]:
+        """Predicted noise, and the features that a layer gave on the way; see `EpsModel.eps_and_features`."""
+        look = self._look_at(features)
+        return self._call(x_t, t, look), look.seen.to(x_t.device)
 
     def pullback(
         self,
         x_t: Float[Tensor, "b c h w"],
         t: int | Tensor,
+        features: Features,
         normals: Callable[[Float[Tensor, "b d"]], Float[Tensor, "b a d"]],
     ) -> tuple[Float[Tensor, "b c h w"], Float[Tensor, "b a c h w"]]:
-        """Predicted noise, and directions of h-space pulled back to the sample.
+        """Predicted noise, and directions of feature space pulled back to the sample.
 
-        See `EpsModel.pullback`. Only the part of the network before the bottleneck keeps what a
-        gradient needs, so that the memory is about that of one training step of half the network.
+        See `EpsModel.pullback`. Only the part of the network before the layer keeps what a gradient needs; for the
+        bottleneck, the memory is about that of one training step of half the network.
         """
         home = x_t.device
+        look = self._look_at(features)
         with torch.inference_mode(False), torch.enable_grad():
             # A clone: it may be an inference tensor, which autograd does not take.
             sample = x_t.detach().to(self._device).clone().requires_grad_(True)
-            eps, h = self._forward(sample, t, None)
-        directions = normals(h.detach().flatten(1).to(home)).to(h)
+            eps = self._forward(sample, t, look)
+        seen = look.seen
+        directions = normals(seen.detach().to(home)).to(seen)
         with torch.inference_mode(False), torch.enable_grad():  # the pass has switched gradients off half-way
-            products = (h.flatten(1)[:, None] * directions.clone()).sum((0, 2))
+            products = (seen[:, None] * directions.clone()).sum((0, 2))
             last = len(products) - 1
             pulled = [
                 torch.autograd.grad(product, sample, retain_graph=index < last)[0]
@@ -119,13 +134,29 @@ class FrozenModel:
             ]
         return eps.to(home), torch.stack(pulled, 1).to(home)
 
-    @torch.inference_mode()
-    def _call(self, x_t: Tensor, t: int | Tensor, change_h: Callable[[Tensor], Tensor] | None) -> tuple[Tensor, Tensor]:
-        return self._forward(x_t, t, change_h)
+    def layers(self) -> dict[str, tuple[int, ...]]:
+        """Layers that `Features` may name, see `layer_shapes`; the network is called on one image."""
+        sample = torch.zeros(1, self.channels, self.image_size, self.image_size)
+        return layer_shapes(self._named, self._bottleneck, lambda: self.eps(sample, 0))
 
-    def _forward(
-        self, x_t: Tensor, t: int | Tensor, change_h: Callable[[Tensor], Tensor] | None
-    ) -> tuple[Tensor, Tensor]:
+    def _look_at_h(self, change: Callable[[Tensor], Tensor] | None = None) -> Look:
+        return Look("the bottleneck", self._bottleneck, lambda maps: maps.float().contiguous(), change)
+
+    def _look_at(self, features: Features) -> Look:
+        """A look at features.
+
+        Raises:
+            CheckpointError: There is no such layer.
+        """
+        if features == BOTTLENECK:
+            return Look("the bottleneck", self._bottleneck, features.of)
+        return find_layer(self._named, features)
+
+    @torch.inference_mode()
+    def _call(self, x_t: Tensor, t: int | Tensor, look: Look | None = None) -> Tensor:
+        return self._forward(x_t, t, look)
+
+    def _forward(self, x_t: Tensor, t: int | Tensor, look: Look | None) -> Tensor:
         if x_t.shape[1:] != (self.channels, self.image_size, self.image_size):
             raise ValueError(
                 f"the model works on {self.channels} x {self.image_size} x {self.image_size} images, "
@@ -140,28 +171,14 @@ class FrozenModel:
         levels = self.schedule.alphas_cumprod[timesteps.cpu()] if self._prediction != "epsilon" else 1.0
         if self._time_scale is not None:
             timesteps = timesteps.to(self._dtype) * self._time_scale
-        self._change_h = change_h
-        try:
+        with look or nullcontext():
             out: Tensor = self._network(sample, timesteps)
-        finally:
-            self._change_h, seen, self._seen_h = None, self._seen_h, None
-        if seen is None:
-            raise RuntimeError("the network's bottleneck was not called")
         out = out[:, : folded.shape[1]].float()  # networks that learn the variance put it behind the noise
         out = eps_from(self._prediction, out, folded.to(out), levels)
         eps = F.pixel_shuffle(out, self._fold) if self._fold > 1 else out
         if self._reverses_channels:
             eps = eps.flip(1)
-        return eps.contiguous().to(home), seen.to(home)
-
-    def _at_bottleneck(self, _module: object, _inputs: object, output: Tensor) -> Tensor:
-        self._seen_h = output.float().contiguous()
-        if torch.is_grad_enabled():  # a pullback: nothing beyond the bottleneck is asked for its gradient
-            torch.set_grad_enabled(False)  # the block in `pullback` that called sets it back at its end
-        if self._change_h is None:
-            return output
-        changed = self._change_h(self._seen_h)
-        return changed.to(output.device, output.dtype).contiguous(memory_format=torch.channels_last)
+        return eps.contiguous().to(home)
 
 
 def network_sha256(network: nn.Module, *sources: Path) -> str:

@@ -55,6 +55,7 @@ class UNetModel(FrozenModel):
             prediction=prediction,
             reverses_channels=reverses_channels,
             pixel_unshuffle=pixel_unshuffle,
+            named=unet,
             device=device,
         )
 

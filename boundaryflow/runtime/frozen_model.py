@@ -9,8 +9,8 @@ from functools import lru_cache
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from boundaryflow.diffusion import EpsModel
-from boundaryflow.errors import ParamsError
+from boundaryflow.diffusion import EpsModel, Features
+from boundaryflow.errors import CheckpointError, ParamsError
 from boundaryflow.runtime.allocator import keep_freed_memory
 from boundaryflow.runtime.device import device, resolve_dtype
 from boundaryflow.runtime.metering import TALLY, Metered
@@ -84,3 +84,24 @@ def _open_model(source: str, resolved: torch.dtype, where: torch.device) -> EpsM
     model = load_model(source, device=where, dtype=resolved)
     LOG.info("model %s (%s) on %s in %s", source, model.sha256[:12], where, str(resolved).removeprefix("torch."))
     return Metered(model, TALLY)
+
+
+def check_features(model: EpsModel, features: Features, source: str) -> int:
+    """Find out, by one network call, whether a model has the features that `observe.features` asks for.
+
+    Args:
+        model: The frozen model.
+        features: Which.
+        source: What the model was opened as, for the message.
+
+    Returns:
+        How many numbers they are.
+
+    Raises:
+        ParamsError: It has not.
+    """
+    sample = torch.zeros(1, model.channels, model.image_size, model.image_size)
+    try:
+        return model.eps_and_features(sample, 0, features)[1].shape[1]
+    except CheckpointError as error:
+        raise ParamsError(f"observe.features: {error}; `boundaryflow inspect {source}` lists layers") from None

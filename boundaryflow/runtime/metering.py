@@ -16,7 +16,7 @@ from boundaryflow.files import write_bytes
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from boundaryflow.diffusion import EpsModel
+    from boundaryflow.diffusion import EpsModel, Features
 
 
 @dataclass
@@ -72,9 +72,15 @@ class Metered:
         """See `EpsModel`."""
         return self._timed(len(x_t), lambda: self._model.eps_with_h_shift(x_t, t, shift))
 
-    def pullback(self, x_t: Tensor, t: int | Tensor, normals: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    def eps_and_features(self, x_t: Tensor, t: int | Tensor, features: Features) -> tuple[Tensor, Tensor]:
         """See `EpsModel`."""
-        eps, pulled = self._timed(len(x_t), lambda: self._model.pullback(x_t, t, normals))
+        return self._timed(len(x_t), lambda: self._model.eps_and_features(x_t, t, features))
+
+    def pullback(
+        self, x_t: Tensor, t: int | Tensor, features: Features, normals: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """See `EpsModel`."""
+        eps, pulled = self._timed(len(x_t), lambda: self._model.pullback(x_t, t, features, normals))
         self.tally.pullbacks += len(x_t)
         self.tally.directions += pulled.shape[0] * pulled.shape[1]
         return eps, pulled

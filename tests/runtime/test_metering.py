@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from boundaryflow.diffusion import BOTTLENECK
 from boundaryflow.models import load_model
 from boundaryflow.runtime.metering import Metered, Tally, cost_path, keep_cost
 from tests.small_project import write_project
@@ -21,7 +22,7 @@ def test_calls_are_counted_by_images_and_results_are_the_models(tmp_path: Path) 
     torch.testing.assert_close(eps, model.eps(x_t, 5))
     metered.eps_with_h(x_t[:2], 5, h[:2])
     normals = torch.randn(3, 4, h[0].numel())
-    metered.pullback(x_t, 5, lambda _: normals)
+    metered.pullback(x_t, 5, BOTTLENECK, lambda _: normals)
     assert (metered.tally.image_calls, metered.tally.pullbacks, metered.tally.directions) == (8, 3, 12)
     assert metered.tally.seconds > 0
     assert (metered.sha256, metered.family) == (model.sha256, "diffusers")

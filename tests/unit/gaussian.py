@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from boundaryflow.diffusion import NoiseSchedule
+from boundaryflow.diffusion import Features, NoiseSchedule
 
 
 class GaussianModel:
@@ -46,7 +46,13 @@ class GaussianModel:
     def eps_with_h_shift(self, x_t: Tensor, t: int | Tensor, shift: Tensor) -> Tensor:
         return self._exact(x_t, t) + shift
 
-    def pullback(self, x_t: Tensor, t: int | Tensor, normals: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    def eps_and_features(self, x_t: Tensor, t: int | Tensor, features: Features) -> tuple[Tensor, Tensor]:
         eps, h = self.eps_and_h(x_t, t)
-        spread = normals(h.flatten(1))[..., None, None] / (self.image_size * self.image_size)
+        return eps, features.of(h)
+
+    def pullback(
+        self, x_t: Tensor, t: int | Tensor, features: Features, normals: Callable[[Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        eps, h = self.eps_and_features(x_t, t, features)
+        spread = normals(h)[..., None, None] / (self.image_size * self.image_size)
         return eps, spread.expand(-1, -1, -1, self.image_size, self.image_size)

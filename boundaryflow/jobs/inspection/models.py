@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+from diffusers.models.unets.unet_2d import UNet2DModel
+from torch import nn
+
+from boundaryflow.errors import CheckpointError
 from boundaryflow.labelling import holds_clip, load_clip
-from boundaryflow.models import build_network, load_model, open_checkpoint
+from boundaryflow.models import FrozenModel, build_network, load_model, open_checkpoint
 from boundaryflow.models.custom import names_python_model
 from boundaryflow.models.importing import describe
+from boundaryflow.models.layers import layer_shapes
 from boundaryflow.models.weights import check_finite, read_content
 
 _CHECKPOINTS = {".ckpt", ".pt", ".pth", ".bin", ".safetensors", ".pkl", ".pickle"}
@@ -37,6 +44,7 @@ def about_model(source: str) -> dict[str, Any]:
     """
     if is_function(source):
         model = load_model(source)
+        layers = model.layers() if isinstance(model, FrozenModel) else {}
         return {
             "what": "a model of your own",
             "image size": model.image_size,
@@ -44,11 +52,33 @@ def about_model(source: str) -> dict[str, Any]:
             "value range": [float(v) for v in model.value_range],
             "timesteps": model.schedule.num_train_timesteps,
             "sha256": model.sha256,
+            "layers for observe.features": _shown(layers),
         }
     checkpoint = open_checkpoint(source)
     check_finite(checkpoint.file, checkpoint.architecture.state)
-    build_network(checkpoint)
-    return {"what": "a diffusion model that can be edited with", **describe(checkpoint)}
+    unet = build_network(checkpoint)
+    facts = {"what": "a diffusion model that can be edited with", **describe(checkpoint)}
+    return {**facts, "layers for observe.features": _shown(_layers(unet, source))}
+
+
+def _layers(unet: UNet2DModel, source: str) -> dict[str, tuple[int, ...]]:
+    """Its blocks from the middle on, with the shapes of their maps; nothing is computed.
+
+    Raises:
+        CheckpointError: It does not take images of its own size.
+    """
+    config = unet.config
+    sample = torch.zeros(1, config["in_channels"], config["sample_size"], config["sample_size"], device="meta")
+    nn.Module.to(unet, "meta")
+    try:
+        return layer_shapes(unet, unet.mid_block, lambda: unet(sample, torch.zeros(1, device="meta")))  # pyright: ignore[reportArgumentType]
+    except RuntimeError as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(f"model {source}: does not take images of its own size ({reason})") from None
+
+
+def _shown(layers: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
+    return {name: " x ".join(map(str, shape)) for name, shape in layers.items()}
 
 
 def _about_clip(path: Path) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""What the stage observe writes: bottlenecks of images at many noise levels."""
+"""What the stage observe writes: features of images at many noise levels."""
 
 from boundaryflow.store.catalog.output import SHARD, Output, Table
 

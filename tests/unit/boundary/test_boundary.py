@@ -181,12 +181,12 @@ def test_one_class_only_is_refused_with_the_counts() -> None:
 def test_plane_of_another_path_or_none_is_refused() -> None:
     path = tuple(dataclasses.replace(boundary("h"), t=t) for t in (5, 40))
     with pytest.raises(BoundaryError, match="hyperplane at timestep 40, which is not on the path"):
-        Boundaries("smiling", {}, path).along_path([5, 50], "a" * 64)
+        Boundaries("smiling", {}, path).along_path([5, 50], "a" * 64, "h")
     with pytest.raises(BoundaryError, match="fitted on model aaaaaaaaaaaa, not bbbbbbbbbbbb"):
-        Boundaries("smiling", {}, path).along_path([5, 40], "b" * 64)
+        Boundaries("smiling", {}, path).along_path([5, 40], "b" * 64, "h")
     with pytest.raises(BoundaryError, match="separated at any noise level .*boundary.min_auc"):
-        Boundaries("smiling", {}).along_path([5, 40], "a" * 64)
-    assert Boundaries("smiling", {}).along_path([5, 40], "a" * 64, may_be_empty=True) == ()
+        Boundaries("smiling", {}).along_path([5, 40], "a" * 64, "h")
+    assert Boundaries("smiling", {}).along_path([5, 40], "a" * 64, "h", may_be_empty=True) == ()
 
 
 def test_likeness_is_the_mean_cosine_where_both_have_planes() -> None:

@@ -44,6 +44,7 @@ SETTINGS = EditSettings(
     mask=None,
     conditional=False,
     timesteps=(0, 60, 200),
+    features={},
 )
 GUIDED = dataclasses.replace(SETTINGS, method="guided")
 IDS = ["a", "b", "c"]

@@ -9,8 +9,9 @@ import pytest
 import torch
 from diffusers import UNet2DModel
 
+from boundaryflow.diffusion import BOTTLENECK, Features
 from boundaryflow.errors import CheckpointError
-from boundaryflow.models import load_model
+from boundaryflow.models import FrozenModel, load_model
 
 SCHEDULER = {
     "num_train_timesteps": 1000,
@@ -51,23 +52,75 @@ def test_attributes_follow_the_config(tmp_path: Path) -> None:
     assert h.shape == (2, 16, 4, 4)
 
 
+DECODER = Features("up_blocks.1.resnets.0", 2)
+
+
+@pytest.mark.parametrize("features", [BOTTLENECK, Features("up_blocks.0.resnets.1"), DECODER], ids=lambda f: f.space)
 @pytest.mark.parametrize("fold", [1, 2])
-def test_pullback_is_the_gradient_that_finite_differences_find(tmp_path: Path, fold: int) -> None:
+def test_pullback_is_the_gradient_that_finite_differences_find(tmp_path: Path, fold: int, features: Features) -> None:
     model = load_model(write_tiny(tmp_path, fold=fold))
     with torch.inference_mode():  # as edits call it
         x_t, way = torch.randn(2, 3, 8 * fold, 8 * fold), torch.randn(2, 3, 8 * fold, 8 * fold)
-        dim = model.eps_and_h(x_t, 300)[1][0].numel()
+        dim = model.eps_and_features(x_t, 300, features)[1].shape[1]
         normals = torch.randn(2, 3, dim)
         seen: list[torch.Tensor] = []
-        eps, pulled = model.pullback(x_t, 300, lambda h: (seen.append(h), normals)[1])
-        plain, h = model.eps_and_h(x_t, 300)
+        eps, pulled = model.pullback(x_t, 300, features, lambda h: (seen.append(h), normals)[1])
+        plain, h = model.eps_and_features(x_t, 300, features)
         torch.testing.assert_close(eps, plain)
-        torch.testing.assert_close(seen[0], h.flatten(1))
+        torch.testing.assert_close(seen[0], h)
         step = 1e-2
-        ahead, behind = (model.eps_and_h(x_t + s * way, 300)[1].flatten(1) for s in (step, -step))
+        ahead, behind = (model.eps_and_features(x_t + s * way, 300, features)[1] for s in (step, -step))
         slope = ((ahead - behind)[:, None] * normals).sum(2) / (2 * step)
     torch.testing.assert_close((pulled * way[:, None]).flatten(2).sum(2), slope, atol=0.02, rtol=0.02)
     assert not torch.is_grad_enabled() or not pulled.requires_grad
+
+
+def test_features_are_what_the_layer_gives_averaged_to_the_side_asked_for(tmp_path: Path) -> None:
+    model = load_model(write_tiny(tmp_path))
+    assert isinstance(model, FrozenModel)
+    x_t = torch.randn(2, 3, 8, 8)
+    eps, h = model.eps_and_h(x_t, 300)
+    for features in (BOTTLENECK, Features("mid_block")):
+        torch.testing.assert_close(model.eps_and_features(x_t, 300, features)[1], h.flatten(1))
+    same, maps = model.eps_and_features(x_t, 300, Features(DECODER.layer))
+    torch.testing.assert_close(same, eps)
+    assert maps.dtype == torch.float32
+    assert model.layers() == {
+        "mid_block": (16, 4, 4),
+        "up_blocks.0.resnets.0": (16, 4, 4),
+        "up_blocks.0.resnets.1": (16, 4, 4),
+        "up_blocks.1.resnets.0": (8, 8, 8),
+        "up_blocks.1.resnets.1": (8, 8, 8),
+    }
+    means = maps.reshape(2, 8, 2, 4, 2, 4).mean((3, 5))
+    torch.testing.assert_close(model.eps_and_features(x_t, 300, DECODER)[1], means.flatten(1))
+    assert DECODER.space == "up_blocks.1.resnets.0:2"
+    with pytest.raises(ValueError, match="no layer is named"):
+        Features(None, 4)
+
+
+@pytest.mark.parametrize(
+    ("layer", "pool", "message"),
+    [
+        ("up_blocks.1.resnet.0", None, "has no layer 'up_blocks.1.resnet.0', did you mean up_blocks.1.resnets.0"),
+        ("zzz", None, "has no layer 'zzz'$"),
+        ("up_blocks", None, "layer 'up_blocks' is not called by the network"),
+        ("down_blocks.0", None, "layer 'down_blocks.0' gives tuple, must be maps"),
+        ("time_embedding", None, r"layer 'time_embedding' gives \[2, 32\], must be maps"),
+        ("up_blocks.0.resnets.0", 5, "maps of 4 x 4, which cannot be averaged to a side of 5"),
+        ("up_blocks.0.resnets.0.nonlinearity", None, "is called more than once by the network"),
+    ],
+)
+def test_layer_that_gives_no_features_is_refused_in_one_line(
+    tmp_path: Path, layer: str, pool: int | None, message: str
+) -> None:
+    model = load_model(write_tiny(tmp_path))
+    x_t = torch.randn(2, 3, 8, 8)
+    eps = model.eps(x_t, 300)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        model.eps_and_features(x_t, 300, Features(layer, pool))
+    assert "\n" not in str(caught.value)
+    torch.testing.assert_close(model.eps(x_t, 300), eps)  # no hook stays
 
 
 def test_bottleneck_observed_is_the_bottleneck_injected(tmp_path: Path) -> None:
