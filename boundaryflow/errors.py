@@ -24,7 +24,16 @@ class CheckpointError(PipelineError):
 
 
 class BoundaryError(PipelineError):
-    """A boundary cannot be fitted, read, or used with this model and timestep."""
+    """A boundary cannot be fitted, read, or used with this model and timestep.
+
+    Args:
+        message: What is wrong.
+        lacks: What the boundary lacks where values of params.yaml decide over that, see `boundaryflow.config.advice`.
+    """
+
+    def __init__(self, message: str, lacks: str = "") -> None:
+        super().__init__(message)
+        self.lacks = lacks
 
 
 class LabelError(PipelineError):

@@ -32,6 +32,7 @@ from boundaryflow.boundary import (
 from boundaryflow.boundary.hyperplane import Space
 from boundaryflow.boundary.labelled import Choice, Labelled
 from boundaryflow.config import load_params
+from boundaryflow.config.advice import with_advice
 from boundaryflow.diffusion import Features
 from boundaryflow.diffusion.observation import tensor_name
 from boundaryflow.errors import BoundaryError
@@ -135,7 +136,7 @@ def run(
         if found.all:
             save_boundaries(out / f"{attribute}.safetensors", found)
         else:
-            LOG.warning("%s; it is left out, and so is every edit that needs it", found.not_separable)
+            LOG.warning("%s; it is left out, and so is every edit that needs it", with_advice(found.not_separable))
             (out / f"{attribute}.safetensors").unlink(missing_ok=True)
     return table.write(dataset, out)
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from boundaryflow.boundary import Boundaries, load_boundaries
 from boundaryflow.config import DatasetParams, load_params
+from boundaryflow.config.advice import with_advice
 from boundaryflow.config.edit_settings import edit_settings
 from boundaryflow.diffusion import EpsModel
 from boundaryflow.editing.editor import NOT_INVERTED, Editor, EditSettings
@@ -155,13 +156,13 @@ def _lacking(
         boundaries = open_boundaries(dataset, attribute)
         if how.is_guided:
             if not boundaries.noised:
-                return boundaries.not_separable
+                return with_advice(boundaries.not_separable)
             continue
         try:
             for space in how.spaces:
                 boundaries.in_space(space, model_sha256, how.mixing_step)
         except BoundaryError as error:
-            return str(error)
+            return with_advice(error)
     return None
 
 

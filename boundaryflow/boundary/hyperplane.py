@@ -120,8 +120,8 @@ class Boundary:
         if not self.calibration.gap > 0:
             raise BoundaryError(
                 f"{where}: held-out images with it and without it do not differ at timestep {t} "
-                f"(gap {self.calibration.gap:.4g}, AUC {self.calibration.auc:.2f}), must be above 0; "
-                "label more images, or leave the attribute out of edit.edits"
+                f"(gap {self.calibration.gap:.4g}, AUC {self.calibration.auc:.2f}), must be above 0",
+                lacks="gap",
             )
 
     def check_space(self, space: str) -> None:
@@ -174,12 +174,12 @@ class Boundaries:
         return {**self.at_mixing_step, **{f"{boundary.space}@{boundary.t}": boundary for boundary in self.noised}}
 
     @property
-    def not_separable(self) -> str:
-        """What to say where there are no hyperplanes between noised images."""
-        return (
-            f"boundary {self.attribute!r}: held-out images with it and without it cannot be separated at any noise "
-            "level (no AUC of at least boundary.min_auc); label more images, lower boundary.min_auc, or set "
-            "edit.method: single_step"
+    def not_separable(self) -> BoundaryError:
+        """What is wrong where there are no hyperplanes between noised images."""
+        return BoundaryError(
+            f"boundary {self.attribute!r}: held-out images with it and without it cannot be separated well enough at "
+            "any noise level",
+            lacks="separation",
         )
 
     def in_space(self, space: Space, model_sha256: str, t: int) -> Boundary:
@@ -191,14 +191,11 @@ class Boundaries:
         if not self.at_mixing_step:
             raise BoundaryError(
                 f"boundary {self.attribute!r}: has hyperplanes between noised images only, as one from words or "
-                "pictures has, and a single step needs one at the mixing step; set edit.method: guided, or label it in "
-                "params.yaml and run `boundaryflow run`"
+                "pictures has, and a single step needs one at the mixing step",
+                lacks="mixing step",
             )
         if space not in self.at_mixing_step:
-            raise BoundaryError(
-                f"boundary {self.attribute!r}: has no hyperplane in {space}-space; add {space} to boundary.spaces in "
-                f"params.yaml, or set edit.{space}_scale to 0"
-            )
+            raise BoundaryError(f"boundary {self.attribute!r}: has no hyperplane in {space}-space", lacks=space)
         boundary = self.at_mixing_step[space]
         boundary.check_fits(model_sha256, t)
         return boundary
@@ -228,7 +225,7 @@ class Boundaries:
             BoundaryError: There is none, or one belongs to another path, model or space.
         """
         if not self.noised and not may_be_empty:
-            raise BoundaryError(self.not_separable)
+            raise self.not_separable
         for boundary in self.noised:
             if boundary.t not in timesteps:
                 raise BoundaryError(

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 DEFAULTS = "defaults"
-TAKEN_WHOLE = frozenset(("source", "split", "crop", "mask", "attributes", "edits"))
+TAKEN_WHOLE = frozenset(("source", "split", "crop", "features", "mask", "attributes", "edits"))
 """Mappings that are taken as a whole: their keys belong together, or name things."""
 
 

@@ -20,7 +20,7 @@ from boundaryflow.config import ClassifierSource, ClipSource, ColumnRule, Datase
 from boundaryflow.diffusion import EpsModel, Features
 from boundaryflow.diffusion.observation import noised_features
 from boundaryflow.editing.editor import Editor, EditSettings
-from boundaryflow.errors import BoundaryError, CheckpointError
+from boundaryflow.errors import CheckpointError
 from boundaryflow.evaluation import Judges, load_judges
 from boundaryflow.evaluation.panel import judge_files
 from boundaryflow.labelling import ClipLabeller, load_clip
@@ -145,7 +145,7 @@ class Labeller:
             hyperplane = most_telling(boundaries.along_path(settings.timesteps, self._model.sha256, features.space))
             latents = noised_features(self._model, x_0, ids, hyperplane.t, self._run_seed, features)
         elif settings.t_mix is None:
-            raise BoundaryError(boundaries.not_separable)
+            raise boundaries.not_separable
         else:
             hyperplane = most_telling(list(boundaries.at_mixing_step.values()))
             hyperplane.check_fits(self._model.sha256, settings.t_mix)

@@ -103,8 +103,8 @@ def find_layer(network: nn.Module, features: Features) -> Look:
 def layer_shapes(network: nn.Module, bottleneck: nn.Module, call: Callable[[], object]) -> dict[str, tuple[int, ...]]:
     """The blocks of a network from its bottleneck on: a short list of the layers that `Features` may name.
 
-    A block has several parts with weights and holds no other block: a residual block, not a convolution and not a
-    level.
+    A block has several parts with weights, a convolution among them, and holds no other block: a residual block, not
+    an attention or a level.
 
     Args:
         network: The module within which layers are named.
@@ -118,7 +118,7 @@ def layer_shapes(network: nn.Module, bottleneck: nn.Module, call: Callable[[], o
     names = {module: name for name, module in network.named_modules() if name}
 
     def note(module: nn.Module, _inputs: object, output: object) -> None:
-        is_wanted = module is bottleneck or (shapes and _num_parts(module) >= _LEAST_PARTS)
+        is_wanted = module is bottleneck or (shapes and _is_block(module))
         if is_wanted and isinstance(output, Tensor) and output.ndim == 4:  # noqa: PLR2004
             shapes[names[module]] = tuple(output.shape[1:])
 
@@ -131,6 +131,7 @@ def layer_shapes(network: nn.Module, bottleneck: nn.Module, call: Callable[[], o
     return {name: of for name, of in shapes.items() if not any(other.startswith(f"{name}.") for other in shapes)}
 
 
-def _num_parts(module: nn.Module) -> int:
-    """Modules with weights of their own within a module."""
-    return sum(any(True for _ in part.parameters(recurse=False)) for part in module.modules() if part is not module)
+def _is_block(module: nn.Module) -> bool:
+    weights = [list(part.parameters(recurse=False)) for part in module.modules() if part is not module]
+    convolves = any(weight.ndim >= _LEAST_MAPS for of_part in weights for weight in of_part)
+    return convolves and sum(map(bool, weights)) >= _LEAST_PARTS

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from boundaryflow.config.advice import with_advice
 from boundaryflow.errors import PipelineError
 from boundaryflow.files import way_out
 from boundaryflow.text import masked, visible
@@ -51,7 +52,7 @@ class _Commands(click.Group):
 
 
 def _say_error(error: PipelineError) -> None:
-    for line in str(error).splitlines() or [""]:
+    for line in with_advice(error).splitlines() or [""]:
         _echo(f"{type(error).__name__}: {line}")
 
 

@@ -199,8 +199,19 @@ def boundary(change: Mapping[str, Any] = {}, normal: Tensor | None = None, **top
     """A boundary of seven dimensions, some of whose facts are wrong."""
     unit = torch.ones(7) / 7**0.5 if normal is None else normal
     about = {"schema": "boundary/2", "attribute": "hat", "boundaries": {"eps": {**_PLANE, **change}}, **top}
+    return _boundary(about, {"eps.normal": unit})
+
+
+def noised_boundary(*spaces: str) -> bytes:
+    """A boundary with a hyperplane between noised images in each of the spaces, at timesteps 0, 1 and so on."""
+    planes = {f"{space}@{t}": {**_PLANE, "space": space, "t": t} for t, space in enumerate(spaces)}
+    about = {"schema": "boundary/2", "attribute": "hat", "boundaries": planes}
+    return _boundary(about, {f"{name}.normal": torch.ones(7) / 7**0.5 for name in planes})
+
+
+def _boundary(about: Any, normals: dict[str, Tensor]) -> bytes:
     text = json.dumps(about).replace('"intercept": 9999', '"intercept": 1e999')
-    return save({"eps.normal": unit}, _told(text))
+    return save(normals, _told(text))
 
 
 def shard_without_items() -> bytes:
@@ -220,6 +231,14 @@ BOUNDARIES: dict[str, Callable[[], bytes]] = {
     "planes_list": lambda: boundary(boundaries=[1]),
     "plane_number": lambda: boundary(boundaries={"eps": 3}),
     "other_space": lambda: boundary({"space": "z"}),
+    "other_layer": lambda: boundary({"space": "up_blocks.1:4"}),
+    "layer_pooled_to_nothing": lambda: noised_boundary("up_blocks.1:0"),
+    "layer_of_control_characters": lambda: noised_boundary("up\n\x1b[31m:4"),
+    "layer_of_1000_characters": lambda: noised_boundary("a" * 1000 + ":4"),
+    "layer_without_pool": lambda: noised_boundary("up_blocks.1"),
+    "noised_eps": lambda: noised_boundary("eps"),
+    "two_layers": lambda: noised_boundary("up_blocks.1:4", "up_blocks.1:8"),
+    "layer_and_h": lambda: noised_boundary("h", "up_blocks.1:4"),
     "space_list": lambda: boundary({"space": ["eps"]}),
     "t_word": lambda: boundary({"t": "5"}),
     "t_true": lambda: boundary({"t": True}),

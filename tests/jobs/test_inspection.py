@@ -40,6 +40,13 @@ def test_ddpm_checkpoint(tmp_path: Path) -> None:
     facts = inspect(str(tmp_path / "net.ckpt"))
     assert facts["family"].startswith("DDPM")
     assert facts["image size"] == 32
+    assert facts["layers for observe.features"] == {
+        "mid_block": "64 x 16 x 16",
+        "up_blocks.0.resnets.0": "64 x 16 x 16",
+        "up_blocks.0.resnets.1": "64 x 16 x 16",
+        "up_blocks.1.resnets.0": "32 x 32 x 32",
+        "up_blocks.1.resnets.1": "32 x 32 x 32",
+    }
     assert "attention with one head, as in all networks of this family" in facts["assumed"]
     assert len(facts["sha256"]) == 64
 

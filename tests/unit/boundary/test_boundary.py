@@ -28,6 +28,7 @@ from boundaryflow.boundary import (
     save_boundaries,
 )
 from boundaryflow.boundary.fit import RIDGES
+from boundaryflow.config.advice import with_advice
 from boundaryflow.errors import BoundaryError
 from tests.hostile.corpus_models import BOUNDARIES
 
@@ -92,6 +93,14 @@ REASONS = {
     "other_space": "hyperplane eps is of z-space at timestep 5",
     "plane_number": "hyperplane eps has not the facts",
     "planes_list": "it has no attribute, or no hyperplanes",
+    "other_layer": "hyperplane eps is of up_blocks.1:4-space at timestep 5",
+    "layer_pooled_to_nothing": "hyperplane up_blocks.1:0@0 is of up_blocks.1:0-space",
+    "layer_of_control_characters": "is of up.*-space at timestep 0",
+    "layer_of_1000_characters": "hyperplane a{60} is of a{60}-space",
+    "layer_without_pool": "hyperplane up_blocks.1@0 is of up_blocks.1-space",
+    "noised_eps": "hyperplane eps@0 is of eps-space",
+    "two_layers": "hyperplanes between noised images lie in 2 spaces",
+    "layer_and_h": "hyperplanes between noised images lie in 2 spaces",
     "space_list": "has space .'eps'., must be of type str",
     "t_negative": "of eps-space at timestep -1",
     "t_true": "has t True, must be of type int",
@@ -184,8 +193,14 @@ def test_plane_of_another_path_or_none_is_refused() -> None:
         Boundaries("smiling", {}, path).along_path([5, 50], "a" * 64, "h")
     with pytest.raises(BoundaryError, match="fitted on model aaaaaaaaaaaa, not bbbbbbbbbbbb"):
         Boundaries("smiling", {}, path).along_path([5, 40], "b" * 64, "h")
-    with pytest.raises(BoundaryError, match="separated at any noise level .*boundary.min_auc"):
+    with pytest.raises(BoundaryError, match="separated well enough at any noise level") as caught:
         Boundaries("smiling", {}).along_path([5, 40], "a" * 64, "h")
+    assert "lower boundary.min_auc" in with_advice(caught.value)
+    with pytest.raises(BoundaryError, match="lies in the space h of the network, what is looked at is d:4"):
+        Boundaries("smiling", {}, path).along_path([5, 40], "a" * 64, "d:4")
+    other = Boundaries("hat", {}, tuple(replace(plane, space="d:4") for plane in path))
+    with pytest.raises(BoundaryError, match=r"'smiling' \(h-space\) lies in the space h of the network"):
+        Boundaries("smiling", {}, path).cosine_similarity(other)
     assert Boundaries("smiling", {}).along_path([5, 40], "a" * 64, "h", may_be_empty=True) == ()
 
 

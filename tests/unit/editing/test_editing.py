@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from boundaryflow.boundary import Boundary, Calibration
+from boundaryflow.config.advice import with_advice
 from boundaryflow.diffusion import NoiseSchedule, ddim_step, invert, timestep_path
 from boundaryflow.editing import (
     Curves,
@@ -176,8 +177,9 @@ def test_separability_of_nothing_says_what_is_missing() -> None:
 
 def test_classes_that_do_not_differ_give_no_direction() -> None:
     useless = replace(boundary(torch.ones(48)), calibration=Calibration(-0.1, 0.1, 1.0, 0.4, 20))
-    with pytest.raises(BoundaryError, match=r"do not differ at timestep 500 \(gap -0.2, AUC 0.40\)"):
+    with pytest.raises(BoundaryError, match=r"do not differ at timestep 500 \(gap -0.2, AUC 0.40\)") as caught:
         useless.check_fits("f" * 64, 500)
+    assert with_advice(caught.value).endswith("or leave the attribute out of edit.edits")
 
 
 def test_normals_of_one_line_are_refused() -> None:

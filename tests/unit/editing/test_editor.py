@@ -10,6 +10,7 @@ import torch
 
 from boundaryflow.boundary import Boundaries, Boundary, Calibration
 from boundaryflow.boundary.hyperplane import Space
+from boundaryflow.config.advice import with_advice
 from boundaryflow.editing import Move
 from boundaryflow.editing.editor import EditSettings
 from boundaryflow.errors import BoundaryError, CheckpointError
@@ -157,8 +158,9 @@ def test_missing_space_says_how_to_mend_it() -> None:
     editor = open_editor(GaussianModel(), SETTINGS, 0)
     source = editor.open(images(), IDS)
     only_eps = Boundaries("hat", {"eps": boundaries().at_mixing_step["eps"]})
-    with pytest.raises(BoundaryError, match="no hyperplane in h-space; add h to boundary.spaces"):
+    with pytest.raises(BoundaryError, match="no hyperplane in h-space") as caught:
         editor.edit(source, [0], [only_eps], torch.ones(1, 1))
+    assert "no hyperplane in h-space; add h to boundary.spaces" in with_advice(caught.value)
 
 
 def test_guided_edit_returns_the_input_at_strength_zero_bit_for_bit() -> None:
