@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from boundaryflow.errors import PipelineError
+from collections.abc import Callable
+from functools import wraps
+
+from boundaryflow.errors import BoundaryError, PipelineError
 
 _ADVICE = {
     "gap": "label more images, or leave the attribute out of edit.edits",
@@ -18,3 +21,18 @@ def with_advice(error: PipelineError) -> str:
     """The message of an error, with the way out."""
     advice = _ADVICE.get(getattr(error, "lacks", ""))
     return f"{error}; {advice}" if advice else str(error)
+
+
+def advised(main: Callable[[], None]) -> Callable[[], None]:
+    """The main function of a process, its errors with the way out."""
+
+    @wraps(main)
+    def wrapped() -> None:
+        try:
+            main()
+        except BoundaryError as error:
+            if not error.lacks:
+                raise
+            raise BoundaryError(with_advice(error)) from None
+
+    return wrapped

@@ -41,7 +41,15 @@ def _in_raw_folder(path: str) -> str:
 
 RawPath = Annotated[str, AfterValidator(_in_raw_folder)]
 """A file beside the images, or a pattern for several."""
-Layer = Annotated[str, Field(pattern=r"^\w[\w.-]{0,199}$")]
+
+
+def _layer(name: str) -> str:
+    if re.fullmatch(r"\w[\w.-]{0,199}", name) is None:
+        raise ValueError("must name a module of the network, such as up_blocks.1.resnets.1")
+    return name
+
+
+Layer = Annotated[str, AfterValidator(_layer)]
 """Name of a module within a network; it becomes part of the names of tensors in files."""
 Share = Annotated[float, Field(ge=0, le=1)]
 MAX_STRENGTH = 1000.0  # the authors' release goes to 150 with edit.method single_step

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from boundaryflow.augmentation.balance import Group, phi, to_equal_counts, to_independence
 from boundaryflow.config import AugmentParams, EqualTarget, load_params
+from boundaryflow.config.advice import advised
 from boundaryflow.config.places import check_output
 from boundaryflow.errors import ManifestError
 from boundaryflow.jobs.augmenter import Augmenter, Good, groups_of, routes_into
@@ -217,6 +218,7 @@ def _write_edits(
 
 
 @entry
+@advised
 def main() -> None:
     """Run the job named on the command line."""
     parser = argparse.ArgumentParser(prog="python -m boundaryflow.jobs.augment")

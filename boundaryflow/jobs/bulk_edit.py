@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from boundaryflow.config import DatasetParams, load_params
+from boundaryflow.config.advice import advised
 from boundaryflow.config.places import check_apart, check_output
 from boundaryflow.editing.targets import TARGET_SIGNS
 from boundaryflow.files import is_remote
@@ -313,6 +314,7 @@ def _about(job: Job, inbox: str, outbox: str, summary: Summary) -> dict[str, Any
 
 
 @entry
+@advised
 def main() -> None:
     """Run the job named on the command line."""
     parser = argparse.ArgumentParser(prog="python -m boundaryflow.jobs.bulk_edit")

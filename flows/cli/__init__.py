@@ -12,7 +12,6 @@ from typing import Any
 
 import click
 
-from boundaryflow.config.advice import with_advice
 from boundaryflow.errors import PipelineError
 from boundaryflow.files import way_out
 from boundaryflow.text import masked, visible
@@ -52,6 +51,8 @@ class _Commands(click.Group):
 
 
 def _say_error(error: PipelineError) -> None:
+    from boundaryflow.config.advice import with_advice  # pydantic takes a while to import
+
     for line in with_advice(error).splitlines() or [""]:
         _echo(f"{type(error).__name__}: {line}")
 

@@ -114,6 +114,17 @@ CASES = [
         [0.1, 0.9],
         "data.avatars.edit.h_window: must go from the noisy end down, such as [1.0, 0.3]",
     ),
+    (
+        A + "observe.features",
+        {"layer": "up blocks", "pool": 4},
+        "data.avatars.observe.features.layer: must name a module of the network, such as up_blocks.1.resnets.1 (got",
+    ),
+    (
+        A + "observe.features",
+        {"layer": "mid_block", "pool": 0},
+        "data.avatars.observe.features.pool: input should be greater than or equal to 1 (got 0)",
+    ),
+    (A + "observe.features", {"layer": "mid_block"}, "data.avatars.observe.features.pool: is missing; state it there"),
     (A + "edit.h_scale", 2.0, "data.avatars.edit.h_scale: is 2.0, but boundary.spaces has no h; add it or set 0"),
     (
         A + "ingest.split",

@@ -13,6 +13,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from boundaryflow.boundary import Boundaries
+from boundaryflow.config.advice import advised
 from boundaryflow.errors import BoundaryError, ParamsError, PipelineError
 from flows import cli as room
 from flows.cli import cli
@@ -344,3 +346,16 @@ def test_unexpected_error_is_one_line_and_a_log(checkout: Path, monkeypatch: pyt
     assert "Traceback" in log.read_text()
     monkeypatch.setenv("BOUNDARYFLOW_DEBUG", "1")
     assert isinstance(CliRunner().invoke(cli, arguments).exception, ZeroDivisionError)
+
+
+def test_what_a_boundary_lacks_is_told_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def main() -> None:
+        raise Boundaries("hat", {}).not_separable
+
+    monkeypatch.setattr(cli.commands["status"], "callback", lambda **_: main())
+    shown = CliRunner().invoke(cli, ["status"])
+    assert shown.exit_code == 2
+    assert "'hat': held-out images" in shown.output
+    assert "; label more images, lower boundary.min_auc, or set edit.method: single_step\n" in shown.output
+    with pytest.raises(BoundaryError, match="lower boundary.min_auc"):
+        advised(main)()
