@@ -57,8 +57,8 @@ def measure() -> dict[str, Any]:
             found.setdefault("processes_s", []).append(timed(NUM_IDLE, 0, folder))
             del os.environ["BOUNDARYFLOW_WORKERS"]
             for workers in (1, 2):
-                with LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster:
-                    os.environ["BOUNDARYFLOW_DASK"] = str(cluster.scheduler_address)
+                with LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None) as cluster:  # pyright: ignore[reportArgumentType]
+                    os.environ["BOUNDARYFLOW_DASK"] = str(cluster.scheduler_address)  # pyright: ignore[reportAttributeAccessIssue]
                     if workers == 1:
                         found.setdefault("dask_s", []).append(timed(NUM_IDLE, 0, folder))
                     found.setdefault(f"waiting_{workers}_s", []).append(timed(NUM_WAITING, WAIT_S, folder))

@@ -174,7 +174,7 @@ def ours(model: str, num_steps: int) -> tuple[Loop, Clock, int]:
         inversion = invert(net, x_0, path, keep_residuals=True, order=2)
         edit_at_strengths(net, inversion, {"eps": [hyperplane]}, torch.ones(num_images, 1), [1.0], scales={"eps": 2.0})
 
-    return once, Clock(net._network), num_images  # noqa: SLF001
+    return once, Clock(net._network), num_images  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
 
 
 ARMS: dict[str, Callable[[str, int], tuple[Loop, Clock, int]]] = {

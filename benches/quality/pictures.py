@@ -120,7 +120,8 @@ class Latents:
         order: Order = 1,
     ) -> None:
         self.features = Features(**(features or {}))
-        self._model, self.train, self.held_out, self.order = model, train, held_out, order
+        self._model, self.train, self.held_out = model, train, held_out
+        self.order: Order = order
         self._kept: dict[tuple[str, str, int], list[Tensor]] = {}
 
     def boundary(
