@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import re
 import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO, Any
 
 from boundaryflow.errors import PipelineError
 
@@ -119,6 +121,23 @@ def check_regular(path: Path, max_bytes: int | None = None) -> os.stat_result:
 def kind_of(mode: int) -> str:
     """What something that is no regular file is, from its mode."""
     return next((name for test, name in _KINDS if test(mode)), "of an unknown kind")
+
+
+def try_lock(file: IO[Any], *, shared: bool = False) -> bool:
+    """Lock an open file for this process without waiting; the kernel releases the lock when the process ends.
+
+    Args:
+        file: Open as long as the lock is needed.
+        shared: Other processes may have a shared lock at the same time.
+
+    Returns:
+        Whether the lock was obtained.
+    """
+    try:
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def write_bytes(path: Path, data: bytes, *, scratch: Path | None = None, follow: bool = False) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from humanize import naturalsize
+
 from flows.progress import duration
-from flows.status import size_text
 from flows.summary import aligned
 
 if TYPE_CHECKING:
@@ -35,12 +36,12 @@ def as_text(found: Forecast) -> str:
     """One data set's table."""
     rows = [
         (stage.stage, f"{stage.num_images:,}", f"{stage.image_calls:,}" if stage.image_calls else "",
-         duration(stage.seconds), size_text(stage.num_bytes))
+         duration(stage.seconds), naturalsize(stage.num_bytes, binary=True))
         for stage in found.stages
     ]  # fmt: skip
     calls, seconds, size = (
         sum(getattr(stage, what) for stage in found.stages) for what in ("image_calls", "seconds", "num_bytes")
     )
-    rows.append(("all", "", f"{calls:,}", duration(seconds), size_text(size)))
+    rows.append(("all", "", f"{calls:,}", duration(seconds), naturalsize(size, binary=True)))
     title = f"{found.dataset}: {found.num_images:,} images on {found.where}"
     return "\n".join([title, *aligned(_HEADER, rows)])

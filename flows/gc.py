@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from humanize import naturalsize
+from tabulate import tabulate
+
 from boundaryflow.errors import PipelineError
 from boundaryflow.files import leftovers
 from boundaryflow.store.catalog import CATALOG
@@ -19,7 +22,6 @@ from boundaryflow.store.catalog.raw import RAW
 from flows import environment, locks
 from flows.dvc_graph import check_graph, open_repo
 from flows.own_outputs import JOBS, STAGES, OwnOutputs, files_of
-from flows.status import size_text
 
 Keep = Literal["workspace", "branches", "commits"]
 Stamp = tuple[int, int, int]
@@ -105,8 +107,9 @@ def _unlink(root: Path, found: Sequence[Garbage], agreed: Mapping[Path, Stamp]) 
 
 def as_text(garbage: Sequence[Garbage]) -> str:
     """For people: a line each, and the sum."""
-    lines = [f"{size_text(item.size_bytes):>9}  {item.what}" for item in garbage]
-    return "\n".join([*lines, f"{size_text(sum(item.size_bytes for item in garbage)):>9}  in all"])
+    entries = [*((item.size_bytes, item.what) for item in garbage), (sum(i.size_bytes for i in garbage), "in all")]
+    rows = [(naturalsize(size, binary=True), what) for size, what in entries]
+    return tabulate(rows, tablefmt="plain", colalign=("right", "left"), disable_numparse=True)
 
 
 def _folders(root: Path, own: OwnOutputs, *, inactive: bool) -> Iterator[Garbage]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -11,10 +10,10 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from boundaryflow.errors import PipelineError
-from boundaryflow.files import MAX_SETTINGS_BYTES, RefusedFileError, read_bytes, write_bytes
+from boundaryflow.files import MAX_SETTINGS_BYTES, RefusedFileError, read_bytes, try_lock, write_bytes
 from flows.environment import STATE_FOLDER
 
 LOG = logging.getLogger(__name__)
@@ -42,7 +41,7 @@ def flow_lock(root: Path, *, wait_s: float = 0, note: Callable[[str], None] | No
     path.parent.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + wait_s
     with path.open("a+", encoding="utf-8") as file:
-        while not _lock(file):
+        while not try_lock(file):
             file.seek(0)
             holder = file.read().strip() or "process unknown"
             if time.monotonic() >= deadline:
@@ -60,14 +59,6 @@ def flow_lock(root: Path, *, wait_s: float = 0, note: Callable[[str], None] | No
         yield
 
 
-def _lock(file: IO[str]) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
 @contextmanager
 def serve_lock(root: Path) -> Generator[None]:
     """Hold the right to serve a checkout.
@@ -78,7 +69,7 @@ def serve_lock(root: Path) -> Generator[None]:
     path = root / STATE_FOLDER / "serve.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
-        if not _lock(file):
+        if not try_lock(file):
             raise PipelineError(f"{root}: is served already; stop that `boundaryflow serve` first")
         yield
 
@@ -89,11 +80,7 @@ def flow_holder(root: Path) -> str | None:
     if not path.is_file():
         return None
     with path.open(encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return file.read().strip() or "process unknown"
-    return None
+        return None if try_lock(file, shared=True) else file.read().strip() or "process unknown"
 
 
 def stale_rwlock_entries(root: Path) -> tuple[str, ...]:

@@ -6,8 +6,12 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
+
+from humanize import naturalsize
+from tabulate import tabulate
 
 from boundaryflow.config.yaml_file import read_yaml
 from boundaryflow.errors import PipelineError
@@ -49,14 +53,14 @@ class JobStatus:
         name: Such as `bulk_edit@glasses`.
         state: `completed` or `failed`, of its last run; `never run`.
         started: When that was, UTC; empty if never.
-        told: What it did, in a line; or why it failed.
+        result: What it did, in a line; or why it failed.
         size_bytes: Of what it keeps under data/.
     """
 
     name: str
     state: str
     started: str
-    told: str
+    result: str
     size_bytes: int
 
 
@@ -110,26 +114,22 @@ def as_json(status: Status) -> str:
 def as_text(status: Status) -> str:
     """For people: a block per data set, the jobs, the sizes."""
     lines = [f"a run is at work: {status.holder}"] if status.holder else []
-    width = max(
-        (len(entry) for entry in [*(s.stage for s in status.stages), *(r.name for r in status.jobs)]), default=0
-    )
-    for dataset in dict.fromkeys(stage.dataset for stage in status.stages):
-        lines += [f"{dataset or 'all data sets'}:"]
-        for stage in status.stages:
-            if stage.dataset != dataset:
-                continue
-            items = "" if stage.num_items is None else f"{stage.num_items} items"
-            failed = f", {stage.num_failed} bad" if stage.num_failed else ""
-            size = size_text(stage.size_bytes) if stage.size_bytes else ""
-            line = f"  {stage.stage:<{width}}  {stage.state:<11} {items + failed:<22} {size:>9}  {stage.reason}"
-            lines.append(line.rstrip())
-    if status.jobs:
-        lines += ["jobs:"]
+    blocks: dict[str, list[tuple[str, ...]]] = {}
+    for stage in status.stages:
+        items = "" if stage.num_items is None else f"{stage.num_items} items"
+        failed = f", {stage.num_failed} bad" if stage.num_failed else ""
+        row = (stage.stage, stage.state, items + failed, _size_or_blank(stage.size_bytes), stage.reason)
+        blocks.setdefault(stage.dataset or "all data sets", []).append(row)
     for job in status.jobs:
-        size = size_text(job.size_bytes) if job.size_bytes else ""
-        line = f"  {job.name:<{width}}  {job.state:<11} {job.started:<22} {size:>9}  {job.told}"
-        lines.append(line.rstrip())
-    lines += ["", f"on disk: {size_text(status.size_bytes)} of results, {size_text(status.cache_bytes)} in DVC's cache"]
+        row = (job.name, job.state, job.started, _size_or_blank(job.size_bytes), job.result.replace("\n", "; "))
+        blocks.setdefault("jobs", []).append(row)
+    rows = [row for block in blocks.values() for row in block]  # one table, so that the columns of all blocks align
+    sides = ("left", "left", "left", "right", "left") if rows else ()
+    table = iter(tabulate(rows, tablefmt="plain", colalign=sides, disable_numparse=True).splitlines())
+    for title, block in blocks.items():
+        lines += [f"{title}:", *(f"  {line}" for line in islice(table, len(block)))]
+    sizes = [naturalsize(size, binary=True) for size in (status.size_bytes, status.cache_bytes)]
+    lines += ["", f"on disk: {sizes[0]} of results, {sizes[1]} in DVC's cache"]
     lines += [f"next: {status.next_step}"]
     return "\n".join(lines)
 
@@ -154,14 +154,14 @@ def _jobs(root: Path) -> tuple[JobStatus, ...]:
     for kind in ("bulk_edit", "augment"):
         section: Any = params.get(kind) if isinstance(params, dict) else None
         for job in section if isinstance(section, dict) else ():
-            told = record.last(root, kind, str(job))
+            last = record.last(root, kind, str(job))
             size = size_of(record.folder(root, kind, str(job)))
             name = f"{kind}@{job}"
-            if told is None:
+            if last is None:
                 found.append(JobStatus(name, "never run", "", "", size))
             else:
-                line = told["error"] or record.in_a_line(told)
-                found.append(JobStatus(name, told["state"], told["started"][:16].replace("T", " "), line, size))
+                result = last["error"] or record.in_a_line(last)
+                found.append(JobStatus(name, last["state"], last["started"][:16].replace("T", " "), result, size))
     return tuple(found)
 
 
@@ -229,14 +229,8 @@ def _file_size(path: Path) -> int:
         return 0
 
 
-def size_text(size_bytes: int) -> str:
-    """Bytes for people."""
-    value = float(size_bytes)
-    for unit in ("B", "KiB", "MiB"):
-        if value < 1024:
-            return f"{value:.0f} {unit}"
-        value /= 1024
-    return f"{value:.1f} GiB"
+def _size_or_blank(size_bytes: int) -> str:
+    return naturalsize(size_bytes, binary=True) if size_bytes else ""
 
 
 def _next_step(root: Path, steps: Sequence[Step]) -> str:

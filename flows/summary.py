@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import indent
+
+from tabulate import tabulate
 
 from boundaryflow.evaluation.best_strength import Means, best_strengths
 from boundaryflow.store.catalog.evaluate import EVALUATE
@@ -117,13 +120,8 @@ def _number(value: float | None) -> str:
 
 def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Lines of a table for a terminal: the first column to the left, the others to the right."""
-    table = [tuple(header), *(tuple(row) for row in rows)]
-    widths = [max(len(row[column]) for row in table) for column in range(len(header))]
-    lines = []
-    for row in table:
-        numbers = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        lines.append("  ".join(["", row[0].ljust(widths[0]), *numbers]))
-    return [lines[0], "  " + "  ".join("-" * width for width in widths), *lines[1:]]
+    sides = ("left", *("right" for _ in header[1:]))
+    return indent(tabulate(rows, header, "simple", colalign=sides, disable_numparse=True), "  ").splitlines()
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

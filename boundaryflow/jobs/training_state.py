@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from boundaryflow.config.places import check_output
 from boundaryflow.errors import CheckpointError, PipelineError
-from boundaryflow.files import RefusedFileError, leftovers, read_bytes, remove_leftovers
+from boundaryflow.files import RefusedFileError, leftovers, read_bytes, remove_leftovers, try_lock
 from boundaryflow.text import visible
 
 CARD, CHECKPOINT, _LOCK = "training.json", "checkpoint.safetensors", "lock"
@@ -41,10 +40,8 @@ def locked_state(out: Path) -> Generator[Path]:
     _check_ours(out, folder)
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / _LOCK).open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise PipelineError(f"train-denoiser {out}: another process is training it; wait for it to end") from None
+        if not try_lock(lock):
+            raise PipelineError(f"train-denoiser {out}: another process is training it; wait for it to end")
         remove_leftovers(folder)
         try:
             yield folder

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, NoReturn, Self
 
 from boundaryflow.errors import ParamsError, PipelineError, TransientError
-from boundaryflow.files import may_pass, remove_leftovers, way_out
+from boundaryflow.files import may_pass, remove_leftovers, try_lock, way_out
 from boundaryflow.runtime.metering import keep_cost
 from boundaryflow.store.catalog import CATALOG
 from boundaryflow.text import masked, visible
@@ -40,7 +40,7 @@ def entry(main: Callable[[], None]) -> Callable[[], None]:
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(_Visible("%(message)s"))
         logging.basicConfig(level=logging.INFO, handlers=[handler])
-        for noisy in ("diffusers", "huggingface_hub", "matplotlib", "PIL"):
+        for noisy in ("diffusers", "huggingface_hub", "PIL"):
             logging.getLogger(noisy).setLevel(logging.ERROR)
         guard()
         started = time.monotonic()
@@ -101,9 +101,7 @@ def guard() -> None:
     folder = root / ".dvc/tmp/boundaryflow/locks"
     folder.mkdir(parents=True, exist_ok=True)
     file = (folder / stage.replace("/", "_")).open("a+")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel lets go of it when the process ends, however
-    except BlockingIOError:
+    if not try_lock(file):
         file.seek(0)
         LOG.warning("%s: waiting for another process that runs it (%s)", stage, file.read(200).strip() or "unknown")
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -8,7 +8,6 @@ can claim a remote outbox only while it is empty.
 from __future__ import annotations
 
 import errno
-import fcntl
 import io
 import json
 import logging
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from boundaryflow.errors import ManifestError, PipelineError
-from boundaryflow.files import is_remote, read_bytes, remove_leftovers, write_bytes
+from boundaryflow.files import is_remote, read_bytes, remove_leftovers, try_lock, write_bytes
 from boundaryflow.remote import open_remote, refuse
 from boundaryflow.store.outbox_record import STATE, TABLES, Content, Written, is_within, lines_of
 from boundaryflow.text import masked, visible
@@ -85,12 +84,8 @@ def open_outbox(address: str, job: str) -> Generator[Outbox]:
         raise ManifestError(f"outbox {address}: {STATE} in it is a link or no folder; remove it, or choose another one")
     state.mkdir(parents=True, exist_ok=True)
     with _open_own(folder / _LOCK) as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ManifestError(
-                f"outbox {address}: another process delivers there; wait for it, or name another outbox"
-            ) from None
+        if not try_lock(lock):
+            raise ManifestError(f"outbox {address}: another process delivers there; wait for it, or name another one")
         remove_leftovers(folder / STATE)
         with _LocalOutbox(folder) as box:
             _claim(address, job, box.read_own, box.put_own, lambda: None)

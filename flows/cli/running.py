@@ -222,6 +222,8 @@ def gc(keep: Any, inactive: bool, dry_run: bool, yes: bool) -> None:
     Raw images, models, boundaries from words, and what was delivered or written to out/ stay in any case.
     """
     root = enter_root()
+    from humanize import naturalsize
+
     from flows import gc as room
 
     found = room.collect(root, keep=keep, inactive=inactive)
@@ -236,4 +238,5 @@ def gc(keep: Any, inactive: bool, dry_run: bool, yes: bool) -> None:
     if not yes and not click.confirm("Remove all this?"):
         click.echo("nothing was removed")
         return
-    click.echo(f"{room.size_text(room.remove(root, found, keep=keep, inactive=inactive))} freed")
+    freed = naturalsize(room.remove(root, found, keep=keep, inactive=inactive), binary=True)
+    click.echo(f"{freed} freed")
