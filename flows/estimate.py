@@ -1,4 +1,4 @@
-"""`boundaryflow run --estimate`: what a run would take, as a table."""
+"""`boundaryflow run --estimate`: the cost of a run, as a table."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 _HEADER = ("stage", "images", "network calls", "time", "disk")
 _FOOT = """network calls are counted by images; outputs lie in DVC's cache once more, unless the disk has reflinks
-from nothing, each stage alone on this machine; measured just now, right to about a quarter"""
+without earlier results, each stage alone on this machine; measured now, accurate to about 25 %"""
 
 
 def tell(params: Params, datasets: Sequence[str], num_images: int | None) -> str:
-    """Forecast a run of each data set, and put it into words.
+    """Estimate a run of each data set; returns the tables.
 
     Raises:
         PipelineError: A data set is unknown, or has no images to count, or its model cannot be opened.

@@ -26,7 +26,7 @@ _MAX_ROWS = 16
 
 
 class LiveBoard(Board):
-    """Waiting, running with bar and remaining time, done in so many seconds, up to date, or failed: one line each."""
+    """One line per stage: waiting, running with bar and remaining time, done, up to date, or failed."""
 
     def __init__(self, root: Path, *, verbose: bool = False, console: Console | None = None) -> None:
         super().__init__(root)

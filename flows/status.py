@@ -1,4 +1,4 @@
-"""What `boundaryflow status` knows: per stage its state, items, failed items and size; the jobs; the next step."""
+"""The content of `boundaryflow status`: state, items, rejected items and size of each stage; jobs; the next step."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class StageStatus:
 
     Attributes:
         stage: Address in DVC.
-        dataset: Data set; empty outside the matrix.
-        state: `up to date`, `stale`, `failed`, `never run`, `running`, `waiting`, or a finished state of the run at
-            work.
-        reason: Why it is stale or failed, or how far it is.
-        num_items: Rows it wrote (images; edits; boundaries), None where there is nothing to count.
-        num_failed: Items rejected.
+        dataset: Data set; empty for a stage that is not per data set.
+        state: `up to date`, `stale`, `failed`, `never run`, `running`, `waiting`, or a final state in the
+            current run.
+        reason: Why it is stale or failed, or its progress.
+        num_items: Number of its items (images, edits, boundaries); None if unknown.
+        num_failed: Number of rejected items.
         size_bytes: Size of its outputs on disk.
     """
 
@@ -51,10 +51,10 @@ class JobStatus:
 
     Attributes:
         name: Such as `bulk_edit@glasses`.
-        state: `completed` or `failed`, of its last run; `never run`.
-        started: When that was, UTC; empty if never.
-        result: What it did, in a line; or why it failed.
-        size_bytes: Of what it keeps under data/.
+        state: `completed` or `failed`, for its last run; `never run`.
+        started: Start of its last run, UTC; empty if never.
+        result: Summary of its last run, or the error.
+        size_bytes: Size of its files under data/.
     """
 
     name: str
@@ -69,11 +69,11 @@ class Status:
     """The state of a checkout.
 
     Attributes:
-        holder: Who runs a flow in it now, or empty.
-        stages: In the order in which they run.
-        jobs: Of params.yaml.
-        cache_bytes: Size of DVC's cache, which holds the outputs of all commits.
-        next_step: What to do.
+        holder: Process that runs a flow now; empty if none.
+        stages: Stages in the order in which they run.
+        jobs: Jobs of params.yaml.
+        cache_bytes: Size of DVC's cache, with the outputs of all commits.
+        next_step: Suggested command.
     """
 
     holder: str
@@ -84,15 +84,15 @@ class Status:
 
     @property
     def size_bytes(self) -> int:
-        """Size of all outputs of stages and jobs in the checkout, the cache aside."""
+        """Size of all outputs of stages and jobs in the checkout, without DVC's cache."""
         return sum(stage.size_bytes for stage in self.stages) + sum(job.size_bytes for job in self.jobs)
 
 
 def collect(root: Path) -> Status:
-    """Look at the checkout. While a flow runs, its own record is read: DVC cannot be asked then.
+    """Collect the state of a checkout; while a flow runs, from its own record, as DVC is locked then.
 
     Raises:
-        PipelineError: DVC cannot be asked.
+        PipelineError: DVC cannot be read.
     """
     environment.prepare(root)
     holder = locks.flow_holder(root)
@@ -149,7 +149,7 @@ def _jobs(root: Path) -> tuple[JobStatus, ...]:
     try:
         params: Any = read_yaml(root / "params.yaml")
     except (OSError, PipelineError):
-        params = None  # DVC, or the next run, says what is wrong with it
+        params = None  # DVC, or the next run, reports the error
     found: list[JobStatus] = []
     for kind in ("bulk_edit", "augment"):
         section: Any = params.get(kind) if isinstance(params, dict) else None
@@ -166,7 +166,7 @@ def _jobs(root: Path) -> tuple[JobStatus, ...]:
 
 
 def _record(root: Path) -> dict[str, Any]:
-    """What the last run wrote down, or the one at work."""
+    """The record of the current or the last run."""
     try:
         return json.loads((root / environment.STATE_FOLDER / "run.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -199,7 +199,7 @@ def _stage_status(root: Path, name: str, outs: Sequence[str], state: str, reason
 
 
 def _count(folder: Path, kind: str) -> tuple[int | None, int | None]:
-    """Items and failed items; None where the stage has not written them."""
+    """Numbers of items and of rejected items; None if the stage has not written them."""
     if kind not in CATALOG or not CATALOG[kind].counted:
         return None, None
     file, *keys = CATALOG[kind].counted
@@ -211,12 +211,12 @@ def _count(folder: Path, kind: str) -> tuple[int | None, int | None]:
         from pyarrow import parquet
 
         return int(parquet.read_metadata(folder / file).num_rows), None
-    except (OSError, ValueError, KeyError):  # half written by the run at work, or never written
+    except (OSError, ValueError, KeyError):  # not written yet, or being written
         return None, None
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a file, or of all in a folder; 0 where there is none."""
+    """Size of a file, or of all files in a folder; 0 if it does not exist."""
     if path.is_file():
         return path.stat().st_size
     return sum(_file_size(Path(folder) / name) for folder, _, names in os.walk(path) for name in names)

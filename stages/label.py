@@ -1,4 +1,4 @@
-"""Stage label: how likely each image has each attribute."""
+"""Stage label: the probability of each attribute for each image."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ from boundaryflow.store.tables import write_json
 
 LOG = logging.getLogger(__name__)
 _BATCH = 256
-_SUREST = 1e-6  # a classifier's 0 and 1 are taken for this near to them: their log-odds are infinite
+_SUREST = 1e-6  # probabilities are clipped this far from 0 and 1, where log-odds are infinite
 LEAST_PER_CLASS = {"train": 2, "val": 1}
-"""Images with an attribute, and without, that a boundary is fitted on and calibrated on."""
+"""Least images of each class of an attribute, in the split for fitting and the split for calibration."""
 
 Facts = dict[str, dict[str, Any]]
 PlainRule = PromptRule | ValueRule | ThresholdRule | ColumnRule
@@ -85,26 +85,26 @@ def run(
     labels = combined(labels, made)[["item_id", *attributes]]
     facts = _facts(labels, ingested, about)
     left_out = too_rare(labels, usable.set_index("item_id")["split"])
-    left_out |= {name: told["left_out"] for name, told in about.items() if "left_out" in told}
+    left_out |= {name: entry["left_out"] for name, entry in about.items() if "left_out" in entry}
     for name, reason in left_out.items():
         facts[name]["left_out"] = reason
         LOG.warning("label %s: is left out, and so is every edit that needs it: %s", name, reason)
     if len(left_out) == len(attributes):
         name, reason = next(iter(left_out.items()))
-        for file in (LABELS.file, LABEL.facts):  # no stage goes on with the labels of an earlier run
+        for file in (LABELS.file, LABEL.facts):  # no stage continues with the labels of an earlier run
             (out / file).unlink(missing_ok=True)
-        raise LabelError(f"labels of {dataset}: no attribute has images enough to go on; {name}: {reason}")
+        raise LabelError(f"labels of {dataset}: no attribute has enough images; {name}: {reason}")
     labels = labels.drop(columns=list(left_out))
     units = dict.fromkeys(labels.columns.drop("item_id"), "probability")
     LABELS.write(out, labels, units)
     write_json(out / LABEL.facts, facts)
-    for attribute, told in facts.items():
-        LOG.info("label %s: %s", attribute, ", ".join(f"{k} {v}" for k, v in told.items()))
+    for attribute, values in facts.items():
+        LOG.info("label %s: %s", attribute, ", ".join(f"{k} {v}" for k, v in values.items()))
     return labels
 
 
 def too_rare(labels: pd.DataFrame, split: pd.Series) -> dict[str, str]:
-    """Attributes that no boundary can be fitted for, and why: a class has too few images.
+    """Attributes with too few images of a class to fit a boundary, with the reason.
 
     Args:
         labels: item_id, then a probability per attribute.
@@ -145,7 +145,7 @@ def _by_clip(
         name: rule for name, rule in rules.items() if isinstance(rule, PromptRule)
     }  # the params see that all are
     features.update(items)
-    scored = {name: torch.empty(len(items)) for name in prompts}  # the features of all are never in memory at once
+    scored = {name: torch.empty(len(items)) for name in prompts}  # features are read in batches
     for rows, some in features.read(items):
         for name, rule in prompts.items():
             scored[name][rows] = labeller.log_odds(
@@ -192,7 +192,7 @@ def _by_classifier(
 def _calibrated(
     items: list[str], scored: Mapping[str, torch.Tensor], known: pd.DataFrame | None, stray: int
 ) -> tuple[pd.DataFrame, Facts]:
-    """Probabilities from log-odds [n] of each attribute, by a curve fitted to annotations where there are some."""
+    """Probabilities from log-odds [n] of each attribute, calibrated if there are annotations."""
     labels, about = pd.DataFrame({"item_id": items}), Facts()
     for name, scores in scored.items():
         if known is None:
@@ -205,7 +205,7 @@ def _calibrated(
             labels[name], about[name] = np.float32("nan"), {"left_out": str(error)}
             continue
         labels[name] = curve.probabilities(odds).astype(np.float32)
-        about[name] = {**_told(report), **_told(curve), "rows_without_image": stray}
+        about[name] = {**_rounded(report), **_rounded(curve), "rows_without_image": stray}
         if report.log_loss_after > report.log_loss_before:
             LOG.warning("label %s: calibration makes the log-loss worse; annotate more, or go without", name)
     return labels, about
@@ -235,13 +235,13 @@ def _by_probe(
             labels[name], about[name] = np.float32("nan"), {"left_out": str(error)}
             continue
         labels[name] = probability.astype(np.float32)
-        told = {f"cv_{k}" if k in ("auc", "log_loss", "ece") else k: v for k, v in _told(report).items()}
-        about[name] = {**told, "rows_without_image": stray}
+        measured = {f"cv_{k}" if k in ("auc", "log_loss", "ece") else k: v for k, v in _rounded(report).items()}
+        about[name] = {**measured, "rows_without_image": stray}
     return labels, about
 
 
-def _told(report: Any) -> dict[str, Any]:
-    """The fields of a report, without digits that mean nothing."""
+def _rounded(report: Any) -> dict[str, Any]:
+    """The fields of a report, rounded."""
     return {k: round(v, 4) if isinstance(v, float) else v for k, v in asdict(report).items()}
 
 
@@ -263,7 +263,7 @@ def _combination(rule: CombinedRule) -> Combination:
 
 
 def _facts(labels: pd.DataFrame, ingested: Path, further: Facts) -> Facts:
-    """Per attribute: counts, how it was learned, and for avatars how well the labels agree with the truth."""
+    """Per attribute: counts, quality of the labels, and for avatars their agreement with the truth."""
     from sklearn.metrics import roc_auc_score
 
     truth_at = ingested / FACES.file

@@ -1,4 +1,4 @@
-"""What this machine takes for a network call, and for the work around it: each is done for a few seconds and timed."""
+"""Times of network calls and other work on this machine, each measured for a few seconds."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ _NUM_PICTURES = 32
 
 
 class Timing(NamedTuple):
-    """Seconds of something that is done again and again.
+    """Time of a repeated piece of work, in seconds.
 
     Attributes:
-        begin: Before the first time: libraries and weights to be loaded.
-        each: Every time.
+        begin: Once, before the first repetition: loading of libraries and weights.
+        each: Per repetition.
     """
 
     begin: float
@@ -46,25 +46,25 @@ NOTHING = Timing(0.0, 0.0)
 
 @dataclass(frozen=True)
 class Rates:
-    """Seconds for the parts of the work.
+    """Times of the parts of the work, in seconds.
 
     Attributes:
-        start: Of a stage before it begins: DVC, Python, the libraries.
-        start_network: Of a stage that runs the model.
-        ingest: An image.
-        label: An image, by CLIP.
-        separate: The AUC of one attribute at one timestep, in the search for the mixing step.
-        forward: An image-call.
-        gradient: What a direction pulled back adds to an image-call.
-        products: The inner products of `num_fitted` images, in all spaces of the mixing step.
-        fit_mixing: The boundaries of an attribute at the mixing step, on as many.
-        fit_level: The hyperplanes of all attributes at a noise level, on as many; they share a decomposition.
-        num_fitted: Images in those two.
-        look: Of the evaluation's CLIP, a picture.
-        metrics: All that an edited picture is judged by.
-        num_bottleneck: Values of h.
-        num_features: Values of CLIP's that are kept of an image; 0 where it labels none.
-        family: Of the model.
+        start: Start of a stage: DVC, Python, libraries.
+        start_network: Start of a stage that runs the model.
+        ingest: Per image.
+        label: Per image, by CLIP.
+        separate: AUC of one attribute at one timestep, in the search for the mixing step.
+        forward: Per image-call.
+        gradient: Per direction that is pulled back in an image-call.
+        products: Inner products of `num_fitted` images, in all spaces of the mixing step.
+        fit_mixing: Boundaries of an attribute at the mixing step, on `num_fitted` images.
+        fit_level: Hyperplanes of all attributes at a noise level, on `num_fitted` images, with a shared decomposition.
+        num_fitted: Images in the measured fits.
+        look: CLIP features in the evaluation, per picture.
+        metrics: All metrics of an edited picture.
+        num_bottleneck: Number of values of h.
+        num_features: Stored CLIP features per image; 0 if CLIP labels nothing.
+        family: Family of the model.
     """
 
     start: float
@@ -89,11 +89,11 @@ def measure(dataset: str, params: DatasetParams, planned: Planned, num_labelled:
     """Time the parts of the work on this machine.
 
     Args:
-        dataset: Name.
-        params: The data set's.
-        planned: Its way through its latents.
+        dataset: Name of the data set.
+        params: Its parameters.
+        planned: Its settings and timesteps.
         num_labelled: Images that boundaries are fitted and calibrated on.
-        seconds: To be spent, about; a large network may take longer for what it cannot do without.
+        seconds: Approximate time to spend; the minimum for a large network may take longer.
     """
     share = seconds / 10
     started = time.perf_counter()
@@ -102,7 +102,7 @@ def measure(dataset: str, params: DatasetParams, planned: Planned, num_labelled:
     sample = torch.randn(1, model.channels, model.image_size, model.image_size)
     num_bottleneck = model.eps_and_h(sample, planned.noise_levels[-1])[1].numel()
     forward, gradient = _network(model, planned, num_bottleneck, 4 * share)
-    separate = _separate(params)  # before the fits: its beginning loads scikit-learn
+    separate = _separate(params)  # before the fits, as it includes loading scikit-learn
     num_fitted = max(_LEAST_FITTED, min(num_labelled, _MOST_FITTED))
     products, fit_mixing, fit_level = _fits(params, model, num_bottleneck, num_fitted)
     weights = getattr(params.label.source, "weights", None)
@@ -128,7 +128,7 @@ def measure(dataset: str, params: DatasetParams, planned: Planned, num_labelled:
 
 
 def _timed(begin: Callable[[], Callable[[], object]], seconds: float) -> Timing:
-    """Time something: what it takes to begin, and each further time; it is done for so long, and at least twice."""
+    """Time a piece of work: its first call and, repeated for `seconds` but at least once, each further call."""
     started = time.perf_counter()
     work = begin()
     work()
@@ -141,12 +141,12 @@ def _timed(begin: Callable[[], Callable[[], object]], seconds: float) -> Timing:
 
 
 def _each(work: Callable[[], object], seconds: float) -> float:
-    """Seconds of something that has nothing to load."""
+    """Time of work that loads nothing."""
     return _timed(lambda: work, seconds).each
 
 
 def _start(module: str) -> float:
-    """Seconds for DVC and a stage to be loaded."""
+    """Time to load DVC and a stage."""
     started = time.perf_counter()
     for arguments in (["-m", "dvc", "stage", "list"], ["-c", f"import {module}"]):
         subprocess.run([sys.executable, *arguments], check=False, capture_output=True)  # noqa: S603
@@ -154,7 +154,7 @@ def _start(module: str) -> float:
 
 
 def _network(model: EpsModel, planned: Planned, num_bottleneck: int, seconds: float) -> tuple[float, float]:
-    """Seconds of an image-call and of a gradient, the engine's own work included, on a path cut short."""
+    """Times of an image-call and of a gradient, the engine's own work included, on a shortened path."""
     size, short = batch_size(model), planned.cut_short()
     counts = count(short, getattr(model, "family", "ddpm"))
     x_0 = torch.randn(size, model.channels, model.image_size, model.image_size).clamp(-1, 1)
@@ -170,17 +170,17 @@ def _network(model: EpsModel, planned: Planned, num_bottleneck: int, seconds: fl
 
 
 def _fits(params: DatasetParams, model: EpsModel, num_bottleneck: int, num: int) -> tuple[float, float, float]:
-    """Seconds for inner products, for an attribute at the mixing step, for all at a noise level; latents are drawn."""
+    """Times of inner products, of an attribute at the mixing step, and of all at a noise level, on random latents."""
     how, chance = params.boundary, np.random.default_rng(0)
     order = chance.permutation(num)
-    # as many as are solved at once
+    # as many as are solved together
     has = chance.random((min(len(params.label.attributes), os.cpu_count() or 1), num)) < 0.5
     known = [Labels("probe", of_one, order[: num * 4 // 5], order[num * 4 // 5 :]) for of_one in has]
     sizes = {"eps": model.channels * model.image_size**2, "h": num_bottleneck}
     products, at_mixing_step, at_level = 0.0, 0.0, 0.0
     for space in how.spaces:
         latents = torch.randn(num, sizes[space])
-        latents[:, : len(has)] += 3.0 * torch.from_numpy(has.T)  # apart as those of images are
+        latents[:, : len(has)] += 3.0 * torch.from_numpy(has.T)  # separated like those of images
         about: dict[str, Any] = {"space": space, "t": 0, "model_sha256": model.sha256, "ridge": how.ridge}
         started = time.perf_counter()
         gram = Gram.of(InMemory(latents.half()))
@@ -196,7 +196,7 @@ def _fits(params: DatasetParams, model: EpsModel, num_bottleneck: int, num: int)
 
 
 def _ingest(dataset: str, params: DatasetParams, seconds: float) -> float:
-    """Seconds to draw a face, or to read and decode one of the data set's own pictures."""
+    """Time to draw a face, or to read and decode one of the data set's own pictures."""
     how = params.ingest
     if isinstance(how.source, AvatarSource):
         faces = draw_avatars(how.source.model_copy(update={"num_images": _NUM_PICTURES}), 0)
@@ -214,7 +214,7 @@ def _pictures(params: DatasetParams) -> torch.Tensor:
 
 
 def _clip(weights: str | None, params: DatasetParams, seconds: float) -> Timing:
-    """CLIP looks at a picture."""
+    """Time of CLIP features of a picture."""
     if weights is None:
         return NOTHING
     pictures = _pictures(params)
@@ -227,7 +227,7 @@ def _clip(weights: str | None, params: DatasetParams, seconds: float) -> Timing:
 
 
 def _metrics(params: DatasetParams, seconds: float) -> Timing:
-    """An edited picture is judged."""
+    """Time of all metrics of an edited picture."""
     how, before = params.evaluate, _pictures(params)
     targets = [dict.fromkeys(next(iter(params.edit.edits.values())), 1)] * _NUM_PICTURES
 
@@ -244,9 +244,9 @@ def _of_one(timing: Timing) -> Timing:
 
 
 def _separate(params: DatasetParams) -> Timing:
-    """The AUC of an attribute at one timestep, in one space."""
+    """Time of the AUC of an attribute at one timestep, in one space."""
     num = params.mixing.num_images
     has = np.arange(num) % 2 == 0
     points = np.random.default_rng(0).standard_normal((num, 2 * num)) + has[:, None]
-    products = points @ points.T  # all attributes share them
+    products = points @ points.T  # shared by all attributes
     return _timed(lambda: lambda: separability(products, has, seed=0), 0.0)

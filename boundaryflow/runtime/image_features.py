@@ -1,4 +1,4 @@
-"""CLIP's features of a data set's images, kept in shards: a run looks at the images only that are new."""
+"""CLIP features of a data set's images, stored in shards: a run computes only those of new images."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from boundaryflow.store.fingerprint import fingerprint
 from boundaryflow.store.shards import ShardPlan, ShardTask, in_batches, load_items, sweep
 from boundaryflow.store.tables import read_json
 
-_BATCH = 256  # features that are read at once
-_CALL = 32  # images in every network call: in one of another size the last bits of what an image gets differ
+_BATCH = 256  # features read at once
+_CALL = 32  # images in every network call: the last bits of a feature depend on the batch size
 
 
 @lru_cache(maxsize=1)
 def _open_clip(weights: str, _content: str, where: torch.device) -> ClipLabeller:
-    """Loaded once per process, and again where the file has other content: a Dask worker lives for long."""
+    """Loaded once per process, and again if the file's content has changed, as Dask workers outlive a run."""
     return load_clip(weights, where)
 
 
@@ -47,7 +47,7 @@ class ImageFeatures:
     Attributes:
         ingested: Folder of the pixels.
         out: Folder of the shards of features.
-        weights: Of CLIP, see `boundaryflow.labelling.load_clip`.
+        weights: Weights of CLIP, see `boundaryflow.labelling.load_clip`.
         shard_size: See `boundaryflow.store.shards.plan_shards`.
     """
 
@@ -63,12 +63,12 @@ class ImageFeatures:
 
     @cached_property
     def _content(self) -> str:
-        """The SHA-256 of the weights, or their name where that is no file here."""
+        """SHA-256 of the weights, or their name if that is not the path of a file."""
         path = Path(self.weights)
         return sha256_of(path) if path.is_file() else self.weights
 
     def update(self, item_ids: Sequence[str]) -> int:
-        """Compute the features of these images that are not there yet; returns how many images that were."""
+        """Compute the missing features of these images; returns for how many images they were computed."""
         cache_key = fingerprint(
             stage="label",
             code=code_hash("boundaryflow.runtime.image_features"),
@@ -86,5 +86,5 @@ class ImageFeatures:
 
 
 def remove_features(out: Path) -> None:
-    """Remove the features of earlier runs, where the labels are no longer CLIP's."""
+    """Remove the features of earlier runs, when labels no longer come from CLIP."""
     sweep(out, ShardPlan((), (), 0, 0))

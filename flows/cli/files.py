@@ -29,7 +29,7 @@ Examples:
     help="Measure which size, heads, schedule, ... of a model fit these pictures (a file or folder; may be repeated).",
 )
 def inspect(path: str, as_json: bool, pictures: tuple[Path, ...]) -> None:
-    """Say what a file or folder is, and where it came from.
+    """Identify a file or folder, and show its facts.
 
     A checkpoint, a CLIP model, a table of labels, pictures in a folder, an archive or an LMDB, a boundary, a shard, a
     judge, a table or folder of a stage.

@@ -169,7 +169,7 @@ def _only(attributes: tuple[str, ...]) -> str:
     attribute, *others = attributes
     if others:
         raise click.UsageError(
-            f"--attribute is there {len(attributes)} times; edit one attribute at a time, or describe a joint edit "
+            f"--attribute is given {len(attributes)} times; edit one attribute at a time, or describe a joint edit "
             "under edit.edits in params.yaml"
         )
     return attribute

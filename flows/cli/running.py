@@ -1,4 +1,4 @@
-"""Commands that run the graph, look at it and tidy up: run, status, report, doctor, gc."""
+"""Commands that run the graph, inspect it and clean up: run, status, report, doctor, gc."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def _estimate(datasets: Sequence[str], num_images: int | None) -> None:
 
 
 def _check_params(root: Path, datasets: Sequence[str], stages: Sequence[str], *, push: bool, quiet: bool) -> None:
-    """Validate params.yaml as a whole, after adding known data sets that are not in its `datasets`."""
+    """Validate params.yaml as a whole, after adding named data sets that are not in its `datasets`."""
     from boundaryflow.config import described, load_params
 
     params = load_params()
@@ -95,7 +95,7 @@ def _check_params(root: Path, datasets: Sequence[str], stages: Sequence[str], *,
 
 
 def _activate(root: Path, new: Sequence[str], datasets: Sequence[str], stages: Sequence[str], *, push: bool) -> None:
-    """Add data sets to params.yaml; none of them stays there unless the run that was asked for can begin."""
+    """Add data sets to params.yaml; they are removed again if the requested run cannot begin."""
     from boundaryflow.config import activate_dataset, copy_entry, load_params, ready_entries
     from boundaryflow.sources.raw import RawFolder, Wanted
     from flows.dvc_graph import has_remote, plan
@@ -143,7 +143,7 @@ def status(as_json: bool) -> None:
 @click.option("--dataset", metavar="NAME", help="Only this data set.")
 @click.option("--open", "open_it", is_flag=True, help="Open it in a browser.")
 def report(dataset: str | None, open_it: bool) -> None:
-    """Print where the HTML report lies."""
+    """Print the path of the HTML report."""
     root = enter_root()
     from boundaryflow.config import load_params
     from flows.summary import report_path
@@ -189,7 +189,7 @@ def params(name: str | None) -> None:
 @click.command()
 @click.pass_context
 def doctor(ctx: click.Context) -> None:
-    """Check this machine and this checkout; each line that is not ok says the way out."""
+    """Check this machine and this checkout; each line that is not ok gives a remedy."""
     root = enter_root()
     from flows.doctor import examine
 
@@ -211,15 +211,15 @@ Examples:
     type=click.Choice(["workspace", "branches", "commits"]),
     default="branches",
     show_default=True,
-    help="What of DVC's cache stays: what the working tree uses, also branches and tags, also any commit.",
+    help="What of DVC's cache to keep: files of the working tree, also of branches and tags, also of all commits.",
 )
 @click.option("--inactive", is_flag=True, help="Also results of data sets that are described but not in `datasets`.")
-@click.option("--dry-run", is_flag=True, help="Only show what can go.")
+@click.option("--dry-run", is_flag=True, help="Only show what can be removed.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def gc(keep: Any, inactive: bool, dry_run: bool, yes: bool) -> None:
-    """Free what no current result needs: shows what and how much, and asks first.
+    """Remove files that no current result needs, after showing them with their sizes and asking.
 
-    Raw images, models, boundaries from words, and what was delivered or written to out/ stay in any case.
+    Raw images, models, boundaries from words, delivered files and files in out/ are always kept.
     """
     root = enter_root()
     from humanize import naturalsize

@@ -327,7 +327,7 @@ def test_rare_attribute_is_left_out_and_the_others_go_on(
     rows.assign(rare=0).drop(columns="hat").to_csv(project / "data/raw/avatars/l.csv", index=False)
     avatars["label"]["attributes"], avatars["edit"]["edits"] = {"rare": {"column": None}}, {"rare": {"rare": "add"}}
     (project / "params.yaml").write_text(yaml.safe_dump(params))
-    with pytest.raises(LabelError, match="no attribute has images enough to go on; rare: 0 images of train have"):
+    with pytest.raises(LabelError, match="no attribute has enough images; rare: 0 images of train have"):
         run_here(project, monkeypatch, "label")
 
 

@@ -114,7 +114,7 @@ def test_state_that_somebody_planted_is_refused_and_not_waited_for(tmp_path: Pat
 @pytest.mark.parametrize("name", ["metadata.parquet", "inbox.parquet", "runs.jsonl"])
 def test_tables_of_somebody_else_are_refused_at_once(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"mine")
-    with pytest.raises(ManifestError, match="is there, and not as a run wrote it"), open_outbox(str(tmp_path), "job"):
+    with pytest.raises(ManifestError, match="exists, and is not as a run wrote it"), open_outbox(str(tmp_path), "job"):
         pass
     assert (tmp_path / name).read_bytes() == b"mine"
 
