@@ -204,13 +204,13 @@ def _count(folder: Path, kind: str) -> tuple[int | None, int | None]:
         return None, None
     file, *keys = CATALOG[kind].counted
     try:
-        if keys:
+        if keys and file == CATALOG[kind].facts:
             facts = json.loads((folder / file).read_text(encoding="utf-8"))
             num, *num_failed = (int(facts[key]) for key in keys)
             return num, next(iter(num_failed), None)
         from pyarrow import parquet
 
-        return int(parquet.read_metadata(folder / file).num_rows), None
+        return sum(int(parquet.read_metadata(folder / table).num_rows) for table in (file, *keys)), None
     except (OSError, ValueError, KeyError):  # not written yet, or being written
         return None, None
 

@@ -28,17 +28,13 @@ from boundaryflow.config import (
     load_params,
 )
 from boundaryflow.errors import LabelError, TooFewLabelsError
-from boundaryflow.evaluation import load_judges
 from boundaryflow.labelling import Combination, calibrate, combined, probe_labels
-from boundaryflow.pixels import to_model_range
-from boundaryflow.runtime.device import device
 from boundaryflow.runtime.image_features import ImageFeatures, remove_features
-from boundaryflow.runtime.process import Progress, entry, own_folder
+from boundaryflow.runtime.process import entry, own_folder
 from boundaryflow.sources.annotations import read_labels
 from boundaryflow.store.catalog.ingest import FACES, INGEST, MANIFEST
 from boundaryflow.store.catalog.label import LABEL, LABELS
 from boundaryflow.store.catalog.raw import RAW
-from boundaryflow.store.shards import in_batches, load_items
 from boundaryflow.store.tables import write_json
 
 LOG = logging.getLogger(__name__)
@@ -67,19 +63,18 @@ def run(
     copies = dict(zip(again["source"], again["duplicates_of"], strict=True))
     plain = {name: rule for name, rule in attributes.items() if not isinstance(rule, CombinedRule)}
     about: Facts = {}
-    if isinstance(source, ClipSource):
-        features = ImageFeatures(ingested, out, source.weights, shard_size)
-        labels, about = _by_clip(features, raw, source, plain, sources, copies)
-    elif isinstance(source, ProbeSource):
-        features = ImageFeatures(ingested, out, source.weights, shard_size)
-        labels, about = _by_probe(features, raw, source, plain, sources, copies)
-    elif isinstance(source, ClassifierSource):
-        labels, about = _by_classifier(ingested, raw, source, plain, sources, copies)
+    if isinstance(source, ClipSource | ClassifierSource | ProbeSource):
+        kind = "classifier" if isinstance(source, ClassifierSource) else "clip"
+        features = ImageFeatures(ingested, out, source.weights, shard_size, kind)
+        if isinstance(source, ProbeSource):
+            labels, about = _by_probe(features, raw, source, plain, sources, copies)
+        else:
+            labels, about = _by_scores(features, raw, source, plain, sources, copies)
     elif isinstance(source, TruthSource):
         labels = _by_truth(ingested, list(plain))
     else:
         labels, _ = read_labels(raw, source, plain, sources, copies=copies)
-    if not isinstance(source, ClipSource | ProbeSource):
+    if not isinstance(source, ClipSource | ClassifierSource | ProbeSource):
         remove_features(out)
     made = {name: _combination(rule) for name, rule in attributes.items() if isinstance(rule, CombinedRule)}
     labels = combined(labels, made)[["item_id", *attributes]]
@@ -126,67 +121,61 @@ def too_rare(labels: pd.DataFrame, split: pd.Series) -> dict[str, str]:
     return found
 
 
-def _by_clip(
+def _by_scores(
     features: ImageFeatures,
     raw: Path,
-    source: ClipSource,
+    source: ClipSource | ClassifierSource,
     rules: Mapping[str, PlainRule],
     sources: Mapping[str, str],
     copies: Mapping[str, str],
 ) -> tuple[pd.DataFrame, Facts]:
-    labeller, items = features.clip, sorted(sources)
-    # Read before the pictures are: a mistake in the file is told at once.
-    known, stray = (
-        (None, 0)
-        if source.calibration is None
-        else read_labels(raw, source.calibration, rules, sources, partial=True, copies=copies)
-    )
-    prompts = {
-        name: rule for name, rule in rules.items() if isinstance(rule, PromptRule)
-    }  # the params see that all are
+    """Labels by the scores of CLIP or of classifiers, calibrated if there are annotations."""
+    items = sorted(sources)
+    known, stray = None, 0
+    if source.calibration is not None:  # read first, as an error in it should show before the networks run
+        own = {name: ColumnRule(column=None) for name in rules}
+        known, stray = read_labels(raw, source.calibration, own, sources, partial=True, copies=copies)
+    if isinstance(source, ClipSource):
+        scored = _clip_scores(features, source, rules, items)
+    else:
+        scored = _classifier_scores(features, rules, items)
+    return _calibrated(items, scored, known, stray)
+
+
+def _clip_scores(
+    features: ImageFeatures, source: ClipSource, rules: Mapping[str, PlainRule], items: list[str]
+) -> dict[str, torch.Tensor]:
+    """Log-odds [n] of each attribute, by CLIP."""
+    prompts = {name: rule for name, rule in rules.items() if isinstance(rule, PromptRule)}  # all, as params checks
     features.update(items)
-    scored = {name: torch.empty(len(items)) for name in prompts}  # features are read in batches
+    scored = {name: torch.empty(len(items)) for name in prompts}
     for rows, some in features.read(items):
         for name, rule in prompts.items():
-            scored[name][rows] = labeller.log_odds(
-                some.to(labeller.device),
+            scored[name][rows] = features.clip.log_odds(
+                some.to(features.clip.device),
                 rule.positive,
                 rule.negative,
                 templates=source.templates,
                 temperature=source.temperature,
             )
-    return _calibrated(items, scored, known, stray)
+    return scored
 
 
-def _by_classifier(
-    ingested: Path,
-    raw: Path,
-    source: ClassifierSource,
-    rules: Mapping[str, PlainRule],
-    sources: Mapping[str, str],
-    copies: Mapping[str, str],
-) -> tuple[pd.DataFrame, Facts]:
-    judges, items = load_judges(Path(source.weights), device()), sorted(sources)
+def _classifier_scores(
+    features: ImageFeatures, rules: Mapping[str, PlainRule], items: list[str]
+) -> dict[str, torch.Tensor]:
+    """Log-odds [n] of each attribute, by the classifier that decides on it."""
+    attributes = features.classifiers.attributes
     columns = {name: getattr(rule, "column", None) or name for name, rule in rules.items()}
-    unknown = [column for column in columns.values() if column not in judges.attributes]
+    unknown = [column for column in columns.values() if column not in attributes]
     if unknown:
-        raise LabelError(f"labels: {source.weights} does not know {unknown[0]!r}, only {', '.join(judges.attributes)}")
-    known, stray = None, 0
-    if source.calibration is not None:
-        own = {name: ColumnRule(column=None) for name in rules}
-        known, stray = read_labels(raw, source.calibration, own, sources, partial=True, copies=copies)
-    found: list[torch.Tensor] = []
-    place: list[str] = []
-    with Progress("label", len(items), "images") as progress:
-        for batch in in_batches(ingested, items, _BATCH):
-            pixels = load_items(ingested, batch, ["pixels"])["pixels"]
-            found.append(judges.probabilities(to_model_range(pixels, (0.0, 1.0))).cpu())
-            place += batch
-            progress.advance(len(batch))
-    order = [position for position, _ in sorted(enumerate(place), key=lambda entry: entry[1])]
-    odds = torch.cat(found)[order].double().logit(_SUREST)
-    scored = {name: odds[:, judges.attributes.index(column)] for name, column in columns.items()}
-    return _calibrated(items, scored, known, stray)
+        raise LabelError(f"labels: {features.weights} does not know {unknown[0]!r}, only {', '.join(attributes)}")
+    features.update(items)
+    probabilities = torch.empty(len(items), len(attributes))
+    for rows, some in features.read(items):
+        probabilities[rows] = some
+    odds = probabilities.double().logit(_SUREST)
+    return {name: odds[:, attributes.index(column)] for name, column in columns.items()}
 
 
 def _calibrated(

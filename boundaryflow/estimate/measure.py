@@ -8,16 +8,18 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from boundaryflow.boundary import Gram, InMemory, Labels, fit_boundaries
-from boundaryflow.config import AvatarSource, DatasetParams
+from boundaryflow.config import AvatarSource, ClassifierSource, DatasetParams
 from boundaryflow.diffusion import EpsModel
 from boundaryflow.editing import separability
 from boundaryflow.estimate.counting import Planned, count
+from boundaryflow.evaluation import load_judges
 from boundaryflow.evaluation.per_image import PerImageMetrics, open_metric_models
 from boundaryflow.labelling import load_clip
 from boundaryflow.runtime.device import device
@@ -52,7 +54,7 @@ class Rates:
         start: Start of a stage: DVC, Python, libraries.
         start_network: Start of a stage that runs the model.
         ingest: Per image.
-        label: Per image, by CLIP.
+        label: Per image, by CLIP or classifiers.
         separate: AUC of one attribute at one timestep, in the search for the mixing step.
         forward: Per image-call.
         gradient: Per direction that is pulled back in an image-call.
@@ -63,7 +65,7 @@ class Rates:
         look: CLIP features in the evaluation, per picture.
         metrics: All metrics of an edited picture.
         num_bottleneck: Number of values of h.
-        num_features: Stored CLIP features per image; 0 if CLIP labels nothing.
+        num_features: Values that label stores per image; 0 without a network.
         family: Family of the model.
     """
 
@@ -105,8 +107,8 @@ def measure(dataset: str, params: DatasetParams, planned: Planned, num_labelled:
     separate = _separate(params)  # before the fits, as it includes loading scikit-learn
     num_fitted = max(_LEAST_FITTED, min(num_labelled, _MOST_FITTED))
     products, fit_mixing, fit_level = _fits(params, model, num_bottleneck, num_fitted)
-    weights = getattr(params.label.source, "weights", None)
-    label = _clip(weights, params, share)
+    weights = params.label.source.clip_weights
+    label, num_features = _labelling(params, share)
     return Rates(
         start=_start("stages.boundary"),
         start_network=_start("stages.edit") + opened,
@@ -122,7 +124,7 @@ def measure(dataset: str, params: DatasetParams, planned: Planned, num_labelled:
         look=label if params.evaluate.clip == weights else _clip(params.evaluate.clip, params, share),
         metrics=_metrics(params, share),
         num_bottleneck=num_bottleneck,
-        num_features=load_clip(weights).num_features if weights else 0,
+        num_features=num_features,
         family=getattr(model, "family", "ddpm"),
     )
 
@@ -211,6 +213,21 @@ def _ingest(dataset: str, params: DatasetParams, seconds: float) -> float:
 
 def _pictures(params: DatasetParams) -> torch.Tensor:
     return torch.rand(_NUM_PICTURES, params.ingest.channels, params.ingest.image_size, params.ingest.image_size)
+
+
+def _labelling(params: DatasetParams, seconds: float) -> tuple[Timing, int]:
+    """Time of labelling an image by a network, and the number of values that are stored of it."""
+    source = params.label.source
+    if not isinstance(source, ClassifierSource):
+        weights = source.clip_weights
+        return _clip(weights, params, seconds), load_clip(weights).num_features if weights else 0
+    pictures = _pictures(params)
+
+    def begin() -> Callable[[], object]:
+        classifiers = load_judges(Path(source.weights), device())
+        return lambda: classifiers.probabilities(pictures)
+
+    return _of_one(_timed(begin, seconds)), len(load_judges(Path(source.weights)).attributes)
 
 
 def _clip(weights: str | None, params: DatasetParams, seconds: float) -> Timing:

@@ -81,6 +81,12 @@ def test_status_counts_items_and_those_set_aside(toy: Path) -> None:
     pq.write_table(pa.table({"item_id": ["a", "b", "c"]}), label / "labels.parquet")
     assert status._count(ingest, "ingest") == (40, 2)
     assert status._count(label, "label") == (3, None)
+    boundary = toy / "data/boundary/toy"
+    boundary.mkdir(parents=True)
+    pq.write_table(pa.table({"attribute": []}), boundary / "boundaries.parquet")  # none at the mixing step
+    assert status._count(boundary, "boundary") == (None, None)
+    pq.write_table(pa.table({"attribute": ["hat", "hat"]}), boundary / "path.parquet")
+    assert status._count(boundary, "boundary") == (2, None)
     assert status._count(label, "edit") == (None, None)
 
 
