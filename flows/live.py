@@ -60,7 +60,7 @@ class LiveBoard(Board):
         self._note = visible(text)
 
     def printed(self, stage: str, line: str) -> None:
-        """Show the line above the stages when asked to."""
+        """Show the line above the stages if verbose."""
         if self._verbose:
             self._console.print(f"[dim]{escape(stage)}[/dim] {escape(visible(line))}", highlight=False)
 

@@ -75,7 +75,7 @@ def serve_lock(root: Path) -> Generator[None]:
 
 
 def flow_holder(root: Path) -> str | None:
-    """Who holds the flow lock (`process 12, since ...`), or None when nobody does."""
+    """Holder of the flow lock (`process 12, since ...`), or None."""
     path = root / STATE_FOLDER / "flow.lock"
     if not path.is_file():
         return None
@@ -110,7 +110,7 @@ def clear_what_is_stale(root: Path, note: Callable[[str], None] = LOG.warning) -
     """
     lock = root / "dvc.lock"
     if lock.exists() and not _is_lock_file(lock):
-        note(f"dvc.lock was damaged; it lies in {_set_aside(root, lock)} now, and stages are looked at anew")
+        note(f"dvc.lock was damaged; it lies in {_set_aside(root, lock)} now, and all stages are checked again")
     if not (root / _RWLOCK).exists() or not stale_rwlock_entries(root):
         return
     with _rwlock_guard(root):  # DVC writes the file in place, so it may be incomplete without this lock

@@ -57,15 +57,15 @@ Examples:
 @click.option(
     "--qkv-order", type=click.Choice(["legacy", "new"]), help="How an iDDPM packs attention [default: legacy]."
 )
-@click.option("--schedule", type=click.Choice(["linear", "cosine"]), help="Of the betas [default: linear].")
-@click.option("--timesteps", type=click.IntRange(min=2), help="Of the schedule [default: 1000].")
+@click.option("--schedule", type=click.Choice(["linear", "cosine"]), help="Schedule of the betas [default: linear].")
+@click.option("--timesteps", type=click.IntRange(min=2), help="Timesteps of the schedule [default: 1000].")
 @click.option("--ema", type=click.Choice(["prefer", "require", "never"]), help="Averaged weights [default: prefer].")
 def import_checkpoint(source: str, target: Path, schedule: str | None, timesteps: int | None, **stated: Any) -> None:
     """Convert a checkpoint to a diffusers folder with a model card.
 
-    SRC is a DDPM or iDDPM / guided-diffusion checkpoint, a diffusers folder or a hub id. What its tensors do not say is
-    taken from the options, else from SRC.json where that is there, else from what its family usually has; the model
-    card lists what was taken for granted.
+    SRC is a DDPM or iDDPM / guided-diffusion checkpoint, a diffusers folder or a hub id. What its tensors do not show
+    is taken from the options, else from SRC.json if it exists, else from the defaults of its family; the model card
+    lists these assumptions.
     """
     from boundaryflow.jobs.import_checkpoint import convert
 

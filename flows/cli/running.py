@@ -34,8 +34,8 @@ Examples:
 @click.option("--force", is_flag=True, help="Run stages that are up to date, too; finished shards are kept.")
 @click.option("--pull", is_flag=True, help="Fetch what DVC's default remote has instead of computing it.")
 @click.option("--push", is_flag=True, help="Then send the outputs to DVC's default remote.")
-@click.option("--estimate", is_flag=True, help="Only say what it would take: time, disk, network calls.")
-@click.option("--images", "num_images", type=click.IntRange(min=8), help="With --estimate: for so many images.")
+@click.option("--estimate", is_flag=True, help="Only estimate the cost: time, disk, network calls.")
+@click.option("--images", "num_images", type=click.IntRange(min=8), help="With --estimate: number of images to assume.")
 @how_it_runs
 @click.pass_context
 def run(
@@ -53,7 +53,7 @@ def run(
 ) -> None:
     """Bring all stages up to date, params to report, for the data sets in params.yaml.
 
-    Only what changed is computed. Ctrl-C stops it; the next run goes on where it was.
+    Only what changed is computed. Ctrl-C stops it; the next run continues from finished shards.
     """
     root = enter_root()
     if num_images is not None and not estimate:

@@ -60,8 +60,8 @@ class Output:
         name: Name of the folder, and of the stage or kind of job that writes it.
         files: Regular expression of the paths of its files, relative to an entry; `boundaryflow gc` removes only such.
         facts: The JSON file that says how it was made; empty if there is none.
-        counted: What `boundaryflow status` counts: the rows of tables; or `facts`, with its keys of the numbers of items
-            and of rejected items.
+        counted: What `boundaryflow status` counts: the rows of tables; or `facts`, with the keys of the numbers of
+            items and of rejected items.
         runs_networks: Whether its stage needs the GPU.
         by: Who writes it: a stage, a job, or a person, who also chooses the names of its entries.
     """
