@@ -1,7 +1,6 @@
 """The Prefect flow over DVC's graph: runs stale stages, shows others as Cached, and retries temporary failures.
 
-DVC decides which stages are stale, this module when and where they run. Tensors do not pass through Prefect, and
-Prefect caches no results.
+DVC decides which stages are stale, this module when and where they run. Prefect carries no tensors and caches nothing.
 """
 
 from __future__ import annotations

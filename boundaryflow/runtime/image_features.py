@@ -97,9 +97,8 @@ class ImageFeatures:
             kind=self.kind,
             upstream=read_json(self.ingested / "ingest.json")["cache_key"],
         )
-        context = {
-            "ingested": str(self.ingested), "weights": self.weights, "content": self._content, "kind": self.kind,
-        }  # fmt: skip
+        network = {"weights": self.weights, "content": self._content, "kind": self.kind}
+        context = {"ingested": str(self.ingested), **network}
         return run_sharded("label", self.out, item_ids, cache_key, self.shard_size, run_shard, context)
 
     def read(self, item_ids: Sequence[str]) -> Iterator[tuple[list[int], Tensor]]:
