@@ -1,21 +1,23 @@
-"""Files that are written whole or not at all, read within bounds, and removed only where they are ours."""
+"""Atomic writes, bounded reads, locks, and removal of this project's own temporary files."""
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import re
 import secrets
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO, Any
 
 from boundaryflow.errors import PipelineError
 
 MAX_SETTINGS_BYTES = 16 * 2**20
-"""No settings file (YAML, JSON) is larger; a larger one is refused unread."""
+"""Limit of the size of a settings file (YAML, JSON); a larger one is refused unread."""
 _SCRATCH = re.compile(r"\.boundaryflow-\d+-[0-9a-f]{16}\.tmp")
-# A colon that begins neither a port nor an address chained to this one begins a password.
+# A colon begins a password unless a port or a chained address follows it.
 _CUT_USER = re.compile(r"://(?!\[)[^/?#@\s]*(?::(?!//|:?\w[\w+.-]*://|\d+[/?#])[^@/?#\s]*[/?#\s]|\s)[^@]*@")
 _MAY_PASS = {
     errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ECONNRESET, errno.ECONNREFUSED, errno.ECONNABORTED, errno.EPIPE,
@@ -57,12 +59,12 @@ class RefusedFileError(PipelineError):
 
 
 def is_remote(address: str) -> bool:
-    """Whether an address is of a remote folder, such as s3://bucket/folder, and not of one on this machine."""
+    """Whether an address is of a remote folder, such as s3://bucket/folder, and not a local path."""
     return "://" in address
 
 
 def about_user(address: str) -> str:
-    """What is wrong with the user and password in an address, in words that do not quote them; empty for nothing."""
+    """What is wrong with the user and password in an address, without quoting them; empty if nothing is."""
     if not _CUT_USER.search(address):
         return ""
     return (
@@ -72,28 +74,28 @@ def about_user(address: str) -> str:
 
 
 def may_pass(error: OSError) -> bool:
-    """Whether another attempt may help: a disk or a network that failed, not a file that is not there."""
+    """Whether another attempt may help: for a failed disk or network, but not for a missing file."""
     return error.errno in _MAY_PASS
 
 
 def way_out(error: OSError) -> str | None:
-    """What the user can do about an error of the operating system; None where it is no fault of theirs."""
+    """What the user can do about an error of the operating system; None if nothing."""
     return _WAY_OUT.get(error.errno or 0)
 
 
 def read_bytes(path: Path, max_bytes: int) -> bytes:
-    """Read a regular file of a bounded size. A FIFO, a socket or a device is never waited for.
+    """Read a regular file of bounded size; never blocks on a FIFO, a socket or a device.
 
     Args:
         path: The file; links are followed.
         max_bytes: A larger file is refused before anything of it is read.
 
     Raises:
-        RefusedFileError: It is no regular file, or too large.
+        RefusedFileError: It is not a regular file, or too large.
         OSError: It cannot be read.
     """
     check_regular(path, max_bytes)
-    # Without blocking: what lies at the path may have been exchanged since it was looked at.
+    # Non-blocking, as the file may have been replaced since the check.
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         data = file.read(max_bytes + 1)
     if len(data) > max_bytes:
@@ -102,11 +104,11 @@ def read_bytes(path: Path, max_bytes: int) -> bytes:
 
 
 def check_regular(path: Path, max_bytes: int | None = None) -> os.stat_result:
-    """Look at what a path is, without opening it.
+    """Check that a path is a regular file, without opening it; returns its status.
 
     Raises:
-        RefusedFileError: It is no regular file, or larger than `max_bytes`.
-        OSError: It cannot be looked at.
+        RefusedFileError: It is not a regular file, or larger than `max_bytes`.
+        OSError: Its status cannot be read.
     """
     about = path.stat()
     if not stat.S_ISREG(about.st_mode):
@@ -117,20 +119,37 @@ def check_regular(path: Path, max_bytes: int | None = None) -> os.stat_result:
 
 
 def kind_of(mode: int) -> str:
-    """What something that is no regular file is, from its mode."""
+    """Kind of a file that is not regular, from its mode."""
     return next((name for test, name in _KINDS if test(mode)), "of an unknown kind")
 
 
-def write_bytes(path: Path, data: bytes, *, scratch: Path | None = None, follow: bool = False) -> None:
-    """Write a file so that it is seen whole or not at all, also after a power cut.
-
-    A file that is replaced keeps its permissions.
+def try_lock(file: IO[Any], *, shared: bool = False) -> bool:
+    """Lock an open file for this process without waiting; the kernel releases the lock when the process ends.
 
     Args:
-        path: The file; its folder is made where it is missing.
+        file: Open as long as the lock is needed.
+        shared: Other processes may have a shared lock at the same time.
+
+    Returns:
+        Whether the lock was obtained.
+    """
+    try:
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def write_bytes(path: Path, data: bytes, *, scratch: Path | None = None, follow: bool = False) -> None:
+    """Write a file atomically: it is visible completely or not at all, also after a power cut.
+
+    A replaced file keeps its permissions.
+
+    Args:
+        path: The file; its folder is created if missing.
         data: Its content.
-        scratch: Folder on the same disk for the half-written file; None is the folder of `path`.
-        follow: Where `path` is a link, write the file that it leads to instead of replacing the link.
+        scratch: Folder on the same disk for the temporary file; None for the folder of `path`.
+        follow: If `path` is a link, write its target instead of replacing the link.
     """
     path = Path(os.path.realpath(path)) if follow else path
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -145,20 +164,20 @@ def write_bytes(path: Path, data: bytes, *, scratch: Path | None = None, follow:
         os.replace(temporary, path)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename in (None, str(temporary)):  # say where, in the user's terms
+        if isinstance(error, OSError) and error.filename in (None, str(temporary)):  # name the file that the user knows
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 
 def scratch_path(folder: Path) -> Path:
-    """A new name for a half-written file, by which `leftovers` knows that it is ours."""
+    """A new name for a temporary file, by which `leftovers` recognises it."""
     return folder / f".boundaryflow-{os.getpid()}-{secrets.token_hex(8)}.tmp"
 
 
 def leftovers(folder: Path) -> Iterator[Path]:
-    """Half-written files of ours in a folder and below it: regular files with a name of `scratch_path`.
+    """Temporary files of `write_bytes` in a folder and below it: regular files with a name of `scratch_path`.
 
-    Links below it are not followed, though it may be one; a file of any other name is somebody else's.
+    Links below the folder are not followed; the folder itself may be a link.
     """
     for at, _folders, files in os.walk(folder):
         for name in files:
@@ -168,9 +187,9 @@ def leftovers(folder: Path) -> Iterator[Path]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what writers of ours that were killed left half-written in a folder and below it.
+    """Remove the temporary files of killed processes in a folder and below it.
 
-    Only for a folder that no other process of ours writes to at the time.
+    Only for a folder to which no other process is writing.
     """
     for path in leftovers(folder):
         path.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Text from files and file names, made fit to be shown and to be compared."""
+"""Makes text from files and file names safe to show, and comparable."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any, cast
 
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 _SCHEME = r"((?:\w\w:/|://)/*(?!\[[\da-fA-F:.]*\]))"  # an address of IPv6 has colons and no user
-_USER = (  # bounded, for a hostile name may be long and full of colons
-    # Up to the last @ of the word, for a password may hold all that ends a host; not into an address chained to it.
+_USER = (  # bounded, as a hostile name may be long and full of colons
+    # Up to the last @ of the word, as a password may contain any separator; not into a chained address.
     re.compile(_SCHEME + r"(?=[^\s/?#:@]{0,2000}[:@])(?:(?!::\w[\w+.-]*:/)\S){0,2000}@"),
-    # With blanks in the password. What follows a colon is none where it reads as a port, or as the end of a phrase.
+    # With blanks in the password. A port or the end of a phrase after a colon is not a password.
     re.compile(_SCHEME + r"[^\s/?#@:]{1,2000}:(?!\d*(?:[\s/:;,.)'\"]|$))(?:(?!://)[^\n]){0,2000}@"),
-    # Without a scheme; a time of day and the path of a drive are neither user nor password.
+    # Without a scheme; not times of day or Windows paths.
     re.compile(
         r"((?:^|(?<=[\s'\"=(,\[<])))(?!mailto:|[A-Za-z]:\\|\d\d?:\d\d(?::\d\d)?@)[^\s/@:'\"]{1,2000}:(?!/)(?:(?!:/)\S){1,2000}@(?=\w)",
         re.MULTILINE,
@@ -28,7 +28,7 @@ _JOINERS = "\u200c\u200d"  # emoji and several scripts are written with them
 
 
 def visible(text: str, *, keep: str = "") -> str:
-    r"""Replace what a terminal would obey or not show: control and format characters, and bytes that are no UTF-8.
+    r"""Escape control and format characters, and bytes that are not UTF-8.
 
     Args:
         text: From a file, a file name or another program.
@@ -48,10 +48,10 @@ def visible(text: str, *, keep: str = "") -> str:
 
 
 def word(value: object) -> str:
-    """How a value of a table is compared: without blanks around it and capitals, numbers as numbers.
+    """Normal form of a table's value for comparison: stripped, lower case, numbers as numbers.
 
-    So 4, 4.0 and "4" are the same, and also 1e5 and 100000: a spreadsheet writes one as the other. Where 1e5 is a code
-    and no number, it cannot be told from 100000.
+    So 4, 4.0 and "4" are equal, and also 1e5 and 100000, as spreadsheets convert one to the other. A code 1e5 that is
+    not a number also equals 100000.
     """
     text = str(value).strip().lower()
     try:
@@ -61,14 +61,14 @@ def word(value: object) -> str:
 
 
 def words(value: object) -> set[str]:
-    """All that a value of params.yaml stands for: YAML makes a boolean of yes, no, on and off."""
+    """All normal forms of a value of params.yaml, as YAML turns yes, no, on and off into booleans."""
     return {word(said) for said in _SPELLINGS[value]} if isinstance(value, bool) else {word(value)}
 
 
 def masked(text: str) -> str:
-    """Replace what may be secret in addresses: user and password, the values of a query, the fragment, parameters.
+    """Replace possible secrets in addresses: user and password, values of a query, fragment, parameters.
 
-    What could be a password is taken for one: rather too much is hidden than too little.
+    In doubt, text is hidden.
 
     Args:
         text: An address, or any text that has some in it.

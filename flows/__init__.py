@@ -1,1 +1,1 @@
-"""The command line, and the Prefect flow that walks DVC's stage graph."""
+"""The command line, and the Prefect flow over DVC's stage graph."""

@@ -1,4 +1,4 @@
-"""`boundaryflow doctor`: this machine and this checkout, line by line, with the way out."""
+"""`boundaryflow doctor`: checks of this machine and this checkout, each with a remedy."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _OLDEST_PYTHON = (3, 11)
 
 @dataclass(frozen=True)
 class Check:
-    """One line: what was looked at, how it is, and what to do about it when it is not well."""
+    """Result of one check: subject, finding, and a remedy if it is not ok."""
 
     level: Level
     subject: str
@@ -77,7 +77,7 @@ def _packages(root: Path) -> Iterator[Check]:
         try:
             found = version(name)
         except PackageNotFoundError:
-            continue  # a pin need not be wanted on this platform
+            continue  # a pin may be for other platforms
         if found.split("+")[0] != wanted.split("+")[0]:
             different.append(f"{name} {found} (pinned {wanted})")
     if different:
@@ -215,7 +215,7 @@ def _weights(root: Path) -> Iterator[Check]:
 
 
 def _unreadable(path: Path) -> str:
-    """Why a weight file cannot be what it should be; empty when it can."""
+    """Why a weight file is not valid; empty if it is."""
     try:
         check_regular(path)
         with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""What there is to do: DVC's own stage graph and its own word on what is stale, read once, in process."""
+"""DVC's stage graph and which stages are stale, read once and in process."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 _ALWAYS = "always changed"
-"""What DVC says of a stage that it runs every time, of which there is one."""
+"""DVC's reason for a stage that it runs every time (`listing`)."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Step:
         upstream: Names of the stages it reads from, within the plan.
         reason: Why it is stale, in words; empty when it is up to date.
         outs: Its outputs, relative to the root.
-        has_run: Whether dvc.lock knows it.
+        has_run: Whether dvc.lock has an entry of it.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Step:
 
     @property
     def is_dirty(self) -> bool:
-        """Whether DVC would look at it again."""
+        """Whether it has to run."""
         return bool(self.reason)
 
     @property
@@ -62,15 +62,15 @@ class Step:
 def plan(
     root: Path, datasets: Sequence[str] = (), stages: Sequence[str] = (), *, ask_remote: bool = True
 ) -> tuple[Step, ...]:
-    """Read the graph in an order in which it can run.
+    """Read the graph in topological order.
 
-    The stage `listing`, which DVC runs every time, has work where its listing is no longer what lies in data/raw.
+    DVC runs the stage `listing` every time; here it counts as stale only if its listing differs from data/raw.
 
     Args:
         root: The checkout.
-        datasets: Keep only the stages of these data sets and what they read from; empty keeps all.
-        stages: Keep only these stages (`edit` or `edit@avatars`) and what they read from; empty keeps all.
-        ask_remote: Also look into remote folders.
+        datasets: Keep only the stages of these data sets and their upstream stages; empty keeps all.
+        stages: Keep only these stages (`edit` or `edit@avatars`) and their upstream stages; empty keeps all.
+        ask_remote: Also list remote folders.
 
     Raises:
         PipelineError: There is no DVC repository, dvc.yaml does not parse or lacks a stage, or a name is unknown.
@@ -111,13 +111,13 @@ def plan(
 
 
 def _leaves_as_is(stage: Any, upstream: str, root: Path, values: dict[str, Any]) -> bool:
-    """Whether no value that a stage reads differs from what it ran with, once the stage `params` has run.
+    """Whether a stage's parameters will still equal those of its last run after the stage `params` has run.
 
     Args:
-        stage: Of DVC.
-        upstream: A stage that it reads from, and that will run.
+        stage: DVC's stage.
+        upstream: An upstream stage that will run.
         root: The checkout.
-        values: Data set to what `params` will write; filled here. None where params.yaml is wrong.
+        values: Cache, filled here: data set to what `params` will write; None if params.yaml is invalid.
     """
     kind, _, dataset = upstream.partition("@")
     path = (PARAMS.folder(dataset) / VALUES).as_posix()
@@ -145,14 +145,14 @@ def _value_at(values: Any, key: str) -> Any:
 
 
 def check_graph(root: Path, names: Collection[str]) -> None:
-    """Refuse a dvc.yaml that was cut short, by a power cut or an editor, and is still YAML.
+    """Refuse a dvc.yaml that lacks stages, as after a truncation that leaves it valid YAML.
 
     Args:
         root: The checkout.
-        names: Of the stages that DVC sees, such as `invert@avatars`.
+        names: Names of the stages that DVC reads, such as `invert@avatars`.
 
     Raises:
-        PipelineError: A file of stages/ is no stage of one of `datasets`, or params.yaml cannot be read.
+        PipelineError: A file of stages/ is not a stage of one of `datasets`, or params.yaml cannot be read.
     """
     kinds = sorted(path.stem for path in (root / "stages").glob("[!_]*.py"))
     if not kinds:
@@ -170,7 +170,7 @@ def check_graph(root: Path, names: Collection[str]) -> None:
 
 
 def has_remote(root: Path) -> bool:
-    """Whether DVC knows where `push` goes."""
+    """Whether DVC has a default remote, for `push`."""
     with open_repo(root) as repo:
         return bool(repo.config["core"].get("remote"))
 
@@ -180,7 +180,7 @@ def open_repo(root: Path) -> Generator[Repo]:
     """DVC's own view of a checkout.
 
     Raises:
-        PipelineError: It has none, or DVC cannot do what is asked of it within.
+        PipelineError: There is no DVC repository, or DVC fails within the block.
     """
     from dvc.exceptions import DvcException, RevCollectionError
     from dvc.repo import Repo
@@ -199,11 +199,11 @@ def open_repo(root: Path) -> Generator[Repo]:
         finally:
             repo.close()
     except DvcException as error:
-        if isinstance(error, RevCollectionError) and error.__cause__:  # says only of which commit
-            told = f"{root}: DVC: {_one_line(error)}: {_one_line(error.__cause__)}"
+        if isinstance(error, RevCollectionError) and error.__cause__:  # names only the commit
+            message = f"{root}: DVC: {_one_line(error)}: {_one_line(error.__cause__)}"
             here = str(error).endswith("'workspace'")
             way_out = _advice(error.__cause__) if here else "; `--keep workspace` looks at no commit"
-            raise PipelineError(told + way_out) from None
+            raise PipelineError(message + way_out) from None
         raise PipelineError(f"{root}: DVC: {_one_line(error)}{_advice(error)}") from None
     finally:
         os.chdir(before)
@@ -230,7 +230,7 @@ def _advice(error: BaseException) -> str:
 
 
 def _choose(graph: Any, names: Sequence[str], datasets: Sequence[str], stages: Sequence[str]) -> set[str]:
-    """Names of the wanted stages together with all they read from."""
+    """Names of the chosen stages and all their upstream stages."""
     kinds = {name.partition("@")[0] for name in names}
     for dataset in datasets:
         if not any(name.endswith(f"@{dataset}") for name in names):

@@ -1,4 +1,4 @@
-"""Where the checkout is, where run-time files go, and the environment Prefect and DVC are given."""
+"""Paths of the checkout and of run-time files, and the environment of Prefect and DVC."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from boundaryflow.files import MAX_SETTINGS_BYTES, RefusedFileError, read_bytes,
 STATE_FOLDER = Path(".dvc/tmp/boundaryflow")
 LOG_FOLDER = STATE_FOLDER / "logs"
 LONG_WAIT_S = 7 * 24 * 3600.0
-"""How long a run that may wait for another one waits."""
+"""Time limit of a run that waits for another one, in seconds."""
 SERVER_NAMES = ("PREFECT_API_URL", "PREFECT_API_KEY", "PREFECT_API_AUTH_STRING")
-"""What Prefect's settings say of a server and how to get in."""
+"""Prefect's settings of the server's address and password."""
 _MIN_FREE_MIB = 8.0
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _PROFILE: list[str] = []
-"""Which Prefect profile PREFECT_API_URL was taken from; empty where the environment had it, or nobody has."""
+"""The Prefect profile that PREFECT_API_URL was taken from; empty if it was in the environment or is not set."""
 
-# Prefect writes what it has to say into a file and to its server; the terminal belongs to the progress display.
+# Prefect logs to a file and to its server, as the terminal shows the progress display.
 _PREFECT_LOGGING = """\
 version: 1
 disable_existing_loggers: false
@@ -59,7 +59,7 @@ def find_root(start: Path | None = None) -> Path:
 
 
 def check_conflicts(root: Path) -> None:
-    """Refuse files of the graph in which git left a merge conflict, and what is no file.
+    """Refuse files of the graph that have a git merge conflict or are not regular files.
 
     Raises:
         PipelineError: It names the file and the line.
@@ -68,7 +68,7 @@ def check_conflicts(root: Path) -> None:
         try:
             lines = read_bytes(root / name, MAX_SETTINGS_BYTES).splitlines()
         except OSError:
-            continue  # whoever needs it says so
+            continue  # the code that reads it reports that
         at = next((number for number, line in enumerate(lines, 1) if line.startswith(b"<<<<<<< ")), None)
         if at is not None:
             taken = "take either side with `git checkout --ours dvc.lock` (or --theirs)"
@@ -77,7 +77,7 @@ def check_conflicts(root: Path) -> None:
 
 
 def log_path(root: Path, stage: str) -> Path:
-    """The file that takes all a stage prints."""
+    """The log file of a stage's output."""
     return root / LOG_FOLDER / f"{stage.replace('/', '_').replace(':', '_')}.log"
 
 
@@ -103,7 +103,7 @@ def num_cores() -> int:
 
 
 def uses_gpu() -> bool:
-    """Whether stages on this machine run their networks on a GPU, as far as can be told without loading torch."""
+    """Whether stages on this machine run their networks on a GPU, as far as known without importing torch."""
     device = os.environ.get("BOUNDARYFLOW_DEVICE", "auto")
     return device.startswith("cuda") or (device == "auto" and Path("/dev/nvidia0").exists())
 
@@ -140,7 +140,7 @@ def _seconds(name: str, default: str, most: float) -> float:
 
 
 def disk_is_full(root: Path) -> str:
-    """What to say where a checkout's disk has no room left; empty where it has."""
+    """Error message if the disk of a checkout is full; empty if it is not."""
     free_mib = shutil.disk_usage(root).free / 2**20
     if free_mib >= _MIN_FREE_MIB:
         return ""
@@ -149,7 +149,7 @@ def disk_is_full(root: Path) -> str:
 
 @contextmanager
 def full_disk_is_one_line(root: Path) -> Generator[None]:
-    """Around Prefect, whose server and client fail in many ways where nothing can be written.
+    """Turn Prefect's errors into one line if the disk is full, as its server and client then fail in many ways.
 
     Raises:
         PipelineError: Something failed, and the checkout's disk is full.
@@ -167,9 +167,9 @@ def full_disk_is_one_line(root: Path) -> Generator[None]:
 def prepare(root: Path) -> None:
     """Set what Prefect and DVC read from the environment; call before either is imported.
 
-    What the user has set stays, in a Prefect profile too. Telemetry is off, Prefect's files are in the checkout, its
-    log is a file, and nothing that goes to this machine takes the way over a proxy. In a checkout that cannot be
-    written to nothing is written; a command that has to write fails when it does.
+    The user's own settings, in a Prefect profile too, are kept. Telemetry is off, Prefect's files are in the checkout,
+    its log goes to a file, and requests to this machine bypass a proxy. In a read-only checkout nothing is written
+    here; a command that has to write fails later.
     """
     _take_server_of_profile()
     _bypass_proxy()
@@ -193,8 +193,8 @@ def prepare(root: Path) -> None:
 
 
 def _write_logging(settings: Path, logs: Path) -> bool:
-    """Have Prefect's settings of its log in a file; returns whether it is there."""
-    # The file is YAML, in which Prefect then puts settings in the place of what follows a $.
+    """Write Prefect's logging settings to a file; returns whether the file exists."""
+    # The file is YAML; Prefect substitutes its settings for $ references.
     log_file = str(logs / "prefect.log").replace("'", "''").replace("$", "$$")
     text = _PREFECT_LOGGING.format(log_file=f"'{log_file}'").encode("utf-8", "surrogateescape")
     try:
@@ -217,7 +217,7 @@ def url_source() -> str:
 
 
 def _take_server_of_profile() -> None:
-    """Take the server from the user's active Prefect profile, as `prefect` itself does; the environment goes first."""
+    """Take the server from the user's active Prefect profile, as `prefect` does, unless the environment sets one."""
     if "PREFECT_API_URL" in os.environ:
         return
     home = Path(os.environ.get("PREFECT_HOME") or Path("~/.prefect").expanduser())
@@ -228,7 +228,7 @@ def _take_server_of_profile() -> None:
         profile = content.get("profiles", {}).get(name, {})
         found = {key: profile[key] for key in SERVER_NAMES if isinstance(profile.get(key), str)}
     except (OSError, ValueError, AttributeError, TypeError, RefusedFileError):
-        return  # Prefect says what is wrong with it when it reads it
+        return  # Prefect reports what is wrong when it reads it
     if found.get("PREFECT_API_URL"):
         _PROFILE[:] = [f"PREFECT_API_URL of the Prefect profile {name!r} ({path})"]
         for key, value in found.items():
@@ -236,7 +236,7 @@ def _take_server_of_profile() -> None:
 
 
 def _bypass_proxy() -> None:
-    """Where a proxy is set, have requests to this machine go straight to it, here and in children."""
+    """If a proxy is set, exempt this machine from it, here and in child processes."""
     if not any(os.environ.get(name) for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY")):
         return
     known = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""

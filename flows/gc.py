@@ -1,4 +1,4 @@
-"""`boundaryflow gc`: what no current result needs, how much it takes, and its removal."""
+"""`boundaryflow gc`: lists files that no current result needs, with their size, and removes them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from humanize import naturalsize
+from tabulate import tabulate
+
 from boundaryflow.errors import PipelineError
 from boundaryflow.files import leftovers
 from boundaryflow.store.catalog import CATALOG
@@ -19,22 +22,21 @@ from boundaryflow.store.catalog.raw import RAW
 from flows import environment, locks
 from flows.dvc_graph import check_graph, open_repo
 from flows.own_outputs import JOBS, STAGES, OwnOutputs, files_of
-from flows.status import size_text
 
 Keep = Literal["workspace", "branches", "commits"]
 Stamp = tuple[int, int, int]
-"""Size, time and inode of a file: it is the one that was looked at as long as these hold."""
+"""Size, time and inode of a file, by which a change since it was listed is recognised."""
 _OLD_LOG_S = 30 * 24 * 3600.0
 
 
 @dataclass(frozen=True)
 class Garbage:
-    """Something that can go.
+    """Files that can be removed, or a note.
 
     Attributes:
-        what: In words.
-        stamps: Its files, as they were when they were looked at.
-        is_note: Whether it only says what is left alone.
+        what: Description.
+        stamps: File to its stamp when it was listed.
+        is_note: Whether it only describes files that are kept.
     """
 
     what: str
@@ -43,24 +45,24 @@ class Garbage:
 
     @property
     def size_bytes(self) -> int:
-        """What its files take."""
+        """Size of its files."""
         return sum(size for size, _mtime, _inode in self.stamps.values())
 
 
 def collect(root: Path, *, keep: Keep = "branches", inactive: bool = False) -> list[Garbage]:
-    """What can go.
+    """List what can be removed.
 
-    Nothing outside the checkout or behind a link, no raw image, no model, nothing delivered is ever among it, nor a
-    file below a stage's folder that is not provably ours, nor a cache that other checkouts may share.
+    Never listed: anything outside the checkout or behind a link, raw images, models, delivered files, files in a
+    stage's folder that this project did not provably write, and a cache that other checkouts may share.
 
     Args:
         root: The checkout.
-        keep: What of DVC's cache stays: what the working tree uses; also what the tips of branches and tags use; also
-            what any commit uses.
-        inactive: Also results of data sets that params.yaml describes but has not in `datasets`.
+        keep: Which objects of DVC's cache are kept: those that the working tree uses; also those of the tips of
+            branches and tags; or also those of all commits.
+        inactive: Also list results of data sets that are in params.yaml but not in `datasets`.
 
     Raises:
-        PipelineError: DVC cannot be asked, `dvc.yaml` or `dvc.lock` lacks what is there, or a run is at work.
+        PipelineError: DVC cannot be read, `dvc.yaml` or `dvc.lock` lacks existing outputs, or a run is in progress.
     """
     with _opened(root) as (root, repo, own):
         found = [*_folders(root, own, inactive=inactive), *_leftovers(root)]
@@ -70,9 +72,9 @@ def collect(root: Path, *, keep: Keep = "branches", inactive: bool = False) -> l
 
 
 def remove(root: Path, garbage: Sequence[Garbage], *, keep: Keep = "branches", inactive: bool = False) -> int:
-    """Remove what was found and still can go, file by file; returns the bytes that were freed.
+    """Remove the listed files that can still be removed, one by one; returns the number of bytes freed.
 
-    Between `collect` and this the user was asked, and anything may have happened: everything is looked at again.
+    As files may have changed while the user confirmed, everything is listed again first.
 
     Raises:
         PipelineError: As `collect` does.
@@ -85,11 +87,11 @@ def remove(root: Path, garbage: Sequence[Garbage], *, keep: Keep = "branches", i
 
 @contextmanager
 def _opened(root: Path) -> Generator[tuple[Path, Any, OwnOutputs]]:
-    """The checkout without links in its path, DVC's view of it, and what is ours; nobody else changes it meanwhile."""
+    """The resolved path of the checkout, its DVC repository and the check of ownership, under the checkout's locks."""
     root = root.resolve()
     environment.prepare(root)
     with locks.flow_lock(root), open_repo(root) as repo, repo.lock:
-        logging.getLogger("dvc").setLevel(logging.ERROR)  # it warns of every output that a branch has no version of
+        logging.getLogger("dvc").setLevel(logging.ERROR)  # it warns of every output that a branch lacks
         yield root, repo, OwnOutputs(root, repo.cache.local)
 
 
@@ -104,13 +106,14 @@ def _unlink(root: Path, found: Sequence[Garbage], agreed: Mapping[Path, Stamp]) 
 
 
 def as_text(garbage: Sequence[Garbage]) -> str:
-    """For people: a line each, and the sum."""
-    lines = [f"{size_text(item.size_bytes):>9}  {item.what}" for item in garbage]
-    return "\n".join([*lines, f"{size_text(sum(item.size_bytes for item in garbage)):>9}  in all"])
+    """A table for people, with the total."""
+    entries = [*((item.size_bytes, item.what) for item in garbage), (sum(i.size_bytes for i in garbage), "in all")]
+    rows = [(naturalsize(size, binary=True), what) for size, what in entries]
+    return tabulate(rows, tablefmt="plain", colalign=("right", "left"), disable_numparse=True)
 
 
 def _folders(root: Path, own: OwnOutputs, *, inactive: bool) -> Iterator[Garbage]:
-    """Results of data sets and jobs that are no longer there."""
+    """Results of data sets and jobs that params.yaml no longer has."""
     from boundaryflow.config import load_params
 
     params = load_params(root)
@@ -134,7 +137,7 @@ def _folders(root: Path, own: OwnOutputs, *, inactive: bool) -> Iterator[Garbage
 
 
 def _own(root: Path, own: OwnOutputs, path: Path, kind: str, why: str) -> Iterator[Garbage]:
-    """Files of ours at or below a path, and how many others are left alone."""
+    """Files at or below a path that this project wrote, and a note on the number of others."""
     files = [file for file in files_of(path) if file.name != ".gitignore"]  # DVC's
     ours = [file for file in files if own.is_ours(kind, path, file)] if own.is_entry(kind, path) else []
     where, others = path.relative_to(root), len(files) - len(ours)
@@ -145,7 +148,7 @@ def _own(root: Path, own: OwnOutputs, path: Path, kind: str, why: str) -> Iterat
 
 
 def _remove_empty(folder: Path, above: Path) -> None:
-    """Remove a folder that is empty now, and those it was in, up to and not including `above`'s own folders."""
+    """Remove an empty folder and then its empty parents, up to but not including the direct subfolders of `above`."""
     while above in folder.parent.parents:
         try:
             folder.rmdir()
@@ -155,7 +158,7 @@ def _remove_empty(folder: Path, above: Path) -> None:
 
 
 def _leftovers(root: Path) -> list[Garbage]:
-    """What killed runs left half-written, and old reports of unexpected errors."""
+    """Half-written files of killed runs, and old logs of unexpected errors."""
     folders = [root / "data" / output.name for output in CATALOG.values() if output is not RAW]
     half = [path for folder in folders if not _link_in(root, folder) for path in leftovers(folder)]
     then = time.time() - _OLD_LOG_S
@@ -166,7 +169,7 @@ def _leftovers(root: Path) -> list[Garbage]:
 
 
 def _cache(root: Path, repo: Any, own: OwnOutputs, keep: Keep, going: Set[Path]) -> Garbage:
-    """Objects of DVC's cache that nothing refers to any more, also no link of the working tree but those `going`."""
+    """Objects of DVC's cache without references; links of the working tree count as such, except those in `going`."""
     nobody = {
         "workspace": "the working tree does not use",
         "branches": "neither the working tree nor a branch or tag uses",
@@ -190,7 +193,7 @@ def _cache(root: Path, repo: Any, own: OwnOutputs, keep: Keep, going: Set[Path])
 
 
 def _check_record(root: Path, repo: Any, own: OwnOutputs) -> None:
-    """Refuse where the graph or `dvc.lock` was cut short: what it no longer names is not garbage.
+    """Refuse a truncated `dvc.yaml` or `dvc.lock`: outputs that it lacks by mistake are not garbage.
 
     Raises:
         PipelineError: A stage of an active data set is not in `dvc.yaml`; or an output that DVC's cache has lies in
@@ -215,7 +218,7 @@ def _check_record(root: Path, repo: Any, own: OwnOutputs) -> None:
 
 
 def _linked(root: Path, going: Set[Path]) -> set[Path]:
-    """Where links in data/ lead to, but those `going`: with `cache.type = symlink` results lie in the cache only."""
+    """Targets of links in data/ except `going`: with `cache.type = symlink`, results are in the cache only."""
     found: set[Path] = set()
     for top in (root / "data", *(root / "data").glob("*")):
         for at, _folders, names in os.walk(top):
@@ -225,7 +228,7 @@ def _linked(root: Path, going: Set[Path]) -> set[Path]:
 
 
 def _shared_cache(root: Path, repo: Any) -> str:
-    """Where the cache is if it is outside of this checkout or meant for several users; empty if it is ours alone."""
+    """Path of the cache if it is outside this checkout or shared; empty if only this checkout uses it."""
     folder = Path(repo.cache.local.path).resolve()
     is_ours = folder.is_relative_to(root / ".dvc") and not repo.config["cache"].get("shared")
     return "" if is_ours else str(folder)
@@ -252,10 +255,10 @@ def _garbage(what: str, paths: Sequence[Path]) -> Garbage:
 
 
 def check_terminal(*, is_terminal: bool, yes: bool) -> None:
-    """Refuse to remove anything where nobody can be asked.
+    """Refuse to remove anything without a confirmation.
 
     Raises:
-        PipelineError: Nobody can, and nobody said yes beforehand.
+        PipelineError: There is neither a terminal to confirm on nor `--yes`.
     """
     if not is_terminal and not yes:
         raise PipelineError("gc: there is no terminal to ask on; say --yes to remove this, --dry-run to only look")

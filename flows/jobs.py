@@ -1,6 +1,6 @@
-"""The flows `bulk_edit` and `augment`: bring the boundaries up to date, run a job, publish what came of it.
+"""The flows `bulk_edit` and `augment`: bring the boundaries up to date, run a job, publish its result.
 
-The work is done by the stages of the same names, which also run by hand: `python -m boundaryflow.jobs.bulk_edit NAME`.
+The work is done by modules that can also be run directly: `python -m boundaryflow.jobs.bulk_edit NAME`.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from flows.record import Kind
 def bulk_edit(job: str, again: bool = False, wait_s: float = 0) -> State[Any]:
     """Edit what arrived in an inbox since the last run, and deliver it.
 
-    Whoever reaches the server chooses these parameters, so that they name no path: the checkout is the one that the
-    process runs in, inbox and outbox are the job's.
+    Every user of the server can choose these parameters, so none of them is a path: the checkout is the current folder
+    of the process, inbox and outbox are the job's.
 
     Args:
         job: Name of an entry of `bulk_edit` in params.yaml.
-        again: Also do what another version of the job did before.
+        again: Also edit files again that another version of the job has edited.
         wait_s: Seconds to wait for another run in this checkout to end.
     """
     return _run("bulk_edit", job, ["--again"] if again is True else [], wait_s=wait_s)
@@ -53,7 +53,7 @@ def _run(kind: Kind, job: Any, options: Sequence[str], *, wait_s: float, root: P
     if not isinstance(job, str):
         raise ParamsError(f"{kind}: job must be a name, an entry of `{kind}` in params.yaml")
     folder = environment.find_root(root)
-    os.chdir(folder)  # what a job names is relative to it
+    os.chdir(folder)  # paths of a job are relative to it
     environment.prepare(folder)
     board = progress.current(folder)
     processes.reset()
@@ -70,48 +70,48 @@ def _run(kind: Kind, job: Any, options: Sequence[str], *, wait_s: float, root: P
         except BaseException:
             processes.stop_all()
             raise
-        told = record.last(folder, kind, job)
-        if told is not None and told != before:
-            _publish(folder, kind, job, told)
-    return Completed(message=record.in_a_line(told)) if state.is_completed() and told else Failed(message=state.message)
+        last = record.last(folder, kind, job)
+        if last is not None and last != before:
+            _publish(folder, kind, job, last)
+    return Completed(message=record.in_a_line(last)) if state.is_completed() and last else Failed(message=state.message)
 
 
 @task(**pipeline.PROCESS_TASK)
 def run_job(name: str, arguments: Sequence[str], root: str) -> State[Any]:
-    """The stage of a job, as a process of its own."""
+    """Run the module of a job in a separate process."""
     folder = Path(root)
     board = progress.current(folder)
     outcome = pipeline.attempt(
         name,
         board,
-        lambda told, halvings: stage_process.run_module(
-            name, arguments, folder, board, halvings=halvings, on_progress=told
+        lambda on_progress, halvings: stage_process.run_module(
+            name, arguments, folder, board, halvings=halvings, on_progress=on_progress
         ),
     )
     return Completed(message=f"ran in {progress.duration(outcome.seconds)}")
 
 
 def call(kind: Kind, job: str, root: Path, options: Sequence[str] = (), *, wait_s: float = 0) -> None:
-    """Run a flow in this process; the board in use has what became of it.
+    """Run a flow in this process; its outcome is in the current board.
 
     Args:
         kind: Which flow.
         job: Name of the job.
         root: The checkout.
-        options: For the stage's command line, such as `--inbox=FOLDER`. They come from the user's own command line,
-            and are therefore no parameters of the flow.
+        options: Arguments of the job's command line, such as `--inbox=FOLDER`. As they may be paths, they are not
+            parameters of the flow.
         wait_s: Seconds to wait for another run in this checkout to end.
 
     Raises:
         PipelineError: It could not begin.
-        KeyboardInterrupt: It was interrupted, terminated or cancelled; no child is left.
+        KeyboardInterrupt: It was interrupted, terminated or cancelled; all child processes have ended.
     """
 
     @flow(name=kind, validate_parameters=False, persist_result=False)
-    def by_hand(job: str) -> State[Any]:
+    def without_schedule(job: str) -> State[Any]:
         return _run(kind, job, options, wait_s=wait_s, root=root)
 
-    run: Any = by_hand
+    run: Any = without_schedule
     with pipeline.stopped_like_a_command():
         try:
             run(job)
@@ -120,16 +120,16 @@ def call(kind: Kind, job: str, root: Path, options: Sequence[str] = (), *, wait_
                 raise PipelineError(str(error)) from None
 
 
-def _publish(root: Path, kind: Kind, job: str, told: dict[str, Any]) -> None:
+def _publish(root: Path, kind: Kind, job: str, last: dict[str, Any]) -> None:
     """The run as artifacts: a summary, a table of counts, a grid of pictures."""
     key = re.sub(r"[^a-z0-9]+", "-", f"{kind}-{job}".lower()).strip("-")
-    create_markdown_artifact(record.markdown(told), key=key, description=f"{kind} {job}")
-    create_table_artifact(table=record.rows(told), key=f"{key}-counts", description=f"Counts of {kind} {job}")
+    create_markdown_artifact(record.markdown(last), key=key, description=f"{kind} {job}")
+    create_table_artifact(table=record.rows(last), key=f"{key}-counts", description=f"Counts of {kind} {job}")
     grid = record.folder(root, kind, job) / "grid.png"
     if grid.is_file():
         data = base64.b64encode(grid.read_bytes()).decode()
         create_image_artifact(
             image_url=f"data:image/png;base64,{data}",
             key=f"{key}-pictures",
-            description="A few pictures before, and below them after",
+            description="A few pictures before the edit, and below them after it",
         )

@@ -1,9 +1,9 @@
-"""Run one command so that it cannot outlive the process that asked for it: `python launch.py PARENT_PID COMMAND...`.
+"""Run one command so that it ends with its parent process: `python launch.py PARENT_PID COMMAND...`.
 
-The command gets a process group of its own. The launcher asks the kernel for SIGTERM when its parent dies; on SIGTERM,
-and also when the command has ended, it kills whatever is left of the group: a shell between DVC and a stage, the stage,
-its workers. Run as a file, without the package: it has to start in milliseconds, and to fork and set up signals between
-fork and exec in a process that has threads would not be safe.
+The command gets its own process group. The launcher has the kernel send it SIGTERM when its parent dies; on SIGTERM,
+and when the command has ended, it kills the rest of the group: a shell between DVC and a stage, the stage, its workers.
+It is run as a script, without the package, as it has to start in milliseconds; setting up signals between fork and exec
+in a process with threads would not be safe.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _PR_SET_PDEATHSIG = 1
 
 
 class _EndedError(Exception):
-    """SIGTERM: the parent died, or wants the command to end."""
+    """SIGTERM: the parent died or ends the command."""
 
 
 def main() -> int:
-    """Start the command, wait, and give back its exit status (128 + n when signal n ended it)."""
+    """Start the command, wait, and return its exit status (128 + n if signal n ended it)."""
     parent, command = int(sys.argv[1]), sys.argv[2:]
     signal.signal(signal.SIGTERM, _on_term)
     child = 0
@@ -52,7 +52,7 @@ def _become(command: list[str]) -> None:
 
 
 def _kill_group(child: int) -> None:
-    for kill, target in ((os.killpg, child), (os.kill, child)):  # the group may not be there yet
+    for kill, target in ((os.killpg, child), (os.kill, child)):  # the group may not exist yet
         try:
             kill(target, signal.SIGKILL)
         except ProcessLookupError:

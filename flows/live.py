@@ -26,7 +26,7 @@ _MAX_ROWS = 16
 
 
 class LiveBoard(Board):
-    """Waiting, running with bar and remaining time, done in so many seconds, up to date, or failed: one line each."""
+    """One line per stage: waiting, running with bar and remaining time, done, up to date, or failed."""
 
     def __init__(self, root: Path, *, verbose: bool = False, console: Console | None = None) -> None:
         super().__init__(root)
@@ -60,7 +60,7 @@ class LiveBoard(Board):
         self._note = visible(text)
 
     def printed(self, stage: str, line: str) -> None:
-        """Show the line above the stages when asked to."""
+        """Show the line above the stages if verbose."""
         if self._verbose:
             self._console.print(f"[dim]{escape(stage)}[/dim] {escape(visible(line))}", highlight=False)
 

@@ -1,8 +1,7 @@
-"""One flow per checkout, and what dead processes left behind of DVC's locks."""
+"""The lock that allows one flow per checkout, and repair of stale DVC locks."""
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -11,10 +10,10 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from boundaryflow.errors import PipelineError
-from boundaryflow.files import MAX_SETTINGS_BYTES, RefusedFileError, read_bytes, write_bytes
+from boundaryflow.files import MAX_SETTINGS_BYTES, RefusedFileError, read_bytes, try_lock, write_bytes
 from flows.environment import STATE_FOLDER
 
 LOG = logging.getLogger(__name__)
@@ -23,26 +22,26 @@ _POLL_S = 0.5
 
 
 class FlowBusyError(PipelineError):
-    """Another flow works in this checkout."""
+    """Another flow is running in this checkout."""
 
 
 @contextmanager
 def flow_lock(root: Path, *, wait_s: float = 0, note: Callable[[str], None] | None = None) -> Generator[None]:
-    """Hold the checkout's flow lock; the kernel lets it go when the process dies.
+    """Hold the checkout's flow lock; the kernel releases it when the process ends.
 
     Args:
         root: The checkout.
-        wait_s: Seconds to wait for whoever has it.
-        note: Told whom is waited for.
+        wait_s: Seconds to wait for the lock.
+        note: Receives a message on whom it waits for.
 
     Raises:
-        FlowBusyError: Another process holds it, and went on holding it.
+        FlowBusyError: Another process still holds it after `wait_s`.
     """
     path = root / STATE_FOLDER / "flow.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + wait_s
     with path.open("a+", encoding="utf-8") as file:
-        while not _lock(file):
+        while not try_lock(file):
             file.seek(0)
             holder = file.read().strip() or "process unknown"
             if time.monotonic() >= deadline:
@@ -60,17 +59,9 @@ def flow_lock(root: Path, *, wait_s: float = 0, note: Callable[[str], None] | No
         yield
 
 
-def _lock(file: IO[str]) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
 @contextmanager
 def serve_lock(root: Path) -> Generator[None]:
-    """Hold the right to serve a checkout.
+    """Hold the lock that allows one `boundaryflow serve` per checkout.
 
     Raises:
         PipelineError: Another process serves it.
@@ -78,26 +69,22 @@ def serve_lock(root: Path) -> Generator[None]:
     path = root / STATE_FOLDER / "serve.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
-        if not _lock(file):
+        if not try_lock(file):
             raise PipelineError(f"{root}: is served already; stop that `boundaryflow serve` first")
         yield
 
 
 def flow_holder(root: Path) -> str | None:
-    """Who holds the flow lock (`process 12, since ...`), or None when nobody does."""
+    """Holder of the flow lock (`process 12, since ...`), or None."""
     path = root / STATE_FOLDER / "flow.lock"
     if not path.is_file():
         return None
     with path.open(encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return file.read().strip() or "process unknown"
-    return None
+        return None if try_lock(file, shared=True) else file.read().strip() or "process unknown"
 
 
 def stale_rwlock_entries(root: Path) -> tuple[str, ...]:
-    """Paths that DVC takes for busy though no DVC process is behind the entry."""
+    """Paths that DVC's rwlock marks as busy although the process of the entry is gone."""
     try:
         entries = _read_rwlock(root)
     except _DamagedError:
@@ -109,24 +96,24 @@ def stale_rwlock_entries(root: Path) -> tuple[str, ...]:
 
 
 def clear_what_is_stale(root: Path, note: Callable[[str], None] = LOG.warning) -> None:
-    """Make good what a power cut, a kill or a restarted container left of DVC's own files; under the flow lock.
+    """Repair DVC's own files after a power cut, a kill or a restart of a container; called under the flow lock.
 
-    Entries in `rwlock` of processes that are gone are dropped, also where their id is in use again. A `rwlock` or
-    `dvc.lock` that is no longer readable is set aside: without it DVC only looks at more than it had to.
+    Entries in `rwlock` of processes that are gone are dropped, even if their id is in use again. An unreadable
+    `rwlock` or `dvc.lock` is moved away; without it DVC only checks more stages than necessary.
 
     Args:
         root: The checkout.
-        note: Told what was set aside.
+        note: Receives a message for each file moved away.
 
     Raises:
-        PipelineError: `rwlock` is damaged, and a DVC process is at work here.
+        PipelineError: `rwlock` is damaged while a DVC process is running in this checkout.
     """
     lock = root / "dvc.lock"
     if lock.exists() and not _is_lock_file(lock):
-        note(f"dvc.lock was damaged; it lies in {_set_aside(root, lock)} now, and stages are looked at anew")
+        note(f"dvc.lock was damaged; it lies in {_set_aside(root, lock)} now, and all stages are checked again")
     if not (root / _RWLOCK).exists() or not stale_rwlock_entries(root):
         return
-    with _rwlock_guard(root):  # DVC writes the file in place, and would be read in the midst of it
+    with _rwlock_guard(root):  # DVC writes the file in place, so it may be incomplete without this lock
         try:
             entries = _read_rwlock(root)
         except _DamagedError:
@@ -158,7 +145,7 @@ def _rwlock_guard(root: Path) -> Any:
 
 
 class _DamagedError(Exception):
-    """DVC could not read it either."""
+    """DVC could not read the file either."""
 
 
 def _read_rwlock(root: Path) -> dict[str, Any]:
@@ -204,7 +191,7 @@ def _set_aside(root: Path, path: Path) -> Path:
 
 
 def _dvc_at_work(root: Path) -> int:
-    """Id of a DVC process in a checkout; 0 where there is none."""
+    """Id of a DVC process in a checkout; 0 if there is none."""
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             if Path(os.readlink(entry / "cwd")).is_relative_to(root) and _is_dvc({"pid": int(entry.name)}):

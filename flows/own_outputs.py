@@ -1,4 +1,4 @@
-"""Which files of data/ are provably ours: what `gc` may remove."""
+"""Decides which files of data/ this project provably wrote, so that `gc` may remove them."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ _MAX_RECORD_BYTES = 2**24
 
 @dataclass(frozen=True)
 class OwnOutputs:
-    """What proves a file of a checkout ours.
+    """Decides whether this project wrote a file of a checkout.
 
-    A file counts as ours where all of this holds:
+    It did if all of this holds:
 
-    - Its entry is: `dvc.lock`, here or in any commit, has a stage of that data set; or the `last_run.json` of a
-      job's entry names that very job. A copy under another name is the user's own.
-    - Its name is one that the stage gives, in the folder in which the stage gives it.
-    - So is its content: it carries our mark (shards, boundaries, tables, records of runs), or DVC's cache or a
-      `dvc.lock` has its MD5, or it is a link of DVC's into the cache.
+    - The entry is known: `dvc.lock`, here or in any commit, has a stage of that data set; or `last_run.json` in a
+      job's entry names the same job. A copy under another name belongs to the user.
+    - The path matches the names that the stage gives to its files.
+    - The content is known: it has this project's mark (shards, boundaries, tables, records of runs), or DVC's cache
+      or a `dvc.lock` has its MD5, or it is a link of DVC's into the cache.
 
     Attributes:
         root: The checkout.
@@ -49,14 +49,14 @@ class OwnOutputs:
     cache: Any
 
     def is_entry(self, kind: str, entry: Path) -> bool:
-        """Whether `data/KIND/NAME` is what a stage or a job of ours once wrote."""
+        """Whether a stage or a job once wrote `data/KIND/NAME`."""
         if kind in JOBS:
             facts = _json(entry / LAST)
             return facts.get("schema") == RECORD_SCHEMA and facts.get("job", facts.get("recipe")) == entry.name
         return (entry.stem if kind == METRICS.name else entry.name) in self._recorded[0]
 
     def is_ours(self, kind: str, entry: Path, file: Path) -> bool:
-        """Whether a file at or below an entry that is ours is ours, too."""
+        """Whether this project wrote a file at or below one of its entries."""
         name = file.relative_to(entry).as_posix() if file != entry else ""
         if not re.fullmatch(_NAMES[kind], name):
             return False
@@ -72,16 +72,16 @@ class OwnOutputs:
 
     @cached_property
     def _recorded(self) -> tuple[set[str], set[str]]:
-        """Data sets, and MD5 of files, that a `dvc.lock` has or had."""
+        """Data sets, and MD5s of files, in the present or a past `dvc.lock`."""
         lines: list[str] = []
         if (self.root / "dvc.lock").is_file():
             lines += (self.root / "dvc.lock").read_text(encoding="utf-8", errors="replace").splitlines()
         command = ["git", "log", "--all", "--patch", "--unified=0", "--format=", "--no-ext-diff", "--no-textconv"]
-        with suppress(FileNotFoundError):  # without git, and where there is no repository, no history can be asked
-            told = subprocess.run(  # noqa: S603 - fixed words
+        with suppress(FileNotFoundError):  # without git or a repository there is no history
+            done = subprocess.run(  # noqa: S603 - fixed words
                 [*command, "--no-color", "--", "dvc.lock"], cwd=self.root, capture_output=True, check=False
             )
-            lines += told.stdout.decode(errors="replace").splitlines()
+            lines += done.stdout.decode(errors="replace").splitlines()
         names = {found[1] for line in lines if (found := _STAGE.fullmatch(line))}
         return names, {found[1] for line in lines if (found := _MD5.fullmatch(line))}
 
@@ -97,7 +97,7 @@ def files_of(path: Path) -> Iterator[Path]:
 
 
 def _has_mark(file: Path) -> bool:
-    """Whether a file says within that we wrote it."""
+    """Whether a file's content has this project's mark."""
     from pyarrow import ArrowException
     from safetensors import SafetensorError
 

@@ -1,6 +1,6 @@
-"""The Prefect flow: walks DVC's graph, runs what is stale, shows what is not as Cached, retries what is worth it.
+"""The Prefect flow over DVC's graph: runs stale stages, shows others as Cached, and retries temporary failures.
 
-DVC decides what is stale, this decides when and where. No tensor passes through, and no result is cached here.
+DVC decides which stages are stale, this module when and where they run. Prefect carries no tensors and caches nothing.
 """
 
 from __future__ import annotations
@@ -57,12 +57,12 @@ PROCESS_TASK: dict[str, Any] = {
     "retry_jitter_factor": 0.5,
     "retry_condition_fn": _is_worth_retrying,
 }
-"""Options of a task that runs a process: DVC caches and not Prefect, and only what may pass is tried again."""
+"""Options of a task that runs a process: no caching by Prefect, and retries for temporary failures only."""
 
 
 @task(**PROCESS_TASK)
 def run_stage(name: str, root: str, is_dirty: bool, force: bool, pull: bool = False) -> State[Any]:
-    """One DVC stage: Cached when it is up to date, else reproduced by DVC in a process of its own."""
+    """One DVC stage: Cached if it is up to date, otherwise reproduced by DVC in a separate process."""
     folder = Path(root)
     board = progress.current(folder)
     if not is_dirty and not force:
@@ -71,8 +71,8 @@ def run_stage(name: str, root: str, is_dirty: bool, force: bool, pull: bool = Fa
     outcome = attempt(
         name,
         board,
-        lambda told, halvings: stage_process.run(
-            name, folder, board, force=force, pull=pull, halvings=halvings, on_progress=told
+        lambda on_progress, halvings: stage_process.run(
+            name, folder, board, force=force, pull=pull, halvings=halvings, on_progress=on_progress
         ),
     )
     if outcome.state == "done":
@@ -81,16 +81,16 @@ def run_stage(name: str, root: str, is_dirty: bool, force: bool, pull: bool = Fa
 
 
 def attempt(name: str, board: Board, work: Callable[[Callable[[Progress], None], int], Outcome]) -> Outcome:
-    """Within a task of `PROCESS_TASK`: run a process once, and tell the board how it goes.
+    """Run a process once, within a task with `PROCESS_TASK`, and report it to the board.
 
     Args:
-        name: Of the stage.
-        board: Told of it.
-        work: Runs the process; takes what is to be told of its progress, and how often the batch size is to be halved:
-            once for each time that the process was killed, for want of memory most likely.
+        name: Name of the stage.
+        board: Receives start, progress and outcome.
+        work: Runs the process; takes a callback for progress, and the number of times to halve the batch size: once
+            for each time that the process was killed, most likely because memory ran out.
 
     Raises:
-        StageFailedError: It did not succeed; Prefect tries it again if that may help.
+        StageFailedError: It failed; Prefect retries it if that may help.
     """
     from prefect.context import TaskRunContext
 
@@ -136,10 +136,10 @@ def run_graph(
     """Bring the graph of the checkout that the process runs in up to date.
 
     Args:
-        datasets: Only these data sets; empty is all.
-        stages: Only these stages and what they read from; empty is all.
+        datasets: Only these data sets; empty for all.
+        stages: Only these stages and their upstream stages; empty for all.
         force: Run the chosen stages though they are up to date.
-        pull: Take from DVC's remote what it has instead of computing it.
+        pull: Fetch outputs that DVC's remote has instead of computing them.
         push: Send the outputs to DVC's remote at the end.
         wait_s: Seconds to wait for another run in this checkout to end.
     """
@@ -174,14 +174,14 @@ def _bring_all(
 def bring_up_to_date(
     root: Path, datasets: Sequence[str] = (), stages: Sequence[str] = (), *, force: bool = False, pull: bool = False
 ) -> tuple[tuple[Step, ...], list[str]]:
-    """Run what is stale, within a flow that holds the checkout's lock.
+    """Run stale stages, within a flow that holds the checkout's lock.
 
     Args:
         root: The checkout.
-        datasets: Only these data sets; empty is all.
-        stages: Only these stages and what they read from; empty is all.
+        datasets: Only these data sets; empty for all.
+        stages: Only these stages and their upstream stages; empty for all.
         force: Run the chosen stages though they are up to date.
-        pull: Take from DVC's remote what it has instead of computing it.
+        pull: Fetch outputs that DVC's remote has instead of computing them.
 
     Returns:
         The plan, and the names of the stages that did not complete.
@@ -208,11 +208,11 @@ def call(
     pull: bool = False,
     push: bool = False,
 ) -> None:
-    """Run the flow in this process; the board in use has what became of each stage.
+    """Run the flow in this process; the outcome of each stage is in the current board.
 
     Raises:
         PipelineError: The run could not begin, or not be pushed.
-        KeyboardInterrupt: It was interrupted, terminated or cancelled; no child is left.
+        KeyboardInterrupt: It was interrupted, terminated or cancelled; all child processes have ended.
     """
 
     @flow(**_GRAPH_FLOW)
@@ -230,11 +230,11 @@ def call(
 
 @contextmanager
 def stopped_like_a_command() -> Generator[None]:
-    """Make a flow's way of being stopped a KeyboardInterrupt, and see to it that no child is left.
+    """Turn the ways in which a flow is stopped into KeyboardInterrupt, and end all child processes.
 
     Raises:
         KeyboardInterrupt: It was stopped.
-        PipelineError: The server went away; what could be done without it is done by then.
+        PipelineError: The connection to the server was lost.
     """
     try:
         yield
@@ -252,7 +252,7 @@ def stopped_like_a_command() -> Generator[None]:
 
 
 def _run_steps(steps: Sequence[Step], forced: set[str], root: str, board: Board, *, pull: bool) -> None:
-    """Submit each stage as soon as those it reads from are done, at most `num_parallel` that have work at once."""
+    """Submit each stage as soon as its upstream stages are done; at most `num_parallel` stale ones run at once."""
     limit = num_parallel()
     waiting = list(steps)
     futures: dict[str, PrefectFuture[Any]] = {}
@@ -290,13 +290,13 @@ def _run_steps(steps: Sequence[Step], forced: set[str], root: str, board: Board,
 
 
 def _waits_for_a_gpu(name: str, busy: set[str]) -> bool:
-    """Whether the GPU that a stage needs has another stage's shard on it: it serves one at a time."""
+    """Whether a stage has to wait as another stage uses the GPU."""
     kinds = {other.partition("@")[0] for other in busy}
     return name.partition("@")[0] in ON_GPU and bool(ON_GPU & kinds) and environment.uses_gpu()
 
 
 def _account_for(name: str, future: PrefectFuture[Any], board: Board) -> None:
-    """A task that failed before or after its stage's own outcome was known must not pass for a good one."""
+    """Report a failure if a task failed outside its stage's process, so that it does not count as successful."""
     state = future.state
     known = board.outcomes.get(name)
     if state.is_completed() and known is not None:
@@ -307,7 +307,7 @@ def _account_for(name: str, future: PrefectFuture[Any], board: Board) -> None:
 
 
 class _ProgressArtifact:
-    """Keeps a Prefect progress artifact current, not oftener than every few seconds."""
+    """Updates a Prefect progress artifact, at most every few seconds."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -326,14 +326,14 @@ class _ProgressArtifact:
             else:
                 update_progress_artifact(artifact_id=self._id, progress=percent)
         except (httpx.HTTPError, PrefectException, OSError) as error:
-            # A server that is slow or gone is no reason to end a stage that works.
+            # A slow or lost server must not end a stage.
             self._is_off = True
             get_run_logger().warning("%s: no more progress artifacts: %s", self._name, error)
         self._last = time.monotonic()
 
 
 def _publish(steps: Sequence[Step], board: Board) -> None:
-    """The run as artifacts: a table of stages, and the same in words with the metrics."""
+    """Publish the run as artifacts: a table of stages, and a page with stages and metrics."""
     from flows.summary import markdown
 
     rows = [

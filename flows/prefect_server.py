@@ -1,8 +1,8 @@
-"""Our own Prefect server: `python -m flows.prefect_server SOCKET PORT (page|api)`.
+"""A private Prefect server: `python -m flows.prefect_server SOCKET PORT (page|api)`.
 
-Like `prefect server start`, but on a socket that the parent has bound (so that nobody else can have the port), and with
-a guard against web pages: a request whose `Host` is another name (DNS rebinding), or that a page of another origin
-sends, is refused before Prefect sees it. The password is Prefect's own, PREFECT_SERVER_API_AUTH_STRING.
+Like `prefect server start`, but on a socket that the parent has bound (so that no other program can take the port), and
+with a protection against web pages: requests with another `Host` (DNS rebinding) or from a page of another origin are
+refused before they reach Prefect. The password is Prefect's own, PREFECT_SERVER_API_AUTH_STRING.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any
 
 
 class SameOrigin:
-    """Refuses requests that were not made to this very address, or that come from a web page of another one.
+    """Refuses requests to another host name, and from web pages of another origin.
 
     Args:
-        app: The application to guard (ASGI).
-        host: The address and port it is reached at, such as `127.0.0.1:4200`.
+        app: The ASGI application to protect.
+        host: Its address and port, such as `127.0.0.1:4200`.
     """
 
     def __init__(self, app: Any, host: str) -> None:
@@ -32,10 +32,10 @@ class SameOrigin:
             await receive()
             await send({"type": "websocket.close", "code": 1008})
         else:
-            told = json.dumps({"exception_message": f"this server answers only as http://{self._host}"}).encode()
-            kind = [(b"content-type", b"application/json"), (b"content-length", str(len(told)).encode())]
+            body = json.dumps({"exception_message": f"this server answers only as http://{self._host}"}).encode()
+            kind = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
             await send({"type": "http.response.start", "status": 403, "headers": kind})
-            await send({"type": "http.response.body", "body": told})
+            await send({"type": "http.response.body", "body": body})
 
     def _is_ours(self, headers: list[tuple[bytes, bytes]]) -> bool:
         hosts = [value.decode("latin-1") for name, value in headers if name == b"host"]

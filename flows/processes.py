@@ -1,7 +1,7 @@
-"""The child processes that are alive, so that whoever stops the run can end them all.
+"""The registry of running child processes, with which a stopped run ends them all.
 
-The registry has a module to itself: Prefect may ship the functions of the module that defines a flow by value, and then
-that module's globals exist twice.
+It is a separate module, as Prefect may serialise functions of a flow's module by value, and that module's globals would
+then exist twice.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ def start(
     is_stage: bool = True,
     pass_fds: Sequence[int] = (),
 ) -> subprocess.Popen[str]:
-    """Start a command that dies with this process, and its children with it.
+    """Start a command that, with its children, ends with this process.
 
     Args:
         command: Program by its full path, and arguments.
-        cwd: Where it runs.
-        env: Its environment; None is this process's.
-        stdout: Where its output and errors go, together.
-        is_stage: Whether `stop_all` ends it; what the run itself needs to the end (its server) is stopped by `stop`.
-        pass_fds: Open files and sockets that it is given.
+        cwd: Its working folder.
+        env: Its environment; None for this process's.
+        stdout: Receives its output and errors.
+        is_stage: Whether `stop_all` ends it; the run's server, needed to the end, is stopped by `stop`.
+        pass_fds: File descriptors that it inherits.
 
     Raises:
         RuntimeError: The run is being stopped.
@@ -66,7 +66,7 @@ def start(
 
 
 def stop(process: subprocess.Popen[str]) -> None:
-    """End a command with all its children and close its pipe; one that has ended already is only closed."""
+    """End a command with all its children, if it is still running, and close its pipe."""
     _terminate(process)
     try:
         process.wait(timeout=_GRACE_S)

@@ -1,4 +1,4 @@
-"""What a run shows while it works: a log line per event, or nothing. `live.py` has the display for terminals."""
+"""Progress of a run as log lines, or silent. `live.py` has the display for terminals."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _WRITE_EVERY_S = 2.0
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a stage is; `rate` in units per second, 0 when it is not known yet."""
+    """Progress of a stage; `rate` in units per second, 0 if unknown."""
 
     done: int
     total: int
@@ -35,7 +35,7 @@ class Progress:
 
     @property
     def remaining_s(self) -> float | None:
-        """Seconds left at this rate."""
+        """Remaining seconds at this rate; None if unknown."""
         return (self.total - self.done) / self.rate if self.rate > 0 else None
 
     def __str__(self) -> str:
@@ -48,12 +48,12 @@ class Progress:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a stage ended.
+    """Outcome of a stage.
 
     Attributes:
-        state: In words.
+        state: Final state.
         seconds: Wall time, DVC's own included.
-        error: The stage's own line when it failed.
+        error: Error message if it failed.
         exit_code: Its exit status; 0 unless it failed.
     """
 
@@ -69,9 +69,9 @@ class Outcome:
 
 
 class Board:
-    """Collects what becomes of every stage; shows nothing. Methods may be called from any thread.
+    """Collects progress and outcomes of all stages, without showing them. Methods are thread-safe.
 
-    A running command keeps `run.json` in the checkout's state folder, for `boundaryflow status` elsewhere.
+    It keeps `run.json` in the checkout's state folder up to date, which `boundaryflow status` reads.
     """
 
     def __init__(self, root: Path) -> None:
@@ -93,13 +93,13 @@ class Board:
         self._write_state()
 
     def begin(self, steps: Sequence[Step]) -> None:
-        """The stages that will be looked at, in order."""
+        """The planned stages, in order."""
         with self.lock:
             self.steps = tuple(steps)
             self._write_state()
 
     def note(self, text: str) -> None:
-        """Something that concerns no stage."""
+        """A message that concerns no stage."""
 
     def started(self, stage: str, attempt: int = 1) -> None:
         """A stage's process starts."""
@@ -110,7 +110,7 @@ class Board:
             self._write_state()
 
     def progressed(self, stage: str, progress: Progress) -> None:
-        """A stage reported how far it is."""
+        """A stage reported its progress."""
         with self.lock:
             self.latest[stage] = progress
             if time.monotonic() - self._written > _WRITE_EVERY_S:
@@ -120,7 +120,7 @@ class Board:
         """A stage printed a line."""
 
     def retrying(self, stage: str, outcome: Outcome) -> None:
-        """An attempt failed and another one follows."""
+        """An attempt failed and another will follow."""
         self.note(f"{stage}: failed, will be tried again: {outcome.error}")
 
     def finished(self, stage: str, outcome: Outcome) -> None:
@@ -142,7 +142,7 @@ class Board:
             "errors": {name: outcome.error for name, outcome in self.outcomes.items() if outcome.state == "failed"},
             "progress": {name: str(self.latest[name]) for name in self.running if name in self.latest},
         }
-        with suppress(OSError):  # a full disk; the run goes on without `status` being able to look on
+        with suppress(OSError):  # a full disk; only `status` needs the file
             path.parent.mkdir(parents=True, exist_ok=True)
             temporary = path.with_suffix(".new")
             temporary.write_text(json.dumps(state), encoding="utf-8")
@@ -174,28 +174,28 @@ class LogBoard(Board):
         super().__exit__(kind, error, trace)
 
     def begin(self, steps: Sequence[Step]) -> None:
-        """Say how many stages there are and how many have work."""
+        """Print the number of stages and how many are stale."""
         if tuple(steps) != self.steps:
             num_dirty = sum(step.is_dirty for step in steps)
             self._say(f"{len(steps)} stages, {num_dirty} to run, {len(steps) - num_dirty} up to date")
         super().begin(steps)
 
     def note(self, text: str) -> None:
-        """Say it."""
+        """Print it."""
         self._say(text)
 
     def started(self, stage: str, attempt: int = 1) -> None:
-        """Say that a stage starts."""
+        """Print that a stage starts."""
         super().started(stage, attempt)
         self._say(f"{stage}: running" + (f" (attempt {attempt})" if attempt > 1 else ""))
 
     def printed(self, stage: str, line: str) -> None:
-        """Show the line when asked to."""
+        """Print the line if verbose."""
         if self._verbose:
             self._say(f"{stage} | {line}")
 
     def finished(self, stage: str, outcome: Outcome) -> None:
-        """Say how the stage ended."""
+        """Print how the stage ended."""
         super().finished(stage, outcome)
         self._say(f"{stage}: {outcome_text(outcome)}")
 
@@ -215,7 +215,7 @@ class LogBoard(Board):
 
 
 def outcome_text(outcome: Outcome) -> str:
-    """An outcome in one phrase."""
+    """An outcome as text."""
     if outcome.state == "done":
         return f"done in {duration(outcome.seconds)}"
     if outcome.state == "failed":
@@ -226,7 +226,7 @@ def outcome_text(outcome: Outcome) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds for people: `4.2 s`, `3 min 10 s`, `2 h 5 min`."""
+    """A duration as text: `4.2 s`, `3 min 10 s`, `2 h 5 min`."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     whole = round(seconds)
@@ -246,12 +246,12 @@ def use(board: Board) -> None:
 
 
 def current(root: Path) -> Board:
-    """The board of the run in this process; a `LogBoard` where nobody chose one (a flow started by Prefect)."""
+    """The board of the run in this process; a `LogBoard` if none was set, as in a flow started by Prefect."""
     if not _BOARDS:
         _BOARDS.append(LogBoard(root))
     return _BOARDS[0]
 
 
 def forget() -> None:
-    """Let go of the board in use."""
+    """Clear the current board."""
     _BOARDS.clear()

@@ -1,4 +1,4 @@
-"""What a job's last run left on record, and how it is told."""
+"""The record of a job's last run, and its texts."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NEEDED = {"state", "started", "seconds", "error"}
 
 
 def folder(root: Path, kind: str, job: str) -> Path:
-    """Where the stage of a job keeps its record."""
+    """Folder of a job's record."""
     return CATALOG[kind].folder(job, root)
 
 
@@ -38,53 +38,53 @@ def dataset_of(root: Path, kind: Kind, job: str) -> str:
 
 
 def last(root: Path, kind: str, job: str) -> dict[str, Any] | None:
-    """The record of the last run, None where there is none."""
+    """The record of the last run, or None."""
     try:
-        told = json.loads((folder(root, kind, job) / LAST).read_text(encoding="utf-8"))
+        run = json.loads((folder(root, kind, job) / LAST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return told if isinstance(told, dict) and told.keys() >= _NEEDED else None
+    return run if isinstance(run, dict) and run.keys() >= _NEEDED else None
 
 
-def rows(told: Mapping[str, Any]) -> list[dict[str, Any]]:
+def rows(run: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Every number of a record as a row of a table."""
     return [
-        {"what": what, "of": of, "number": number} for what in _COUNTED for of, number in (told.get(what) or {}).items()
+        {"what": what, "of": of, "number": number} for what in _COUNTED for of, number in (run.get(what) or {}).items()
     ]
 
 
-def in_a_line(told: Mapping[str, Any]) -> str:
-    """What a run did, such as `12 delivered, 1 bad, 0 left in 42 s`."""
-    if "counts" in told:
-        counts = told["counts"]
+def in_a_line(run: Mapping[str, Any]) -> str:
+    """Summary of a run, such as `12 delivered, 1 bad, 0 left in 42 s`."""
+    if "counts" in run:
+        counts = run["counts"]
         listed = f"{counts.get('listed', 0)} files, {counts.get('new', 0)} new"
         done = [f"{num} {status}" for status, num in counts.items() if status not in ("listed", "new")]
-        pictures = sum(told.get("pictures", {}).values())
+        pictures = sum(run.get("pictures", {}).values())
         words = [listed, *done, *([f"{pictures} pictures"] if pictures else [])]
     else:
-        wanted, added = sum(told.get("wanted", {}).values()), sum(told.get("added", {}).values())
+        wanted, added = sum(run.get("wanted", {}).values()), sum(run.get("added", {}).values())
         words = [f"{added} of {wanted} edits added"]
-        if told.get("phi"):
-            words.append(f"correlation {told['phi']['before']:.2f} to {told['phi']['after']:.2f}")
-    return f"{', '.join(words)} in {duration(float(told['seconds']))}"
+        if run.get("phi"):
+            words.append(f"correlation {run['phi']['before']:.2f} to {run['phi']['after']:.2f}")
+    return f"{', '.join(words)} in {duration(float(run['seconds']))}"
 
 
-def markdown(told: Mapping[str, Any]) -> str:
-    """A record for people."""
-    commit = told.get("commit") or "none"
+def markdown(run: Mapping[str, Any]) -> str:
+    """A record in Markdown."""
+    commit = run.get("commit") or "none"
     facts = [
-        ("state", told["state"] + (f": {told['error']}" if told["error"] else "")),
-        ("job", f"{told['job']} ({told['job_hash']})"),
-        *([("inbox", str(told["inbox"]))] if "inbox" in told else []),
-        ("outbox", str(told["outbox"])),
-        ("started", str(told["started"])),
-        ("commit", commit[:12] + (" and changes that are not committed" if told.get("changed") else "")),
-        ("model", f"{told['model']} ({told['model_sha256'][:12]})"),
+        ("state", run["state"] + (f": {run['error']}" if run["error"] else "")),
+        ("job", f"{run['job']} ({run['job_hash']})"),
+        *([("inbox", str(run["inbox"]))] if "inbox" in run else []),
+        ("outbox", str(run["outbox"])),
+        ("started", str(run["started"])),
+        ("commit", commit[:12] + (" and changes that are not committed" if run.get("changed") else "")),
+        ("model", f"{run['model']} ({run['model_sha256'][:12]})"),
     ]
-    lines = [f"# {in_a_line(told)}", "", *markdown_table(("", ""), facts)]
-    numbers = [(row["what"], str(row["of"]), str(row["number"])) for row in rows(told)]
+    lines = [f"# {in_a_line(run)}", "", *markdown_table(("", ""), facts)]
+    numbers = [(row["what"], str(row["of"]), str(row["number"])) for row in rows(run)]
     lines += ["", *markdown_table(("", "of", "number"), numbers)] if numbers else []
-    failures = told.get("failures") or []
+    failures = run.get("failures") or []
     if failures:
         body = [(entry["file"], entry["status"], entry["reason"]) for entry in failures[:_MAX_FAILURES]]
         lines += ["", "## Files that were not edited", "", *markdown_table(("file", "status", "reason"), body)]

@@ -1,4 +1,4 @@
-"""`boundaryflow run`: plan, work, and say what came of it. Prefect is imported only when there is something to do."""
+"""`boundaryflow run`: plan, run, and report. Prefect is imported only if a stage has to run."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ def execute(
 
     Args:
         root: The checkout.
-        datasets: Only these data sets; empty is all.
-        stages: Only these stages and what they read from; empty is all.
+        datasets: Only these data sets; empty for all.
+        stages: Only these stages and their upstream stages; empty for all.
         force: Run the chosen stages though they are up to date.
-        pull: Take from DVC's remote what it has instead of computing it.
+        pull: Fetch outputs that DVC's remote has instead of computing them.
         push: Send the outputs to DVC's remote at the end.
         quiet: Print errors only.
         verbose: Show what the stages print.
 
     Returns:
-        The exit status: 0, 2 when only the user's mistakes failed, 130 when interrupted, else 1.
+        The exit status: 0; 2 if all failures are errors of the user; 130 if interrupted; otherwise 1.
 
     Raises:
         PipelineError: The run cannot begin.
@@ -73,7 +73,7 @@ def execute_job(
         root: The checkout.
         kind: Which flow.
         job: Name of the job.
-        options: For the stage's command line, such as `--inbox=FOLDER`.
+        options: Arguments of the job's command line, such as `--inbox=FOLDER`.
         wait_s: Seconds to wait for another run in this checkout to end.
         quiet: Print errors only.
         verbose: Show what the stages print.
@@ -88,12 +88,12 @@ def execute_job(
     environment.retry_delay_s()
 
     def work() -> int:
-        record.dataset_of(root, kind, job)  # a job that is not there is told of at once
+        record.dataset_of(root, kind, job)  # fails at once for an unknown job
         if not wait_s:
             with locks.flow_lock(root):
-                pass  # refused now, and not after the seconds that a server takes
+                pass  # fails before the seconds that a server takes to start
         board = _board_for_output(root, quiet=quiet, verbose=verbose)
-        with _failures_told(root, board), board:
+        with _failures_reported(root, board), board:
             _connect(root, board)
             from flows import jobs
 
@@ -134,7 +134,7 @@ def _execute(
     if not options["force"] and not environment.server_url() and not any(step.is_dirty for step in steps):
         return _nothing_to_do(root, steps, push=options["push"], quiet=quiet)
     board = _board_for_output(root, quiet=quiet, verbose=verbose)
-    with _failures_told(root, board), board:
+    with _failures_reported(root, board), board:
         board.begin(steps)
         _connect(root, board)
         from flows import pipeline
@@ -144,7 +144,7 @@ def _execute(
 
 
 def _board_for_output(root: Path, *, quiet: bool, verbose: bool) -> Board:
-    """The display that suits where the output goes, in use from now on."""
+    """Choose and set the board for a terminal, a log, or quiet output."""
     board: Board
     if quiet:
         board = Board(root)
@@ -182,20 +182,20 @@ def _conclude(root: Path, steps: Sequence[Step], outcomes: dict[str, Outcome], *
         if all(outcome.state == "up to date" for outcome in outcomes.values()):
             sys.stdout.write(f"everything is up to date ({len(steps)} stages)\n")
     sys.stdout.flush()
-    return _tell_failures(root, outcomes)
+    return _report_failures(root, outcomes)
 
 
 def _conclude_job(root: Path, kind: Kind, job: str, outcomes: dict[str, Outcome], *, quiet: bool) -> int:
-    told = record.last(root, kind, job)
+    last_run = record.last(root, kind, job)
     name = f"{kind}@{job}"
-    if not quiet and told is not None and name in outcomes:
-        sys.stdout.write(f"{job}: {record.in_a_line(told)}\n{told['outbox']}\n")
+    if not quiet and last_run is not None and name in outcomes:
+        sys.stdout.write(f"{job}: {record.in_a_line(last_run)}\n{last_run['outbox']}\n")
     sys.stdout.flush()
-    return _tell_failures(root, outcomes)
+    return _report_failures(root, outcomes)
 
 
-def _tell_failures(root: Path, outcomes: dict[str, Outcome]) -> int:
-    """Say on standard error what failed; returns the exit status."""
+def _report_failures(root: Path, outcomes: dict[str, Outcome]) -> int:
+    """Print failures to standard error; returns the exit status."""
     failed = {name: outcome for name, outcome in outcomes.items() if outcome.state == "failed"}
     for name, outcome in failed.items():
         sys.stderr.write(f"boundaryflow: {name} failed: {visible(outcome.error)}\n")
@@ -209,18 +209,18 @@ def _tell_failures(root: Path, outcomes: dict[str, Outcome]) -> int:
 
 
 @contextmanager
-def _failures_told(root: Path, board: Board) -> Generator[None]:
-    """Where a run cannot go on, as when its server went away, stages that failed before are told of all the same."""
+def _failures_reported(root: Path, board: Board) -> Generator[None]:
+    """If a run is aborted, for example as its server was lost, also report the stages that failed before."""
     try:
         yield
     except PipelineError:
-        _tell_failures(root, board.outcomes)
+        _report_failures(root, board.outcomes)
         raise
 
 
 @contextmanager
 def _sigterm_interrupts() -> Generator[None]:
-    """SIGTERM stops a run in the same orderly way as Ctrl-C."""
+    """Let SIGTERM stop a run in the same way as Ctrl-C."""
 
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""The Prefect server a run talks to: the one the user names, or a private one that lives as long as the run."""
+"""The Prefect server of a run: the one that the user names, or a private one that ends with the run."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ _OURS_TO_SET = ("PREFECT_SERVER_API_", "PREFECT_SERVER_CORS_", "PREFECT_SERVER_U
 
 
 class Server(NamedTuple):
-    """A server of our own.
+    """A private server.
 
     Attributes:
         url: Address of its API.
-        password: `USER:PASSWORD`, made for this start; only this user's processes know it.
+        password: `USER:PASSWORD`, generated at each start and readable by this user only.
     """
 
     url: str
@@ -44,22 +44,22 @@ class Server(NamedTuple):
 
 
 def connect(root: Path, note: Callable[[str], None]) -> None:
-    """Have a Prefect server answer from now until this process ends.
+    """Provide a Prefect server until this process ends.
 
-    Prefect would start a temporary server itself; that one outlives a killed run, is hit by the Ctrl-C meant for
-    the run, and writes to the terminal. Ours is in a process group of its own and ends with the process, after Prefect
-    has sent its last records.
+    The temporary server that Prefect itself would start outlives a killed run, receives the run's Ctrl-C, and writes to
+    the terminal. The private one is in its own process group and ends with this process, after Prefect has sent its
+    last records.
 
     Args:
         root: The checkout.
-        note: Told what is being waited for.
+        note: Receives messages on what it waits for.
 
     Raises:
-        PipelineError: The server does not answer, or refuses us.
+        PipelineError: The server does not answer, or refuses the password.
     """
     from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_KEY, PREFECT_API_URL, temporary_settings
 
-    logging.raiseExceptions = False  # else Prefect writes to the terminal of each log record that it cannot send
+    logging.raiseExceptions = False  # otherwise Prefect reports each unsent log record on the terminal
     url = PREFECT_API_URL.value()
     if url:
         note(f"using the Prefect server at {masked(url)}, {environment.url_source()}")
@@ -71,7 +71,7 @@ def connect(root: Path, note: Callable[[str], None]) -> None:
     values: dict[Any, str] = {PREFECT_API_URL: started.url, PREFECT_API_AUTH_STRING: started.password}
     settings = temporary_settings(values, restore_defaults={PREFECT_API_KEY})
     settings.__enter__()
-    _ENTERED.append(settings)  # one that nobody holds is left at once, and then Prefect starts a server of its own
+    _ENTERED.append(settings)  # without a reference the settings are reset, and Prefect starts its own server
 
 
 def start(
@@ -81,8 +81,8 @@ def start(
 
     Args:
         root: The checkout.
-        own: Of `listening_socket`; the port is ours from then on, so that no other program is taken for the server.
-        has_page: Whether it has the page for people, and plans scheduled runs.
+        own: From `listening_socket`; as it is bound already, no other program can take the server's port.
+        has_page: Whether it serves the web page and schedules runs.
         meanwhile: Called while it starts, which takes seconds.
 
     Raises:
@@ -96,8 +96,8 @@ def start(
     with log.open("w", encoding="utf-8") as output:
         env = _server_environment(server, port, has_page=has_page)
         process = processes.start(command, cwd=root, env=env, stdout=output, is_stage=False, pass_fds=[own.fileno()])
-    own.close()  # if the server dies, requests fail and do not hang
-    # Exit handlers run after Prefect's threads have flushed what they hold.
+    own.close()  # so that requests fail instead of waiting if the server dies
+    # Exit handlers run after Prefect's threads have sent their records.
     atexit.register(processes.stop, process)
     meanwhile()
     deadline = time.monotonic() + _STARTUP_S
@@ -110,7 +110,7 @@ def start(
 
 
 def _server_environment(server: Server, port: int, *, has_page: bool) -> Mapping[str, str]:
-    """The environment of a server of ours. Of other processes only its user can read it, unlike a command line."""
+    """The environment of a private server; unlike a command line, only its user can read it."""
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -130,10 +130,10 @@ def _server_environment(server: Server, port: int, *, has_page: bool) -> Mapping
 
 
 def listening_socket(port: int) -> socket.socket:
-    """Take a port of the loopback interface; 0 is any that is free.
+    """Bind a port of the loopback interface; 0 for any free one.
 
     Raises:
-        PipelineError: Another program has it, or it is not for this user.
+        PipelineError: Another program uses it, or this user may not bind it.
     """
     own = socket.socket()
     own.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -163,10 +163,10 @@ def keep_password(root: Path, server: Server) -> Path:
 
 
 def check(url: str) -> None:
-    """Refuse a server that does not answer, or does not let us in.
+    """Refuse a server that does not answer, or refuses the password.
 
     Raises:
-        PipelineError: One line with the way out.
+        PipelineError: One line with the remedy.
     """
     reason, where = refusal(url, timeout_s=10), f"{environment.url_source()} is {masked(url)}"
     if reason in ("401", "403"):
@@ -182,9 +182,9 @@ def refusal(url: str, timeout_s: float, password: str | None = None) -> str:
     """Why a Prefect API cannot be used: the HTTP status or the error, without secrets; empty if it can.
 
     Args:
-        url: Of the API.
-        timeout_s: To wait for the whole answer; a socket's own limit is one for each part of it.
-        password: `USER:PASSWORD`; None is what the user has set for the server that they named.
+        url: Address of the API.
+        timeout_s: Limit for the whole response; a socket's timeout applies to each part of it.
+        password: `USER:PASSWORD`; None for the one that the user has set.
     """
     reasons: list[str] = []
     asking = threading.Thread(target=lambda: reasons.append(_refusal(url, timeout_s, password)), daemon=True)
@@ -209,9 +209,9 @@ def _refusal(url: str, timeout_s: float, password: str | None) -> str:
     except urllib.error.HTTPError as error:
         if 300 <= error.code < 400:
             return f"status {error.code}: it sends us to another address; name that one, if it is trusted"
-        # Another service of the same API may lack this page; what counts is whether it lets us in.
+        # Another service with the same API may lack this page; only a refused password matters.
         return str(error.code) if error.code in (401, 403) or error.code >= 500 else ""
-    except http.client.InvalidURL:  # whose text may quote what was meant as a password
+    except http.client.InvalidURL:  # its text may contain the password
         return "the address is not valid; it has to look like http://127.0.0.1:4200/api"
     except http.client.HTTPException as error:
         return f"another program than a Prefect server is there: {type(error).__name__}"
@@ -220,7 +220,7 @@ def _refusal(url: str, timeout_s: float, password: str | None) -> str:
 
 
 def _opener(url: str) -> urllib.request.OpenerDirector:
-    """Without redirects, which would take the password elsewhere, and without a proxy to this machine."""
+    """An opener without redirects, which would send the password elsewhere, and without a proxy for this machine."""
     is_here = urllib.parse.urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1")
     return urllib.request.build_opener(_NoRedirect, *([urllib.request.ProxyHandler({})] if is_here else []))
 

@@ -1,4 +1,4 @@
-"""`boundaryflow serve`: jobs of the flow `bulk_edit` on a schedule, and the server they report to."""
+"""`boundaryflow serve`: jobs of the flow `bulk_edit` on a schedule, and their Prefect server."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ _MAX_EVERY_S = 366 * 24 * 3600.0
 def serve_jobs(
     root: Path, jobs: Sequence[str], *, cron: str | None, timezone: str, every_s: float | None, port: int
 ) -> int:
-    """Run jobs when they are due, until stopped.
+    """Run jobs on a schedule, until stopped.
 
-    Runs come one at a time: one that falls due while another is at work, a run by hand included, waits for it.
+    Only one run is active at a time: a scheduled run waits for another one, manual runs included.
 
     Args:
         root: The checkout.
-        jobs: Entries of `bulk_edit` in params.yaml; empty is all.
-        cron: When, or None.
-        timezone: Of `cron`.
+        jobs: Entries of `bulk_edit` in params.yaml; empty for all.
+        cron: Schedule, or None.
+        timezone: Time zone of `cron`.
         every_s: Seconds between runs, or None.
-        port: Of the server that is started where PREFECT_API_URL names none.
+        port: Port of the server that is started if PREFECT_API_URL is not set.
 
     Returns:
-        The exit status: 130 when it was stopped, which is how it ends.
+        The exit status: 130, as it runs until stopped.
 
     Raises:
         PipelineError: A job or a time is wrong, the server does not start, or this checkout is served already.
@@ -62,7 +62,7 @@ def serve_jobs(
         _say(f"serving {', '.join(f'bulk_edit/{name}' for name in chosen)}: {when}; page: {page}")
         try:
             _serve(root, chosen, schedule)
-        except (KeyboardInterrupt, SystemExit):  # how Prefect's runner ends when it is told to
+        except (KeyboardInterrupt, SystemExit):  # Prefect's runner ends with these when stopped
             pass
         finally:
             processes.stop_all()
@@ -71,10 +71,10 @@ def serve_jobs(
 
 
 def check_times(cron: str | None, every_s: float | None, port: int) -> None:
-    """Refuse what is no time and no port.
+    """Refuse an invalid interval or port.
 
     Raises:
-        ParamsError: One line with the range.
+        ParamsError: One line with the valid range.
     """
     if cron is None and not 1 <= (math.nan if every_s is None else every_s) <= _MAX_EVERY_S:
         raise ParamsError(f"--every {every_s}: must be a number of seconds from 1 to {_MAX_EVERY_S:.0f}")
@@ -88,7 +88,7 @@ def _own_server(root: Path, port: int) -> str:
         _say("starting a Prefect server, which takes 5 to 15 s")
         started = server.start(root, own, has_page=True)
     os.environ.pop("PREFECT_API_KEY", None)
-    # For this process and those that runs are given; stages and DVC are not given it, see stage_process.py.
+    # For this process and the runs that it starts; stages and DVC do not get it, see stage_process.py.
     os.environ |= {"PREFECT_API_URL": started.url, "PREFECT_API_AUTH_STRING": started.password}
     path = server.keep_password(root, started)
     _say(f"to sign in on its page, enter the line in {path} (only you can read it; every start makes a new one)")
@@ -125,7 +125,7 @@ def _schedule(cron: str | None, timezone: str, every_s: float | None) -> Schedul
 
 
 def deployment_name(root: Path, job: str) -> str:
-    """What a job served from this checkout is called: another checkout or machine at the same server differs."""
+    """Name of a job's deployment, unique to this checkout and machine at a shared server."""
     return f"{job}@{hashlib.sha256(f'{platform.node()}:{root}'.encode(errors='replace')).hexdigest()[:8]}"
 
 
@@ -135,7 +135,7 @@ def _serve(root: Path, jobs: Sequence[str], schedule: Schedule) -> None:
 
     from flows.jobs import bulk_edit
 
-    make: Any = bulk_edit.to_deployment  # two signatures in one: with and without an event loop
+    make: Any = bulk_edit.to_deployment  # its type covers calls with and without an event loop
     deployments = [
         make(
             name=deployment_name(root, name),
@@ -147,9 +147,9 @@ def _serve(root: Path, jobs: Sequence[str], schedule: Schedule) -> None:
         for name in jobs
     ]
     _bury_dead_runs([deployment_name(root, name) for name in jobs])
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell started it with `&`
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that starts it with `&` ignores SIGINT
     warnings.filterwarnings("ignore", message="coroutine 'Runner.astop' was never awaited", category=RuntimeWarning)
-    # On SIGTERM Prefect ends the process from within its event loop, of which asyncio complains at length.
+    # On SIGTERM Prefect ends the process from within its event loop, which asyncio reports with a long traceback.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     runner = _in_folder(root / environment.STATE_FOLDER / "runner", lambda: Runner(limit=1, pause_on_shutdown=True))
     for deployment in deployments:
@@ -158,7 +158,7 @@ def _serve(root: Path, jobs: Sequence[str], schedule: Schedule) -> None:
 
 
 def _in_folder(folder: Path, make: Callable[[], Runner]) -> Runner:
-    """Make a runner whose files lie in a folder of ours; by itself it takes one in /tmp that all users share."""
+    """Make a runner with its files in a private folder; by default it uses one in /tmp that all users share."""
     folder.mkdir(parents=True, exist_ok=True)
     before, tempfile.tempdir = tempfile.tempdir, str(folder)
     try:
@@ -168,7 +168,7 @@ def _in_folder(folder: Path, make: Callable[[], Runner]) -> Runner:
 
 
 def _bury_dead_runs(names: Sequence[str]) -> None:
-    """Say of this checkout's runs that a former process left as running that they crashed; nobody else would."""
+    """Mark runs of this checkout as crashed that an earlier process left in the state running."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import (
         DeploymentFilter,

@@ -1,4 +1,4 @@
-"""One DVC stage as a process: its lines read, its exit status understood. Knows nothing of Prefect."""
+"""Runs one DVC stage as a process, and interprets its output and exit status; independent of Prefect."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from flows.environment import disk_is_full, log_path
 from flows.progress import Board, Outcome, Progress, State
 
 _USER_EXIT = 2
-EXIT_AGAIN = 75  # of a stage that another attempt may help, see boundaryflow/runtime/process.py
+EXIT_AGAIN = 75  # exit status of a temporary error, see boundaryflow/runtime/process.py
 MAX_ATTEMPTS = 3
 _STAGE_EXIT = re.compile(r"exited with (-?\d+)")
 _ERROR_LINE = re.compile(r"^(?:[\w.]+: )?[\w.]*(?:Error|Exception|Interrupt|Exit)\b:? ?")
@@ -33,7 +33,7 @@ _BUSY = ("Unable to acquire lock", " is busy")
 _MISSING = ("missing data", "does not exist", "No such file")
 _FULL = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), "disk is full")
 _CRASHES = {signal.SIGBUS, signal.SIGSEGV, signal.SIGILL, signal.SIGFPE, signal.SIGABRT}
-"""A program ends by these of itself, and would again."""
+"""Signals of crashes, which would occur again in another attempt."""
 _SHELL_SAYS = {126: "a shell could not execute a command", 127: "a shell did not find a command"}
 
 
@@ -41,9 +41,9 @@ class StageFailedError(Exception):
     """A stage ended with an exit status other than 0.
 
     Attributes:
-        outcome: What the user is told.
-        attempts: How often it is worth trying altogether.
-        was_killed: Whether it was killed outright, as the kernel does where memory is short.
+        outcome: Outcome that is reported.
+        attempts: Number of attempts that are worth making in total.
+        was_killed: Whether SIGKILL ended it, as the kernel does when memory runs out.
     """
 
     def __init__(self, stage: str, outcome: Outcome, attempts: int, *, was_killed: bool = False) -> None:
@@ -68,14 +68,14 @@ def run(
     Args:
         stage: Address in DVC.
         root: The checkout.
-        board: Told what it prints.
+        board: Receives its output and progress.
         force: Run it though it is up to date.
-        pull: Take from DVC's remote what it has instead of computing it.
-        halvings: How often the batch size is halved.
-        on_progress: Told how far it is.
+        pull: Fetch outputs that DVC's remote has instead of computing them.
+        halvings: Number of times to halve the batch size.
+        on_progress: Called with its progress.
 
     Raises:
-        StageFailedError: It did not succeed.
+        StageFailedError: It failed.
     """
     command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item"]
     command += [*(["--force"] if force else []), *(["--pull"] if pull else []), stage]
@@ -94,15 +94,15 @@ def run_module(
     """Run a job, `python -m boundaryflow.jobs.KIND`, in a process group of its own and wait for it.
 
     Args:
-        name: What it is called in the display and the log, `KIND@JOB`.
-        arguments: Of its command line.
+        name: Its name in the display and the log, `KIND@JOB`.
+        arguments: Arguments of its command line.
         root: The checkout.
-        board: Told what it prints.
-        halvings: How often the batch size is halved.
-        on_progress: Told how far it is.
+        board: Receives its output and progress.
+        halvings: Number of times to halve the batch size.
+        on_progress: Called with its progress.
 
     Raises:
-        StageFailedError: It did not succeed.
+        StageFailedError: It failed.
     """
     command = [sys.executable, "-m", f"boundaryflow.jobs.{name.partition('@')[0]}", *arguments]
     return _run(command, name, root, board, halvings, on_progress)
@@ -130,7 +130,7 @@ def _run(
                 code = process.wait()
             finally:
                 processes.stop(process)
-    except OSError as error:  # of the log
+    except OSError as error:  # from writing the log
         advice = way_out(error)
         text = f"{path}: {error.strerror}" + (f"; {advice}" if advice else "")
         outcome = Outcome("failed", time.monotonic() - since, text, _USER_EXIT if advice else 1)
@@ -161,9 +161,9 @@ def push(root: Path) -> None:
 
 
 def _environment(halvings: int = 0) -> dict[str, str]:
-    """The stage's environment: `python` in a stage's command is this Python, whether or not its venv is activated.
+    """The stage's environment: `python` in a stage's command is this Python, even if its venv is not activated.
 
-    Stages and DVC do not talk to Prefect, and are not given its password.
+    Stages and DVC do not use Prefect, and do not get its password.
     """
     folder = str(Path(sys.executable).parent)
     return {
@@ -195,7 +195,7 @@ def _take(
 
 
 def parse_progress(line: str) -> Progress | None:
-    """The report in a `PROGRESS {...}` line; None when it is not one, for a stage may print what it likes."""
+    """The progress in a `PROGRESS {...}` line; None if the line has another form, as stages may print anything."""
     try:
         content = json.loads(line.removeprefix("PROGRESS "))
         return Progress(
@@ -227,30 +227,30 @@ def _about_signal(number: int) -> str:
 
 
 def _failure(stage: str, code: int, lines: list[str], seconds: float, root: Path = Path()) -> StageFailedError:
-    """What went wrong, in the stage's own words, and whether another attempt can help."""
+    """The error of a failed stage, from its own output if possible, and whether another attempt can help."""
     dvc_error = next((line for line in reversed(lines) if line.startswith("ERROR: ")), "")
     found = _STAGE_EXIT.search(dvc_error)
     if found:
         code = int(found[1])
     own = [line.strip() for line in lines if not _DVC_TALK.match(line)]
     last = own[-1] if own else ""
-    # A stage ends what it can foresee with one line of its own; a traceback may be followed by other output.
+    # An expected error is the stage's last line; a traceback may be followed by other output.
     errors = (line for line in reversed(own) if _ERROR_LINE.match(line))
     said = last if code in (_USER_EXIT, EXIT_AGAIN) else next(errors, last)
-    dvc_said = dvc_error.removeprefix("ERROR: ").removeprefix(f"failed to reproduce '{stage}': ")
+    dvc_reason = dvc_error.removeprefix("ERROR: ").removeprefix(f"failed to reproduce '{stage}': ")
     if any(word in line for line in [dvc_error, *own[-3:]] for word in _FULL) and code not in (_USER_EXIT, EXIT_AGAIN):
-        text = disk_is_full(root.absolute()) or f"{said or dvc_said}; {way_out(OSError(errno.ENOSPC, ''))}"
+        text = disk_is_full(root.absolute()) or f"{said or dvc_reason}; {way_out(OSError(errno.ENOSPC, ''))}"
         return StageFailedError(stage, Outcome("failed", seconds, text, _USER_EXIT), attempts=1)
     if any(word in dvc_error for word in _BUSY):
-        return StageFailedError(stage, Outcome("failed", seconds, dvc_said, 1), MAX_ATTEMPTS)
+        return StageFailedError(stage, Outcome("failed", seconds, dvc_reason, 1), MAX_ATTEMPTS)
     if not found and any(word in dvc_error for word in _MISSING):
-        return StageFailedError(stage, Outcome("failed", seconds, dvc_said, _USER_EXIT), attempts=1)
+        return StageFailedError(stage, Outcome("failed", seconds, dvc_reason, _USER_EXIT), attempts=1)
     number = -code if code < 0 else code - 128
     if number in set(signal.valid_signals()):
         text = f"ended by signal {number} ({_about_signal(number)})"
         attempts = 1 if number in _CRASHES else MAX_ATTEMPTS
         return StageFailedError(stage, Outcome("failed", seconds, text, 1), attempts, was_killed=number == 9)
-    words = said if found or not dvc_said else dvc_said  # what went wrong in DVC itself, DVC says
+    words = said if found or not dvc_reason else dvc_reason  # an error in DVC itself
     if code in _SHELL_SAYS:
         words = f"{_SHELL_SAYS[code]} (exit status {code}): {words}".removesuffix(": ")
     outcome = Outcome("failed", seconds, words or f"exit status {code}", code)

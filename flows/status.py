@@ -1,4 +1,4 @@
-"""What `boundaryflow status` knows: per stage its state, items, failed items and size; the jobs; the next step."""
+"""The content of `boundaryflow status`: state, items, rejected items and size of each stage; jobs; the next step."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
+
+from humanize import naturalsize
+from tabulate import tabulate
 
 from boundaryflow.config.yaml_file import read_yaml
 from boundaryflow.errors import PipelineError
@@ -23,12 +27,12 @@ class StageStatus:
 
     Attributes:
         stage: Address in DVC.
-        dataset: Data set; empty outside the matrix.
-        state: `up to date`, `stale`, `failed`, `never run`, `running`, `waiting`, or a finished state of the run at
-            work.
-        reason: Why it is stale or failed, or how far it is.
-        num_items: Rows it wrote (images; edits; boundaries), None where there is nothing to count.
-        num_failed: Items rejected.
+        dataset: Data set; empty for a stage that is not per data set.
+        state: `up to date`, `stale`, `failed`, `never run`, `running`, `waiting`, or a final state in the
+            current run.
+        reason: Why it is stale or failed, or its progress.
+        num_items: Number of its items (images, edits, boundaries); None if unknown.
+        num_failed: Number of rejected items.
         size_bytes: Size of its outputs on disk.
     """
 
@@ -47,16 +51,16 @@ class JobStatus:
 
     Attributes:
         name: Such as `bulk_edit@glasses`.
-        state: `completed` or `failed`, of its last run; `never run`.
-        started: When that was, UTC; empty if never.
-        told: What it did, in a line; or why it failed.
-        size_bytes: Of what it keeps under data/.
+        state: `completed` or `failed`, for its last run; `never run`.
+        started: Start of its last run, UTC; empty if never.
+        result: Summary of its last run, or the error.
+        size_bytes: Size of its files under data/.
     """
 
     name: str
     state: str
     started: str
-    told: str
+    result: str
     size_bytes: int
 
 
@@ -65,11 +69,11 @@ class Status:
     """The state of a checkout.
 
     Attributes:
-        holder: Who runs a flow in it now, or empty.
-        stages: In the order in which they run.
-        jobs: Of params.yaml.
-        cache_bytes: Size of DVC's cache, which holds the outputs of all commits.
-        next_step: What to do.
+        holder: Process that runs a flow now; empty if none.
+        stages: Stages in the order in which they run.
+        jobs: Jobs of params.yaml.
+        cache_bytes: Size of DVC's cache, with the outputs of all commits.
+        next_step: Suggested command.
     """
 
     holder: str
@@ -80,15 +84,15 @@ class Status:
 
     @property
     def size_bytes(self) -> int:
-        """Size of all outputs of stages and jobs in the checkout, the cache aside."""
+        """Size of all outputs of stages and jobs in the checkout, without DVC's cache."""
         return sum(stage.size_bytes for stage in self.stages) + sum(job.size_bytes for job in self.jobs)
 
 
 def collect(root: Path) -> Status:
-    """Look at the checkout. While a flow runs, its own record is read: DVC cannot be asked then.
+    """Collect the state of a checkout; while a flow runs, from its own record, as DVC is locked then.
 
     Raises:
-        PipelineError: DVC cannot be asked.
+        PipelineError: DVC cannot be read.
     """
     environment.prepare(root)
     holder = locks.flow_holder(root)
@@ -110,26 +114,22 @@ def as_json(status: Status) -> str:
 def as_text(status: Status) -> str:
     """For people: a block per data set, the jobs, the sizes."""
     lines = [f"a run is at work: {status.holder}"] if status.holder else []
-    width = max(
-        (len(entry) for entry in [*(s.stage for s in status.stages), *(r.name for r in status.jobs)]), default=0
-    )
-    for dataset in dict.fromkeys(stage.dataset for stage in status.stages):
-        lines += [f"{dataset or 'all data sets'}:"]
-        for stage in status.stages:
-            if stage.dataset != dataset:
-                continue
-            items = "" if stage.num_items is None else f"{stage.num_items} items"
-            failed = f", {stage.num_failed} bad" if stage.num_failed else ""
-            size = size_text(stage.size_bytes) if stage.size_bytes else ""
-            line = f"  {stage.stage:<{width}}  {stage.state:<11} {items + failed:<22} {size:>9}  {stage.reason}"
-            lines.append(line.rstrip())
-    if status.jobs:
-        lines += ["jobs:"]
+    blocks: dict[str, list[tuple[str, ...]]] = {}
+    for stage in status.stages:
+        items = "" if stage.num_items is None else f"{stage.num_items} items"
+        failed = f", {stage.num_failed} bad" if stage.num_failed else ""
+        row = (stage.stage, stage.state, items + failed, _size_or_blank(stage.size_bytes), stage.reason)
+        blocks.setdefault(stage.dataset or "all data sets", []).append(row)
     for job in status.jobs:
-        size = size_text(job.size_bytes) if job.size_bytes else ""
-        line = f"  {job.name:<{width}}  {job.state:<11} {job.started:<22} {size:>9}  {job.told}"
-        lines.append(line.rstrip())
-    lines += ["", f"on disk: {size_text(status.size_bytes)} of results, {size_text(status.cache_bytes)} in DVC's cache"]
+        row = (job.name, job.state, job.started, _size_or_blank(job.size_bytes), job.result.replace("\n", "; "))
+        blocks.setdefault("jobs", []).append(row)
+    rows = [row for block in blocks.values() for row in block]  # one table, so that the columns of all blocks align
+    sides = ("left", "left", "left", "right", "left") if rows else ()
+    table = iter(tabulate(rows, tablefmt="plain", colalign=sides, disable_numparse=True).splitlines())
+    for title, block in blocks.items():
+        lines += [f"{title}:", *(f"  {line}" for line in islice(table, len(block)))]
+    sizes = [naturalsize(size, binary=True) for size in (status.size_bytes, status.cache_bytes)]
+    lines += ["", f"on disk: {sizes[0]} of results, {sizes[1]} in DVC's cache"]
     lines += [f"next: {status.next_step}"]
     return "\n".join(lines)
 
@@ -149,24 +149,24 @@ def _jobs(root: Path) -> tuple[JobStatus, ...]:
     try:
         params: Any = read_yaml(root / "params.yaml")
     except (OSError, PipelineError):
-        params = None  # DVC, or the next run, says what is wrong with it
+        params = None  # DVC, or the next run, reports the error
     found: list[JobStatus] = []
     for kind in ("bulk_edit", "augment"):
         section: Any = params.get(kind) if isinstance(params, dict) else None
         for job in section if isinstance(section, dict) else ():
-            told = record.last(root, kind, str(job))
+            last = record.last(root, kind, str(job))
             size = size_of(record.folder(root, kind, str(job)))
             name = f"{kind}@{job}"
-            if told is None:
+            if last is None:
                 found.append(JobStatus(name, "never run", "", "", size))
             else:
-                line = told["error"] or record.in_a_line(told)
-                found.append(JobStatus(name, told["state"], told["started"][:16].replace("T", " "), line, size))
+                result = last["error"] or record.in_a_line(last)
+                found.append(JobStatus(name, last["state"], last["started"][:16].replace("T", " "), result, size))
     return tuple(found)
 
 
 def _record(root: Path) -> dict[str, Any]:
-    """What the last run wrote down, or the one at work."""
+    """The record of the current or the last run."""
     try:
         return json.loads((root / environment.STATE_FOLDER / "run.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -199,24 +199,24 @@ def _stage_status(root: Path, name: str, outs: Sequence[str], state: str, reason
 
 
 def _count(folder: Path, kind: str) -> tuple[int | None, int | None]:
-    """Items and failed items; None where the stage has not written them."""
+    """Numbers of items and of rejected items; None if the stage has not written them."""
     if kind not in CATALOG or not CATALOG[kind].counted:
         return None, None
     file, *keys = CATALOG[kind].counted
     try:
-        if keys:
+        if keys and file == CATALOG[kind].facts:
             facts = json.loads((folder / file).read_text(encoding="utf-8"))
             num, *num_failed = (int(facts[key]) for key in keys)
             return num, next(iter(num_failed), None)
         from pyarrow import parquet
 
-        return int(parquet.read_metadata(folder / file).num_rows), None
-    except (OSError, ValueError, KeyError):  # half written by the run at work, or never written
+        return sum(int(parquet.read_metadata(folder / table).num_rows) for table in (file, *keys)), None
+    except (OSError, ValueError, KeyError):  # not written yet, or being written
         return None, None
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a file, or of all in a folder; 0 where there is none."""
+    """Size of a file, or of all files in a folder; 0 if it does not exist."""
     if path.is_file():
         return path.stat().st_size
     return sum(_file_size(Path(folder) / name) for folder, _, names in os.walk(path) for name in names)
@@ -229,14 +229,8 @@ def _file_size(path: Path) -> int:
         return 0
 
 
-def size_text(size_bytes: int) -> str:
-    """Bytes for people."""
-    value = float(size_bytes)
-    for unit in ("B", "KiB", "MiB"):
-        if value < 1024:
-            return f"{value:.0f} {unit}"
-        value /= 1024
-    return f"{value:.1f} GiB"
+def _size_or_blank(size_bytes: int) -> str:
+    return naturalsize(size_bytes, binary=True) if size_bytes else ""
 
 
 def _next_step(root: Path, steps: Sequence[Step]) -> str:

@@ -1,10 +1,13 @@
-"""What a run ends with: seconds per stage, the metrics in a small table, where the report lies."""
+"""The summary at the end of a run: time of each stage, a small table of metrics, path of the report."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from textwrap import indent
+
+from tabulate import tabulate
 
 from boundaryflow.evaluation.best_strength import Means, best_strengths
 from boundaryflow.store.catalog.evaluate import EVALUATE
@@ -25,12 +28,12 @@ _COLUMNS = (
 
 
 def report_path(dataset: str) -> Path:
-    """The page a person opens, relative to the root."""
+    """The report's page, relative to the root."""
     return REPORT.folder(dataset) / "index.html"
 
 
 def metrics_path(dataset: str) -> Path:
-    """The metrics of a data set, relative to the root."""
+    """The file of metrics of a data set, relative to the root."""
     return EVALUATE.facts_path(dataset)
 
 
@@ -40,9 +43,9 @@ def datasets_of(steps: Sequence[Step]) -> tuple[str, ...]:
 
 
 def metrics_table(path: Path) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Header and rows of the small table; both empty where there are no metrics.
+    """Header and rows of the table of metrics; both empty if there are none.
 
-    A row is an edit at its best strength; the method that it is compared with is in the row after, at its own best.
+    Each row is an edit at its best strength; the compared method follows in the next row, at its own best strength.
     """
     if not path.is_file():
         return (), []
@@ -63,7 +66,7 @@ def metrics_table(path: Path) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
 
 
 def _at_best(edits: Mapping[str, Mapping[str, Means]]) -> dict[str, tuple[float, Means]]:
-    """Edit to the strength that it is shown at, and the means there."""
+    """Edit to the strength at which it is shown, and its means."""
     tables = {name: {float(s): row for s, row in of.items()} for name, of in edits.items() if of}
     best, _rule = best_strengths(tables)
     return {name: (best[name], of[best[name]]) for name, of in tables.items()}
@@ -75,7 +78,7 @@ def text(root: Path, steps: Sequence[Step], outcomes: Mapping[str, Outcome]) -> 
     Args:
         root: The checkout.
         steps: The plan.
-        outcomes: What became of each stage; empty when nothing had to run.
+        outcomes: Outcome of each stage; empty if nothing had to run.
     """
     lines: list[str] = []
     timed = [(step.name, outcomes[step.name]) for step in steps if step.name in outcomes]
@@ -117,13 +120,8 @@ def _number(value: float | None) -> str:
 
 def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Lines of a table for a terminal: the first column to the left, the others to the right."""
-    table = [tuple(header), *(tuple(row) for row in rows)]
-    widths = [max(len(row[column]) for row in table) for column in range(len(header))]
-    lines = []
-    for row in table:
-        numbers = [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        lines.append("  ".join(["", row[0].ljust(widths[0]), *numbers]))
-    return [lines[0], "  " + "  ".join("-" * width for width in widths), *lines[1:]]
+    sides = ("left", *("right" for _ in header[1:]))
+    return indent(tabulate(rows, header, "simple", colalign=sides, disable_numparse=True), "  ").splitlines()
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

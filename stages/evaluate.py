@@ -1,4 +1,4 @@
-"""Stage evaluate: did the target change, did anything else, and is it still a good picture?"""
+"""Stage evaluate: success, side effects and image quality of edits."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def run(
     method: str = EDIT.read_facts(dataset)["method"]
     if manifest.empty:
         raise ManifestError(
-            f"evaluate {dataset}: no image was asked to change; see edit.edits, edit.split and edit.max_images "
+            f"evaluate {dataset}: no image was to be changed; see edit.edits, edit.split and edit.max_images "
             "in params.yaml"
         )
     if counterfactuals and not (ingested / FACES.file).exists():
@@ -73,13 +73,15 @@ def run(
     with Progress("evaluate", len(manifest), "pictures") as progress:
         for edit, of_edit in manifest.groupby("edit"):
             first = of_edit.drop_duplicates("item_id").sort_values("item_id")
-            asked = {str(item): json.loads(text) for item, text in zip(first["item_id"], first["targets"], strict=True)}
+            requested = {
+                str(item): json.loads(text) for item, text in zip(first["item_id"], first["targets"], strict=True)
+            }
             made = of_edit.drop_duplicates(["method", "strength_index"]).sort_values(["method", "strength_index"])
-            real = _real_features(dataset, ingested, models, list(asked.values()))
+            real = _real_features(dataset, ingested, models, list(requested.values()))
             seen: dict[tuple[str, float], list[Tensor]] = {}
-            for items in in_batches(ingested, list(asked), BATCH):
+            for items in in_batches(ingested, list(requested), BATCH):
                 before = to_model_range(load_items(ingested, items, ["pixels"])["pixels"], (0.0, 1.0))
-                judged = PerImageMetrics(models, items, [asked[item] for item in items], before)
+                judged = PerImageMetrics(models, items, [requested[item] for item in items], before)
                 for by, of_method in made.groupby("method"):
                     folder = edited_at / str(of_method["shard"].iloc[0]).partition("/")[0]
                     after = to_model_range(load_items(folder, items, ["edited"])["edited"], (0.0, 1.0))
@@ -117,14 +119,14 @@ def run(
 def _real_features(
     dataset: str, ingested: Path, models: MetricModels, targets: Sequence[dict[str, int]]
 ) -> Tensor | None:
-    """CLIP features of real images that have what the edit asks for on its images, up to 256 a side."""
+    """CLIP features of real images with the attributes that the edit sets, at most 256 per direction."""
     if models.clip is None:
         return None
     labels = LABELS.read(LABEL.folder(dataset)).set_index("item_id")
     chosen: list[str] = []
-    for asked in {json.dumps(t, sort_keys=True) for t in targets}:
+    for text in {json.dumps(t, sort_keys=True) for t in targets}:
         fits = np.ones(len(labels), bool)
-        for attribute, sign in json.loads(asked).items():
+        for attribute, sign in json.loads(text).items():
             known = labels[attribute].notna().to_numpy()
             fits &= known & ((labels[attribute] > 0.5).to_numpy() == (sign > 0))
         chosen += sorted(labels.index[fits])[:MAX_REAL]
@@ -135,7 +137,7 @@ def _real_features(
 
 
 def _distances(real: Tensor, features: Tensor) -> dict[str, float]:
-    """As FID and KID, but on CLIP features, against real images that have what was asked for."""
+    """FID and KID on CLIP features, against real images with the requested attributes."""
     return {"clip_fd": ev.frechet_distance(real, features), "clip_kd": ev.kernel_distance(real, features)}
 
 
@@ -168,7 +170,7 @@ def _summarise(
 
 
 def _metrics(summary: pd.DataFrame) -> dict[str, dict[str, dict[str, float | None]]]:
-    """Of one method: edit to strength to metric; NaN becomes null."""
+    """One method's edits: edit to strength to metric; NaN becomes null."""
     edits: dict[str, dict[str, dict[str, float | None]]] = {}
     for row in summary.to_dict("records"):
         numbers = {

@@ -19,7 +19,7 @@ from boundaryflow.config import AvatarSource, FileSplit, ListedSource, Split, im
 from boundaryflow.errors import ManifestError
 from boundaryflow.runtime.fingerprints import code_hash
 from boundaryflow.runtime.process import Progress, entry, own_folder
-from boundaryflow.runtime.sharding import items_there, run_sharded
+from boundaryflow.runtime.sharding import run_sharded, stored_items
 from boundaryflow.sources.datasets import FACE, FACES_AT_ONCE, draw_avatars, face_of, open_raw
 from boundaryflow.sources.decoding import ABOUT, Decoded, Spool, choose, decode_into, item_id_of
 from boundaryflow.sources.images import Box, Fit, decode_image, is_cropped
@@ -48,7 +48,7 @@ def run_shard(
 ) -> dict[str, Tensor]:
     """Pixels of the images that one shard lacks, from the spool.
 
-    An image of a shard that turned out to be damaged is not there, and read or drawn anew.
+    Images of a damaged shard are not in the spool, and are read or drawn again.
     """
     side = geometry["size"]
     shape = (num_rows, geometry["channels"], side, side)
@@ -146,7 +146,7 @@ def _write_shards(
     source: AvatarSource | ListedSource,
     geometry: Mapping[str, Any],
 ) -> int:
-    """Bring the shards up to date, from the spool and from what lies there; `seen` is item to name."""
+    """Bring the shards up to date from the spool and existing shards; `seen` is item to name."""
     context = {"spool": str(spool.path), "num_rows": len(spool.rows), "dataset": out.name}
     context |= {"source": source.model_dump(), "geometry": dict(geometry)}
     return run_sharded(
@@ -173,7 +173,7 @@ def _from_avatars(
 def _draw(
     spool: Spool, source: AvatarSource, size: int, known: Mapping[str, str]
 ) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, str]]:
-    """Draw the faces that are not known; returns rows of the manifest, what decides each face, and item to name."""
+    """Draw the faces that are not stored; returns rows of the manifest, the factors of each face, and item to name."""
     about = {"width_px": size, "height_px": size, "format": "PNG", "mode": "RGB"}
     seen: dict[str, str] = {}
     rows: list[pd.DataFrame] = []
@@ -200,14 +200,14 @@ def _draw(
 
 
 def _known_faces(out: Path, cache_key: str, drawn_as: str) -> dict[str, str]:
-    """Name to item of the faces that the last run drew, where they are the same ones."""
+    """Name to item of the faces of the last run, if it drew the same ones."""
     try:
         manifest = MANIFEST.read(out)
         if read_json(out / INGEST.facts).get("drawn_as") != drawn_as:
             return {}
     except ManifestError:
         return {}
-    kept = manifest[manifest["item_id"].isin(items_there(out, cache_key))]
+    kept = manifest[manifest["item_id"].isin(stored_items(out, cache_key))]
     return dict(zip(kept["source"], kept["item_id"], strict=True))
 
 
@@ -223,15 +223,15 @@ def _from_raw(
     max_failed_items: int,
 ) -> tuple[pd.DataFrame, int]:
     raw = open_raw(dataset, source, geometry["size"])
-    (out / FACES.file).unlink(missing_ok=True)  # of avatars that were here before
+    (out / FACES.file).unlink(missing_ok=True)  # of an earlier data set of avatars
     names = choose(raw.names, max_images)
     if isinstance(split, Split):
-        split_images(RAW.folder(dataset), dict(zip(names, names, strict=True)), split)  # told before all work
+        split_images(RAW.folder(dataset), dict(zip(names, names, strict=True)), split)  # fails before any work
     known = _known_good(out, cache_key)
     with Spool(out) as spool:
         decoded = _known_remote(out, raw, names, known, cache_key)
-        there = {picture.name for picture in decoded}
-        new = [name for name in names if name not in there]
+        decoded_before = {picture.name for picture in decoded}
+        new = [name for name in names if name not in decoded_before]
         decoded += decode_into(spool, raw, new, known, geometry, "ingest", is_remote=isinstance(raw, RemoteFolder))
         decoded += [
             Decoded(name, item_id_of(name.encode()), {}, why, was_read=False) for name, why in raw.refused.items()
@@ -244,7 +244,7 @@ def _from_raw(
 
 
 def _rows(decoded: Sequence[Decoded]) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Rows of the manifest, and item to name; of the same image under several names the first is used."""
+    """Rows of the manifest, and item to name; the first of several names of the same image is used."""
     rows: list[dict[str, Any]] = []
     seen: dict[str, str] = {}
     for picture in sorted(decoded, key=lambda picture: picture.name):
@@ -272,20 +272,20 @@ def _check_bad(
 
 
 def _known_good(out: Path, cache_key: str) -> dict[str, dict[str, Any]]:
-    """What the last run found out about images, where it decoded them the same way."""
+    """Facts of usable images from the last run, if it decoded with the same settings."""
     try:
         manifest = MANIFEST.read(out)
     except ManifestError:
         return {}
-    there = items_there(out, cache_key)
-    ok = manifest[manifest["status"].isin(["ok", "duplicate"]) & manifest["item_id"].isin(there)]
+    stored = stored_items(out, cache_key)
+    ok = manifest[manifest["status"].isin(["ok", "duplicate"]) & manifest["item_id"].isin(stored)]
     return {row["item_id"]: row for row in ok.to_dict("records")}  # pyright: ignore[reportReturnType]
 
 
 def _known_remote(
     out: Path, raw: RawPictures, names: Sequence[str], good: Mapping[str, Mapping[str, Any]], cache_key: str
 ) -> list[Decoded]:
-    """What became of remote pictures that were downloaded before in the same version, and need not be again."""
+    """Results of remote pictures whose present version was downloaded before; they are not downloaded again."""
     if not isinstance(raw, RemoteFolder):
         return []
     try:

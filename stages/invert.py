@@ -1,4 +1,4 @@
-"""Stage invert: carry every image to the mixing step, and keep both latents there."""
+"""Stage invert: invert every image to the mixing step, and store both latents."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ def run_shard(
     store_dtype: str,
     paper_mode: bool,
 ) -> dict[str, Tensor]:
-    """Latents of the images that one shard still lacks."""
+    """Latents of the images that one shard lacks."""
     net = open_model(model, dtype)
     path = timestep_path(t_mix, num_steps)
     pixels = load_items(Path(ingested), task.missing, ["pixels"])["pixels"]
 
     def invert_some(some: slice) -> tuple[Tensor, Tensor]:
         x_0 = to_model_range(pixels[some], net.value_range)
-        if paper_mode:  # the release pairs x_mix with the bottleneck of the timestep before
+        if paper_mode:  # the authors' release pairs x_mix with the bottleneck of the previous timestep
             return paper_invert(net, x_0, path)
         noise = item_noise(run_seed, task.missing[some], "inversion", x_0.shape[1:])
         inversion = invert(net, x_0, path, start_noise=noise, noise_until=noise_until, order=order)
@@ -77,7 +77,7 @@ def run(
     shard_size: int,
     paper_mode: bool,
 ) -> int:
-    """Invert what is not inverted yet; returns the number of images that were."""
+    """Invert the images that are not stored yet; returns their number."""
     ingested, out = INGEST.folder(dataset), own_folder("invert", dataset)
     t_mix = MIXING.read_facts(dataset)["t_mix"]
     net = open_model(model, dtype)
@@ -105,7 +105,7 @@ def run(
 
 
 def write_none(dataset: str, *, num_steps: int, noise_until: int, order: Order, **_others: Any) -> None:
-    """Write that no image was inverted, because no edit needs it, and remove the latents of earlier runs."""
+    """Record that no edit needs inverted images, and remove the latents of earlier runs."""
     out = own_folder("invert", dataset)
     out.mkdir(parents=True, exist_ok=True)
     sweep(out, ShardPlan((), (), 0, 0))

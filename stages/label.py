@@ -1,4 +1,4 @@
-"""Stage label: how likely each image has each attribute."""
+"""Stage label: the probability of each attribute for each image."""
 
 from __future__ import annotations
 
@@ -28,24 +28,20 @@ from boundaryflow.config import (
     load_params,
 )
 from boundaryflow.errors import LabelError, TooFewLabelsError
-from boundaryflow.evaluation import load_judges
 from boundaryflow.labelling import Combination, calibrate, combined, probe_labels
-from boundaryflow.pixels import to_model_range
-from boundaryflow.runtime.device import device
 from boundaryflow.runtime.image_features import ImageFeatures, remove_features
-from boundaryflow.runtime.process import Progress, entry, own_folder
+from boundaryflow.runtime.process import entry, own_folder
 from boundaryflow.sources.annotations import read_labels
 from boundaryflow.store.catalog.ingest import FACES, INGEST, MANIFEST
 from boundaryflow.store.catalog.label import LABEL, LABELS
 from boundaryflow.store.catalog.raw import RAW
-from boundaryflow.store.shards import in_batches, load_items
 from boundaryflow.store.tables import write_json
 
 LOG = logging.getLogger(__name__)
 _BATCH = 256
-_SUREST = 1e-6  # a classifier's 0 and 1 are taken for this near to them: their log-odds are infinite
+_SUREST = 1e-6  # probabilities are clipped this far from 0 and 1, where log-odds are infinite
 LEAST_PER_CLASS = {"train": 2, "val": 1}
-"""Images with an attribute, and without, that a boundary is fitted on and calibrated on."""
+"""Least images of each class of an attribute, in the split for fitting and the split for calibration."""
 
 Facts = dict[str, dict[str, Any]]
 PlainRule = PromptRule | ValueRule | ThresholdRule | ColumnRule
@@ -67,44 +63,43 @@ def run(
     copies = dict(zip(again["source"], again["duplicates_of"], strict=True))
     plain = {name: rule for name, rule in attributes.items() if not isinstance(rule, CombinedRule)}
     about: Facts = {}
-    if isinstance(source, ClipSource):
-        features = ImageFeatures(ingested, out, source.weights, shard_size)
-        labels, about = _by_clip(features, raw, source, plain, sources, copies)
-    elif isinstance(source, ProbeSource):
-        features = ImageFeatures(ingested, out, source.weights, shard_size)
-        labels, about = _by_probe(features, raw, source, plain, sources, copies)
-    elif isinstance(source, ClassifierSource):
-        labels, about = _by_classifier(ingested, raw, source, plain, sources, copies)
+    if isinstance(source, ClipSource | ClassifierSource | ProbeSource):
+        kind = "classifier" if isinstance(source, ClassifierSource) else "clip"
+        features = ImageFeatures(ingested, out, source.weights, shard_size, kind)
+        if isinstance(source, ProbeSource):
+            labels, about = _by_probe(features, raw, source, plain, sources, copies)
+        else:
+            labels, about = _by_scores(features, raw, source, plain, sources, copies)
     elif isinstance(source, TruthSource):
         labels = _by_truth(ingested, list(plain))
     else:
         labels, _ = read_labels(raw, source, plain, sources, copies=copies)
-    if not isinstance(source, ClipSource | ProbeSource):
+    if not isinstance(source, ClipSource | ClassifierSource | ProbeSource):
         remove_features(out)
     made = {name: _combination(rule) for name, rule in attributes.items() if isinstance(rule, CombinedRule)}
     labels = combined(labels, made)[["item_id", *attributes]]
     facts = _facts(labels, ingested, about)
     left_out = too_rare(labels, usable.set_index("item_id")["split"])
-    left_out |= {name: told["left_out"] for name, told in about.items() if "left_out" in told}
+    left_out |= {name: entry["left_out"] for name, entry in about.items() if "left_out" in entry}
     for name, reason in left_out.items():
         facts[name]["left_out"] = reason
         LOG.warning("label %s: is left out, and so is every edit that needs it: %s", name, reason)
     if len(left_out) == len(attributes):
         name, reason = next(iter(left_out.items()))
-        for file in (LABELS.file, LABEL.facts):  # no stage goes on with the labels of an earlier run
+        for file in (LABELS.file, LABEL.facts):  # no stage continues with the labels of an earlier run
             (out / file).unlink(missing_ok=True)
-        raise LabelError(f"labels of {dataset}: no attribute has images enough to go on; {name}: {reason}")
+        raise LabelError(f"labels of {dataset}: no attribute has enough images; {name}: {reason}")
     labels = labels.drop(columns=list(left_out))
     units = dict.fromkeys(labels.columns.drop("item_id"), "probability")
     LABELS.write(out, labels, units)
     write_json(out / LABEL.facts, facts)
-    for attribute, told in facts.items():
-        LOG.info("label %s: %s", attribute, ", ".join(f"{k} {v}" for k, v in told.items()))
+    for attribute, values in facts.items():
+        LOG.info("label %s: %s", attribute, ", ".join(f"{k} {v}" for k, v in values.items()))
     return labels
 
 
 def too_rare(labels: pd.DataFrame, split: pd.Series) -> dict[str, str]:
-    """Attributes that no boundary can be fitted for, and why: a class has too few images.
+    """Attributes with too few images of a class to fit a boundary, with the reason.
 
     Args:
         labels: item_id, then a probability per attribute.
@@ -126,73 +121,67 @@ def too_rare(labels: pd.DataFrame, split: pd.Series) -> dict[str, str]:
     return found
 
 
-def _by_clip(
+def _by_scores(
     features: ImageFeatures,
     raw: Path,
-    source: ClipSource,
+    source: ClipSource | ClassifierSource,
     rules: Mapping[str, PlainRule],
     sources: Mapping[str, str],
     copies: Mapping[str, str],
 ) -> tuple[pd.DataFrame, Facts]:
-    labeller, items = features.clip, sorted(sources)
-    # Read before the pictures are: a mistake in the file is told at once.
-    known, stray = (
-        (None, 0)
-        if source.calibration is None
-        else read_labels(raw, source.calibration, rules, sources, partial=True, copies=copies)
-    )
-    prompts = {
-        name: rule for name, rule in rules.items() if isinstance(rule, PromptRule)
-    }  # the params see that all are
+    """Labels by the scores of CLIP or of classifiers, calibrated if there are annotations."""
+    items = sorted(sources)
+    known, stray = None, 0
+    if source.calibration is not None:  # read first, as an error in it should show before the networks run
+        own = {name: ColumnRule(column=None) for name in rules}
+        known, stray = read_labels(raw, source.calibration, own, sources, partial=True, copies=copies)
+    if isinstance(source, ClipSource):
+        scored = _clip_scores(features, source, rules, items)
+    else:
+        scored = _classifier_scores(features, rules, items)
+    return _calibrated(items, scored, known, stray)
+
+
+def _clip_scores(
+    features: ImageFeatures, source: ClipSource, rules: Mapping[str, PlainRule], items: list[str]
+) -> dict[str, torch.Tensor]:
+    """Log-odds [n] of each attribute, by CLIP."""
+    prompts = {name: rule for name, rule in rules.items() if isinstance(rule, PromptRule)}  # all, as params checks
     features.update(items)
-    scored = {name: torch.empty(len(items)) for name in prompts}  # the features of all are never in memory at once
+    scored = {name: torch.empty(len(items)) for name in prompts}
     for rows, some in features.read(items):
         for name, rule in prompts.items():
-            scored[name][rows] = labeller.log_odds(
-                some.to(labeller.device),
+            scored[name][rows] = features.clip.log_odds(
+                some.to(features.clip.device),
                 rule.positive,
                 rule.negative,
                 templates=source.templates,
                 temperature=source.temperature,
             )
-    return _calibrated(items, scored, known, stray)
+    return scored
 
 
-def _by_classifier(
-    ingested: Path,
-    raw: Path,
-    source: ClassifierSource,
-    rules: Mapping[str, PlainRule],
-    sources: Mapping[str, str],
-    copies: Mapping[str, str],
-) -> tuple[pd.DataFrame, Facts]:
-    judges, items = load_judges(Path(source.weights), device()), sorted(sources)
+def _classifier_scores(
+    features: ImageFeatures, rules: Mapping[str, PlainRule], items: list[str]
+) -> dict[str, torch.Tensor]:
+    """Log-odds [n] of each attribute, by the classifier that decides on it."""
+    attributes = features.classifiers.attributes
     columns = {name: getattr(rule, "column", None) or name for name, rule in rules.items()}
-    unknown = [column for column in columns.values() if column not in judges.attributes]
+    unknown = [column for column in columns.values() if column not in attributes]
     if unknown:
-        raise LabelError(f"labels: {source.weights} does not know {unknown[0]!r}, only {', '.join(judges.attributes)}")
-    known, stray = None, 0
-    if source.calibration is not None:
-        own = {name: ColumnRule(column=None) for name in rules}
-        known, stray = read_labels(raw, source.calibration, own, sources, partial=True, copies=copies)
-    found: list[torch.Tensor] = []
-    place: list[str] = []
-    with Progress("label", len(items), "images") as progress:
-        for batch in in_batches(ingested, items, _BATCH):
-            pixels = load_items(ingested, batch, ["pixels"])["pixels"]
-            found.append(judges.probabilities(to_model_range(pixels, (0.0, 1.0))).cpu())
-            place += batch
-            progress.advance(len(batch))
-    order = [position for position, _ in sorted(enumerate(place), key=lambda entry: entry[1])]
-    odds = torch.cat(found)[order].double().logit(_SUREST)
-    scored = {name: odds[:, judges.attributes.index(column)] for name, column in columns.items()}
-    return _calibrated(items, scored, known, stray)
+        raise LabelError(f"labels: {features.weights} does not know {unknown[0]!r}, only {', '.join(attributes)}")
+    features.update(items)
+    probabilities = torch.empty(len(items), len(attributes))
+    for rows, some in features.read(items):
+        probabilities[rows] = some
+    odds = probabilities.double().logit(_SUREST)
+    return {name: odds[:, attributes.index(column)] for name, column in columns.items()}
 
 
 def _calibrated(
     items: list[str], scored: Mapping[str, torch.Tensor], known: pd.DataFrame | None, stray: int
 ) -> tuple[pd.DataFrame, Facts]:
-    """Probabilities from log-odds [n] of each attribute, by a curve fitted to annotations where there are some."""
+    """Probabilities from log-odds [n] of each attribute, calibrated if there are annotations."""
     labels, about = pd.DataFrame({"item_id": items}), Facts()
     for name, scores in scored.items():
         if known is None:
@@ -205,7 +194,7 @@ def _calibrated(
             labels[name], about[name] = np.float32("nan"), {"left_out": str(error)}
             continue
         labels[name] = curve.probabilities(odds).astype(np.float32)
-        about[name] = {**_told(report), **_told(curve), "rows_without_image": stray}
+        about[name] = {**_rounded(report), **_rounded(curve), "rows_without_image": stray}
         if report.log_loss_after > report.log_loss_before:
             LOG.warning("label %s: calibration makes the log-loss worse; annotate more, or go without", name)
     return labels, about
@@ -235,13 +224,13 @@ def _by_probe(
             labels[name], about[name] = np.float32("nan"), {"left_out": str(error)}
             continue
         labels[name] = probability.astype(np.float32)
-        told = {f"cv_{k}" if k in ("auc", "log_loss", "ece") else k: v for k, v in _told(report).items()}
-        about[name] = {**told, "rows_without_image": stray}
+        measured = {f"cv_{k}" if k in ("auc", "log_loss", "ece") else k: v for k, v in _rounded(report).items()}
+        about[name] = {**measured, "rows_without_image": stray}
     return labels, about
 
 
-def _told(report: Any) -> dict[str, Any]:
-    """The fields of a report, without digits that mean nothing."""
+def _rounded(report: Any) -> dict[str, Any]:
+    """The fields of a report, rounded."""
     return {k: round(v, 4) if isinstance(v, float) else v for k, v in asdict(report).items()}
 
 
@@ -263,7 +252,7 @@ def _combination(rule: CombinedRule) -> Combination:
 
 
 def _facts(labels: pd.DataFrame, ingested: Path, further: Facts) -> Facts:
-    """Per attribute: counts, how it was learned, and for avatars how well the labels agree with the truth."""
+    """Per attribute: counts, quality of the labels, and for avatars their agreement with the truth."""
     from sklearn.metrics import roc_auc_score
 
     truth_at = ingested / FACES.file

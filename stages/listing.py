@@ -1,6 +1,6 @@
-"""Stage listing: what lies in data/raw/NAME, or in a remote folder, by name and content.
+"""Stage listing: the files in data/raw/NAME, or in a remote folder, with hashes of their content.
 
-It runs every time, which costs little: a file that has the size, time and inode that it had is not read again.
+It runs every time, which is cheap: a file whose size, time and inode are unchanged is not read again.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from boundaryflow.sources.listing import Listing, look, write
 LOG = logging.getLogger(__name__)
 
 
-def _tell(dataset: str, listing: Listing) -> None:
+def _log(dataset: str, listing: Listing) -> None:
     files = [*(listing.pictures or ()), *listing.tables]
     count = Counter(file.kind for file in files)
     LOG.info(
@@ -40,7 +40,7 @@ def main() -> None:
     """Run for the data set named on the command line."""
     listing = look(sys.argv[1])
     write(sys.argv[1], listing)
-    _tell(sys.argv[1], listing)
+    _log(sys.argv[1], listing)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Stage mixing: measure the model's latents at every timestep, and choose where to edit."""
+"""Stage mixing: measure the model's latents at every timestep, and choose the mixing step."""
 
 from __future__ import annotations
 
@@ -93,18 +93,18 @@ def run(
 
 
 def write_none(dataset: str) -> None:
-    """Write that no mixing step was looked for, because no edit needs one."""
+    """Record that no edit needs a mixing step."""
     out = own_folder("mixing", dataset)
     out.mkdir(parents=True, exist_ok=True)
     types = {"t": np.int64, "curve": str, "value": np.float64}
     CURVES.write(out, pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in types.items()}))
     write_bytes(out / "curves.csv", (",".join(SUMMARY) + "\n").encode())
     write_json(out / MIXING.facts, {"t_mix": None})
-    LOG.info("mixing: no edit needs a mixing step (edit.method and edit.compare); none is looked for")
+    LOG.info("mixing: no edit needs a mixing step (edit.method and edit.compare); none is searched for")
 
 
 def chosen_items(ingested: Path, labels: pd.DataFrame, num_images: int) -> list[str]:
-    """The first training images by id, labelled ones first; ids are hashes, so as good as random."""
+    """The first training images by id, labelled ones first; as ids are hashes, this is a random sample."""
     manifest = MANIFEST.read(ingested)
     usable = manifest[(manifest["status"] == "ok") & (manifest["split"] == "train")]
     labelled = labels.notna().any(axis=1)

@@ -1,6 +1,6 @@
 """Stage params: every value of a data set, defaults filled in, and a hash of each file of weights that it names.
 
-DVC compares what it writes: a changed default, or changed weights, make those stages stale that read them.
+DVC compares its output: a changed default, or changed weights, makes the stages stale that read them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Stage report: one HTML folder that a person looks at, made of what all other stages wrote."""
+"""Stage report: a folder with an HTML page on the results of all other stages."""
 
 from __future__ import annotations
 

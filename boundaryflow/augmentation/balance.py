@@ -10,7 +10,7 @@ Group = tuple[bool, ...]
 
 
 def to_equal_counts(counts: Mapping[Group, int]) -> dict[Group, int]:
-    """Images to add so that as many have an attribute as have not.
+    """Images to add so that as many images have an attribute as do not.
 
     Args:
         counts: Images in the groups (True,) and (False,).
@@ -23,13 +23,13 @@ def to_equal_counts(counts: Mapping[Group, int]) -> dict[Group, int]:
 
 
 def to_independence(counts: Mapping[Group, int]) -> dict[Group, int]:
-    """The fewest images to add so that two attributes say nothing of one another.
+    """The fewest images to add so that two attributes are independent.
 
-    They are independent when the products over the two diagonals of the 2 x 2 table are equal. The images of the
-    larger product stay as they are; to the two groups of the smaller one as few are added as reach it, and as the mean
-    of two numbers is never below the root of their product, both are brought to the root of the larger product; where
-    one of them is above it already, only the other one is. Whole images hardly ever meet it exactly: of the numbers
-    around it those are taken that leave the least correlation.
+    They are independent when the products over the two diagonals of the 2 x 2 table are equal. Nothing is added to the
+    diagonal with the larger product, P. The two groups of the other diagonal grow until their product is P. Of all
+    pairs of numbers with that product, two equal ones have the smallest sum (AM-GM), so both groups grow to sqrt(P);
+    a group that is larger already stays, and only the other one grows. As counts are integers, the pair around these
+    values with the smallest correlation is taken.
 
     Args:
         counts: Images in each of the four groups; at most one of the two products may be 0.
@@ -38,7 +38,7 @@ def to_independence(counts: Mapping[Group, int]) -> dict[Group, int]:
         Number to add to each group.
 
     Raises:
-        ValueError: Neither diagonal has images in both of its groups: there is nothing to be brought to.
+        ValueError: Both products are 0: each diagonal has an empty group.
     """
     like, unlike = ((True, True), (False, False)), ((True, False), (False, True))
     rare, common = sorted((unlike, like), key=lambda pair: counts.get(pair[0], 0) * counts.get(pair[1], 0))

@@ -1,4 +1,4 @@
-"""Network calls per image, counted and not calculated: the engine runs on a model that only counts."""
+"""Network calls per image, counted by running the engine with a model that only counts."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ _TYPICAL = Calibration(1.0, -1.0, 1.0, 0.9, 100)
 
 
 class Blind:
-    """A model that sees nothing: an `EpsModel` whose noise, bottleneck and features are zero.
+    """An `EpsModel` without a network: its noise, bottleneck and features are zero.
 
     Args:
-        channels: Of its images.
-        num_bottleneck: Values of its bottleneck, and of its features.
-        family: Of the model that it stands for.
+        channels: Channels of its images.
+        num_bottleneck: Number of values of its bottleneck, and of its features.
+        family: Family of the model that it replaces.
     """
 
     def __init__(self, channels: int, num_bottleneck: int, family: str) -> None:
@@ -85,13 +85,13 @@ class Blind:
 
 @dataclass(frozen=True)
 class Planned:
-    """A data set's way through its latents, as far as it can be known before it was gone.
+    """Settings and timesteps of a data set's edits, as far as they are known before a run.
 
     Attributes:
-        params: The data set's.
-        t_mix: The mixing step; where it is still to be found, half-way between those allowed.
+        params: Parameters of the data set.
+        t_mix: The mixing step; the middle of the allowed range if it is not known yet.
         noise_levels: Timesteps of the guided edit's path.
-        followed: Attribute to the noise levels at which it has a hyperplane; all of them as long as none is fitted.
+        followed: Attribute to the noise levels at which it has a hyperplane; all of them if none is fitted yet.
     """
 
     params: DatasetParams
@@ -101,7 +101,7 @@ class Planned:
 
     @classmethod
     def of(cls, dataset: str, params: DatasetParams) -> Planned:
-        """From the params, and from what earlier runs left."""
+        """From the parameters, and from results of earlier runs."""
         found = MIXING.facts_path(dataset)
         mixing = params.mixing
         guess = mixing.fixed_t if mixing.rule == "fixed" and mixing.fixed_t else (mixing.min_t + mixing.max_t) // 2
@@ -123,7 +123,7 @@ class Planned:
         return Features(**self.params.observe.model_dump()["features"] or {})
 
     def cut_short(self) -> Planned:
-        """A few network calls of every kind that the whole has."""
+        """A shorter path with a few network calls of every kind of the full path."""
         params = self.params
         edit, targets = next(iter(params.edit.edits.items()))
         guided = params.edit.guided.model_copy(update={"num_iterations": 1})
@@ -138,14 +138,14 @@ class Planned:
         return Planned(short, self.t_mix, levels, dict.fromkeys(self.followed, levels))
 
     def settings(self, method: str) -> EditSettings:
-        """Those of its edits by one of `params.edit.methods`."""
+        """Settings of the edits by one of `params.edit.methods`."""
         path = {"t_mix": self.t_mix, **self.params.invert.model_dump()}
         observed = {"timesteps": self.noise_levels, "features": asdict(self.features)}
         how = edit_settings(self.params, method, path=path, observed=observed, dtype=self.params.dtype)
         return replace(how, mask=None)
 
     def hyperplanes(self, attributes: Sequence[str], model: EpsModel, sizes: Sizes) -> list[Boundaries]:
-        """Hyperplanes that no image was looked at for, of the shape of fitted ones and no two of them alike."""
+        """Random hyperplanes with the shapes of fitted ones, all different."""
         num_eps = model.channels * model.image_size**2
         made: list[Boundaries] = []
         for number, attribute in enumerate(attributes):
@@ -163,7 +163,7 @@ class Planned:
         return made
 
     def invert(self, model: EpsModel, x_0: Tensor) -> None:
-        """What stage invert does with some images."""
+        """Invert images as the stage invert does."""
         how, path = self.params.invert, timestep_path(self.t_mix, self.params.invert.num_steps)
         if self.params.paper_mode:
             paper_invert(model, x_0, path)
@@ -179,9 +179,9 @@ class Planned:
         editor = open_editor(model, settings, 0)
         source = editor.open(x_0, [f"timing-{number}" for number in range(len(x_0))])
         others = [name for name in self.params.label.attributes if name not in attributes]
-        held = self.hyperplanes(others, model, sizes) if settings.keeps_others else []
+        preserved = self.hyperplanes(others, model, sizes) if settings.keeps_others else []
         hyperplanes = self.hyperplanes(attributes, model, sizes)
-        editor.edit(source, range(len(x_0)), hyperplanes, torch.ones(len(x_0), len(attributes)), held)
+        editor.edit(source, range(len(x_0)), hyperplanes, torch.ones(len(x_0), len(attributes)), preserved)
 
 
 @dataclass(frozen=True)
@@ -189,9 +189,9 @@ class Counts:
     """Network calls of one image.
 
     Attributes:
-        invert: To the mixing step.
-        opening: Method to what all edits of an image share.
-        edits: Method and edit to what it takes at all strengths.
+        invert: Calls for the inversion to the mixing step.
+        opening: Method to the calls that all edits of an image share.
+        edits: Method and edit to the calls at all strengths.
     """
 
     invert: Tally
@@ -200,7 +200,7 @@ class Counts:
 
 
 def count(planned: Planned, family: str) -> Counts:
-    """Count the network calls of one image that everything is asked of."""
+    """Count the network calls of one image that all edits change."""
     x_0 = torch.zeros(1, planned.params.ingest.channels, _SIDE, _SIDE)
     num = len(planned.params.label.attributes)
 

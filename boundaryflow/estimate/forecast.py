@@ -25,20 +25,20 @@ from boundaryflow.store.catalog.label import LABEL, LABELS
 from boundaryflow.store.catalog.raw import RAW
 
 MEASURE_S = 20.0
-_ROW_BYTES = 100  # of a table, an image: ids, names, numbers, compressed
+_ROW_BYTES = 100  # per image in a compressed table: ids, names, numbers
 _REPORT_S, _REPORT_BYTES = 1.5, 2_000_000
 
 
 @dataclass(frozen=True)
 class StageCost:
-    """What one stage is expected to take.
+    """Expected cost of one stage.
 
     Attributes:
-        stage: Name.
-        num_images: It works on.
-        image_calls: Network calls, counted by images: a batch of 32 is 32.
-        seconds: On this machine, its start included.
-        num_bytes: Of its outputs.
+        stage: Name of the stage.
+        num_images: Images that it works on.
+        image_calls: Network calls per image: a batch of 32 counts as 32.
+        seconds: Time on this machine, start-up included.
+        num_bytes: Size of its outputs.
     """
 
     stage: str
@@ -50,11 +50,11 @@ class StageCost:
 
 @dataclass(frozen=True)
 class Forecast:
-    """A whole run, from nothing.
+    """A whole run without earlier results.
 
     Attributes:
-        dataset: Name.
-        num_images: Images of it.
+        dataset: Name of the data set.
+        num_images: Number of its images.
         where: Device and dtype.
         stages: In the order in which they run.
     """
@@ -70,16 +70,16 @@ class _Sizes:
     """Numbers of images.
 
     Attributes:
-        all: Of the data set.
-        of_split: Split to how many.
-        edited: That edits are made of.
-        asked: Edit to the share of those that it asks something of.
+        all: Images of the data set.
+        of_split: Split to its images.
+        edited: Images that edits are made of.
+        changed: Edit to the share of these images that it changes.
     """
 
     all: int
     of_split: Mapping[str, int]
     edited: int
-    asked: Mapping[str, float]
+    changed: Mapping[str, float]
 
     @property
     def fitted(self) -> int:
@@ -90,13 +90,13 @@ class _Sizes:
 def forecast(
     dataset: str, params: DatasetParams, *, num_images: int | None = None, measure_s: float = MEASURE_S
 ) -> Forecast:
-    """Say what a run of a data set would take on this machine, if nothing of it were there yet.
+    """Estimate what a run of a data set takes on this machine without earlier results.
 
     Args:
-        dataset: Name.
-        params: Its section.
-        num_images: If it had so many images; None: as many as it has.
-        measure_s: Seconds to spend on measuring, about.
+        dataset: Name of the data set.
+        params: Its parameters.
+        num_images: Number of images to assume; None for its actual number.
+        measure_s: Approximate time to spend on measuring, in seconds.
 
     Raises:
         PipelineError: There are no images to count, or the model cannot be opened.
@@ -109,15 +109,15 @@ def forecast(
 
 def _sizes(dataset: str, params: DatasetParams, num_images: int | None) -> _Sizes:
     shares = _split_shares(dataset, params)
-    there = sum(shares.values())
-    num = there if num_images is None else num_images
-    of_split = {split: round(num * of / there) for split, of in shares.items()}
+    num_found = sum(shares.values())
+    num = num_found if num_images is None else num_images
+    of_split = {split: round(num * of / num_found) for split, of in shares.items()}
     edited = min(params.edit.max_images, of_split[params.edit.split])
-    return _Sizes(num, of_split, edited, _asked(dataset, params))
+    return _Sizes(num, of_split, edited, _changed_shares(dataset, params))
 
 
 def _split_shares(dataset: str, params: DatasetParams) -> dict[str, int]:
-    """Split to its images: of the last ingest, or of what lies there to be ingested."""
+    """Split to its number of images, of the last ingest or else of the raw pictures."""
     how = params.ingest
     try:
         manifest = MANIFEST.read(INGEST.folder(dataset))
@@ -133,7 +133,7 @@ def _split_shares(dataset: str, params: DatasetParams) -> dict[str, int]:
 
 
 def _raw(dataset: str, source: ListedSource, image_size: int) -> RawPictures:
-    """What lies there now; a remote folder as it was listed."""
+    """The current raw pictures; of a remote folder those of its last listing."""
     if isinstance(source, FolderSource):
         return RawFolder(RAW.folder(dataset), image_size, Wanted(source.include, source.exclude))
     if not pictures_path(dataset).is_file():
@@ -142,14 +142,14 @@ def _raw(dataset: str, source: ListedSource, image_size: int) -> RawPictures:
     return open_raw(dataset, source, image_size)
 
 
-def _asked(dataset: str, params: DatasetParams) -> dict[str, float]:
-    """Edit to the share of images that it asks something of: as labelled, or about half where it adds or removes."""
+def _changed_shares(dataset: str, params: DatasetParams) -> dict[str, float]:
+    """Edit to the share of images that it changes: by the labels, or about half if it only adds or only removes."""
     try:
         labels = LABELS.read(LABEL.folder(dataset)).set_index("item_id")
         items = [str(item) for item in labels.index]
         return {
             edit: sum(any(signs) for signs in directions_of(labels, items, targets).values()) / len(items)
-            if set(targets) <= set(labels.columns)  # else an attribute was left out, and the edit is
+            if set(targets) <= set(labels.columns)  # otherwise an attribute was left out, and so is the edit
             else 0.0
             for edit, targets in params.edit.edits.items()
         }
@@ -172,7 +172,7 @@ def _costs(params: DatasetParams, planned: Planned, sizes: _Sizes, rates: Rates)
     mixed = min(params.mixing.num_images, sizes.of_split["train"]) if single_step else 0
     drawn = params.mixing.num_sampled if single_step else 0
     inverted = sizes.all if single_step else 0
-    edits = {edit: round(sizes.edited * share) for edit, share in sizes.asked.items()}
+    edits = {edit: round(sizes.edited * share) for edit, share in sizes.changed.items()}
     num_pictures = sum(edits.values()) * num_strengths
 
     def stored(dtype: str) -> int:
@@ -210,7 +210,7 @@ def _costs(params: DatasetParams, planned: Planned, sizes: _Sizes, rates: Rates)
         len(edits) * sizes.edited * num_strengths * num_pixels)  # fmt: skip
     judged = num_pictures + sum(edits.values())
     real = len(edits) * min(2 * MAX_REAL, sizes.all) if params.evaluate.clip else 0
-    drawn = 4 * sum(edits.values()) if params.evaluate.counterfactuals else 0  # each truth: two faces, and their parts
+    drawn = 4 * sum(edits.values()) if params.evaluate.counterfactuals else 0  # a truth: two faces, and their parts
     add("evaluate", sizes.edited, 0, rates.look.begin + rates.metrics.begin + judged * rates.metrics.each
         + real * rates.look.each + drawn * rates.ingest,
         num_pictures * _ROW_BYTES)  # fmt: skip

@@ -1,4 +1,4 @@
-"""What this machine takes for a network call, and for the work around it: each is done for a few seconds and timed."""
+"""Times of network calls and other work on this machine, each measured for a few seconds."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from boundaryflow.boundary import Gram, InMemory, Labels, fit_boundaries
-from boundaryflow.config import AvatarSource, DatasetParams
+from boundaryflow.config import AvatarSource, ClassifierSource, DatasetParams
 from boundaryflow.diffusion import EpsModel
 from boundaryflow.editing import separability
 from boundaryflow.estimate.counting import Planned, Sizes, count
+from boundaryflow.evaluation import load_judges
 from boundaryflow.evaluation.per_image import PerImageMetrics, open_metric_models
 from boundaryflow.labelling import load_clip
 from boundaryflow.runtime.device import device
@@ -30,11 +32,11 @@ _NUM_PICTURES = 32
 
 
 class Timing(NamedTuple):
-    """Seconds of something that is done again and again.
+    """Time of a repeated piece of work, in seconds.
 
     Attributes:
-        begin: Before the first time: libraries and weights to be loaded.
-        each: Every time.
+        begin: Once, before the first repetition: loading of libraries and weights.
+        each: Per repetition.
     """
 
     begin: float
@@ -46,25 +48,25 @@ NOTHING = Timing(0.0, 0.0)
 
 @dataclass(frozen=True)
 class Rates:
-    """Seconds for the parts of the work.
+    """Times of the parts of the work, in seconds.
 
     Attributes:
-        start: Of a stage before it begins: DVC, Python, the libraries.
-        start_network: Of a stage that runs the model.
-        ingest: An image.
-        label: An image, by CLIP.
-        separate: The AUC of one attribute at one timestep, in the search for the mixing step.
-        forward: An image-call.
-        gradient: What a direction pulled back adds to an image-call.
-        products: The inner products of `num_fitted` images, in all spaces of the mixing step.
-        fit_mixing: The boundaries of an attribute at the mixing step, on as many.
-        fit_level: The hyperplanes of all attributes at a noise level, on as many; they share a decomposition.
-        num_fitted: Images in those two.
-        look: Of the evaluation's CLIP, a picture.
-        metrics: All that an edited picture is judged by.
-        sizes: Values of h, and of the features that observe keeps.
-        num_features: Values of CLIP's that are kept of an image; 0 where it labels none.
-        family: Of the model.
+        start: Start of a stage: DVC, Python, libraries.
+        start_network: Start of a stage that runs the model.
+        ingest: Per image.
+        label: Per image, by CLIP or classifiers.
+        separate: AUC of one attribute at one timestep, in the search for the mixing step.
+        forward: Per image-call.
+        gradient: Per direction that is pulled back in an image-call.
+        products: Inner products of `num_fitted` images, in all spaces of the mixing step.
+        fit_mixing: Boundaries of an attribute at the mixing step, on `num_fitted` images.
+        fit_level: Hyperplanes of all attributes at a noise level, on `num_fitted` images, with a shared decomposition.
+        num_fitted: Images in the measured fits.
+        look: CLIP features in the evaluation, per picture.
+        metrics: All metrics of an edited picture.
+        sizes: Number of values of h, and of the features that observe stores.
+        num_features: Values that label stores per image; 0 without a network.
+        family: Family of the model.
     """
 
     start: float
@@ -89,11 +91,11 @@ def measure(dataset: str, params: DatasetParams, planned: Planned, num_labelled:
     """Time the parts of the work on this machine.
 
     Args:
-        dataset: Name.
-        params: The data set's.
-        planned: Its way through its latents.
+        dataset: Name of the data set.
+        params: Its parameters.
+        planned: Its settings and timesteps.
         num_labelled: Images that boundaries are fitted and calibrated on.
-        seconds: To be spent, about; a large network may take longer for what it cannot do without.
+        seconds: Approximate time to spend; the minimum for a large network may take longer.
     """
     share = seconds / 10
     started = time.perf_counter()
@@ -106,8 +108,8 @@ def measure(dataset: str, params: DatasetParams, planned: Planned, num_labelled:
     separate = _separate(params)  # before the fits: its beginning loads scikit-learn
     num_fitted = max(_LEAST_FITTED, min(num_labelled, _MOST_FITTED))
     products, fit_mixing, fit_level = _fits(params, model, sizes, num_fitted)
-    weights = getattr(params.label.source, "weights", None)
-    label = _clip(weights, params, share)
+    weights = params.label.source.clip_weights
+    label, num_features = _labelling(params, share)
     return Rates(
         start=_start("stages.boundary"),
         start_network=_start("stages.edit") + opened,
@@ -123,13 +125,13 @@ def measure(dataset: str, params: DatasetParams, planned: Planned, num_labelled:
         look=label if params.evaluate.clip == weights else _clip(params.evaluate.clip, params, share),
         metrics=_metrics(params, share),
         sizes=sizes,
-        num_features=load_clip(weights).num_features if weights else 0,
+        num_features=num_features,
         family=getattr(model, "family", "ddpm"),
     )
 
 
 def _timed(begin: Callable[[], Callable[[], object]], seconds: float) -> Timing:
-    """Time something: what it takes to begin, and each further time; it is done for so long, and at least twice."""
+    """Time a piece of work: its first call and, repeated for `seconds` but at least once, each further call."""
     started = time.perf_counter()
     work = begin()
     work()
@@ -142,12 +144,12 @@ def _timed(begin: Callable[[], Callable[[], object]], seconds: float) -> Timing:
 
 
 def _each(work: Callable[[], object], seconds: float) -> float:
-    """Seconds of something that has nothing to load."""
+    """Time of work that loads nothing."""
     return _timed(lambda: work, seconds).each
 
 
 def _start(module: str) -> float:
-    """Seconds for DVC and a stage to be loaded."""
+    """Time to load DVC and a stage."""
     started = time.perf_counter()
     for arguments in (["-m", "dvc", "stage", "list"], ["-c", f"import {module}"]):
         subprocess.run([sys.executable, *arguments], check=False, capture_output=True)  # noqa: S603
@@ -155,7 +157,7 @@ def _start(module: str) -> float:
 
 
 def _network(model: EpsModel, planned: Planned, sizes: Sizes, seconds: float) -> tuple[float, float]:
-    """Seconds of an image-call and of a gradient, the engine's own work included, on a path cut short."""
+    """Times of an image-call and of a gradient, the engine's own work included, on a shortened path."""
     size, short = batch_size(model), planned.cut_short()
     counts = count(short, getattr(model, "family", "ddpm"))
     x_0 = torch.randn(size, model.channels, model.image_size, model.image_size).clamp(-1, 1)
@@ -171,10 +173,10 @@ def _network(model: EpsModel, planned: Planned, sizes: Sizes, seconds: float) ->
 
 
 def _fits(params: DatasetParams, model: EpsModel, sizes: Sizes, num: int) -> tuple[float, float, float]:
-    """Seconds for inner products, for an attribute at the mixing step, for all at a noise level; latents are drawn."""
+    """Times of inner products, of an attribute at the mixing step, and of all at a noise level, on random latents."""
     how, chance = params.boundary, np.random.default_rng(0)
     order = chance.permutation(num)
-    # as many as are solved at once
+    # as many as are solved together
     has = chance.random((min(len(params.label.attributes), os.cpu_count() or 1), num)) < 0.5
     known = [Labels("probe", of_one, order[: num * 4 // 5], order[num * 4 // 5 :]) for of_one in has]
     about: dict[str, Any] = {"t": 0, "model_sha256": model.sha256, "ridge": how.ridge}
@@ -203,7 +205,7 @@ def _fits(params: DatasetParams, model: EpsModel, sizes: Sizes, num: int) -> tup
 
 
 def _ingest(dataset: str, params: DatasetParams, seconds: float) -> float:
-    """Seconds to draw a face, or to read and decode one of the data set's own pictures."""
+    """Time to draw a face, or to read and decode one of the data set's own pictures."""
     how = params.ingest
     if isinstance(how.source, AvatarSource):
         faces = draw_avatars(how.source.model_copy(update={"num_images": _NUM_PICTURES}), 0)
@@ -220,8 +222,23 @@ def _pictures(params: DatasetParams) -> torch.Tensor:
     return torch.rand(_NUM_PICTURES, params.ingest.channels, params.ingest.image_size, params.ingest.image_size)
 
 
+def _labelling(params: DatasetParams, seconds: float) -> tuple[Timing, int]:
+    """Time of labelling an image by a network, and the number of values that are stored of it."""
+    source = params.label.source
+    if not isinstance(source, ClassifierSource):
+        weights = source.clip_weights
+        return _clip(weights, params, seconds), load_clip(weights).num_features if weights else 0
+    pictures = _pictures(params)
+
+    def begin() -> Callable[[], object]:
+        classifiers = load_judges(Path(source.weights), device())
+        return lambda: classifiers.probabilities(pictures)
+
+    return _of_one(_timed(begin, seconds)), len(load_judges(Path(source.weights)).attributes)
+
+
 def _clip(weights: str | None, params: DatasetParams, seconds: float) -> Timing:
-    """CLIP looks at a picture."""
+    """Time of CLIP features of a picture."""
     if weights is None:
         return NOTHING
     pictures = _pictures(params)
@@ -234,7 +251,7 @@ def _clip(weights: str | None, params: DatasetParams, seconds: float) -> Timing:
 
 
 def _metrics(params: DatasetParams, seconds: float) -> Timing:
-    """An edited picture is judged."""
+    """Time of all metrics of an edited picture."""
     how, before = params.evaluate, _pictures(params)
     targets = [dict.fromkeys(next(iter(params.edit.edits.values())), 1)] * _NUM_PICTURES
 
@@ -251,9 +268,9 @@ def _of_one(timing: Timing) -> Timing:
 
 
 def _separate(params: DatasetParams) -> Timing:
-    """The AUC of an attribute at one timestep, in one space."""
+    """Time of the AUC of an attribute at one timestep, in one space."""
     num = params.mixing.num_images
     has = np.arange(num) % 2 == 0
     points = np.random.default_rng(0).standard_normal((num, 2 * num)) + has[:, None]
-    products = points @ points.T  # all attributes share them
+    products = points @ points.T  # shared by all attributes
     return _timed(lambda: lambda: separability(products, has, seed=0), 0.0)

@@ -1,4 +1,4 @@
-"""Did the edited attribute change as asked, and did any other attribute change?"""
+"""Whether the edited attribute changed as requested, and how much other attributes changed."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from torch import Tensor
 
 
 def target_reached(probabilities: Float[Tensor, "b a"], targets: Float[Tensor, "b a"]) -> Bool[Tensor, " b"]:
-    """Are all edited attributes on the target side?
+    """Whether all edited attributes have the target value, at a threshold of 0.5.
 
     Args:
-        probabilities: Of an independent classifier, on the edited images, in [0, 1].
-        targets: +1 where the edit should add the attribute, -1 where it should remove it, 0 where neither.
+        probabilities: Attributes of the edited images by an independent classifier, in [0, 1].
+        targets: +1 if the edit adds the attribute, -1 if it removes it, 0 if it leaves it.
 
     Example:
         >>> import torch
@@ -41,7 +41,7 @@ def attribute_drift(
 def num_flipped(
     before: Float[Tensor, "b a"], after: Float[Tensor, "b a"], targets: Float[Tensor, "b a"]
 ) -> Int64[Tensor, " b"]:
-    """How many attributes that the edit should not change crossed a probability of 0.5.
+    """Number of attributes that the edit should not change and whose probability crossed 0.5.
 
     Example:
         >>> import torch

@@ -1,36 +1,35 @@
-"""At which of its strengths an edit is shown: one rule for the report, the README's picture and the summary."""
+"""The strength at which an edit is shown: one rule for the report, the README's picture and the summary."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 Means = Mapping[str, float | None]
-"""Metric to its mean over images; None where there is none."""
+"""Metric to its mean over images; None if it was not measured."""
 
 SUCCESS_BY = "target_success_by_"
-"""Beginning of the column of one judge's verdict, where several judge an edit."""
+"""Prefix of the column of one judge's result, when several judges know the attribute."""
 SHARES = frozenset({"target_success", "clean_success", "same_person"})
-"""Metrics that are yes or no of each image, so that their mean is a share; so are the columns of `SUCCESS_BY`."""
+"""Metrics that are true or false for each image, so that their mean is a share; columns of `SUCCESS_BY` are too."""
 RULES = (
     ("clean_success", "the largest clean success"),
     ("counterfactual_recovery", "the largest recovery R"),
     ("target_success", "the largest target success"),
 )
-"""What decides, and the rule in words: the first that any edit has a value of."""
+"""Metrics that decide, with the rule in words; the first one that some edit has is used."""
 
 
 def best_strengths(edits: Mapping[str, Mapping[float, Means]]) -> tuple[dict[str, float], str]:
     """The strength each edit is shown at, and the rule in words.
 
-    Of equally good strengths the one nearest to 1 is shown: that is where the calibration puts the
-    typical member of the other side, and half of it is a half-done edit that the judge happens to
-    accept. Strength 0 asks for no change and is not shown while there is another.
+    Of equally good strengths the one nearest to 1 is shown, as strength 1 is calibrated to a typical member of the
+    other class. Strength 0 changes nothing and is shown only if it is the only one.
 
     Args:
         edits: Edit to strength to means; every edit has a strength.
 
     Returns:
-        Edit to strength; the rule. Where no metric decides, the largest strength.
+        Edit to strength, and the rule. Without any of the metrics, the largest strength.
     """
     candidates = {edit: _candidates(by_strength) for edit, by_strength in edits.items()}
     for metric, words in RULES:
@@ -46,7 +45,7 @@ def best_strengths(edits: Mapping[str, Mapping[float, Means]]) -> tuple[dict[str
 
 
 def _candidates(by_strength: Mapping[float, Means]) -> list[float]:
-    """The weakest first."""
+    """Strengths ordered by absolute value, without 0 if there are others."""
     return sorted((s for s in by_strength if s != 0), key=lambda s: (abs(s), s)) or list(by_strength)
 
 

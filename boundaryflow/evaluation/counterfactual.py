@@ -1,4 +1,4 @@
-"""How near an edit comes to the picture that should have come out, where that is known."""
+"""Distance of an edit to the exact counterfactual, for data sets with known counterfactuals."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def counterfactual_recovery(
 ) -> Float[Tensor, " b"]:
     """R = 1 - RMSE(edit, truth) / RMSE(input, truth).
 
-    1 is the true counterfactual, 0 as good as leaving the image unchanged, below 0 worse; NaN where
-    the input is the truth already (this happens where a label is wrong).
+    1 is the exact counterfactual, 0 as close as the unchanged image, below 0 further away; NaN if the input equals the
+    truth already (which happens with a wrong label).
 
     Example:
         >>> import torch

@@ -1,7 +1,7 @@
-"""Declarations of networks from elsewhere: what a network takes, and what its outputs say of a picture.
+"""Declarations of third-party networks: format of their input, and meaning of their outputs.
 
-`NAME.judge.json` lies beside the network and says what no ONNX or TFLite file says of itself; docs/datasets.md lists
-the keys. Reading one opens no network.
+`NAME.judge.json` beside the network states what an ONNX or TFLite file does not contain; docs/datasets.md lists the
+keys. Reading a declaration does not open the network.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ SUFFIX = ".judge.json"
 RUNTIMES = {".onnx": "onnx", ".tflite": "tflite"}
 """Ending of a network's file to the extra that reads it."""
 _LARGEST = 4096  # pixels a side
-_TOLERANCE = 1e-3  # by which sums of a network's own softmax miss 1
+_TOLERANCE = 1e-3  # by which the sum of a softmax may differ from 1
 _MAX_OUTPUTS = 2**20
-_MOST = 1e9  # of a range: infinity is none
+_MOST = 1e9  # largest value of a range, which excludes infinity
 
 Order = Literal["rgb", "bgr", "grey"]
 Layout = Literal["nchw", "nhwc"]
@@ -44,26 +44,26 @@ _BOX = ("left", "top", "width", "height")
 
 @dataclass(frozen=True)
 class Declaration:
-    """What a declaration says.
+    """Content of a declaration.
 
     Attributes:
         path: The declaration.
         kind: `classify` for attributes, `embed` for identity.
         network: The file of the network.
-        sha256: What the network's file must have, or None.
+        sha256: Required SHA-256 of the network's file, or None.
         input_size: Width and height of its input in pixels.
-        order: Its channels.
-        layout: The order of the axes of its input.
-        value_range: What it takes for black and for white, before `mean` and `std`.
-        mean: Subtracted after that, one per channel of the network.
-        std: What is divided by then, one per channel of the network.
-        image_size: Side of the data set's pictures in pixels, where the network is for one size only.
-        crop: left, top, width, height of what it looks at, in pixels of such a picture; None is all.
-        output: Name of the output that is read; None where there is one.
-        attributes: Attribute to the outputs of which it is the sum; empty for `embed`.
-        activation: What makes probabilities of the outputs.
-        distance: By which two vectors of `embed` are compared.
-        threshold: Up to this distance two pictures show the same person; infinite for `classify`.
+        order: Order of its channels.
+        layout: Order of the axes of its input.
+        value_range: Input values of black and white, before `mean` and `std`.
+        mean: Subtracted from these, one value per channel of the network.
+        std: Divisor after that, one value per channel of the network.
+        image_size: Side of the data set's pictures in pixels, if the network is for one size only.
+        crop: left, top, width, height of the part to use, in pixels of such a picture; None for all.
+        output: Name of the output to read; None if there is only one.
+        attributes: Attribute to the indices of outputs to sum; empty for `embed`.
+        activation: Function from outputs to probabilities.
+        distance: Distance of two vectors of `embed`.
+        threshold: Largest distance of two pictures of the same person; infinite for `classify`.
     """
 
     path: Path
@@ -86,7 +86,7 @@ class Declaration:
 
     @property
     def name(self) -> str:
-        """By which its verdicts are told from others'."""
+        """Name of the judge in tables."""
         return self.path.name.removesuffix(SUFFIX)
 
     @property
@@ -95,9 +95,9 @@ class Declaration:
         return 1 if self.order == "grey" else 3
 
     def prepare(self, images_01: Float[Tensor, "b c h w"]) -> Float[Tensor, "b i j k"]:
-        """Pictures in [0, 1] as the network takes them: cropped, resized (bilinear, smoothed), in its order and range.
+        """Convert pictures in [0, 1] to network input: crop, resize (bilinear, antialiased), channel order, range.
 
-        Colour becomes grey by ITU-R BT.601, grey becomes colour by repetition.
+        Colour is converted to grey by ITU-R BT.601, grey to colour by repetition.
         """
         if self.crop is not None:
             left, top, width, height = self.crop
@@ -118,10 +118,10 @@ class Declaration:
         return ready if self.layout == "nchw" else ready.permute(0, 2, 3, 1)
 
     def probabilities(self, outputs: Float[Tensor, "b k"]) -> Float[Tensor, "b a"]:
-        """Probability of each attribute, from what the network gives.
+        """Probability of each attribute, from the network's outputs.
 
         Raises:
-            ValueError: A value without an activation is no probability.
+            ValueError: Without an activation, a value is not a probability.
         """
         if self.activation == "sigmoid":
             outputs = outputs.sigmoid()
@@ -146,7 +146,7 @@ def read_declaration(path: Path) -> Declaration:
     """Read a declaration and check every value of it.
 
     Raises:
-        CheckpointError: It cannot be read, or is none.
+        CheckpointError: It cannot be read, or is not a valid declaration.
     """
     try:
         return _parsed(path, parse_json_object(read_bytes(path, MAX_SETTINGS_BYTES)))
@@ -159,67 +159,67 @@ def read_declaration(path: Path) -> Declaration:
     raise CheckpointError(f"judge {visible(str(path))}: {visible(reason)}")
 
 
-def _parsed(path: Path, said: dict[str, Any]) -> Declaration:
-    kind: Any = _one_of(said, "kind", tuple(_OF_KIND))
+def _parsed(path: Path, fields: dict[str, Any]) -> Declaration:
+    kind: Any = _one_of(fields, "kind", tuple(_OF_KIND))
     needed = (*_ALWAYS, *_OF_KIND[kind])
     known = (*needed, *_OPTIONAL)
-    for key in said:
+    for key in fields:
         if key not in known:
             near = get_close_matches(key, known, 1)
             raise ValueError(f"has no key {key!r:.60}{f'; did you mean {near[0]!r}?' if near else ''}")
     for key in needed:
-        if key not in said:
+        if key not in fields:
             raise ValueError(f"lacks {key}, which a judge of kind {kind} needs; docs/datasets.md says what it is")
-    order: Any = _one_of(said, "channel_order", get_args(Order))
+    order: Any = _one_of(fields, "channel_order", get_args(Order))
     channels = 1 if order == "grey" else 3
-    low, high = _numbers(said, "range", 2)
-    std = _numbers(said, "std", channels, 1.0)
+    low, high = _numbers(fields, "range", 2)
+    std = _numbers(fields, "std", channels, 1.0)
     if low == high or 0.0 in std:
         raise ValueError("range must be two different numbers, and std must not be 0")
-    image_size: int | None = None if said.get("image_size") is None else _whole(said, "image_size", 1)
-    distance: Any = _one_of(said, "distance", get_args(Distance)) if kind == "embed" else "cosine"
-    activation: Any = _one_of(said, "activation", get_args(Activation)) if kind == "classify" else "none"
+    image_size: int | None = None if fields.get("image_size") is None else _whole(fields, "image_size", 1)
+    distance: Any = _one_of(fields, "distance", get_args(Distance)) if kind == "embed" else "cosine"
+    activation: Any = _one_of(fields, "activation", get_args(Activation)) if kind == "classify" else "none"
     return Declaration(
         path=path,
         kind=kind,
-        network=_network(path, said),
-        sha256=_sha256(said),
-        input_size=_size(said),
+        network=_network(path, fields),
+        sha256=_sha256(fields),
+        input_size=_size(fields),
         order=order,
-        layout=_one_of(said, "layout", get_args(Layout)),
+        layout=_one_of(fields, "layout", get_args(Layout)),
         value_range=(low, high),
-        mean=_numbers(said, "mean", channels, 0.0),
+        mean=_numbers(fields, "mean", channels, 0.0),
         std=std,
         image_size=image_size,
-        crop=_crop(said, image_size),
-        output=None if said.get("output") is None else _text(said, "output"),
-        attributes=_attributes(said) if kind == "classify" else {},
+        crop=_crop(fields, image_size),
+        output=None if fields.get("output") is None else _text(fields, "output"),
+        attributes=_attributes(fields) if kind == "classify" else {},
         activation=activation,
         distance=distance,
-        threshold=_numbers(said, "threshold", 1)[0] if kind == "embed" else math.inf,
+        threshold=_numbers(fields, "threshold", 1)[0] if kind == "embed" else math.inf,
     )
 
 
-def _one_of(said: Mapping[str, Any], key: str, words: tuple[str, ...]) -> Any:
-    if said.get(key) not in words:
-        raise ValueError(f"{key} is {said.get(key)!r:.60}, must be one of {', '.join(words)}")
-    return said[key]
+def _one_of(fields: Mapping[str, Any], key: str, words: tuple[str, ...]) -> Any:
+    if fields.get(key) not in words:
+        raise ValueError(f"{key} is {fields.get(key)!r:.60}, must be one of {', '.join(words)}")
+    return fields[key]
 
 
-def _text(said: Mapping[str, Any], key: str) -> str:
-    if not isinstance(said.get(key), str) or not said[key]:
-        raise ValueError(f"{key} is {said.get(key)!r:.60}, must be a text")
-    return said[key]
+def _text(fields: Mapping[str, Any], key: str) -> str:
+    if not isinstance(fields.get(key), str) or not fields[key]:
+        raise ValueError(f"{key} is {fields.get(key)!r:.60}, must be a text")
+    return fields[key]
 
 
-def _whole(said: Mapping[str, Any], key: str, least: int) -> int:
-    if type(said.get(key)) is not int or not least <= said[key] <= _LARGEST:
-        raise ValueError(f"{key} is {said.get(key)!r:.60}, must be a whole number of {least} to {_LARGEST:,}")
-    return said[key]
+def _whole(fields: Mapping[str, Any], key: str, least: int) -> int:
+    if type(fields.get(key)) is not int or not least <= fields[key] <= _LARGEST:
+        raise ValueError(f"{key} is {fields.get(key)!r:.60}, must be a whole number of {least} to {_LARGEST:,}")
+    return fields[key]
 
 
-def _numbers(said: Mapping[str, Any], key: str, num: int, default: float | None = None) -> tuple[float, ...]:
-    values: Any = said.get(key)
+def _numbers(fields: Mapping[str, Any], key: str, num: int, default: float | None = None) -> tuple[float, ...]:
+    values: Any = fields.get(key)
     if values is None and default is not None:
         return (default,) * num
     several: list[Any] = values if isinstance(values, list) else [values]
@@ -228,8 +228,8 @@ def _numbers(said: Mapping[str, Any], key: str, num: int, default: float | None 
     return tuple(float(v) for v in several)
 
 
-def _network(path: Path, said: Mapping[str, Any]) -> Path:
-    name = _text(said, "file")
+def _network(path: Path, fields: Mapping[str, Any]) -> Path:
+    name = _text(fields, "file")
     if Path(name).name != name or name in ("", ".", ".."):
         raise ValueError(f"file is {name!r:.60}, must be the name of a file beside the declaration, without a folder")
     if Path(name).suffix.lower() not in RUNTIMES:
@@ -237,17 +237,17 @@ def _network(path: Path, said: Mapping[str, Any]) -> Path:
     return path.parent / name
 
 
-def _sha256(said: Mapping[str, Any]) -> str | None:
-    if said.get("sha256") is None:
+def _sha256(fields: Mapping[str, Any]) -> str | None:
+    if fields.get("sha256") is None:
         return None
-    text = _text(said, "sha256").lower()
+    text = _text(fields, "sha256").lower()
     if len(text) != 64 or set(text) - set("0123456789abcdef"):  # noqa: PLR2004 - of SHA-256
         raise ValueError(f"sha256 is {text!r:.80}, must be 64 hexadecimal digits")
     return text
 
 
-def _size(said: Mapping[str, Any]) -> tuple[int, int]:
-    values = said["input_size"]
+def _size(fields: Mapping[str, Any]) -> tuple[int, int]:
+    values = fields["input_size"]
     if not isinstance(values, list) or len(values) != 2:  # noqa: PLR2004 - width and height
         raise ValueError(f"input_size is {values!r:.60}, must be width and height, such as [64, 64]")
     sides: dict[str, Any] = {"width of input_size": values[0], "height of input_size": values[1]}
@@ -255,8 +255,8 @@ def _size(said: Mapping[str, Any]) -> tuple[int, int]:
     return width, height
 
 
-def _crop(said: Mapping[str, Any], image_size: int | None) -> tuple[int, int, int, int] | None:
-    box: Any = said.get("crop")
+def _crop(fields: Mapping[str, Any], image_size: int | None) -> tuple[int, int, int, int] | None:
+    box: Any = fields.get("crop")
     if box is None:
         return None
     if image_size is None:
@@ -269,8 +269,8 @@ def _crop(said: Mapping[str, Any], image_size: int | None) -> tuple[int, int, in
     return left, top, width, height
 
 
-def _attributes(said: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    values: Any = said["attributes"]
+def _attributes(fields: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    values: Any = fields["attributes"]
     if not isinstance(values, dict) or not values:
         raise ValueError('attributes must say which output is which attribute, such as {"smiling": 3}')
     found: dict[str, tuple[int, ...]] = {}
@@ -283,6 +283,6 @@ def _attributes(said: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         if not name or visible(name) != name:
             raise ValueError(f"attributes: {name!r:.60} is no name of an attribute")
         found[name] = tuple(several)
-    if said["activation"] == "sigmoid" and any(len(places) > 1 for places in found.values()):
+    if fields["activation"] == "sigmoid" and any(len(places) > 1 for places in found.values()):
         raise ValueError("attributes: probabilities of activation sigmoid do not add up; give one output each")
     return found

@@ -15,7 +15,7 @@ def directional_similarity(
     Args:
         before: Unit CLIP features of the inputs.
         after: Unit CLIP features of the edited pictures.
-        text_direction: Feature of the target's words less that of the source's, one per image.
+        text_direction: Feature of the target's words minus that of the source's words, one per image.
 
     Example:
         >>> import torch

@@ -1,6 +1,6 @@
-"""Do edited pictures, as a set, look like real ones? Distances between sets of features.
+"""Distances between the distributions of features of edited and of real pictures.
 
-Both go through torchmetrics, with features that were computed beforehand.
+Both use torchmetrics with precomputed features.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 class _Given(nn.Module):
-    """Stands where torchmetrics wants a network: the "pictures" are features already."""
+    """The feature network for torchmetrics: the identity, as its inputs are features already."""
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ def frechet_distance(real: Float[Tensor, "n d"], edited: Float[Tensor, "m d"]) -
     Biased upwards by about d^2 / n: compare only values of the same n and features.
 
     Returns:
-        A distance of at least 0; NaN where a set has fewer than two members.
+        A distance of at least 0; NaN if a set has fewer than two members.
 
     Example:
         Equal covariances, means one apart:
@@ -55,7 +55,7 @@ def kernel_distance(real: Float[Tensor, "n d"], edited: Float[Tensor, "m d"]) ->
     """Unbiased squared maximum mean discrepancy with a cubic kernel (KID, Binkowski et al. 2018).
 
     Returns:
-        About 0 for sets of one distribution, also below it; NaN where a set has fewer than two.
+        About 0, possibly negative, for sets of the same distribution; NaN if a set has fewer than two members.
 
     Example:
         The kernel of x and y in d dimensions is (x.y / d + 1)^3. All points at 0 and all at 1, d = 1: 1 + 8 - 2.
@@ -69,7 +69,7 @@ def kernel_distance(real: Float[Tensor, "n d"], edited: Float[Tensor, "m d"]) ->
     if size < 2:
         return float("nan")
     metric = KernelInceptionDistance(feature=_Given(real.shape[1]), subsets=1, subset_size=size, normalize=True)
-    metric.set_dtype(torch.float64)  # torchmetrics shuffles the set: in float64 the order does not show
+    metric.set_dtype(torch.float64)  # torchmetrics shuffles the set: in float64 the order has no effect
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         mean, _sd = _fed(metric, real[:size].double(), edited[:size].double()).compute()  # pyright: ignore[reportCallIssue]

@@ -1,7 +1,6 @@
-"""Networks from elsewhere, ONNX and TFLite: data, read whole and within bounds, run on the CPU.
+"""Third-party networks in ONNX and TFLite files of bounded size, run on the CPU.
 
-No library of custom operators is ever loaded, and ONNX Runtime reads weights that lie in files of their own from the
-folder of the network only.
+Libraries of custom operators are never loaded, and ONNX Runtime reads external weights from the network's folder only.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from boundaryflow.files import RefusedFileError, read_bytes
 from boundaryflow.text import visible
 
 MAX_BYTES = 2**30
-"""No judge is larger; a larger one is refused unread."""
+"""Limit of a judge's size in bytes; a larger file is refused unread."""
 _BATCH_SIZE = 64
 _RANK = 4
 _Array = np.ndarray[Any, np.dtype[np.float32]]
@@ -34,8 +33,8 @@ class Port:
     """An input or output of a network.
 
     Attributes:
-        name: As the network has it.
-        shape: Of its axes; None where it is open.
+        name: Name in the network.
+        shape: Sizes of its axes; None for a free axis.
         dtype: Such as float32.
     """
 
@@ -46,12 +45,12 @@ class Port:
 
 @dataclass(frozen=True)
 class ForeignNet:
-    """A network as its file describes it.
+    """An opened network.
 
     Attributes:
-        inputs: What it takes.
-        outputs: What it gives.
-        run: The value of an output, by its position, for a batch.
+        inputs: Its inputs.
+        outputs: Its outputs.
+        run: Computes an output, given by its index, for a batch.
     """
 
     inputs: tuple[Port, ...]
@@ -64,11 +63,11 @@ def open_network(path: Path, sha256: str | None = None) -> ForeignNet:
 
     Args:
         path: The file.
-        sha256: What it must have, or None.
+        sha256: Its required SHA-256, or None.
 
     Raises:
-        CheckpointError: It is not there, too large, damaged, another than declared, needs operators or files that are
-            not read, or nothing is installed that reads it.
+        CheckpointError: It is missing, too large, damaged, has another SHA-256, needs operators or files that are not
+            read, or its runtime is not installed.
     """
     where = f"judge {visible(str(path))}"
     try:
@@ -87,7 +86,7 @@ def open_network(path: Path, sha256: str | None = None) -> ForeignNet:
         raise CheckpointError(
             f"{where}: nothing is installed that reads {path.suffix}; run pip install 'boundaryflow[{extra}]'"
         ) from None
-    except Exception as error:  # ONNX Runtime's own have no base of theirs, and are not imported without it
+    except Exception as error:  # ONNX Runtime's errors have no common base class
         raise CheckpointError(f"{where}: cannot be opened ({_short(error)}); fetch it again, or give another") from None
 
 
@@ -96,9 +95,9 @@ def _onnx(data: bytes, folder: Path) -> ForeignNet:
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 4  # what is wrong is told by the exception
+    options.log_severity_level = 4  # exceptions report errors
     options.add_session_config_entry("session.load_model_format", "ONNX")
-    # Weights in other files: from this folder only. Without it they would be looked for from the working folder on.
+    # External weights from this folder only; by default they are looked up in the working folder.
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder.resolve()))
     session = ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     inputs, outputs = (
@@ -132,7 +131,7 @@ def _tflite(data: bytes) -> ForeignNet:
 
     def run(batch: _Array, output: int) -> _Array:
         rows: list[_Array] = []
-        for row in batch:  # its batch is 1: networks with another that is open are rare, and not all mean it
+        for row in batch:  # batches of 1: few TFLite networks have a free batch axis, and not all of those work
             interpreter.set_tensor(inputs[0]["index"], row[None])
             interpreter.invoke()
             rows.append(interpreter.get_tensor(outputs[output]["index"]))
@@ -148,13 +147,13 @@ def _tflite(data: bytes) -> ForeignNet:
 
 
 class DeclaredNet:
-    """A network, held against its declaration and tried on one grey picture.
+    """A network that was checked against its declaration and run on one grey picture.
 
     Args:
-        declaration: What it takes and gives.
+        declaration: Its declaration.
 
     Raises:
-        CheckpointError: See `open_network`; or it is not as it is declared.
+        CheckpointError: See `open_network`; or the network differs from its declaration.
     """
 
     def __init__(self, declaration: Declaration) -> None:
@@ -201,10 +200,10 @@ class DeclaredNet:
         return 0 if self.declaration.output is None else names.index(self.declaration.output)
 
     def __call__(self, images_01: Float[Tensor, "b c h w"]) -> Float[Tensor, "b k"]:
-        """Probabilities of the declared attributes, or vectors of identity, on the device of the pictures.
+        """Probabilities of the declared attributes, or identity vectors, on the device of the pictures.
 
         Raises:
-            CheckpointError: The network fails, or gives something else than is declared.
+            CheckpointError: The network fails, or its output differs from the declaration.
         """
         found = [self._judged(some.cpu().float()) for some in images_01.split(self._batch_size)]
         return torch.cat(found).to(images_01.device)

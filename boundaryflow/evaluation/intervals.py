@@ -1,4 +1,4 @@
-"""How sure a mean or a share is."""
+"""Confidence intervals of means and shares."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ _VALUES_AT_ONCE = 2**20
 
 
 def wilson_interval(num_success: int, num: int) -> tuple[float, float]:
-    """95 % score interval of a share (Wilson 1927); that of 0 of 12 is not 0 to 0, as resampling has it.
+    """95 % score interval of a share (Wilson 1927); unlike a bootstrap's, that of 0 of 12 is not 0 to 0.
 
     Args:
-        num_success: How many have it.
-        num: How many there are.
+        num_success: Number of successes.
+        num: Number of trials.
 
     Returns:
-        Lower and upper end in [0, 1]; NaN where there is none.
+        Lower and upper end in [0, 1]; NaN without trials.
 
     Example:
         >>> low, high = wilson_interval(0, 12)
@@ -34,12 +34,12 @@ def bootstrap_interval(values: NDArray[np.float64], num: int, seed: int) -> tupl
     """95 % percentile interval of the mean over bootstrap samples (Efron 1979).
 
     Args:
-        values: One per image; NaN are left out.
-        num: Bootstrap samples.
+        values: One per image; NaN are ignored.
+        num: Number of bootstrap samples.
         seed: Seed of the samples.
 
     Returns:
-        Lower and upper end; NaN where there is nothing to draw from.
+        Lower and upper end; NaN without values or samples.
 
     Example:
         >>> low, high = bootstrap_interval(np.arange(5.0), 1000, seed=0)

@@ -1,7 +1,7 @@
-"""Small frozen networks of our own that judge edits: which attributes, whose face, which part is where.
+"""Small frozen networks of this project that judge edits: attributes, identity, and segmentation into parts.
 
-They are trained on other images than any data set holds (training/), know nothing of the
-diffusion model, and are read from safetensors files whose metadata says what they are.
+They are trained on images that are in no data set (training/), without the diffusion model, and are read from
+safetensors files whose metadata states kind, arguments and names of outputs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from boundaryflow.formats.tensor_files import read_tensors, write_tensors
 
 _BATCH_SIZE = 256
 _LARGEST = 2**16
-"""Channels, outputs or pixels a side: no judge comes near it."""
+"""Limit of channels, outputs and pixels per side in a judge's config."""
 
 Kind = Literal["classify", "embed", "segment"]
 FILES: dict[Kind, str] = {
@@ -38,7 +38,7 @@ def _block(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
 
 
 class JudgeNet(nn.Module):
-    """Convolutions that halve the picture, then one linear layer on all that is left.
+    """Convolutions that halve the picture, then one linear layer on the flattened result.
 
     Args:
         channels: Channels of the picture.
@@ -77,7 +77,7 @@ class SegmenterNet(nn.Module):
     Args:
         channels: Channels of the picture.
         widths: Channels of each level, multiples of 8; the first is at full size.
-        num_parts: How many parts there are.
+        num_parts: Number of parts.
     """
 
     def __init__(self, channels: int, widths: Sequence[int], num_parts: int) -> None:
@@ -101,10 +101,10 @@ class SegmenterNet(nn.Module):
 
 @dataclass(frozen=True)
 class Segmenter:
-    """A network that says which part each pixel shows.
+    """A network that assigns a part to each pixel.
 
     Attributes:
-        parts: Names of the parts, by their numbers.
+        parts: Names of the parts, in the order of their numbers.
         net: Network of part logits.
     """
 
@@ -113,12 +113,12 @@ class Segmenter:
 
     @torch.inference_mode()
     def __call__(self, images_01: Float[Tensor, "b c h w"]) -> Int64[Tensor, "b h w"]:
-        """Number of the part that each pixel shows."""
+        """Number of the part of each pixel."""
         return in_batches(self.net, images_01, lambda out: out.argmax(1))
 
 
 def in_batches(net: nn.Module, images_01: Tensor, reduce: Callable[[Tensor], Tensor] = lambda out: out) -> Tensor:
-    """Run where the network lives, a few images at a time; the result lies where the images do."""
+    """Run on the network's device, a few images at a time; the result is on the images' device."""
     home = next(net.parameters()).device
     return torch.cat([reduce(net(part.to(home))).to(images_01.device) for part in images_01.split(_BATCH_SIZE)])
 
@@ -128,9 +128,9 @@ def save_judge(folder: Path, kind: Kind, net: nn.Module, config: dict[str, Any],
 
     Args:
         folder: Folder of the judges.
-        kind: Which judge it is.
+        kind: Kind of the judge.
         net: `JudgeNet` or `SegmenterNet`.
-        config: The arguments it was made with, and `image_size`.
+        config: Arguments of the network's constructor, and `image_size`.
         names: Names of its outputs; empty for an embedder.
     """
     tensors = {name: tensor.half() for name, tensor in net.state_dict().items()}
@@ -138,7 +138,7 @@ def save_judge(folder: Path, kind: Kind, net: nn.Module, config: dict[str, Any],
 
 
 def load_segmenter(path: Path, device: torch.device | str = "cpu") -> Segmenter:
-    """Read a segmenter, such as the one among the judges of a folder.
+    """Read a segmenter, such as that of a folder of judges.
 
     Raises:
         CheckpointError: The file is missing, damaged, or not a segmenter.
@@ -150,7 +150,7 @@ def load_segmenter(path: Path, device: torch.device | str = "cpu") -> Segmenter:
 def read_judge(
     path: Path, kind: Kind, device: torch.device | str = "cpu"
 ) -> tuple[nn.Module, dict[str, Any], list[str]]:
-    """Read one judge: its network, the arguments it was made with, and the names of its outputs.
+    """Read one judge: its network, the arguments of its constructor, and the names of its outputs.
 
     Raises:
         CheckpointError: The file is missing, damaged, or not a judge of this kind.
@@ -177,27 +177,27 @@ def read_judge(
     return net.to(device).eval().requires_grad_(False), config, names
 
 
-def _network(kind: Kind, config: dict[str, Any], names: list[str], there: dict[str, tuple[int, ...]]) -> nn.Module:
-    """A network without numbers, of which every size has been compared with the tensors that are there."""
+def _network(kind: Kind, config: dict[str, Any], names: list[str], found: dict[str, tuple[int, ...]]) -> nn.Module:
+    """A network without weights, whose shapes were compared with the tensors of the file."""
     output = "num_parts" if kind == "segment" else "num_outputs"
     for key in ("channels", "image_size", output):
         if type(config.get(key)) is not int or not 1 <= config[key] <= _LARGEST:
             raise ValueError(f"{key} is {config.get(key)!r:.60}, must be a whole number of 1 to {_LARGEST:,}")
     widths: Any = config.get("widths")
     num = config[output]
-    if not _is_list(widths, int) or not 1 <= len(widths) <= len(there) or any(w % 8 or w < 1 for w in widths):
+    if not _is_list(widths, int) or not 1 <= len(widths) <= len(found) or any(w % 8 or w < 1 for w in widths):
         raise ValueError("widths must be as many multiples of 8 as the network has levels")
     if kind != "embed" and len(names) != num:
         raise ValueError(f"it names {len(names)} outputs and has {num:,}")
-    with torch.device("meta"):  # shapes only: no memory is taken
+    with torch.device("meta"):  # shapes only, without memory
         if kind == "segment":
             net: nn.Module = SegmenterNet(config["channels"], widths, num)
         else:
             net = JudgeNet(config["channels"], widths, config["image_size"], num, kind)
     wanted = {name: tuple(tensor.shape) for name, tensor in net.state_dict().items()}
-    wrong = sorted(name for name in wanted.keys() | there.keys() if wanted.get(name) != there.get(name))
+    wrong = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
     if wrong:
-        shapes = f"{there.get(wrong[0], 'missing')}, must be {wanted.get(wrong[0], 'left out')}"
+        shapes = f"{found.get(wrong[0], 'missing')}, must be {wanted.get(wrong[0], 'left out')}"
         raise ValueError(f"{len(wrong)} tensors do not fit its config, the first is {wrong[0]}: {shapes}")
     return net
 

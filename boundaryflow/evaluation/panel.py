@@ -1,4 +1,4 @@
-"""All judges of a folder: networks of ours and networks from elsewhere, and which of them decides what."""
+"""All judges of a folder, this project's and third-party ones, and which of them decides on which attribute."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from boundaryflow.evaluation.judges import FILES, Segmenter, in_batches, load_se
 from boundaryflow.text import visible
 
 OWN = FILES["classify"].partition(".")[0]
-"""The name of the classifier in a file of ours."""
+"""Name of this project's classifier."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """A network that says which attributes a picture shows.
+    """A network that classifies attributes.
 
     Attributes:
-        name: By which its verdicts are told from others'.
-        attributes: What it knows, in the order of its columns.
-        probabilities: Pictures [B,C,H,W] in [0, 1] to [B,A].
+        name: Its name in tables.
+        attributes: Its attributes, in the order of its outputs.
+        probabilities: Function of pictures [B,C,H,W] in [0, 1] to [B,A].
     """
 
     name: str
@@ -42,12 +42,12 @@ class Classifier:
 
 @dataclass(frozen=True)
 class Embedder:
-    """A network that tells people apart.
+    """A face recognition network.
 
     Attributes:
-        vectors: Pictures [B,C,H,W] in [0, 1] to [B,D].
-        distance: Of two such sets, one by one, [B]; None where nothing says what is near.
-        threshold: Up to this distance two pictures show the same person.
+        vectors: Function of pictures [B,C,H,W] in [0, 1] to [B,D].
+        distance: Function of two such batches to pairwise distances [B]; None if no threshold is known.
+        threshold: Largest distance of two pictures of the same person.
     """
 
     vectors: Callable[[Tensor], Tensor]
@@ -57,12 +57,12 @@ class Embedder:
 
 @dataclass(frozen=True)
 class Judges:
-    """What there is to judge with.
+    """The judges of a folder.
 
     Attributes:
-        classifiers: In the order in which they decide: of an attribute that several know, the first.
-        embedder: Tells people apart, or None.
-        segmenter: Says which part each pixel shows, or None.
+        classifiers: In order of precedence: the first that knows an attribute decides on it.
+        embedder: Face recognition network, or None.
+        segmenter: Segmentation network, or None.
     """
 
     classifiers: tuple[Classifier, ...]
@@ -76,7 +76,7 @@ class Judges:
 
     @cached_property
     def attributes(self) -> tuple[str, ...]:
-        """Names of all attributes that are known, those of the first classifier first."""
+        """Names of all known attributes, those of the first classifier first."""
         return tuple(dict.fromkeys(name for judge in self.classifiers for name in judge.attributes))
 
     @torch.inference_mode()
@@ -85,41 +85,41 @@ class Judges:
         return {judge.name: judge.probabilities(images_01) for judge in self.classifiers}
 
     def decided(self, verdicts: Mapping[str, Tensor]) -> Float[Tensor, "b a"]:
-        """Probability of each of `attributes`, by who decides on it."""
+        """Probability of each of `attributes`, by the classifier that decides on it."""
         places = {judge.name: judge.attributes for judge in self.classifiers}
         by = [(name, self.deciding[name]) for name in self.attributes]
         return torch.stack([verdicts[judge][:, places[judge].index(name)] for name, judge in by], 1)
 
     def probabilities(self, images_01: Float[Tensor, "b c h w"]) -> Float[Tensor, "b a"]:
-        """The same of pictures."""
+        """Probability of each of `attributes` for pictures."""
         return self.decided(self.verdicts(images_01))
 
     @torch.inference_mode()
     def identity(self, images_01: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"] | None:
-        """Vector that stands for who it is, or None without an embedder."""
+        """Identity vectors, or None without an embedder."""
         return None if self.embedder is None else self.embedder.vectors(images_01)
 
     def same_person(self, before: Float[Tensor, "b d"], after: Float[Tensor, "b d"]) -> Bool[Tensor, " b"] | None:
-        """Whether two vectors of identity stand for one person, or None where no threshold says so."""
+        """Whether two identity vectors are of the same person, or None without a threshold."""
         if self.embedder is None or self.embedder.distance is None:
             return None
         return self.embedder.distance(before, after) <= self.embedder.threshold
 
     def parts(self, images_01: Float[Tensor, "b c h w"]) -> Int64[Tensor, "b h w"] | None:
-        """Which part each pixel shows, or None without a segmenter."""
+        """Number of the part of each pixel, or None without a segmenter."""
         return None if self.segmenter is None else self.segmenter(images_01)
 
 
 def judge_files(folder: Path) -> list[Path]:
-    """The files that the verdicts of a folder depend on: declarations, and all that lies beside them but notes."""
+    """The files that the results of a folder's judges depend on: all files except notes."""
     return sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".md")
 
 
 def open_declared(folder: Path) -> list[DeclaredNet]:
-    """The networks from elsewhere that a folder declares, opened and tried.
+    """Open and check the third-party networks that a folder declares.
 
     Raises:
-        CheckpointError: One is missing, damaged, or not as it is declared.
+        CheckpointError: One is missing, damaged, or differs from its declaration.
     """
     for path in find_declarations(folder):
         name = path.name.removesuffix(SUFFIX)
@@ -132,10 +132,10 @@ def open_declared(folder: Path) -> list[DeclaredNet]:
 
 
 def load_judges(folder: Path, device: torch.device | str = "cpu") -> Judges:
-    """Read the judges of a folder. One classifier must be there; an embedder and a segmenter may be.
+    """Read the judges of a folder: at least one classifier, and optionally an embedder and a segmenter.
 
-    Declared networks come before ours, by the names of their declarations: nobody who edits made them. Declared ones
-    run on the CPU.
+    Declared networks, sorted by the names of their declarations, take precedence over this project's, as they are
+    independent of it. They run on the CPU.
 
     Raises:
         CheckpointError: A file is missing, damaged, or not a judge.

@@ -1,4 +1,4 @@
-"""Edited pictures, judged one by one against the pictures they came from."""
+"""Metrics of single edited pictures against their inputs."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from boundaryflow.labelling import ClipLabeller, load_clip
 
 BATCH = 256
 MAX_REAL = 256
-"""Real images that the edits of one direction are held against."""
+"""Real images to which the edits of one direction are compared."""
 
 
 @dataclass(frozen=True)
 class MetricModels:
-    """Everything that pictures are judged with.
+    """Networks and facts that metrics are computed with.
 
     Attributes:
-        judges: Networks, or None.
-        clip: Labeller for features, or None.
-        directions: Attribute to the text direction from without to with, where there are prompts.
-        avatars: Item to its face, where the truth is known.
+        judges: Judges, or None.
+        clip: CLIP, or None.
+        directions: Attribute with prompts to the text direction from its absence to its presence.
+        avatars: Item to its face, if exact counterfactuals are known.
     """
 
     judges: ev.Judges | None
@@ -47,15 +47,15 @@ def open_metric_models(
     avatars: Mapping[str, Avatar],
     device: torch.device,
 ) -> MetricModels:
-    """Open what pictures are judged with.
+    """Open the networks that metrics are computed with.
 
     Args:
         judges: Folder of judges, or None.
         clip: File of CLIP weights, or None.
-        prompts: Attribute to the words for images with it and without.
-        templates: Sentences that the words are put into.
-        avatars: Item to its face, where the exact counterfactuals are wanted.
-        device: Where the networks run.
+        prompts: Attribute to the words for images with it and without it.
+        templates: Sentences with `{}` for the words.
+        avatars: Item to its face, if exact counterfactuals are used.
+        device: Device of the networks.
 
     Raises:
         PipelineError: One of the files cannot be read.
@@ -70,7 +70,7 @@ def open_metric_models(
 
 
 class PerImageMetrics:
-    """The inputs of one edit, judged once, against which pictures at every strength are held."""
+    """Metrics of one edit; its inputs are judged once and compared with the pictures at every strength."""
 
     def __init__(
         self, models: MetricModels, items: Sequence[str], targets: Sequence[dict[str, int]], before: Tensor
@@ -85,7 +85,7 @@ class PerImageMetrics:
         self._features = image_features(models.clip, before) if models.clip else None
 
     def metrics(self, after: Tensor) -> tuple[dict[str, Any], Tensor | None]:
-        """Column of per_image.parquet to one value per image; and the CLIP features of the pictures."""
+        """Column of per_image.parquet to one value per image, and the CLIP features of the pictures."""
         columns: dict[str, Tensor] = {}
         judges = self._models.judges
         if judges and bool((self._signs != 0).any()):
@@ -122,9 +122,9 @@ class PerImageMetrics:
         return {name: values.cpu().numpy() for name, values in columns.items()}, features
 
     def _by_each(self, judges: ev.Judges, verdicts: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The verdict of each classifier that knows all that was asked for, where there are several."""
-        asked = {attribute for targets in self._targets for attribute in targets}
-        fit = [judge for judge in judges.classifiers if asked <= set(judge.attributes)]
+        """Success by each classifier that knows all requested attributes, if there are several."""
+        requested = {attribute for targets in self._targets for attribute in targets}
+        fit = [judge for judge in judges.classifiers if requested <= set(judge.attributes)]
         if len(fit) < 2:  # noqa: PLR2004 - the one verdict is target_success
             return {}
         return {
@@ -138,15 +138,15 @@ class PerImageMetrics:
         directions = self._models.directions
         size = len(next(iter(directions.values())))
         rows = [
-            sum((sign * directions[a] for a, sign in asked.items() if a in directions), torch.zeros(size))
-            for asked in self._targets
+            sum((sign * directions[a] for a, sign in requested.items() if a in directions), torch.zeros(size))
+            for requested in self._targets
         ]
         return torch.stack([torch.as_tensor(row) for row in rows])
 
 
 def _signs(targets: Sequence[Mapping[str, int]], attributes: Sequence[str]) -> Tensor:
-    """[N,A] +1 and -1 of what was asked for, 0 where nothing was."""
-    return torch.tensor([[float(asked.get(name, 0)) for name in attributes] for asked in targets]).view(
+    """[N,A] +1 or -1 for requested changes, 0 for other attributes."""
+    return torch.tensor([[float(requested.get(name, 0)) for name in attributes] for requested in targets]).view(
         len(targets), len(attributes)
     )
 
@@ -154,13 +154,13 @@ def _signs(targets: Sequence[Mapping[str, int]], attributes: Sequence[str]) -> T
 def _truths(
     models: MetricModels, items: Sequence[str], targets: Sequence[dict[str, int]], size: int
 ) -> tuple[Tensor | None, Tensor | None]:
-    """The exact counterfactual of each image in [0, 1], and where it differs in what it shows."""
+    """The exact counterfactual of each image in [0, 1], and the pixels whose part differs from the input's."""
     if not models.avatars:
         return None, None
     pictures, regions = [], []
-    for item, asked in zip(items, targets, strict=True):
+    for item, requested in zip(items, targets, strict=True):
         source = changed = models.avatars[item]
-        for attribute, sign in asked.items():
+        for attribute, sign in requested.items():
             changed = changed.with_attribute(attribute, sign > 0)
         drawn, as_is = np.array(render(changed, size), np.float32), np.array(render(source, size), np.float32)
         pictures.append(torch.from_numpy(drawn.transpose(2, 0, 1) / 255))

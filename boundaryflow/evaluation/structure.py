@@ -1,4 +1,4 @@
-"""Metrics of what an edit leaves unchanged in a picture."""
+"""Metrics of similarity between a picture and its edit."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def ssim(a_01: Float[Tensor, "b c h w"], b_01: Float[Tensor, "b c h w"]) -> Floa
 
 
 def psnr_db(a_01: Float[Tensor, "b c h w"], b_01: Float[Tensor, "b c h w"]) -> Float[Tensor, " b"]:
-    """Peak signal-to-noise ratio in dB, capped at 100: equal pictures have an infinite one.
+    """Peak signal-to-noise ratio in dB, capped at 100, as it is infinite for equal pictures.
 
     Example:
         >>> black = torch.zeros(1, 3, 4, 4)
@@ -36,13 +36,12 @@ def psnr_db(a_01: Float[Tensor, "b c h w"], b_01: Float[Tensor, "b c h w"]) -> F
 def segmentation_consistency(
     before: Int64[Tensor, "b h w"], after: Int64[Tensor, "b h w"], where: Bool[Tensor, "b h w"] | None = None
 ) -> Float[Tensor, " b"]:
-    """Share of pixels that show the same part in both; NaN where there is no pixel to look at.
+    """Share of pixels with the same part in both pictures; NaN without pixels.
 
     Args:
         before: Part of each pixel of the input.
-        after: The same of the edited picture.
-        where: Pixels that count: outside the attribute's own region a right edit changes no part,
-            inside it must.
+        after: Part of each pixel of the edited picture.
+        where: Pixels to use, such as those that a correct edit does not change; None for all.
 
     Example:
         >>> before, after = torch.tensor([[[1, 1], [2, 2]]]), torch.tensor([[[1, 3], [2, 2]]])

@@ -1,1 +1,1 @@
-"""Formats of files that hold tensors, read as data and within bounds."""
+"""Formats of files that hold tensors, read as data, with limits on sizes."""

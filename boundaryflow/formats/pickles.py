@@ -1,8 +1,8 @@
 """Pickles of tensors, read as data: nothing that a pickle names is ever imported or called.
 
-torch keeps the plan of a checkpoint as a pickle, a program for a small stack machine. The machine here knows only
-the instructions that build numbers, texts, lists and dicts, and takes the names of functions as words: those few by
-which torch describes a tensor are understood, any other is refused.
+torch stores the structure of a checkpoint as a pickle, a program for a small stack machine. The machine here knows only
+the instructions that build numbers, texts, lists and dicts. Names of functions are kept as text: the few with which
+torch describes a tensor are recognised, and any other is refused.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, TypeVar
 from boundaryflow.text import visible
 
 _MAX_INSTRUCTIONS = 1_000_000
-"""A checkpoint of 10,000 tensors takes about 450,000; each takes up to 100 bytes of memory."""
+"""Limit of instructions. A checkpoint of 10,000 tensors has about 450,000; each needs up to 100 bytes of memory."""
 _MAX_DIMENSIONS = 16
 _VALUES = {
     "BININT", "BININT1", "BININT2", "INT", "LONG", "LONG1", "LONG4", "BINFLOAT", "FLOAT", "BINUNICODE", "UNICODE",
@@ -32,17 +32,17 @@ _FIRST_ARGUMENT = {
     "torch.jit._pickle.build_intlist", "torch.jit._pickle.build_doublelist", "torch.jit._pickle.build_boollist",
     "torch.jit._pickle.build_tensorlist",
 }  # fmt: skip
-"""Functions whose first argument is the only one that matters for reading tensors."""
+"""Functions of which only the first argument is needed for reading tensors."""
 _SUBCLASS = "torch._tensor._rebuild_from_type_v2"
 _SCRIPT = "__torch__."
 _T = TypeVar("_T")
 
 
 class RefusedPickleError(ValueError):
-    """A pickle is damaged, or is more than a description of tensors. The message says what is wrong with it.
+    """A pickle is damaged, or contains more than tensors and plain values.
 
     Attributes:
-        wants: Function or class that it wants to call; empty where it is damaged.
+        wants: Function or class that the pickle calls; empty if it is damaged.
     """
 
     def __init__(self, reason: str, wants: str = "") -> None:
@@ -52,7 +52,7 @@ class RefusedPickleError(ValueError):
 
 @dataclass(frozen=True)
 class Storage:
-    """Numbers that lie elsewhere in the file: `num` of them under `key`, of the type that torch calls `kind`."""
+    """`num` numbers of torch's type `kind`, stored elsewhere in the file under `key`."""
 
     kind: str
     key: str
@@ -67,22 +67,22 @@ class _Named:
 
 
 class ScriptObject(dict[str, Any]):
-    """Attributes of an object of TorchScript. Its code lies elsewhere in the archive and is never read."""
+    """Attributes of a TorchScript object; its code, elsewhere in the archive, is never read."""
 
 
 MakeTensor = Callable[[Storage, int, tuple[int, ...], tuple[int, ...]], Any]
-"""From storage, offset, shape and strides, counted in numbers and known to lie within the storage."""
+"""Function of storage, offset, shape and strides, in numbers of elements, checked to lie within the storage."""
 
 
 def read_pickle(file: BinaryIO, make_tensor: MakeTensor) -> Any:
-    """Read the pickle that begins at the position of a file, and leave the position behind it.
+    """Read the pickle that begins at the current position of a file; the position is then after its end.
 
     Args:
-        file: Of a bounded size, which also bounds the memory that this takes.
-        make_tensor: What stands in the content for a tensor.
+        file: A file of bounded size, which also bounds the memory used.
+        make_tensor: Makes the value that represents a tensor.
 
     Raises:
-        RefusedPickleError: It is damaged, or holds anything else than numbers, texts, lists, dicts and tensors.
+        RefusedPickleError: It is damaged, or contains more than numbers, texts, lists, dicts and tensors.
     """
     machine = _Machine(make_tensor)
     try:
@@ -152,15 +152,15 @@ class _Machine:
                 _filled(stack[-1], [part for pair in state.items() for part in pair])
             elif isinstance(stack[-1], _Named):
                 raise TypeError("it changes a function")
-            # What else has a state: an OrderedDict its _metadata, a TorchScript object what its own __setstate__
-            # would make attributes of. Neither is needed to read tensors.
+            # Other objects with a state: _metadata of an OrderedDict, and the argument of a TorchScript object's
+            # __setstate__. Neither is needed to read tensors.
         elif name == "BINPERSID":
             stack.append(_storage(_only(tuple, stack.pop())))
         elif name not in ("PROTO", "FRAME"):
             raise RefusedPickleError(f"the pickle in it uses the instruction {name}, which no checkpoint needs")
 
     def _copies(self, num: int) -> None:
-        """Count what one instruction copies of something that may be remembered, and so be copied again and again."""
+        """Count copied entries, as memoised objects may be copied many times by few instructions."""
         self._num_copied += num
         if self._num_copied > _MAX_INSTRUCTIONS:
             raise RefusedPickleError(f"the pickle in it copies more than {_MAX_INSTRUCTIONS:,} entries")
@@ -188,7 +188,7 @@ class _Machine:
             return _filled({}, [part for pair in pairs for part in _only(tuple, pair)])
         if name in _FIRST_ARGUMENT:
             return arguments[0]
-        if name == _SUBCLASS:  # a tensor with attributes: how it is made is within
+        if name == _SUBCLASS:  # a tensor with attributes, which contains its construction
             return self._call(arguments[0], _only(tuple, arguments[2]))
         if name.startswith(_SCRIPT):
             return ScriptObject()
@@ -210,7 +210,7 @@ class _Machine:
 
 
 def _only(kind: type[_T], value: Any) -> _T:
-    """The value, where it is of exactly this type; no subclass, so that nothing of ours is changed through it."""
+    """The value if it has exactly this type; subclasses are refused, so that no object of this project is modified."""
     if type(value) is not kind:
         raise TypeError(f"a {type(value).__name__} where a {kind.__name__} is needed")
     return value
@@ -228,14 +228,14 @@ def _count(value: Any) -> int:
 
 
 def _filled(target: dict[Any, Any], items: Iterable[Any]) -> dict[Any, Any]:
-    """Put keys and values that alternate into a dict; keys are texts and numbers, whose hashes differ."""
+    """Add alternating keys and values to a dict; keys must be texts or numbers without hash collisions."""
     parts = list(items)
     if len(parts) % 2:
         raise ValueError("a key without a value")
     for key, value in zip(parts[::2], parts[1::2], strict=True):
         if not isinstance(key, str | int | bytes | None):
             raise TypeError(f"a {type(key).__name__} as a key")
-        if isinstance(key, int) and abs(key) >= 2**60:  # multiples of 2^61 - 1 all have the hash 0
+        if isinstance(key, int) and abs(key) >= 2**60:  # multiples of 2^61 - 1 all have hash 0
             raise ValueError("a number beyond 60 bits as a key")
         target[key] = value
     return target
@@ -243,14 +243,14 @@ def _filled(target: dict[Any, Any], items: Iterable[Any]) -> dict[Any, Any]:
 
 def _named(module: Any, name: Any) -> _Named:
     full = f"{_only(str, module)}.{_only(str, name)}"
-    is_type = module == "torch"  # of numbers or of a storage; calling one is refused
+    is_type = module == "torch"  # a dtype or storage type; calling one is refused
     if is_type or full.startswith(_SCRIPT) or full in (*_TENSOR, *_DICTS, *_FIRST_ARGUMENT, _SUBCLASS):
         return _Named(full)
     raise RefusedPickleError(f"the pickle in it wants to call {visible(full)}", visible(full))
 
 
 def _storage(about: tuple[Any, ...]) -> Storage:
-    """From `("storage", type, key, device, number)`; old files add what is None."""
+    """From `("storage", type, key, device, number)`; old files have another entry, which is None."""
     word, kind, key, _device, num, *view = about
     if word != "storage" or any(part is not None for part in view):
         raise ValueError("it refers to something else than a storage")

@@ -1,4 +1,4 @@
-"""Tensor files whose bytes depend on their content only."""
+"""safetensors files whose bytes depend only on their content."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from boundaryflow.formats.tensor_headers import ABOUT, read_header
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
     """Write a safetensors file with facts about it in its header.
 
-    safetensors writes the entries of its metadata in an order that changes from process to
-    process, so the facts go into a single one, as JSON.
+    safetensors writes its metadata entries in an order that differs between processes, so all facts are stored in one
+    entry, as JSON.
 
     Args:
         path: File to write.
-        tensors: Name to tensor, on any device, of any layout.
-        about: What the header says; any JSON values.
+        tensors: Name to tensor, on any device, in any layout.
+        about: Facts for the header; any JSON values.
     """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(tensors.items())}
     write_bytes(path, save(plain, {ABOUT: json.dumps(dict(about), sort_keys=True, allow_nan=False)}))
 
 
 def read_about(path: Path) -> dict[str, Any]:
-    """What the header of a safetensors file says; empty if it is not one of ours.
+    """Facts in the header of a safetensors file; empty if this project did not write it.
 
     Raises:
         SafetensorError, OSError: The file cannot be read.
@@ -40,7 +40,7 @@ def read_about(path: Path) -> dict[str, Any]:
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors of a safetensors file, and what its header says.
+    """Tensors of a safetensors file, and the facts in its header.
 
     Raises:
         SafetensorError, OSError: The file cannot be read.

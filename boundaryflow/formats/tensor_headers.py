@@ -1,4 +1,4 @@
-"""Headers of safetensors files, checked against the file before anything else is read; needs no torch."""
+"""Headers of safetensors files, checked against the file's size before anything else is read; works without torch."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ ABOUT = "boundaryflow"
 """The one entry of the metadata that this project writes, as JSON."""
 _DTYPES = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8",
            "BOOL", "C64"}  # fmt: skip
-_LENGTH = 8  # bytes that say how long the header is
+_LENGTH = 8  # bytes of the header's length
 
 
 @dataclass(frozen=True)
 class TensorHeader:
-    """What a safetensors file says of itself.
+    """Header of a safetensors file.
 
     Attributes:
         shapes: Name of each tensor to its shape.
-        about: Facts that this project wrote beside them; empty if it is not a file of ours.
+        about: Facts that this project wrote; empty for other files.
     """
 
     shapes: dict[str, tuple[int, ...]]
@@ -36,7 +36,7 @@ def read_header(path: Path) -> TensorHeader:
     """Read the header of a safetensors file.
 
     Raises:
-        SafetensorError: It is no such file, or not the whole of one.
+        SafetensorError: It is not a complete safetensors file.
         OSError: It cannot be read.
     """
     try:
@@ -68,7 +68,7 @@ def parse_json_object(data: bytes) -> dict[str, Any]:
     """A JSON object from untrusted bytes. NaN and infinity are refused: they are not JSON.
 
     Raises:
-        ValueError: It is none; the message says how, as what follows a subject.
+        ValueError: It is not one; the message continues a sentence whose subject is the data.
     """
     try:
         content = json.loads(data.decode("utf-8-sig"), parse_constant=_refuse_constant)
@@ -76,7 +76,7 @@ def parse_json_object(data: bytes) -> dict[str, Any]:
         raise ValueError(f"is not JSON at line {error.lineno}") from None
     except RecursionError:
         raise ValueError("is nested too deep") from None
-    except ValueError as error:  # no UTF-8, a number of thousands of digits, NaN
+    except ValueError as error:  # not UTF-8, a number of thousands of digits, NaN
         raise ValueError(f"is not JSON: {str(error).partition(';')[0]}") from None
     if not isinstance(content, dict):
         raise ValueError(f"holds a {type(content).__name__}, must be a JSON object")
@@ -88,7 +88,7 @@ def _refuse_constant(name: str) -> None:
 
 
 def _shape(name: str, entry: Any, length: int) -> tuple[int, ...]:
-    """Shape of one tensor whose entry is sound and whose bytes are there."""
+    """Shape of one tensor, after checks of its entry and of the range of its bytes."""
     sound = isinstance(entry, dict) and all(
         isinstance(entry.get(key), list) and all(type(n) is int and n >= 0 for n in entry[key])
         for key in ("shape", "data_offsets")

@@ -1,9 +1,9 @@
-"""Files of torch.save and torch.jit.save: their tensors, taken without running anything that the file holds.
+"""Files of torch.save and torch.jit.save: their tensors, read without running any code in the file.
 
-torch's own readers are not used: torch.jit.load runs what a TorchScript archive says (`__setstate__`), and what
-torch.load does depends on environment variables. Here the plan of the file is read as data
-(`boundaryflow.formats.pickles`), the tensors are the bytes of the file themselves, and what the plan says of sizes is
-checked against those bytes before any memory is taken.
+torch's own readers are not used: torch.jit.load runs code of a TorchScript archive (`__setstate__`), and torch.load
+depends on environment variables. Here the structure of the file is read as data
+(`boundaryflow.formats.pickles`), tensors are views of the file's bytes, and all sizes are checked against those bytes
+before memory is allocated.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from boundaryflow.formats.pickles import RefusedPickleError, ScriptObject, Stora
 
 _MAX_PLAN_BYTES = 32 * 2**20
 _MAX_SHARING = 2
-"""Tensors may share numbers (tied weights); all together they may not have more than this times the file's bytes."""
+"""Tensors may share storage (tied weights); their total size is limited to this multiple of the file's size."""
 _MAX_OBJECTS = 100_000
 _CODE_WITHIN = ("torch_utils.persistence.", "dnnlib.")
-"""What the pickles of github.com/NVlabs/edm and of its predecessors begin with calling."""
+"""The function that pickles of github.com/NVlabs/edm and its predecessors call first."""
 _DTYPES = {
     "FloatStorage": torch.float32, "HalfStorage": torch.float16, "DoubleStorage": torch.float64,
     "BFloat16Storage": torch.bfloat16, "LongStorage": torch.int64, "IntStorage": torch.int32,
@@ -45,17 +45,17 @@ _DAMAGED = (
     zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, ValueError, LookupError, TypeError, RuntimeError,
     EOFError, OSError, OverflowError, MemoryError,
 )  # fmt: skip
-"""What reading a damaged file ends in; MemoryError where a compressed plan asks for a large dictionary."""
+"""Errors that reading a damaged file may raise; MemoryError if compressed data needs a large dictionary."""
 _LOCAL_HEADER = 30  # APPNOTE.TXT 4.3.7: bytes of a zip's local file header before name and extra field
 
 
 @dataclass(frozen=True)
 class TorchFile:
-    """What a file of torch holds.
+    """Content of a file of torch.
 
     Attributes:
         content: Numbers, texts, lists, dicts and tensors; of a TorchScript archive a dict from dotted name to tensor.
-        is_script: Is it a TorchScript archive?
+        is_script: Whether it is a TorchScript archive.
     """
 
     content: Any
@@ -67,10 +67,10 @@ def read_torch_file(path: Path, what: str = "model") -> TorchFile:
 
     Args:
         path: The file.
-        what: Word for messages.
+        what: Noun for messages.
 
     Raises:
-        CheckpointError: It is no such file, is damaged, or holds anything else than tensors and plain values.
+        CheckpointError: It is not such a file, is damaged, or contains more than tensors and plain values.
     """
     try:
         check_regular(path)
@@ -92,7 +92,10 @@ def read_torch_file(path: Path, what: str = "model") -> TorchFile:
     except RefusedFileError as error:
         raise CheckpointError(f"{what} {path}: {error.reason}") from None
     except _DAMAGED as error:
-        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # EINVAL: a place beyond any file
+        if isinstance(error, OSError) and error.errno not in (
+            None,
+            errno.EINVAL,
+        ):  # EINVAL: a place beyond any file
             raise
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise CheckpointError(
@@ -101,10 +104,10 @@ def read_torch_file(path: Path, what: str = "model") -> TorchFile:
 
 
 def check_sharing(path: Path, tensors: Iterable[Tensor], what: str = "model") -> None:
-    """Refuse tensors that take much more memory than their file once each has numbers of its own.
+    """Refuse tensors that would need much more memory than their file if each had its own storage.
 
     Raises:
-        CheckpointError: Most of them share theirs.
+        CheckpointError: Most of them share storage.
     """
     needed = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     if needed > _MAX_SHARING * path.stat().st_size:
@@ -115,7 +118,7 @@ class _Bytes:
     """The bytes of a file as tensors."""
 
     def __init__(self, file: BinaryIO) -> None:
-        # A private mapping: tensors of it may be written to, and the file stays as it is.
+        # A private mapping: tensors are writable, and the file is not changed.
         self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
         self._left = _MAX_SHARING * len(self._map)
         self._copies: dict[tuple[int, int], bytearray] = {}
@@ -123,7 +126,7 @@ class _Bytes:
     def tensor(
         self, storage: Storage, start: int, length: int, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]
     ) -> Tensor:
-        """A tensor of a storage that lies at `start` and has `length` bytes."""
+        """A tensor of a storage of `length` bytes at offset `start`."""
         dtype = _DTYPES.get(storage.kind)
         if dtype is None:
             raise ValueError(f"numbers of the type {storage.kind} are not read")
@@ -140,7 +143,7 @@ class _Bytes:
         return numbers.as_strided(shape, strides, offset)
 
     def _copy(self, start: int, length: int) -> bytearray:
-        """Bytes that begin where their type cannot."""
+        """A copy of bytes whose offset is not aligned for their type."""
         if (start, length) not in self._copies:
             if sum(map(len, self._copies.values())) + length > len(self._map):
                 raise ValueError("its storages overlap")
@@ -163,7 +166,7 @@ def _read_archive(file: BinaryIO) -> TorchFile:
             return content.tensor(storage, start, length, offset, shape, strides)
 
         found = read_pickle(io.BytesIO(_member(archive, plans[0])), tensor)
-        # torch decides it in the same way
+        # as torch does
         is_script = f"{root}/constants.pkl" in names
     return TorchFile(_flat(found) if is_script else found, is_script)
 
@@ -177,7 +180,7 @@ def _member(archive: zipfile.ZipFile, name: str) -> bytes:
 
 
 def _place(file: BinaryIO, member: zipfile.ZipInfo) -> tuple[int, int]:
-    """Where the bytes of an uncompressed member begin, and how many there are."""
+    """Offset and number of bytes of an uncompressed member."""
     if member.compress_type != zipfile.ZIP_STORED or member.compress_size != member.file_size or member.flag_bits & 1:
         raise ValueError(f"{member.filename} in it is compressed or encrypted; torch writes it plain")
     file.seek(member.header_offset)
@@ -189,7 +192,7 @@ def _place(file: BinaryIO, member: zipfile.ZipInfo) -> tuple[int, int]:
 
 
 def _flat(root: Any) -> dict[str, Tensor]:
-    """Tensors of a TorchScript object and of those within it, by dotted names."""
+    """Tensors of a TorchScript object and of its submodules, by dotted names."""
     if not isinstance(root, ScriptObject):
         raise ValueError("a TorchScript archive without a module")
     found: dict[str, Tensor] = {}

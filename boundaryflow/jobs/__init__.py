@@ -1,1 +1,1 @@
-"""What runs outside of the stage graph: single pictures, text, exports, bulk edits, augmentation, inspection."""
+"""Work outside of the stage graph: single pictures, text, exports, bulk edits, augmentation, inspection."""

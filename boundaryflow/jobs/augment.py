@@ -1,6 +1,6 @@
-"""Stage augment: the fewest edits that balance a data set, each checked, written beside the images it has.
+"""Stage augment: balance a data set with the fewest edits, each checked by a labeller, and write it with its images.
 
-Not in DVC's graph: what it writes is for other people's training code.
+It is not in DVC's graph, as its output is for training code outside this project.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ _NUM_SHOWN = 8
 
 @dataclass
 class Summary:
-    """What came of it.
+    """Result of a run.
 
     Attributes:
-        before: Images per group, as they are.
-        wanted: Images to add per group.
-        added: Edits per group that were good enough.
-        tried: Edits per route that were made.
-        kept: Edits per route that were good enough.
+        before: Images per group in the data set.
+        wanted: Edits to add per group.
+        added: Accepted edits per group.
+        tried: Edits made per route.
+        kept: Accepted edits per route.
         phi: Correlation of the target's attributes before and after; None with one attribute.
         shown: A few pairs of [C,H,W] pixels, before and after.
     """
@@ -79,8 +79,8 @@ def run(name: str, job: AugmentParams, plan: EditPlan, shard_size: int, out: Tra
         summary: Filled as the run goes on.
 
     Raises:
-        ManifestError: There is nothing to balance, or the target cannot be reached; what there is is written all the
-            same.
+        ManifestError: There is nothing to balance, or the target cannot be reached; in the second case the set is
+            written with the edits that were accepted.
     """
     images = _images(job)
     counts = dict(Counter(images.groups.values()))
@@ -105,10 +105,10 @@ def run(name: str, job: AugmentParams, plan: EditPlan, shard_size: int, out: Tra
     out.commit()
     short = {group: num - summary.added[group] for group, num in summary.wanted.items() if num > summary.added[group]}
     if short:
-        told = ", ".join(f"{num} of {summary.wanted[group]} in {group}" for group, num in short.items())
+        missing = ", ".join(f"{num} of {summary.wanted[group]} in {group}" for group, num in short.items())
         raise ManifestError(
-            f"augment {name}: {told} are lacking: every image that could become one was tried; the set is written, "
-            f"as balanced as it gets; lower augment.{name}.min_probability, add strengths, or add images"
+            f"augment {name}: {missing} are missing: every image that could become one was tried; the set is written "
+            f"with what was accepted; lower augment.{name}.min_probability, add strengths, or add images"
         )
 
 
@@ -118,9 +118,9 @@ class _Images:
 
     Attributes:
         ingested: Folder of their pixels.
-        attributes: The target's.
+        attributes: Attributes of the target.
         groups: Item to its group.
-        labels: Item to attribute to 1 or 0, of all attributes that are known of it.
+        labels: Item to attribute to 1 or 0, for all known attributes.
         sources: Item to its name in the data set.
     """
 
@@ -131,7 +131,7 @@ class _Images:
     sources: dict[str, str]
 
     def named(self, counts: Mapping[Group, int]) -> dict[str, int]:
-        """The same with a name for each group."""
+        """Counts by the names of the groups."""
         return {group_name(self.attributes, group): num for group, num in sorted(counts.items())}
 
     def pixels(self, items: Sequence[str]) -> Tensor:
@@ -156,7 +156,7 @@ def _images(job: AugmentParams) -> _Images:
 
 
 def _known(labels: pd.DataFrame, item: str) -> dict[str, int]:
-    """Attribute to 1 or 0, of those that are known of an image."""
+    """Attribute to 1 or 0, for the known attributes of an image."""
     known = labels.loc[item].dropna().astype(float) > 0.5
     return {str(name): int(has) for name, has in zip(known.index, known.to_numpy(), strict=True)}
 
@@ -176,7 +176,7 @@ def _to_add(name: str, job: AugmentParams, counts: Mapping[Group, int]) -> dict[
 
 
 def _write_images(out: TrainingSet, images: _Images) -> None:
-    """The images there are."""
+    """Write the images of the data set."""
     items = sorted(images.groups)
     for start in range(0, len(items), _AT_ONCE):
         some = items[start : start + _AT_ONCE]
@@ -195,7 +195,7 @@ def _write_edits(
     augmenter: Augmenter,
     summary: Summary,
 ) -> None:
-    """The edits that bring a group to its number."""
+    """Write the edits that are to be added to a group."""
     folder = group_name(images.attributes, group)
     for start in range(0, len(edits), _AT_ONCE):
         some = edits[start : start + _AT_ONCE]
@@ -224,29 +224,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m boundaryflow.jobs.augment")
     parser.add_argument("job")
     parser.add_argument("--out")
-    told = parser.parse_args()
+    arguments = parser.parse_args()
     params = load_params()
-    job = params.augment_job(told.job)
-    address = told.out or job.out
+    job = params.augment_job(arguments.job)
+    address = arguments.out or job.out
     check_output(address, "out")
     section, attributes = params.dataset(job.dataset), attributes_of(job)
     plan = plan_edits(job.dataset, section, params.run_seed, {name: [name] for name in attributes}, job.strengths)
-    _warn_of_planes(told.job, plan)
-    facts = {"dataset": job.dataset, "job": told.job, "job_hash": plan.cache_key}
+    _warn_of_planes(arguments.job, plan)
+    facts = {"dataset": job.dataset, "job": arguments.job, "job_hash": plan.cache_key}
     summary = Summary()
     with (
-        open_outbox(address, f"augment {told.job}") as box,
-        recorded(STATE / told.job, box, lambda: _about(told.job, job, address, plan, summary), summary.shown),
+        open_outbox(address, f"augment {arguments.job}") as box,
+        recorded(STATE / arguments.job, box, lambda: _about(arguments.job, job, address, plan, summary), summary.shown),
     ):
         out = TrainingSet(box, {**facts, "model_sha256": plan.model_sha256})
-        run(told.job, job, plan, section.ingest.shard_size, out, summary)
+        run(arguments.job, job, plan, section.ingest.shard_size, out, summary)
 
 
 def _warn_of_planes(name: str, plan: EditPlan) -> None:
     by_hyperplanes = [attribute for attribute, by in plan.by.items() if by == "hyperplanes"]
     if by_hyperplanes:
         LOG.warning(
-            "augment %s: edits of %s are checked by the hyperplanes that made them, which says little; name judges in "
+            "augment %s: edits of %s are checked by the hyperplanes that made them, a weak check; name judges in "
             "evaluate.judges, or label by CLIP",
             name,
             ", ".join(by_hyperplanes),
@@ -254,7 +254,7 @@ def _warn_of_planes(name: str, plan: EditPlan) -> None:
 
 
 def _about(name: str, job: AugmentParams, out: str, plan: EditPlan, summary: Summary) -> dict[str, Any]:
-    """What a run's record says beside how it ended."""
+    """Facts for the run's record, apart from how it ended."""
     facts = {key: value for key, value in vars(summary).items() if key != "shown"}
     params = {**job.model_dump(), **plan.params()}
     return {"job": name, "job_hash": plan.cache_key, "outbox": out, **facts, **plan.about(), "params": params}

@@ -1,6 +1,6 @@
-"""Edits of a data set's images, tried and checked until its groups have what they want.
+"""Edits of a data set's images, made and checked until each group has the number that the target sets.
 
-They are kept in data/augment/NAME, so that another target, or a run that was killed, goes on from there.
+They are stored in data/augment/NAME, so that a later run, with another target or after a kill, reuses them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from boundaryflow.jobs.batch import EditPlan, open_batch_editor, reached, weakes
 from boundaryflow.rng import item_seed
 from boundaryflow.runtime.fingerprints import code_hash
 from boundaryflow.runtime.process import own_folder
-from boundaryflow.runtime.sharding import items_there, run_sharded
+from boundaryflow.runtime.sharding import run_sharded, stored_items
 from boundaryflow.store.catalog.ingest import INGEST
 from boundaryflow.store.fingerprint import fingerprint
 from boundaryflow.store.shards import ShardTask, load_items
@@ -30,12 +30,12 @@ _MAX_ROUNDS = 8
 
 @dataclass(frozen=True)
 class Route:
-    """A way into a group: images of another group, changed in one attribute.
+    """How images join a group: those of another group, with one attribute changed.
 
     Attributes:
         attribute: What is changed.
-        sign: +1 to get it, -1 to lose it.
-        sources: Items that can go, in the order in which they do: by lot.
+        sign: +1 to add it, -1 to remove it.
+        sources: Items of the other group, in the pseudo-random order in which they are edited.
     """
 
     attribute: str
@@ -54,7 +54,7 @@ def run_shard(
     """Images of one shard changed in one attribute.
 
     Returns:
-        `edited` [N,K,C,H,W], `seen` [N,K,A] by the labeller's attributes.
+        `edited` [N,K,C,H,W]; `seen` [N,K,A], the labeller's probabilities.
     """
     editor = open_batch_editor(plan)
     pixels = load_items(Path(ingested), job.missing, ["pixels"])["pixels"]
@@ -65,14 +65,14 @@ def run_shard(
 
 @dataclass(frozen=True)
 class Good:
-    """An edit that was good enough.
+    """An accepted edit.
 
     Attributes:
-        item: Of which image.
+        item: Edited image.
         route: How it was changed.
-        strength: How far.
-        position: The same, as a position in the job's strengths.
-        probability: Of the changed attribute, as the labeller sees it.
+        strength: Strength of the edit.
+        position: Index of the strength in the job's strengths.
+        probability: Labeller's probability of the changed attribute.
     """
 
     item: str
@@ -83,14 +83,14 @@ class Good:
 
 
 class Augmenter:
-    """Makes edits of a data set's images until its groups have what they want.
+    """Makes edits of a data set's images until each group has the number that the target sets.
 
     Args:
         name: Name of the job.
         plan: How images are edited.
-        attributes: The target's attributes.
-        strengths: Those of the plan.
-        min_probability: What the labeller must give the changed attribute.
+        attributes: Attributes of the target.
+        strengths: Strengths of the plan.
+        min_probability: Least probability of the changed attribute, by the labeller.
         shard_size: Items in a shard, on average at most.
     """
 
@@ -111,10 +111,10 @@ class Augmenter:
         self._made: dict[str, dict[str, Good | None]] = {}
 
     def fill(self, group: Group, num: int, routes: Sequence[Route]) -> list[Good]:
-        """Good edits that end in a group, at most `num`; fewer where the sources do not give more.
+        """Accepted edits that belong to a group, at most `num`; fewer when no sources are left.
 
-        The first round takes as many of each route as of any other. Each further round makes up for what failed, in
-        the proportion in which routes have succeeded so far.
+        The first round takes equally many images from each route. Each further round replaces rejected edits, with
+        shares in proportion to the success rates of the routes so far.
         """
         taken = dict.fromkeys((route.name for route in routes), 0)
         good: dict[str, list[Good]] = {route.name: [] for route in routes}
@@ -135,13 +135,13 @@ class Augmenter:
         return sorted(chosen, key=lambda e: (e.item, e.route.name))
 
     def _edit(self, route: Route, items: Sequence[str], group: Group) -> list[Good | None]:
-        """One entry per item: the weakest strength that is good enough, or None."""
+        """One entry per item: its weakest accepted edit, or None."""
         known = self._made.setdefault(route.name, {})
         folder = self._work / route.name
         cache_key = fingerprint(
             stage="augment", code=code_hash("boundaryflow.jobs.augmenter"), plan=self._plan.cache_key, route=route.name
         )
-        wanted = sorted({*items, *items_there(folder, cache_key)})  # what was tried before may be asked for again
+        wanted = sorted({*items, *stored_items(folder, cache_key)})  # edits of earlier runs stay in the shards
         context = {
             "ingested": str(self._ingested),
             "attribute": route.attribute,
@@ -156,7 +156,7 @@ class Augmenter:
         return [known[item] for item in items]
 
     def _judge(self, item: str, route: Route, seen: Tensor, group: Group) -> Good | None:
-        """Seen is [K,A]. The target must be met, and its other attribute be as it was."""
+        """The weakest edit, with probabilities `seen` [K,A], that reaches the target and keeps its other attribute."""
         column = self._seen.index(route.attribute)
         sure = reached(seen[None, :, [column]], torch.tensor([[float(route.sign)]]))[0]
         stays = torch.ones(len(seen), dtype=torch.bool)
@@ -167,7 +167,7 @@ class Augmenter:
         return None if k is None else Good(item, route, self._strengths[k], k, float(sure[k]))
 
     def pictures(self, edits: Sequence[Good]) -> list[Tensor]:
-        """[C,H,W] uint8 pixels of good edits."""
+        """[C,H,W] uint8 pixels of accepted edits."""
         by_route: dict[str, list[int]] = {}
         for position, edit in enumerate(edits):
             by_route.setdefault(edit.route.name, []).append(position)
@@ -181,7 +181,7 @@ class Augmenter:
 
     @property
     def outcomes(self) -> dict[str, tuple[int, int]]:
-        """Route to the number of edits tried, and of good ones."""
+        """Route to the numbers of edits made and of edits accepted."""
         return {
             route: (len(of_route), sum(edit is not None for edit in of_route.values()))
             for route, of_route in sorted(self._made.items())
@@ -189,13 +189,13 @@ class Augmenter:
 
 
 def groups_of(labels: pd.DataFrame, attributes: Sequence[str]) -> dict[str, Group]:
-    """Item to its group, for the items whose attributes are all known."""
+    """Item to its group, for items all of whose attributes are known."""
     known = labels[list(attributes)].dropna() > 0.5
     return {str(item): tuple(map(bool, row)) for item, row in zip(known.index, known.to_numpy(), strict=True)}
 
 
 def routes_into(group: Group, attributes: Sequence[str], groups: Mapping[str, Group]) -> list[Route]:
-    """The ways into a group, one for each attribute that can be changed last."""
+    """The routes into a group, one for each attribute by which a source group differs from it."""
     found: list[Route] = []
     for place, attribute in enumerate(attributes):
         start = tuple(not has if index == place else has for index, has in enumerate(group))

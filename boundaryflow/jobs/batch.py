@@ -1,7 +1,7 @@
-"""Edits of pictures outside the stage graph: what arrives in an inbox, what an augmentation adds.
+"""Edits of pictures outside the stage graph: those of an inbox, and those that an augmentation adds.
 
-The same edits, byte for byte, as the stage `edit` makes of the same files under the same parameters; and beside each,
-what a labeller sees in it.
+For the same files and parameters they equal the edits of the stage `edit` (docs/reliability.md says how exactly). The
+labeller's probabilities are stored with each.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ class EditPlan:
     """How pictures are edited and judged.
 
     Attributes:
-        cache_key: Hash of all that a result depends on, except the picture and its directions.
-        context: The same as plain values, for `open_batch_editor`, here or on another machine.
+        cache_key: Hash of everything that a result depends on, except the picture and its directions.
+        context: Plain values from which `open_batch_editor` builds the editor, here or on another machine.
         boundaries: Attribute to a hash of its hyperplanes.
         model_sha256: Of the frozen model.
-        by: Attribute to who judges it: judges, clip or hyperplanes.
+        by: Attribute to what labels it: judges, classifier, clip or hyperplanes.
     """
 
     cache_key: str
@@ -50,7 +50,7 @@ class EditPlan:
     by: Mapping[str, str]
 
     def about(self) -> dict[str, Any]:
-        """What a run's record says of the models and hyperplanes."""
+        """Models and hyperplanes, for a run's record."""
         return {
             "model": self.context["model"],
             "model_sha256": self.model_sha256,
@@ -59,7 +59,7 @@ class EditPlan:
         }
 
     def params(self) -> dict[str, Any]:
-        """What a run's record says of the settings."""
+        """Settings, for a run's record."""
         return {"run_seed": self.context["run_seed"], "settings": self.context["settings"]}
 
 
@@ -68,8 +68,8 @@ class Edited:
     """Pictures of one edit.
 
     Attributes:
-        pixels: [N,K,C,H,W] uint8, per strength.
-        seen: [N,K,A] probability of each attribute of the labeller.
+        pixels: [N,K,C,H,W] uint8, for K strengths.
+        seen: [N,K,A] labeller's probability of each attribute.
     """
 
     pixels: Tensor
@@ -83,14 +83,14 @@ def plan_edits(
     edits: Mapping[str, Sequence[str]],
     strengths: Sequence[float],
 ) -> EditPlan:
-    """Work out how the pictures of a data set's kind are edited with the boundaries that there are.
+    """Plan how pictures are edited with the model, settings and fitted boundaries of a data set.
 
     Args:
         name: Data set whose model, settings and boundaries to use.
         dataset: Its section of params.yaml.
-        run_seed: All noise is drawn from it, per image.
+        run_seed: Seed of all noise, with the image's id.
         edits: Name of each edit to the attributes it changes.
-        strengths: As `edit.strengths`; they take the place of these.
+        strengths: Used instead of `edit.strengths`.
 
     Raises:
         PipelineError: A boundary, the model or a judge is missing or does not fit.
@@ -148,8 +148,7 @@ class BatchEditor:
         Args:
             pixels_u8: [N,C,H,W] uint8.
             ids: Their ids, which decide their noise.
-            signs: Edit to [N,A] +1, -1 or 0 along each of its attributes; a picture of which an edit asks nothing
-                stays as it is.
+            signs: Edit to [N,A] +1, -1 or 0 for each of its attributes; a picture with zeros only is not changed.
         """
         parts = in_chunks(
             len(ids),
@@ -166,8 +165,8 @@ class BatchEditor:
         }
 
     def _edit_chunk(self, pixels_u8: Tensor, ids: Sequence[str], signs: Mapping[str, Tensor]) -> dict[str, Edited]:
-        asked = torch.stack([of_edit.ne(0).any(1) for of_edit in signs.values()]).any(0)
-        rows: list[int] = asked.nonzero().flatten().tolist()  # the images that any edit asks something of
+        requested = torch.stack([of_edit.ne(0).any(1) for of_edit in signs.values()]).any(0)
+        rows: list[int] = requested.nonzero().flatten().tolist()  # images that at least one edit changes
         place = {row: position for position, row in enumerate(rows)}
         source = None
         if rows:
@@ -187,24 +186,24 @@ class BatchEditor:
 
 
 def reached(seen: Tensor, signs: Tensor) -> Tensor:
-    """[N,K] probability of what was asked for that is least sure; 1 where nothing was.
+    """[N,K] the smallest probability of a requested change; 1 where no change was requested.
 
     Args:
         seen: [N,K,A] probability of each attribute.
         signs: [N,A] +1, -1 or 0.
     """
-    asked = signs[:, None]
-    return torch.where(asked > 0, seen, torch.where(asked < 0, 1 - seen, torch.ones_like(seen))).amin(2)
+    requested = signs[:, None]
+    return torch.where(requested > 0, seen, torch.where(requested < 0, 1 - seen, torch.ones_like(seen))).amin(2)
 
 
 def weakest(strengths: Sequence[float], is_good: Sequence[bool]) -> int | None:
-    """Position of the weakest strength, other than 0, that is good; None where none is."""
+    """Index of the weakest accepted strength other than 0; None if there is none."""
     good = [k for k, strength in enumerate(strengths) if strength != 0 and is_good[k]]
     return min(good, key=lambda k: abs(strengths[k]), default=None)
 
 
 def open_batch_editor(context: Mapping[str, Any]) -> BatchEditor:
-    """The editor of a plan's context; the last one stays open in a process."""
+    """The editor of a plan's context; each process keeps the last one open."""
     return _open(json.dumps(context, sort_keys=True))
 
 

@@ -1,7 +1,7 @@
-"""Stage bulk_edit: edit what is new in an inbox, deliver it to an outbox, and say what became of every file.
+"""Stage bulk_edit: edit new files of an inbox, deliver the edits to an outbox, and record a status for every file.
 
-Not in DVC's graph: what it delivers leaves the project. What it has done stands in the outbox itself (`inbox.parquet`),
-so that a file is edited once, whoever runs it next and on which machine.
+It is not in DVC's graph, as its output leaves the project. The table `inbox.parquet` in the outbox records which files
+are done, so that each is edited once, on whichever machine the job runs next.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ _NUM_SHOWN, _NUM_TOLD = 8, 1000
 
 @dataclass
 class Summary:
-    """What a run did.
+    """Result of a run.
 
     Attributes:
-        counts: Files: listed, new, and of the new ones how many got which status (see `delivery.Entry`), or were left
-            for the next run because they changed or could not be read.
+        counts: Numbers of files: listed, new, and for the new ones by status (see `delivery.Entry`), or left for the
+            next run because they changed or could not be read.
         pictures: Edit to the number of pictures delivered.
-        failures: Files that are bad or were left, and why; the first thousand.
+        failures: Files that are bad or were left, with the reason; the first thousand.
         items: Ids of the pictures that were edited; the first thousand.
         shown: A few pairs of [C,H,W] pixels, before and after.
     """
@@ -64,7 +64,7 @@ class Summary:
     shown: list[tuple[Tensor, Tensor]] = field(default_factory=list[tuple[Tensor, Tensor]])
 
     def count(self, status: str) -> None:
-        """One more file with a status."""
+        """Count one more file with a status."""
         self.counts[status] = self.counts.get(status, 0) + 1
 
     def failed(self, name: str, status: str, reason: str) -> None:
@@ -82,7 +82,7 @@ def run_shard(
     edits: Mapping[str, Mapping[str, str]],
     plan: Mapping[str, Any],
 ) -> dict[str, Tensor]:
-    """Edits of the pictures that one shard lacks, and what was asked and seen of each.
+    """Edits of the pictures that one shard lacks, their directions and the labeller's probabilities.
 
     Returns:
         `pixels` [N,C,S,S], and for each edit `edited/EDIT` [N,K,C,S,S], `signs/EDIT` [N,A] and `reached/EDIT` [N,K].
@@ -93,7 +93,7 @@ def run_shard(
     seen = editor.labeller(pixels, job.missing)
     place = {name: column for column, name in enumerate(editor.labeller.attributes)}
     signs = {
-        edit: torch.stack([_signs(seen[:, place[name]], way) for name, way in targets.items()], 1)
+        edit: torch.stack([_signs(seen[:, place[name]], change) for name, change in targets.items()], 1)
         for edit, targets in edits.items()
     }
     tensors: dict[str, Tensor] = {"pixels": pixels}
@@ -104,23 +104,24 @@ def run_shard(
     return tensors
 
 
-def _signs(probabilities: Tensor, way: str) -> Tensor:
-    """[N] which way each picture goes along an attribute: +1, -1, or 0 where it is as asked for already."""
-    without, having = TARGET_SIGNS[way]
+def _signs(probabilities: Tensor, change: str) -> Tensor:
+    """[N] direction of each picture along an attribute: +1, -1, or 0 if it is already in the requested state."""
+    without, having = TARGET_SIGNS[change]
     return torch.where(probabilities > 0.5, float(having), float(without))
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is done with pictures that arrive: an entry of `bulk_edit` in params.yaml, and what it refers to.
+    """How arriving pictures are edited: an entry of `bulk_edit` in params.yaml, and what it refers to.
 
     Attributes:
-        name: Of the job.
+        name: Name of the job.
         dataset: Data set whose model, settings and boundaries to use.
         section: Its section of params.yaml.
         edits: Edit to attribute to add, remove or flip.
         strengths: Strengths that are tried.
-        min_probability: Deliver the smallest strength that the labeller gives this probability; None delivers all.
+        min_probability: Deliver only the smallest strength with at least this probability by the labeller; None
+            delivers all.
         plan: How pictures are edited.
     """
 
@@ -134,7 +135,7 @@ class Job:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Stands for all that a delivered picture depends on beside the file that arrived."""
+        """Hash of everything that a delivered picture depends on, except the arriving file."""
         return fingerprint(
             stage="bulk_edit",
             code=code_hash("boundaryflow.jobs.bulk_edit"),
@@ -146,14 +147,14 @@ class Job:
 
 
 def run(job: Job, inbox: str, box: Outbox, outbox: str, *, again: bool, summary: Summary) -> None:
-    """Edit and deliver what is new.
+    """Edit and deliver the new files.
 
     Args:
-        job: What is done with it.
+        job: How they are edited.
         inbox: Where pictures arrive; never written to.
-        box: Where edits go.
-        outbox: What messages call it.
-        again: Also do what another version of the job did before.
+        box: Receives the edits.
+        outbox: Address of the outbox, for messages.
+        again: Edit files again that another version of the job has edited.
         summary: Filled as the run goes on.
 
     Raises:
@@ -184,7 +185,7 @@ def _edit_and_deliver(
     work: Path,
     summary: Summary,
 ) -> None:
-    """Some files from decoding to delivery."""
+    """Decode, edit and deliver some files."""
     versions: dict[str, str] = dict(zip(files["name"], files["version"], strict=True))
     with Spool(work) as spool:
         raw, geometry = open_inbox(inbox, files), job.section.ingest.geometry
@@ -209,9 +210,9 @@ def _edit_and_deliver(
 def _sort_out(
     decoded: Sequence[Decoded], versions: Mapping[str, str], edited_before: Mapping[str, str], summary: Summary
 ) -> tuple[list[Entry], dict[str, str]]:
-    """What is not to be edited, as entries; and item to file of what is.
+    """Entries of the files that are not edited; and item to file name of those that are.
 
-    A file that could not be read, or changed meanwhile, gets no entry: the next run takes it up.
+    A file that could not be read, or changed since it was listed, gets no entry: the next run tries it again.
     """
     entries: list[Entry] = []
     chosen: dict[str, str] = {}
@@ -242,13 +243,13 @@ def _deliver(job: Job, shards: Path, chosen: Mapping[str, str], delivery: Delive
     for path in sorted(set(shard_index(shards, job.fingerprint)["shard"])):
         shard = read_shard(shards / path)
         for row, item in enumerate(shard.item_ids):
-            was_asked = False
+            needs_change = False
             for edit, ways in job.edits.items():
                 signs = shard.tensors[f"signs/{edit}"][row].tolist()
                 targets = {name: int(sign) for name, sign in zip(ways, signs, strict=True) if sign}
                 if not targets:
                     continue
-                was_asked = True
+                needs_change = True
                 sure = shard.tensors[f"reached/{edit}"][row].tolist()
                 for index in _strengths_to_deliver(job, sure):
                     strength = float(job.strengths[index])
@@ -269,14 +270,14 @@ def _deliver(job: Job, shards: Path, chosen: Mapping[str, str], delivery: Delive
                     summary.pictures[edit] = summary.pictures.get(edit, 0) + 1
                     if strength and len(summary.shown) < _NUM_SHOWN:
                         summary.shown.append((shard.tensors["pixels"][row].clone(), picture.clone()))
-            status.setdefault(item, "unsure" if was_asked else "unchanged")
+            status.setdefault(item, "unsure" if needs_change else "unchanged")
             if len(summary.items) < _NUM_TOLD:
                 summary.items.append(item)
     return status
 
 
 def _strengths_to_deliver(job: Job, sure: Sequence[float]) -> list[int]:
-    """Positions of all strengths; with `min_probability` that of the weakest, not 0, that is sure enough, if any."""
+    """Indices of the strengths to deliver: all, or the weakest above 0 that reaches `min_probability`, if any."""
     if job.min_probability is None:
         return list(range(len(sure)))
     best = weakest(job.strengths, [probability >= job.min_probability for probability in sure])
@@ -294,7 +295,7 @@ def _forget(work: Path) -> None:
 
 
 def _about(job: Job, inbox: str, outbox: str, summary: Summary) -> dict[str, Any]:
-    """What a run's record says beside how it ended."""
+    """Facts for the run's record, apart from how it ended."""
     facts = {key: value for key, value in vars(summary).items() if key != "shown"}
     return {
         "job": job.name,
@@ -322,22 +323,22 @@ def main() -> None:
     parser.add_argument("--inbox")
     parser.add_argument("--outbox")
     parser.add_argument("--again", action="store_true")
-    told = parser.parse_args()
+    arguments = parser.parse_args()
     params = load_params()
-    asked = params.bulk_edit_job(told.job)
-    inbox, outbox = told.inbox or asked.inbox, told.outbox or asked.outbox
-    check_apart(inbox, outbox, f"bulk_edit {told.job}")
+    entry = params.bulk_edit_job(arguments.job)
+    inbox, outbox = arguments.inbox or entry.inbox, arguments.outbox or entry.outbox
+    check_apart(inbox, outbox, f"bulk_edit {arguments.job}")
     check_output(outbox, "outbox")
-    section = params.dataset(asked.dataset)
-    attributes = {edit: list(targets) for edit, targets in asked.edits.items()}
-    plan = plan_edits(asked.dataset, section, params.run_seed, attributes, asked.strengths)
-    job = Job(told.job, asked.dataset, section, asked.edits, asked.strengths, asked.min_probability, plan)
+    section = params.dataset(entry.dataset)
+    attributes = {edit: list(targets) for edit, targets in entry.edits.items()}
+    plan = plan_edits(entry.dataset, section, params.run_seed, attributes, entry.strengths)
+    job = Job(arguments.job, entry.dataset, section, entry.edits, entry.strengths, entry.min_probability, plan)
     summary = Summary()
     with (
-        open_outbox(outbox, f"bulk_edit {told.job}") as box,
-        recorded(STATE / told.job, box, lambda: _about(job, inbox, outbox, summary), summary.shown),
+        open_outbox(outbox, f"bulk_edit {arguments.job}") as box,
+        recorded(STATE / arguments.job, box, lambda: _about(job, inbox, outbox, summary), summary.shown),
     ):
-        run(job, inbox, box, outbox, again=told.again, summary=summary)
+        run(job, inbox, box, outbox, again=arguments.again, summary=summary)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What lies in an outbox: pictures, the table that names them, and what became of every file of the inbox."""
+"""Content of an outbox: pictures, the table of their provenance, and the status of every file of the inbox."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ _LEDGER_COLUMNS = ["name", "version", "item_id", "status", "reason", "job_hash"]
 _EDITED = ("delivered", "unchanged", "unsure")
 _UNITS = {
     "strength": "as edit.strengths in params.yaml",
-    "probability": "that all is as it was asked for, as the labeller sees it",
-    "target_*": "+1 on, -1 off, empty: not asked for",
+    "probability": "labeller's probability that all requested changes are there",
+    "target_*": "+1 on, -1 off, empty: not requested",
 }
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What became of a file of the inbox.
+    """Status of a file of the inbox.
 
     Attributes:
-        name: Of the file.
-        version: Of the file.
+        name: Name of the file.
+        version: Version of the file.
         item: Id of the picture.
-        status: `delivered`; `unchanged` (it was as asked for already); `unsure` (no strength convinced the
-            labeller); `duplicate` of a file that was edited; `synthetic` (a picture that this project made); `bad`
-            (no picture that can be used).
+        status: `delivered`; `unchanged` (it already has the requested attributes); `unsure` (no strength reaches the
+            required probability); `duplicate` of a file that was edited; `synthetic` (a picture that this project
+            made); `bad` (not a usable picture).
         reason: Why it is none of the first three.
     """
 
@@ -48,42 +48,42 @@ class Entry:
 
 
 class Delivery:
-    """Writes to an outbox, and knows what is there.
+    """Writes to an outbox, and reads which files earlier runs handled.
 
-    Pictures are written first, then the table that names them, then the ledger of the inbox: a run that is killed in
-    between does the same again, to the same bytes, and nobody sees a row without its picture.
+    Pictures are written first, then the table of their provenance, then the table of inbox files. After a kill in
+    between, the next run writes the same pictures again, and no row is ever visible without its picture.
 
     Args:
         box: The outbox.
-        address: What messages call it.
-        facts: Of every picture of this run: dataset, job, job_hash, model_sha256.
+        address: Address of the outbox, for messages.
+        facts: Facts of every picture of this run: dataset, job, job_hash, model_sha256.
 
     Raises:
-        ManifestError: A table there is damaged.
+        ManifestError: A table in the outbox is damaged.
     """
 
     def __init__(self, box: Outbox, address: str, facts: Mapping[str, str]) -> None:
         self._box, self._address, self._facts = box, address, dict(facts)
         ledger = self._read(LEDGER, LEDGER_SCHEMA)
-        # Of an earlier version it has `recipe_hash`: what that one did counts as done, but by no job of this version.
+        # Earlier versions wrote `recipe_hash`: their files count as handled, but by no job of this version.
         self._ledger = pd.DataFrame(dtype=str) if ledger is None else ledger
         self._ledger = self._ledger.reindex(columns=_LEDGER_COLUMNS, fill_value="")
         self._rows: list[dict[str, Any]] = []
 
     def new_files(self, listing: pd.DataFrame, *, job_hash: str | None) -> pd.DataFrame:
-        """The files of an inbox that were not dealt with in their present version.
+        """The files of an inbox that were not handled in their present version.
 
         Args:
-            listing: Of `list_inbox`.
-            job_hash: Only what this job did counts; None is any.
+            listing: From `list_inbox`.
+            job_hash: Count only files that this job handled; None for any job.
         """
         known = self._known(job_hash)
-        there = set(zip(known["name"], known["version"], strict=True))
-        is_new = [pair not in there for pair in zip(listing["name"], listing["version"], strict=True)]
+        handled = set(zip(known["name"], known["version"], strict=True))
+        is_new = [pair not in handled for pair in zip(listing["name"], listing["version"], strict=True)]
         return listing[is_new]
 
     def edited_items(self, *, job_hash: str | None) -> dict[str, str]:
-        """Pictures that were edited to the name of a file that each was in."""
+        """Item of each edited picture to the name of one of its files."""
         known = self._known(job_hash)
         known = known[known["status"].isin(_EDITED)]
         return dict(zip(known["item_id"], known["name"], strict=True))
@@ -102,7 +102,7 @@ class Delivery:
         boundaries: Mapping[str, str],
         judged_by: Mapping[str, str],
     ) -> None:
-        """Write one picture [C,H,W] uint8 with its provenance inside, and remember its row."""
+        """Write one picture [C,H,W] uint8 with its provenance in PNG text chunks, and keep its row for `commit`."""
         row: dict[str, Any] = {
             "file_name": file_name,
             "item_id": item,
@@ -110,7 +110,7 @@ class Delivery:
             "edit": edit,
             "strength": strength,
             "synthetic": True,
-            "probability": round(probability, 3),  # further digits depend on what else was in the batch
+            "probability": round(probability, 3),  # further digits depend on the batch
             "judged_by": json.dumps(dict(judged_by), sort_keys=True),
             "boundaries": json.dumps(dict(boundaries), sort_keys=True),
             **self._facts,
@@ -119,10 +119,10 @@ class Delivery:
         self._rows.append({**row, **{f"target_{name}": sign for name, sign in targets.items()}})
 
     def commit(self, entries: Iterable[Entry]) -> None:
-        """Make what was put visible in metadata.parquet, then enter what became of files in inbox.parquet."""
+        """Add the rows of `put` to metadata.parquet, then the entries to inbox.parquet."""
         if self._rows:
             before, added = self._read(METADATA, METADATA_SCHEMA), pd.DataFrame(self._rows)
-            if before is not None:  # names of an earlier version
+            if before is not None:  # columns of an earlier version
                 before = before.rename(columns={"recipe": "job", "recipe_hash": "job_hash"})
             kept = [before[~before["file_name"].isin(added["file_name"])]] if before is not None else []
             self._write(METADATA, _in_order(pd.concat([*kept, added])), METADATA_SCHEMA, _UNITS)

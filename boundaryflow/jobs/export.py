@@ -37,20 +37,21 @@ def export_images(
 
     Args:
         dataset: Name of the data set.
-        to: Folder to write; of an earlier export only what this one has stays, other files are not touched.
-        edits: Only these edits; empty is all.
-        strengths: Only these strengths; empty is all.
-        weakest: Of each image and edit only the weakest strength at which the judge gives what was asked for this
-            probability, in (0, 1); nothing where it does so at none. None is every strength.
-        method: `single_step`: the pictures of `edit.compare` instead. None is `edit.method`.
+        to: Folder to write; pictures of an earlier export that this one does not have are removed, files of others
+            are kept.
+        edits: Only these edits; empty for all.
+        strengths: Only these strengths; empty for all.
+        weakest: For each image and edit only the weakest strength whose probability by the judge is at least this, in
+            (0, 1); none if no strength reaches it. None for every strength.
+        method: `single_step` for the pictures of `edit.compare`; None for those of `edit.method`.
         root: The project's root.
 
     Returns:
         Number of pictures written, and of images of an edit that were left out because of `weakest`.
 
     Raises:
-        ManifestError: Nothing was edited yet, or not with that name or strength, or `weakest` was asked for and
-            nothing was judged; or the folder is another job's, or holds a file of somebody else's under a name of ours.
+        ManifestError: There is no edit, or none with that name or strength; `weakest` is given and no edit was judged;
+            or the folder belongs to another job, or has a foreign file with the name of one to be written.
     """
     check_output(to, "--to", root)
     folder = EDIT.folder(dataset, root)
@@ -63,9 +64,9 @@ def export_images(
     chosen = _choose(chosen, "strength", strengths, path)
     num_left_out = 0
     if weakest is not None:
-        num_asked = len(chosen[["item_id", "edit"]].drop_duplicates())
+        num_pairs = len(chosen[["item_id", "edit"]].drop_duplicates())
         chosen = _weakest(chosen, weakest, EVALUATE.folder(dataset, root), dataset)
-        num_left_out = num_asked - len(chosen)
+        num_left_out = num_pairs - len(chosen)
     if chosen.empty:
         raise ManifestError(
             f"{path}: at none of the strengths does the judge give any image's edit a probability of {weakest:g}; ask "
@@ -96,27 +97,27 @@ def export_images(
 
 
 def _table(records: list[dict[str, object]]) -> bytes:
-    """The table that names the pictures."""
+    """The table of the pictures' provenance."""
     table = pd.DataFrame(records).sort_values("file_name", ignore_index=True)
     names = [str(name) for name in table.columns]
-    asked = sorted(name for name in names if name.startswith("target_"))
-    table = table[[*(name for name in names if name not in asked), *asked]].astype(dict.fromkeys(asked, "Int8"))
+    targets = sorted(name for name in names if name.startswith("target_"))
+    table = table[[*(name for name in names if name not in targets), *targets]].astype(dict.fromkeys(targets, "Int8"))
     units = {
         "strength": "as edit.strengths, or edit.compare.strengths, in params.yaml",
-        **dict.fromkeys(asked, "+1 on, -1 off, empty: not asked for"),
+        **dict.fromkeys(targets, "+1 on, -1 off, empty: not requested"),
     }
     return table_bytes(table, schema=_SCHEMA, units=units)
 
 
 def _weakest(chosen: pd.DataFrame, probability: float, evaluated: Path, dataset: str) -> pd.DataFrame:
-    """Per image and edit, the picture with the smallest strength that reaches this probability; 0 changes nothing."""
+    """Per image and edit, the picture with the smallest strength above 0 that reaches this probability."""
     again, path = f"run `boundaryflow run --dataset {dataset}` first", evaluated / PER_IMAGE.file
     if not path.is_file():
         raise ManifestError(f"{path}: no edit was judged yet; {again}")
     judged = PER_IMAGE.read(evaluated)
     if "target_probability" not in judged:
         raise ManifestError(
-            f"{path}: nobody judged whether edits succeeded; name judges in evaluate.judges, and {again}"
+            f"{path}: no judge decided whether edits succeeded; name judges in evaluate.judges, and {again}"
         )
     keys = ["item_id", "edit", "method", "strength"]
     known = chosen[chosen["strength"] != 0].merge(
@@ -146,7 +147,7 @@ def _sources(ingested: Path) -> dict[str, str]:
 
 
 def _record(facts: dict[str, str], strength: float) -> dict[str, object]:
-    """A row of metadata.parquet: what is in the text chunk, and each attribute asked for as a column of its own."""
+    """A row of metadata.parquet: the facts of the text chunk, with a column for each requested attribute."""
     targets: dict[str, int] = json.loads(facts["targets"])
     return {
         "item_id": facts["source_item"],

@@ -1,4 +1,4 @@
-"""What a run left for a data set: its boundaries, its model, and the settings of its edits."""
+"""Results of a run that jobs use: boundaries, model, and settings of edits."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def model_and_settings(dataset: str, params: DatasetParams) -> tuple[EpsModel, E
     """Model of a data set, and settings of its edits from params.yaml and the finished stages.
 
     Raises:
-        PipelineError: The stages have not run, or without the single step that the data set is edited by now.
+        PipelineError: The stages have not run, or ran before `edit.method` was set to the single step.
     """
     model = open_model(params.model, params.dtype)
     facts, observed = INVERT.read_facts(dataset), OBSERVE.read_facts(dataset)

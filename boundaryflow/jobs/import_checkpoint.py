@@ -14,16 +14,16 @@ from boundaryflow.models.stated import Stated, read_stated
 
 
 def convert(source: str, target: Path, stated: Mapping[str, Any]) -> Iterator[str]:
-    """Convert a checkpoint; yields what is worth telling, a line each.
+    """Convert a checkpoint; yields the lines of the report.
 
     Args:
         source: See `boundaryflow.models.open_checkpoint`.
-        target: Folder to make.
-        stated: Fields of `Stated`; they go before those of the checkpoint's sidecar.
+        target: Folder to create.
+        stated: Fields of `Stated`; they override those of the checkpoint's sidecar.
 
     Raises:
-        CheckpointError: The checkpoint cannot be used, or the folder holds something.
-        ManifestError: The folder is kept for something else.
+        CheckpointError: The checkpoint cannot be used, or the folder is not empty.
+        ManifestError: The folder is reserved for something else.
     """
     check_output(target, "DST", may_be="data/pretrained")
     logging.getLogger("diffusers").setLevel(logging.ERROR)

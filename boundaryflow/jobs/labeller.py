@@ -1,8 +1,8 @@
-"""Who says which attributes a picture shows, where no annotation does: new pictures, and edited ones.
+"""Labels of pictures without annotations: new pictures, and edited ones.
 
-For each attribute the best that a data set has: the judges of `evaluate.judges`, which are trained on other images and
-know nothing of the diffusion model; else what labels the data set, a classifier or CLIP with the attribute's prompts;
-else the hyperplane that tells it best.
+For each attribute the most independent source of the data set is used: the judges of `evaluate.judges`, which are
+trained on other images and without the diffusion model; else the classifier or CLIP prompts that label the data set;
+else the hyperplane with the best AUC.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Spec = Mapping[str, Any]
 
 
 def spec_of(dataset: DatasetParams, attributes: Sequence[str]) -> dict[str, Any]:
-    """Who labels which of the attributes, and what with.
+    """The label source of each attribute, and what it needs.
 
     Raises:
         CheckpointError: The judges cannot be read.
@@ -61,7 +61,7 @@ def spec_of(dataset: DatasetParams, attributes: Sequence[str]) -> dict[str, Any]
 
 
 def identity_of(spec: Spec) -> dict[str, Any]:
-    """What a labeller's verdicts depend on, beside the hyperplanes: the spec with hashes of its files."""
+    """Everything that a labeller's probabilities depend on, except hyperplanes: the spec with hashes of its files."""
     folders = [spec["judges"], spec["classifier"] and spec["classifier"]["weights"]]
     files = [path for folder in folders if folder for path in judge_files(Path(folder))]
     clip = Path(spec["clip"]["weights"]) if spec["clip"] else None
@@ -73,12 +73,12 @@ class Labeller:
     """Gives the probability of each attribute.
 
     Args:
-        spec: Of `spec_of`.
-        hyperplanes: Attribute to its boundaries, of those that hyperplanes tell.
+        spec: From `spec_of`.
+        hyperplanes: Boundaries of the attributes that hyperplanes label.
         model: The frozen model, for the hyperplanes.
-        editor: Inverts images where a data set has hyperplanes at the mixing step only.
-        settings: Where the hyperplanes hold, between noised images and at the mixing step.
-        run_seed: Of the noise under which hyperplanes see an image.
+        editor: Inverts images when a data set has hyperplanes at the mixing step only.
+        settings: Where the hyperplanes hold, of noised images and at the mixing step.
+        run_seed: Seed of the noise that is added to images for hyperplanes.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class Labeller:
 
         Args:
             pixels_u8: [N,C,H,W] uint8.
-            ids: Their ids, which decide the noise that hyperplanes see them under.
+            ids: Their ids, from which the noise of noised images is drawn.
         """
         columns: dict[str, Tensor] = {}
         images_01 = to_model_range(pixels_u8, (0.0, 1.0))
@@ -151,6 +151,6 @@ class Labeller:
             hyperplane.check_fits(self._model.sha256, settings.t_mix)
             inversion = self._editor.open(x_0, ids).inversion
             if inversion is None:
-                raise ValueError("the editor does not invert, and there is no hyperplane between noised images")
+                raise ValueError("the editor does not invert, and there is no hyperplane of noised images")
             latents = inversion.h_mix if hyperplane.space == "h" else inversion.x_mix
         return hyperplane.probability(latents).cpu()

@@ -1,4 +1,4 @@
-"""A few images at once, from the boundaries that a run left: edit, sweep, sample."""
+"""The commands edit, sweep and sample: a few images, with the boundaries of an earlier run."""
 
 from __future__ import annotations
 
@@ -42,9 +42,10 @@ def edit_photos(
     Args:
         paths: Image files.
         dataset: Data set whose model and boundaries to use.
-        attribute: Which boundary to cross. Positive strengths move towards the attribute.
-        strengths: As in params.yaml: 0 leaves the image as it is, 1 makes it a typical member of the other side;
-            with `edit.method: single_step` times `edit.eps_scale`, in distances between class means.
+        attribute: Attribute to change; positive strengths add it.
+        strengths: As `edit.strengths` in params.yaml: 0 leaves the image unchanged, 1 makes it a typical member of the
+            other class; with `edit.method: single_step` multiples of `edit.eps_scale` times the distance between class
+            means.
         out: Folder for the pictures.
 
     Returns:
@@ -86,23 +87,23 @@ def sweep_photo(path: Path, dataset: str, attribute: str, start: float, stop: fl
 def sample_images(
     dataset: str, num: int, attributes: Mapping[str, float], seed: int, out: Path, strength: float = 1.0
 ) -> Path:
-    """Draw images from noise, with attributes at given rates or free.
+    """Draw images from noise, with chosen rates of some attributes.
 
-    Images are drawn first, whatever they show. Where more or fewer of them have an attribute than asked for, seen
-    from the middle between the classes, just as many as it takes are edited, chosen by lot; the others stay, so that
-    what is left free is as varied as the model draws it. With `edit.method: single_step` the latents are moved at
-    the mixing step, on their way down.
+    Images are drawn first without regard to attributes. If more or fewer of them than requested have an attribute
+    (decided at the midpoint between the classes), only the difference is edited, chosen pseudo-randomly; the others
+    stay as drawn, which keeps the variety of all other attributes. With `edit.method: single_step` the latents are
+    moved at the mixing step, during sampling.
 
     Args:
         dataset: Data set whose model and boundaries to use.
-        num: How many images.
-        attributes: Attribute to the share of images that shall have it, in [0, 1]; the rest is left to chance.
+        num: Number of images.
+        attributes: Attribute to the share of images with it, in [0, 1]; other attributes stay as drawn.
         seed: Seed of the noise.
         out: Folder for the pictures.
-        strength: How far, as in `edit_photos`.
+        strength: Strength of the edits, as in `edit_photos`.
 
     Returns:
-        The grid of all samples; the single pictures lie beside it.
+        The file with the grid of all samples; the single pictures are in the same folder.
 
     Raises:
         PipelineError: There is no such data set or boundary, it does not fit the model, or it was fitted in paper mode.
@@ -118,7 +119,7 @@ def sample_images(
     model, settings = model_and_settings(dataset, params)
     boundaries = [open_boundary(dataset, attribute) for attribute in attributes]
     made_by = _GuidedSampler if settings.is_guided else _SingleStepSampler
-    settings = replace(settings, strengths=[strength], eta=0.0)  # the way down is deterministic, as the way to it was
+    settings = replace(settings, strengths=[strength], eta=0.0)  # sampling is deterministic, as the inversion was
     sampler = made_by(model, settings, open_editor(model, settings, seed), seed, boundaries, fitted_boundaries(dataset))
     noise = item_noise(seed, [f"sample-{index:05d}" for index in range(num)], "sample", _shape(model))
     size = batch_size(model)
@@ -138,15 +139,15 @@ def sample_images(
 
 
 def directions_to_shares(has: Tensor, shares: Sequence[float], ids: list[str]) -> Tensor:
-    """Which images to change, so that attributes are as frequent as asked for: as few as it takes, by lot.
+    """Choose pseudo-randomly the fewest images whose change gives attributes the requested shares.
 
     Args:
-        has: [N,A] which images have which attribute.
-        shares: [A] how many shall have it, in [0, 1]; rounded to whole images.
-        ids: [N] names that decide the lots.
+        has: [N,A] whether each image has each attribute.
+        shares: [A] requested share of images with it, in [0, 1]; rounded to whole images.
+        ids: [N] names; their hashes decide which images are chosen.
 
     Returns:
-        [N,A] +1 to get it, -1 to lose it, 0 to stay.
+        [N,A] +1 to add it, -1 to remove it, 0 for no change.
     """
     signs = torch.zeros(has.shape)
     for column, share in enumerate(shares):
@@ -158,7 +159,7 @@ def directions_to_shares(has: Tensor, shares: Sequence[float], ids: list[str]) -
 
 
 def _sides(seen: Sequence[tuple[Boundary, Tensor]], num: int) -> Tensor:
-    """[num,A] on which side of each hyperplane its latents lie, from the middle between the classes."""
+    """[num,A] whether latents lie on the positive side of each hyperplane through the midpoint between the classes."""
     columns = [hyperplane.signed_distance(latents) > hyperplane.calibration.middle for hyperplane, latents in seen]
     return torch.stack(columns, 1) if columns else torch.zeros(num, 0, dtype=torch.bool)
 
@@ -206,14 +207,14 @@ class _Sampler:
 
 
 class _GuidedSampler(_Sampler):
-    """Draws images, then edits those that have to change."""
+    """Draws images, then edits the chosen ones."""
 
     def draw(self, noise: Tensor) -> Tensor:
         """[B,C,H,W] images in model range."""
         return draw_images(self.model, noise).clamp(*self.model.value_range)
 
     def has(self, x_0: Tensor, ids: list[str]) -> Tensor:
-        """[B,A] which images have which attribute, by the hyperplane that tells it best."""
+        """[B,A] whether images have each attribute, by its hyperplane with the best AUC."""
         seen: list[tuple[Boundary, Tensor]] = []
         features = Features(**self.settings.features)
         for of_attribute in self.boundaries:
@@ -233,14 +234,14 @@ class _GuidedSampler(_Sampler):
 
 
 class _SingleStepSampler(_Sampler):
-    """Walks noise down to the mixing step, and moves what has to change there."""
+    """Denoises to the mixing step, and moves the chosen latents at that step."""
 
     def draw(self, noise: Tensor) -> Tensor:
         """[B,C,H,W] latents at the mixing step."""
         return _walk_down(self.model, noise, self.settings.mixing_step, self.settings.num_steps)
 
     def has(self, x_mix: Tensor, _ids: list[str]) -> Tensor:
-        """[B,A] on which side of the hyperplanes the latents lie."""
+        """[B,A] whether the latents lie on the positive side of each hyperplane."""
         space: Space = "h" if all("h" in b.at_mixing_step for b in self.boundaries) else "eps"
         t_mix = self.settings.mixing_step
         latents = self.model.eps_and_h(x_mix, t_mix)[1] if space == "h" else x_mix
@@ -264,7 +265,7 @@ def draw_images(model: EpsModel, x_T: Tensor) -> Tensor:
 
 
 def _walk_down(model: EpsModel, x_T: Tensor, t_mix: int, num_steps: int) -> Tensor:
-    """Deterministic path from pure noise to the mixing step, in strides like those below it."""
+    """Deterministic DDIM from pure noise to the mixing step, with the same stride as below it."""
     last = model.schedule.num_train_timesteps - 1
     num = min(last + 1, 1 + max(1, round((num_steps - 1) * last / t_mix)))
     steps = [*[t for t in timestep_path(last, num)[::-1] if t > t_mix], t_mix]
@@ -275,7 +276,7 @@ def _walk_down(model: EpsModel, x_T: Tensor, t_mix: int, num_steps: int) -> Tens
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
-    """A name for each file's results: its stem, shortened and made printable, numbered where several share one."""
+    """A name for each file's results: its stem, shortened and made printable, with a number if it is not unique."""
     names: dict[str, None] = {}
     for path in paths:
         stem = visible(path.stem).encode()[:_MAX_STEM_BYTES].decode(errors="ignore").replace("\\", "_")
@@ -285,26 +286,24 @@ def _names(paths: Sequence[Path]) -> list[str]:
 
 
 def check_strengths(command: str, strengths: Sequence[float]) -> None:
-    """Refuse strengths whose pictures would have one name.
+    """Refuse strengths whose pictures would have the same file name.
 
     Raises:
-        ManifestError: There are two.
+        ManifestError: Two strengths are equal to six digits.
     """
     if twice := alike(strengths):
-        raise ManifestError(
-            f"{command}: strength {twice} is there twice (pictures are named by six digits of it); keep one"
-        )
+        raise ManifestError(f"{command}: strength {twice} is given twice (file names have six digits of it); keep one")
 
 
 def _check_targets(command: str, strengths: Sequence[float], out: Path, targets: Sequence[Path]) -> None:
-    """Refuse strengths and files that cannot be, before any work is done.
+    """Refuse invalid strengths and output files before any work is done.
 
     Raises:
-        ManifestError: A strength is too large or not finite, the folder cannot be used, or a file that is there under
-            the name of a result is none of ours.
+        ManifestError: A strength is too large or not finite, the folder cannot be used, or a result would replace a
+            file that this project did not write.
     """
     for strength in strengths:
-        if not abs(strength) <= MAX_STRENGTH:  # NaN is not either
+        if not abs(strength) <= MAX_STRENGTH:  # also refuses NaN
             raise ManifestError(
                 f"{command}: strength {strength:g} must be from {-MAX_STRENGTH:g} to {MAX_STRENGTH:g}; 1 is a typical "
                 "member of the other side"
@@ -312,7 +311,7 @@ def _check_targets(command: str, strengths: Sequence[float], out: Path, targets:
     check_output(out, f"{command} --out")
     for target in targets:
         if target.exists() and not (target.is_file() and is_synthetic(target.read_bytes())):
-            raise ManifestError(f"{command} {target}: is there, and is no picture of ours; choose another --out")
+            raise ManifestError(f"{command} {target}: exists, and is not a picture of ours; choose another --out")
 
 
 def _dataset(name: str) -> DatasetParams:

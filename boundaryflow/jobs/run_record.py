@@ -1,4 +1,4 @@
-"""The record of a run that DVC does not keep: when, from which commit, with what, and what came of it."""
+"""The record of a job's run, which DVC does not keep: time, commit, models and settings, and the result."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ _FOR_RECEIVERS = (
     "schema", "state", "started", "seconds", "job", "job_hash", "model_sha256", "boundaries", "judged_by",
     "counts", "pictures", "wanted", "added", "tried", "kept", "phi", "commit", "changed", "python", "packages",
 )  # fmt: skip
-"""What goes where the pictures go. Paths, names of hosts and of files, and errors, which quote them, stay here."""
+"""Fields that are also written to the outbox: no paths, names of hosts or files, nor errors, which quote them."""
 
 
 @contextmanager
 def recorded(
     folder: Path, box: Outbox, about: Callable[[], Mapping[str, Any]], shown: Sequence[tuple[Tensor, Tensor]]
 ) -> Generator[None]:
-    """Keep a record of what is done within, however it ends.
+    """Record what is done within the block, however it ends.
 
-    It is a line of `runs.jsonl` and, of the last run, `last_run.json` in `folder`, with a grid of pictures beside it:
-    before above after. The outbox gets a line in a `runs.jsonl` of its own, with what a receiver needs.
+    The record is a line of `runs.jsonl` in `folder`, and `last_run.json` for the last run, with a grid of pictures
+    (before above after). The outbox has its own `runs.jsonl`, with the fields that receivers need.
 
     Args:
-        folder: The job's own, under data/.
-        box: Where the run delivers; nobody else may write there meanwhile.
-        about: Asked in the end what there is to say.
-        shown: Pairs of [C,H,W] uint8 pixels by the time it ended.
+        folder: Folder of the job under data/.
+        box: Outbox of the run, locked by it.
+        about: Called at the end; returns the facts to record.
+        shown: Pairs of [C,H,W] uint8 pixels, filled until the end.
     """
     started, error = datetime.now(UTC), ""
     try:
@@ -71,8 +71,8 @@ def recorded(
         else:
             (folder / GRID).unlink(missing_ok=True)
         try:
-            told = {name: facts[name] for name in _FOR_RECEIVERS if name in facts}
-            box.write(RUNS, (box.read(RUNS) or b"") + _line(told))
+            public = {name: facts[name] for name in _FOR_RECEIVERS if name in facts}
+            box.write(RUNS, (box.read(RUNS) or b"") + _line(public))
         except (PipelineError, OSError) as problem:
             if not error:
                 raise

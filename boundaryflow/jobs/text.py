@@ -1,4 +1,4 @@
-"""A boundary from words: CLIP says which images fit a description, and the hyperplanes between them are fitted."""
+"""A boundary from words: CLIP scores images against two descriptions, and hyperplanes are fitted to separate them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from boundaryflow.text import visible
 
 LOG = logging.getLogger(__name__)
 On = Literal["samples", "images"]
-EXTREMES = 1 / 3  # share of the images used on each side: those with the most certain CLIP scores
+EXTREMES = 1 / 3  # share of the images used on each side: those with the most extreme CLIP scores
 MIN_IMAGES = 24
 
 
@@ -56,8 +56,8 @@ class Sides:
 
     Attributes:
         x_0: [N,C,H,W] in model range.
-        ids: [N] names, which decide their noise, and who is held out.
-        has: [N] on the side that was asked for.
+        ids: [N] names, from which the noise and the held-out quarter are drawn.
+        has: [N] whether the image is on the positive side.
     """
 
     x_0: Tensor
@@ -72,17 +72,17 @@ def boundary_from_words(
 
     Args:
         dataset: Data set whose model to use.
-        positive: What an edited image shall fit.
-        negative: What describes images as they are.
+        positive: Description of edited images.
+        negative: Description of images before the edit.
         name: Name of the boundary.
-        on: Label images that the model draws, which needs no data set, or the data set's own.
-        num: How many.
-        seed: Seed of what is drawn.
-        positives: Folder of images that show it, made elsewhere (the paper's own way); they stand against the
-            `num` images above, and the words are not looked at.
+        on: Use images that the model draws, which needs no data set, or the data set's own.
+        num: Number of these images.
+        seed: Seed of the drawn images.
+        positives: Folder of images of the positive side (the paper's own method); all `num` images are then the
+            negative side, and CLIP is not used.
 
     Returns:
-        The file, and what is in it.
+        The file, and its boundaries.
 
     Raises:
         PipelineError: There is no such data set or image, no CLIP, or the two sides cannot be separated.
@@ -107,7 +107,7 @@ def boundary_from_words(
     hyperplanes = _fit(model, sides, observed["timesteps"], Features(**observed.get("features", {})), name, params)
     if not hyperplanes:
         raise BoundaryError(
-            f"text: the model does not tell {positive!r} from {negative!r} at any noise level "
+            f"text: {positive!r} and {negative!r} are not separable at any noise level "
             f"(no held-out AUC of boundary.min_auc, {params.boundary.min_auc}); use other words, or raise --num"
         )
     found, path = Boundaries(name, {}, hyperplanes), TEXT.folder(dataset) / f"{name}.safetensors"
@@ -155,7 +155,7 @@ def _of_folder(folder: Path, params: DatasetParams, model: EpsModel) -> Tensor:
 def _by_words(
     params: DatasetParams, model: EpsModel, x_0: Tensor, ids: list[str], positive: str, negative: str
 ) -> Sides:
-    """The images with the most certain CLIP scores, on either side."""
+    """The images with the most extreme CLIP scores, on either side."""
     source = params.label.source
     weights = source.weights if isinstance(source, ClipSource) else params.evaluate.clip
     if weights is None:
@@ -178,9 +178,9 @@ def _by_words(
 def _fit(
     model: EpsModel, sides: Sides, timesteps: Sequence[int], features: Features, name: str, params: DatasetParams
 ) -> tuple[Boundary, ...]:
-    """A hyperplane at each timestep where it separates a held-out quarter of the images."""
-    lots = np.array([item_seed(0, item, "held out") % 4 for item in sides.ids])
-    train, held_out = np.flatnonzero(lots > 0), np.flatnonzero(lots == 0)
+    """A hyperplane at each timestep at which it separates the held-out quarter of the images."""
+    quarters = np.array([item_seed(0, item, "held out") % 4 for item in sides.ids])
+    train, held_out = np.flatnonzero(quarters > 0), np.flatnonzero(quarters == 0)
     hyperplanes: list[Boundary] = []
     held_out_latents: list[Tensor] = []
     size = batch_size(model)

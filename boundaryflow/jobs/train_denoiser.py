@@ -1,7 +1,7 @@
-"""A denoiser for one's own images: trained for a while, measured as it goes, and kept as a diffusers folder.
+"""Trains a denoiser on the user's images, measures it regularly, and stores it as a diffusers folder.
 
-The folder is written anew at every checkpoint, so it can be used at any time. The state of the run lies beside it,
-in `OUT.training/`, which may be deleted once no more training is wanted.
+The folder is written again at every checkpoint, so it can be used at any time. The state of the run is beside it, in
+`OUT.training/`, which may be deleted when training is finished.
 """
 
 from __future__ import annotations
@@ -37,25 +37,25 @@ from boundaryflow.text import visible
 from boundaryflow.training import DenoiserTraining, NetworkSettings, TrainSettings
 
 _KEEP_EVERY_S, _TELL_EVERY_S = 300.0, 10.0
-_MEASURE_SHARE = 0.05  # of the time, at most
+_MEASURE_SHARE = 0.05  # limit of the share of time for measuring
 _USUAL_SIZE = 64
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How long is trained: either minutes of this machine's time, or images seen. One of the two is None."""
+    """Length of the training: either minutes of wall time, or images seen; the other is None."""
 
     minutes: float | None = None
     images: int | None = None
 
     def share(self, elapsed_s: float, num_images: int) -> float:
-        """How much of it is used up; 1 is all."""
+        """Share of the budget that is used; 1 is all of it."""
         return elapsed_s / (60 * self.minutes) if self.minutes is not None else num_images / (self.images or 1)
 
 
 @dataclass
 class _Run:
-    """What is kept of a run beside its tensors."""
+    """State of a run apart from its tensors."""
 
     elapsed_s: float = 0.0
     hardware: list[str] = field(default_factory=list[str])
@@ -76,26 +76,27 @@ def train_denoiser(
 ) -> dict[str, Any]:
     """Train, or go on training, until the budget is used up.
 
-    With a budget of images, a run that was cut short and started again gives the weights that an undisturbed one gives,
-    on a CPU to the byte. A first Ctrl-C ends the step that is at work, keeps everything and raises KeyboardInterrupt.
+    With a budget of images on a CPU, a run that was interrupted and started again gives weights identical to those of
+    an uninterrupted one (docs/reliability.md). A first Ctrl-C finishes the current step, saves the state and raises
+    KeyboardInterrupt.
 
     Args:
-        pictures: What to train on, and what to measure with.
+        pictures: Pictures to train on and to measure with.
         out: Folder of the model.
         network: Its architecture.
-        settings: How it is trained.
-        budget: For how long.
-        licence: Of the pictures, as the user states it.
+        settings: Settings of the training.
+        budget: Length of the training.
+        licence: Licence of the pictures, as stated by the user.
         dtype: `auto` is bfloat16 where the hardware multiplies it, else float32.
-        tell: Given a line of progress every ten seconds, and whenever something was measured.
+        tell: Called with a line of progress every ten seconds and after each measurement.
         keep_every_s: Seconds between two checkpoints.
 
     Returns:
-        What `training.json` says.
+        Content of `training.json`.
 
     Raises:
-        PipelineError: `out` holds something else, was begun with other settings or is being trained already; the loss
-            is not finite; or the memory does not suffice.
+        PipelineError: `out` holds other files, was begun with other settings or is being trained already; the loss is
+            not finite; or memory runs out.
     """
     with locked_state(out) as folder:
         trainer = _Trainer(pictures, out, folder, network, settings, licence, dtype, tell)
@@ -155,7 +156,7 @@ class _Trainer:
         dtype: str,
         tell: Callable[[str], None],
     ) -> None:
-        self._pictures, self._out, self._tell, self._licence = pictures, out, tell, licence
+        self._pictures, self._out, self._report, self._licence = pictures, out, tell, licence
         self._network, self._settings = network, settings
         self._checkpoint = folder / CHECKPOINT
         self._identity = json.loads(
@@ -179,7 +180,7 @@ class _Trainer:
         return self._training.step * self._settings.batch_size
 
     def run(self, budget: Budget, keep_every_s: float) -> dict[str, Any]:
-        """Train until the budget is used up; returns the card."""
+        """Train until the budget is used up; returns the content of `training.json`."""
         with _stop_requested() as stopped:
             try:
                 self._train(budget, stopped, keep_every_s)
@@ -192,17 +193,17 @@ class _Trainer:
 
     def _train(self, budget: Budget, stopped: threading.Event, keep_every_s: float) -> None:
         started, before_s, first_step = time.monotonic(), self._run.elapsed_s, self._training.step
-        told, keep_at, measure_at, training_s = started, started + keep_every_s, started, 0.0
+        reported_at, keep_at, measure_at, training_s = started, started + keep_every_s, started, 0.0
         while (share := budget.share(self._run.elapsed_s, self._num_images)) < 1 and not stopped.is_set():
             since = time.monotonic()
             self._training.advance(self._pixels, self._pictures.rows, share)
             now = time.monotonic()
             training_s += now - since
             self._run.elapsed_s = before_s + now - started
-            if now - told >= _TELL_EVERY_S:
+            if now - reported_at >= _TELL_EVERY_S:
                 rate = (self._training.step - first_step) * self._settings.batch_size / training_s
-                self._tell(self._progress(budget, rate))
-                told = now
+                self._report(self._progress(budget, rate))
+                reported_at = now
             if now >= keep_at:
                 self._keep()
                 keep_at = now + keep_every_s
@@ -211,12 +212,12 @@ class _Trainer:
                     measure_at = now + (time.monotonic() - now) / _MEASURE_SHARE
         self._keep()
         if stopped.is_set():
-            self._tell(f"{self._out}: usable as it is; the same command goes on from here")
+            self._report(f"{self._out}: usable as it is; the same command goes on from here")
             raise KeyboardInterrupt
         self._measure()
 
     def card(self) -> dict[str, Any]:
-        """What is known about the model."""
+        """Content of `training.json`."""
         return {
             "made_by": MADE_BY,
             "data": {**self._pictures.facts, "licence": self._licence or "not stated"},
@@ -249,7 +250,7 @@ class _Trainer:
         return loss
 
     def _keep(self) -> None:
-        """Write the state of the run, and the folder."""
+        """Write the state of the run, and the model's folder."""
         self._checked_loss()
         about = {"identity": self._identity, "step": self._training.step, "run": asdict(self._run)}
         write_tensors(self._checkpoint, self._training.state(), about)
@@ -270,19 +271,19 @@ class _Trainer:
                 f"train-denoiser {self._checkpoint}: cannot be read ({error}); delete its folder to begin anew"
             ) from None
         if other:
-            told = ", ".join(f"{name} was {before.get(name)} and is {self._identity[name]}" for name in other)
+            changes = ", ".join(f"{name} was {before.get(name)} and is {self._identity[name]}" for name in other)
             raise ParamsError(
-                f"train-denoiser {self._out}: was begun with other settings ({told}); name another OUT, or delete "
+                f"train-denoiser {self._out}: was begun with other settings ({changes}); name another OUT, or delete "
                 f"{self._checkpoint.parent} and {self._out} to begin anew"
             )
 
     def _measure(self) -> None:
-        """Say how good what the folder holds is."""
+        """Measure the model of the folder, and report the result."""
         found = measure(self._out, self._pictures, self._settings.seed)
         self._run.measured = [m for m in self._run.measured if m["images_seen"] < self._num_images]
         self._run.measured.append({"images_seen": self._num_images, "wall_time_s": round(self._run.elapsed_s), **found})
         self._keep()
-        self._tell(
+        self._report(
             f"after {self._num_images:,} images: held-out loss {found['held_out_loss']:.4f} ("
             f"{found['trained_on_loss']:.4f} on pictures trained on), round trip {found['round_trip_psnr_db']:.1f} dB, "
             f"{self._out / 'samples.png'}"
@@ -316,7 +317,7 @@ def _stop_requested() -> Generator[threading.Event]:
 
 
 def _resident(pixels: NDArray[np.uint8], where: torch.device) -> NDArray[np.uint8] | torch.Tensor:
-    """Pictures on the GPU, where they take no more than a quarter of what is free there."""
+    """The pictures on the GPU if they take at most a quarter of its free memory, else unchanged."""
     if where.type != "cuda" or pixels.nbytes > torch.cuda.mem_get_info(where)[0] / 4:
         return pixels
     return torch.from_numpy(np.array(pixels)).to(where)

@@ -1,4 +1,4 @@
-"""The folder of a trained denoiser: weights, model card, samples, and how good it is."""
+"""The folder of a trained denoiser: weights, model card, samples and measurements."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from boundaryflow.sources.images import encode_png
 from boundaryflow.training import DenoiserTraining, NetworkSettings, round_trip_psnr_db
 from boundaryflow.training.quality import loss_of
 
-_NUM_PICTURES = 16  # of the grid of samples, and on the round trip
+_NUM_PICTURES = 16  # in the grid of samples, and on the round trip
 
 
 def beta_schedule(network: NetworkSettings) -> dict[str, Any]:
@@ -34,11 +34,11 @@ def beta_schedule(network: NetworkSettings) -> dict[str, Any]:
 
 
 def write_folder(out: Path, training: DenoiserTraining, network: NetworkSettings, card: Mapping[str, Any]) -> None:
-    """Write the averaged weights in half precision, how to feed them, and how they were made; file by file.
+    """Write the averaged weights in half precision, the configuration, and the model card.
 
     Args:
         out: The folder.
-        training: Whose weights.
+        training: Training with the weights.
         network: Its architecture.
         card: Content of `training.json`.
     """
@@ -47,7 +47,7 @@ def write_folder(out: Path, training: DenoiserTraining, network: NetworkSettings
         "set_alpha_to_one": True, "steps_offset": 0, "timestep_spacing": "linspace",
     }  # fmt: skip
     files: dict[str, Any] = {
-        CARD: card,  # first: it proves the folder ours
+        CARD: card,  # first, as it marks the folder as written by this project
         "config.json": json.loads(training.network.to_json_string()),
         "scheduler_config.json": scheduler,
         SIDECAR: {"pixel_unshuffle": network.pixel_unshuffle},
@@ -59,10 +59,10 @@ def write_folder(out: Path, training: DenoiserTraining, network: NetworkSettings
 
 
 def measure(out: Path, pictures: TrainingPictures, seed: int) -> dict[str, float]:
-    """Draw `samples.png` with the model of a folder, and measure it on pictures that it was not trained on.
+    """Draw `samples.png` with the model of a folder, and measure the model on held-out pictures.
 
     Returns:
-        Loss on these and on as many that it was trained on, and the PSNR of the round trip.
+        Loss on these and on equally many training pictures, and the PSNR of the round trip.
     """
     model = load_model(out, device=device())
     ids = [f"sample-{index}" for index in range(_NUM_PICTURES)]
@@ -81,7 +81,7 @@ def measure(out: Path, pictures: TrainingPictures, seed: int) -> dict[str, float
 
 
 def _card_text(name: str, card: Mapping[str, Any]) -> str:
-    """README.md, of the content of `training.json`."""
+    """README.md, from the content of `training.json`."""
     data, network, settings = card["data"], card["network"], card["settings"]
     minutes = card["wall_time_s"] / 60
     per_image = card["images_seen"] / max(1, data["pictures"])
@@ -112,7 +112,7 @@ def _card_text(name: str, card: Mapping[str, Any]) -> str:
         "| images seen | min | held-out loss | loss on pictures trained on | round trip (PSNR, dB) |\n"
         f"|---|---|---|---|---|\n{measured or '| not measured yet | | | | |'}\n\n"
         "The loss is the weighted mean squared error of the predicted noise; lower on pictures trained on than on "
-        "held-out ones means that they are being learnt by heart. Round trip: held-out pictures to t = 500 and back, "
+        "held-out ones means that the model memorises them. Round trip: held-out pictures to t = 500 and back, "
         "40 steps each way, without correction. `samples.png` is drawn from noise, 50 DDIM steps, not picked. Whether "
         "samples resemble single training pictures was not examined.\n"
     )

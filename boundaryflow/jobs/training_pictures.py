@@ -25,21 +25,21 @@ from boundaryflow.text import visible
 
 LOG = logging.getLogger(__name__)
 MAX_HELD_OUT = 256
-_HELD_OUT = 0.1  # at most, of all
-_MAX_BAD = 0.1  # of all
+_HELD_OUT = 0.1  # limit of the share of held-out pictures
+_MAX_BAD = 0.1  # limit of the share of unusable pictures
 _LEAST = 16
 _READ_AT_ONCE = 512
 
 
 @dataclass(frozen=True)
 class TrainingPictures:
-    """Pictures to train on, and others to measure with.
+    """Pictures to train on, and held-out ones to measure with.
 
     Attributes:
-        pixels: [N,C,S,S] uint8; may lie on the disk.
-        rows: Which of them are trained on.
-        held_out: Which of them are not.
-        facts: What the model card says of them; `sha256` tells one data set from another.
+        pixels: [N,C,S,S] uint8; may be memory-mapped.
+        rows: Indices of the pictures to train on.
+        held_out: Indices of the held-out pictures.
+        facts: Facts for the model card; `sha256` identifies the data set.
     """
 
     pixels: NDArray[np.uint8]
@@ -49,7 +49,7 @@ class TrainingPictures:
 
     @classmethod
     def of_array(cls, pixels: NDArray[np.uint8], name: str) -> TrainingPictures:
-        """All of an array but the last ones, which are held out."""
+        """Train on all pictures of an array except the last ones, which are held out."""
         num = _num_held_out(len(pixels))
         rows = np.arange(len(pixels))
         facts = {"source": name, "pictures": len(rows) - num, "held_out": num, "sha256": _digest([name])}
@@ -58,13 +58,13 @@ class TrainingPictures:
 
 @contextmanager
 def open_pictures(source: str, scratch: Path, geometry: Mapping[str, Any]) -> Generator[TrainingPictures]:
-    """Decode the pictures of a source; their pixels lie in a file of `scratch` while they are used.
+    """Decode the pictures of a source; their pixels are in a file of `scratch` during the block.
 
     Args:
         source: Folder of an ingested data set (`data/ingest/NAME`); or a folder, an archive or an LMDB of pictures.
         scratch: Folder for the pixels.
-        geometry: What `decode_image` is to make of the pictures. Those of an ingested data set are as they are, and
-            only `size` and `channels` are compared; None is what they have.
+        geometry: Keyword arguments of `decode_image`. For an ingested data set only `size` and `channels` are compared
+            with those of its pictures; None accepts any.
 
     Raises:
         ManifestError: There are no pictures, too few, of another size, or too many that cannot be used.
@@ -86,8 +86,8 @@ def open_pictures(source: str, scratch: Path, geometry: Mapping[str, Any]) -> Ge
                 f"train-denoiser {visible(source)}: {len(items)} different pictures, must be at least {_LEAST}, "
                 "and should be thousands"
             )
-        by_lot = sorted(test or items, key=lambda item: hashlib.sha256(item.encode()).digest())
-        held_out = by_lot[: MAX_HELD_OUT if test else _num_held_out(len(items))]
+        by_hash = sorted(test or items, key=lambda item: hashlib.sha256(item.encode()).digest())
+        held_out = by_hash[: MAX_HELD_OUT if test else _num_held_out(len(items))]
         apart = {*test, *held_out}
         trained_on = [item for item in items if item not in apart]
         if not trained_on:
@@ -120,12 +120,12 @@ def _from_ingested(
         shape = pixels.shape[1:]
         for item, of_item in zip(some, pixels, strict=True):
             spool.add(item, of_item)
-    for position, (option, there) in enumerate(zip(("channels", "size"), shape, strict=False)):
-        asked = geometry[option]
-        if asked is not None and asked != shape[position]:
+    for position, (option, ingested) in enumerate(zip(("channels", "size"), shape, strict=False)):
+        stated = geometry[option]
+        if stated is not None and stated != shape[position]:
             raise ManifestError(
-                f"train-denoiser {folder}: --{option} is {asked}, but it was ingested with {there}; leave the option "
-                "out, or train on the raw pictures"
+                f"train-denoiser {folder}: --{option} is {stated}, but it was ingested with {ingested}; leave the "
+                "option out, or train on the raw pictures"
             )
     if not shape:
         raise ManifestError(f"train-denoiser {folder}: holds no pictures; run `boundaryflow run` first")
@@ -153,7 +153,7 @@ def _from_raw(spool: Spool, path: Path, geometry: Mapping[str, Any]) -> tuple[tu
 
 
 def _only(path: Path) -> Sequence[Found]:
-    """An archive or an LMDB in one file, as if it lay alone in its folder."""
+    """An archive or an LMDB in one file, as the only entry of a folder."""
     if archive_suffix(path):
         return [Found(path.name, "archive", path.stat().st_size)]
     if path.suffix.lower() == ".lmdb":

@@ -1,4 +1,4 @@
-"""A set for training code: pictures in a folder per group, a table of labels and provenance, and no stale file."""
+"""A set for training code: pictures in a folder per group, with a table of labels and provenance."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ METADATA, SCHEMA = "metadata.parquet", "augmented/1"
 _COLUMNS = ["file_name", "item_id", "source", "synthetic", "edit", "strength", "probability", "judged_by", "boundary"]
 _UNITS = {
     "strength": "as edit.strengths in params.yaml; empty of images that were not edited",
-    "probability": "that the changed attribute is as it was asked for, as the labeller sees it",
-    "label_*": "1 has it, 0 has it not, empty: unknown; of edits the label of the source, but for what was changed",
+    "probability": "labeller's probability of the requested change",
+    "label_*": "1 has it, 0 does not, empty: unknown; edits have the labels of their source, except for the change",
 }
 
 
@@ -31,8 +31,8 @@ class TrainingSet:
     """Writes pictures, then the table of all of them, then removes the pictures of an earlier set that are not in it.
 
     Args:
-        box: Where.
-        facts: Of every picture: dataset, job, job_hash, model_sha256.
+        box: Outbox to write to.
+        facts: Facts of every picture: dataset, job, job_hash, model_sha256.
     """
 
     def __init__(self, box: Outbox, facts: Mapping[str, str]) -> None:
@@ -43,9 +43,9 @@ class TrainingSet:
         """Write one picture.
 
         Args:
-            file_name: Within the set.
+            file_name: Path within the set.
             pixels: [C,H,W] uint8.
-            facts: Its provenance.
+            facts: Provenance.
             labels: Attribute to 1 or 0.
         """
         row = {"file_name": file_name, **facts, **self._facts}
@@ -53,7 +53,7 @@ class TrainingSet:
         self._rows.append({**row, **{f"label_{name}": value for name, value in labels.items()}})
 
     def commit(self) -> None:
-        """Make what was put the set."""
+        """Write the table of all pictures of `put`, then remove pictures of an earlier set."""
         table = pd.DataFrame(self._rows)
         labels = sorted(str(name) for name in table.columns if str(name).startswith("label_"))
         table = table.reindex(columns=[*_COLUMNS, *self._facts, *labels])

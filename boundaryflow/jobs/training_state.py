@@ -1,8 +1,7 @@
-"""The folder of a training run's state: where it is, and that nobody else's files are in its place."""
+"""The folder of a training run's state: its path, its lock, and the check that it holds no foreign files."""
 
 from __future__ import annotations
 
-import fcntl
 import json
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from boundaryflow.config.places import check_output
 from boundaryflow.errors import CheckpointError, PipelineError
-from boundaryflow.files import RefusedFileError, leftovers, read_bytes, remove_leftovers
+from boundaryflow.files import RefusedFileError, leftovers, read_bytes, remove_leftovers, try_lock
 from boundaryflow.text import visible
 
 CARD, CHECKPOINT, _LOCK = "training.json", "checkpoint.safetensors", "lock"
@@ -19,16 +18,16 @@ MADE_BY = "boundaryflow train-denoiser"
 
 
 def state_folder(out: Path) -> Path:
-    """Folder of a run's state: beside the model's, which DVC hashes as a whole."""
+    """Folder of a run's state: outside the model's folder, which DVC hashes as a whole."""
     return out.with_name(f"{out.name}.training")
 
 
 @contextmanager
 def locked_state(out: Path) -> Generator[Path]:
-    """The folder of a run's state, which no other process may use meanwhile.
+    """The folder of a run's state, locked against other processes.
 
     Raises:
-        PipelineError: One does, `out` or the folder is somebody else's, or a link or a file is in its place.
+        PipelineError: Another process uses it; `out` or the folder holds foreign files, or is a link or a file.
     """
     check_output(out, "OUT", may_be="data/pretrained")
     out = out.absolute()
@@ -41,25 +40,23 @@ def locked_state(out: Path) -> Generator[Path]:
     _check_ours(out, folder)
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / _LOCK).open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise PipelineError(f"train-denoiser {out}: another process is training it; wait for it to end") from None
+        if not try_lock(lock):
+            raise PipelineError(f"train-denoiser {out}: another process is training it; wait for it to end")
         remove_leftovers(folder)
         try:
             yield folder
         finally:
-            if not (folder / CHECKPOINT).exists():  # it did not come so far
+            if not (folder / CHECKPOINT).exists():  # the run ended before its first checkpoint
                 (folder / _LOCK).unlink()
-                with suppress(OSError):  # somebody put a file there meanwhile
+                with suppress(OSError):  # another program added a file
                     folder.rmdir()
 
 
 def _check_ours(out: Path, folder: Path) -> None:
-    """Refuse a model's folder or a state folder that no run of ours wrote.
+    """Refuse a model's folder or a state folder that `train-denoiser` did not write.
 
     Raises:
-        CheckpointError: One is somebody else's.
+        CheckpointError: One of them holds foreign files.
     """
     has_state = (folder / CHECKPOINT).is_file() and not (folder / CHECKPOINT).is_symlink()
     if folder.exists() and not has_state:

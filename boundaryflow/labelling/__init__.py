@@ -1,4 +1,4 @@
-"""Attribute labels: from words through CLIP, from annotations, or from annotations of some images for all."""
+"""Attribute labels: by CLIP from words, from annotations, or by a probe trained on annotations of some images."""
 
 from boundaryflow.labelling.calibration import CalibrationReport, Platt, calibrate
 from boundaryflow.labelling.celeba import image_names, read_celeba, read_hq_mapping

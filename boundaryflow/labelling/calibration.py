@@ -1,4 +1,4 @@
-"""From scores to probabilities that mean what they say, by a few annotated images.
+"""Calibration of scores to probabilities, with some annotated images.
 
 Sources: Platt 1999 (a logistic curve through the scores, with smoothed targets); Guo et al. 2017
 (expected calibration error; with the offset at zero Platt's slope is their temperature).
@@ -21,27 +21,27 @@ _SMALLEST = 1e-7
 
 @dataclass(frozen=True)
 class Platt:
-    """Probability as a logistic curve of a score: sigmoid(slope · score + offset)."""
+    """Platt scaling: probability = sigmoid(slope · score + offset)."""
 
     slope: float
     offset: float
 
     def probabilities(self, scores: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The probability that each score stands for."""
+        """Probability of each score."""
         return sigmoid(self.slope * scores + self.offset)
 
 
 @dataclass(frozen=True)
 class CalibrationReport:
-    """What calibration did to probabilities, measured by cross-validation.
+    """Quality of probabilities before and after calibration, measured by cross-validation.
 
     Attributes:
-        num_annotated: Images that it was fitted to.
-        num_positive: Those of them with the attribute.
-        log_loss_before: Mean -log p of the truth, in nats, of the scores' own probabilities.
-        log_loss_after: The same of images that the curve was not fitted to.
-        ece_before: Expected calibration error of the scores' own probabilities, in [0, 1].
-        ece_after: The same of images that the curve was not fitted to.
+        num_annotated: Annotated images.
+        num_positive: Annotated images with the attribute.
+        log_loss_before: Mean -log p(true class), in nats, with the probabilities sigmoid(score).
+        log_loss_after: The same on held-out folds, with calibrated probabilities.
+        ece_before: Expected calibration error of sigmoid(score), in [0, 1].
+        ece_after: The same on held-out folds, with calibrated probabilities.
     """
 
     num_annotated: int
@@ -53,14 +53,14 @@ class CalibrationReport:
 
 
 def fit_platt(scores: NDArray[np.float64], has_attribute: NDArray[np.bool_]) -> Platt:
-    """Fit the curve that makes the labels likeliest.
+    """Fit the curve by maximum likelihood.
 
-    Source: Platt 1999, section 2.2: each class's target is drawn in by one imagined example of the
-    other kind, (n+1)/(n+2) and 1/(n+2), which keeps the slope finite where scores part the classes.
+    Source: Platt 1999, section 2.2: the targets are smoothed to (n+1)/(n+2) and 1/(n+2), as if each class had one
+    example of the other, which keeps the slope finite where scores separate the classes.
 
     Args:
-        scores: Any numbers, higher where the attribute is likelier.
-        has_attribute: Their labels; both classes occur.
+        scores: Any numbers, higher for images with the attribute.
+        has_attribute: Their labels, with both classes.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -80,7 +80,7 @@ def fit_platt(scores: NDArray[np.float64], has_attribute: NDArray[np.bool_]) -> 
 def calibrate(
     scores: NDArray[np.float64], labels: NDArray[np.float64], attribute: str
 ) -> tuple[Platt, CalibrationReport]:
-    """Fit a curve to the annotated images, and measure by cross-validation what it is worth.
+    """Fit a curve to the annotated images, and measure its quality by cross-validation.
 
     Args:
         scores: [n] log-odds, such as CLIP's.
@@ -89,7 +89,7 @@ def calibrate(
 
     Raises:
         TooFewLabelsError: Too few annotated images, or of one class only.
-        LabelError: The scores say the opposite of the annotations.
+        LabelError: The scores contradict the annotations (negative slope).
     """
     annotated = ~np.isnan(labels)
     scores, has_attribute = scores[annotated], labels[annotated] > 0.5
@@ -116,7 +116,7 @@ def calibrate(
 def cross_fitted(scores: NDArray[np.float64], has_attribute: NDArray[np.bool_], num_folds: int) -> NDArray[np.float64]:
     """Probabilities of scores by curves that were fitted to the other folds.
 
-    Folds follow the order of the scores, without chance: give them in an order that means nothing.
+    Folds are assigned by position, without randomness; the order must not depend on scores or labels.
     """
     from sklearn.model_selection import StratifiedKFold
 
@@ -128,15 +128,15 @@ def cross_fitted(scores: NDArray[np.float64], has_attribute: NDArray[np.bool_], 
 
 
 def log_loss(probability: NDArray[np.float64], has_attribute: NDArray[np.bool_]) -> float:
-    """Mean -log of the probability of what is true, in nats; none counts as under 1e-7."""
+    """Mean -log p(true class), in nats; probabilities are clipped to at least 1e-7."""
     right = np.where(has_attribute, probability, 1 - probability)
     return float(-np.log(np.clip(right, _SMALLEST, 1)).mean())
 
 
 def expected_calibration_error(probability: NDArray[np.float64], has_attribute: NDArray[np.bool_]) -> float:
-    """How far probabilities are from frequencies: mean difference over ten bins, weighted by their number.
+    """Mean difference of probability and frequency over ten bins, weighted by the images in each bin.
 
-    Source: Guo et al. 2017, eq. 3, of the probability of the attribute.
+    Source: Guo et al. 2017, eq. 3, applied to the probability of the attribute.
     """
     at = np.minimum((probability * _NUM_BINS).astype(int), _NUM_BINS - 1)
     gaps = [abs(float((probability[at == b] - has_attribute[at == b]).sum())) for b in range(_NUM_BINS)]
@@ -144,5 +144,5 @@ def expected_calibration_error(probability: NDArray[np.float64], has_attribute: 
 
 
 def sigmoid(log_odds: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The probability that log-odds stand for."""
+    """Probability of log-odds."""
     return 0.5 * (1 + np.tanh(0.5 * log_odds))

@@ -1,4 +1,4 @@
-"""Annotations of CelebA, CelebA-HQ and CelebAMask-HQ, in the form they are published in."""
+"""Annotations of CelebA, CelebA-HQ and CelebAMask-HQ, in their published formats."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _CELEBA_NAME = re.compile(r"[0-9]{6}")
 def read_celeba(path: Path) -> pd.DataFrame:
     """Read `list_attr_celeba.txt` or `CelebAMask-HQ-attribute-anno.txt`.
 
-    A line with the number of rows, which may be missing; a line of names; then rows `NAME v v v`,
-    apart by any white space.
+    The file has an optional line with the number of rows, a line of attribute names, then rows `NAME v v v`, separated
+    by white space.
 
     Returns:
         `file`, then a column per attribute, every value as it is written.
 
     Raises:
-        LabelError: The file is not of this form; the count, a row's length or a value is wrong.
+        LabelError: The file has another format; or the count, a row's length or a value is wrong.
     """
     with _lines(path) as lines:
         number, names = next(lines)
@@ -70,13 +70,13 @@ def _lines(path: Path) -> Generator[Iterator[tuple[int, list[str]]]]:
 
 
 def read_hq_mapping(path: Path) -> dict[str, int]:
-    """Read `CelebA-HQ-to-CelebA-mapping.txt`: columns idx, orig_idx and orig_file, apart by any white space.
+    """Read `CelebA-HQ-to-CelebA-mapping.txt`: columns idx, orig_idx and orig_file, separated by white space.
 
     Returns:
         CelebA's file name to CelebA-HQ's number.
 
     Raises:
-        LabelError: The file is not of this form, or names a file or a number twice.
+        LabelError: The file has another format, or contains a file or a number twice.
     """
     with _lines(path) as lines:
         number, header = next(lines)
@@ -98,23 +98,22 @@ def read_hq_mapping(path: Path) -> dict[str, int]:
 def image_names(
     files: Sequence[str], sources: Collection[str], where: object, mapping: Mapping[str, int] | None
 ) -> list[str | None]:
-    """What the rows of an annotation file are to be joined by.
+    """File names by which the rows of an annotation file are joined to images.
 
-    CelebA names its files 000001.jpg and on, CelebA-HQ numbers its own from 0: 12.jpg, which some
-    copies write 00012.jpg. The numbers have nothing to do with one another, so a name of the one
-    is never taken for a name of the other; the mapping tells which is which.
+    CelebA's files are 000001.jpg and so on; CelebA-HQ's are numbered from 0, as 12.jpg or, in some copies, 00012.jpg.
+    The two numberings are unrelated, so names of one are never matched with names of the other without the mapping.
 
     Args:
         files: Names in the annotation file.
         sources: Relative paths of the images.
         where: The annotation file, for messages.
-        mapping: Of `read_hq_mapping`: rows named by CelebA, images numbered by CelebA-HQ.
+        mapping: From `read_hq_mapping`, if rows have CelebA's names and images CelebA-HQ's numbers.
 
     Returns:
-        Per row a file name, None for a row whose file is not in CelebA-HQ.
+        A file name per row; None for a row whose file is not in CelebA-HQ.
 
     Raises:
-        LabelError: The mapping does not fit, or the images may be numbered either way.
+        LabelError: The mapping does not match, or images may be numbered in either way.
     """
     stems = [PurePosixPath(name).stem for name in files]
     if mapping is None:
@@ -148,7 +147,7 @@ def image_names(
 
 
 def _look_for_mapping(stems: Sequence[str], sources: Collection[str], where: object) -> None:
-    """Refuse images of CelebA-HQ beside annotations of CelebA: their numbers never agree."""
+    """Refuse images of CelebA-HQ with annotations of CelebA, as their numbers are unrelated."""
     images = [PurePosixPath(source).stem for source in sources]
     numbered = [stem for stem in images if stem.isdecimal() and len(stem) < 6]
     if numbered and len(numbered) == len(images) and all(_CELEBA_NAME.fullmatch(stem) for stem in stems):

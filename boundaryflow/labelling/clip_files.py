@@ -1,4 +1,4 @@
-"""CLIP networks from files: a state dict, or a TorchScript archive as OpenAI ships them, whose code is never run."""
+"""CLIP networks from files: a state dict, or a TorchScript archive as published by OpenAI, whose code is never run."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from boundaryflow.errors import CheckpointError
 from boundaryflow.formats.torch_files import check_sharing, read_torch_file
 
 _CONTEXT, _WORDS = 77, 49408
-"""Of clip-anytorch's tokeniser: tokens in a text, and how many different ones there are."""
+"""Tokens in a text, and size of the vocabulary, of clip-anytorch's tokeniser."""
 _MAX_IMAGE_SIZE = 2048
 _MARK = "token_embedding.weight"
 _FACTS = ("input_resolution", "context_length", "vocab_size")
-"""Numbers that OpenAI's archives keep beside the weights."""
+"""Scalars that OpenAI's archives contain beside the weights."""
 
 
 def clip_package() -> ModuleType:
-    """clip-anytorch, which imports pkg_resources, which warns of its own end."""
+    """Import clip-anytorch without the deprecation warning of pkg_resources, which it imports."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import clip
@@ -34,7 +34,7 @@ def clip_package() -> ModuleType:
 
 
 def holds_clip(content: Any) -> bool:
-    """Is it the state dict of a CLIP?"""
+    """Whether this is the state dict of a CLIP."""
     return isinstance(content, Mapping) and isinstance(content.get(_MARK), Tensor)
 
 
@@ -45,7 +45,7 @@ def read_clip(weights: str) -> Any:
         weights: See `boundaryflow.labelling.load_clip`.
 
     Raises:
-        CheckpointError: The file is missing, is not such a file, or cannot be downloaded.
+        CheckpointError: The file is missing, is not a CLIP, or cannot be downloaded.
     """
     package, path = clip_package(), Path(weights)
     if weights in package.available_models():
@@ -62,12 +62,12 @@ def read_clip(weights: str) -> Any:
 
 
 def _downloaded(package: ModuleType, name: str) -> Path:
-    """The file of one of OpenAI's models, whose SHA-256 clip-anytorch knows and checks."""
+    """The file of one of OpenAI's models; clip-anytorch checks its SHA-256."""
     try:
-        # clip.load would run the archive, so its two parts are used instead of it.
+        # clip.load would run the archive's code, so its two steps are called separately.
         url, folder = package.clip._MODELS[name], os.path.expanduser("~/.cache/clip")  # noqa: SLF001, PTH111
         return Path(package.clip._download(url, folder))  # noqa: SLF001
-    except (RuntimeError, OSError, ValueError, TypeError) as error:  # TypeError: an answer without its length
+    except (RuntimeError, OSError, ValueError, TypeError) as error:  # TypeError: a response without its length
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
             f"clip {name}: cannot be downloaded ({reason}); it needs the internet once, or give the path of the file"
@@ -75,7 +75,7 @@ def _downloaded(package: ModuleType, name: str) -> Path:
 
 
 def _is_weight(name: Any, tensor: Any) -> bool:
-    """Not a number that is known from shapes, nor the mask of a scripted network, which is made anew."""
+    """Whether a tensor is a weight: not a scalar known from shapes, nor the mask, which is built again."""
     return name not in _FACTS and isinstance(tensor, Tensor) and not str(name).endswith(".attn_mask")
 
 
@@ -95,38 +95,38 @@ def _network(package: ModuleType, path: Path, state: dict[str, Tensor]) -> Any:
         if not least <= value <= most:
             raise CheckpointError(f"clip {path}: {value:,} {name}, must be within {least:,} and {most:,}")
     try:
-        with torch.device("meta"):  # shapes only: no memory is taken, nothing is drawn
+        with torch.device("meta"):  # shapes only: no memory, no random initialisation
             model: Any = package.model.CLIP(**arguments)
             model.eval().encode_image(torch.empty(1, 3, size, size))
     except Exception as error:  # noqa: BLE001 - clip-anytorch raises nearly anything on sizes that do not fit
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise CheckpointError(f"clip {path}: its tensors make no network ({reason})") from None
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-    there = {name: tuple(tensor.shape) for name, tensor in state.items()}
-    wrong = sorted(name for name in wanted.keys() | there.keys() if wanted.get(name) != there.get(name))
+    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    wrong = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
     if wrong:
-        shapes = f"{there.get(wrong[0], 'missing')}, must be {wanted.get(wrong[0], 'left out')}"
+        shapes = f"{found.get(wrong[0], 'missing')}, must be {wanted.get(wrong[0], 'left out')}"
         raise CheckpointError(f"clip {path}: {len(wrong)} tensors do not fit, the first is {wrong[0]}: {shapes}")
     model.load_state_dict({name: _number(path, name, tensor) for name, tensor in state.items()}, assign=True)
-    mask = model.build_attention_mask()  # no part of the state
+    mask = model.build_attention_mask()  # not in the state dict
     for block in model.transformer.resblocks:
         block.attn_mask = mask
     return model
 
 
 def _number(path: Path, name: str, tensor: Tensor) -> Tensor:
-    """In float32, but for the counts of batches that normalisation layers keep."""
+    """A tensor in float32, except for the batch counters of normalisation layers."""
     if name.endswith("num_batches_tracked"):
         return tensor.long()
     if not tensor.is_floating_point():
         raise CheckpointError(f"clip {path}: tensor {name} is of {tensor.dtype}, must be of floating-point numbers")
     if not bool(torch.isfinite(tensor).all()):
         raise CheckpointError(f"clip {path}: tensor {name} holds NaN or infinity; the file is damaged")
-    return tensor.to(torch.float32, copy=True)  # the file may change while this is in use
+    return tensor.to(torch.float32, copy=True)  # independent of the file, which may change
 
 
 def _arguments(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Sizes of the network from shapes and names, as `build_model` of clip-anytorch finds them."""
+    """Sizes of the network from shapes and names, as in `build_model` of clip-anytorch."""
     width = state["ln_final.weight"].shape[0]
     if "visual.proj" in state:
         kernel = state["visual.conv1.weight"].shape
@@ -152,6 +152,6 @@ def _arguments(state: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def _num_numbered(state: Mapping[str, Tensor], prefix: str) -> int:
-    """How many blocks there are, each with several tensors of its own."""
+    """Number of blocks with a prefix, each of which has several tensors."""
     pattern = re.compile(rf"{re.escape(prefix)}\.(\d+)\.")
     return len({found[1] for name in state if (found := pattern.match(name))})

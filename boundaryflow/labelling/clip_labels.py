@@ -1,4 +1,4 @@
-"""Zero-shot labels by CLIP (Radford et al. 2021, section 3.1): which of two descriptions is nearer?"""
+"""Zero-shot labels by CLIP (Radford et al. 2021, section 3.1): which of two descriptions is closer to a picture."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class ClipLabeller:
-    """A frozen CLIP: features of pictures and of words in one space.
+    """A frozen CLIP: features of pictures and of texts in one space.
 
     Args:
         model: A model of clip-anytorch.
@@ -28,18 +28,18 @@ class ClipLabeller:
     def __init__(self, model: Any, device: torch.device | str) -> None:
         self._model, self.device = model.to(device).eval().requires_grad_(False), torch.device(device)
         self._size = int(model.visual.input_resolution)
-        self._said: dict[tuple[str, ...], Tensor] = {}
+        self._text_features: dict[tuple[str, ...], Tensor] = {}
         self.num_features = int(model.text_projection.shape[1])
         self.num_parameters = sum(tensor.numel() for tensor in model.parameters())
 
     @property
     def image_size(self) -> int:
-        """Side of the pictures it looks at, in pixels; others are resized."""
+        """Side of its input in pixels; pictures are resized to it."""
         return self._size
 
     @torch.inference_mode()
     def image_features(self, images_01: Float[Tensor, "b c h w"]) -> Float[Tensor, "b d"]:
-        """Unit vectors of pictures in [0, 1]; greyscale counts as three equal channels."""
+        """Unit feature vectors of pictures in [0, 1]; greyscale is repeated to three channels."""
         images = images_01.to(self.device).float()
         if images.shape[1] == 1:
             images = images.expand(-1, 3, -1, -1)
@@ -50,21 +50,21 @@ class ClipLabeller:
 
     @torch.inference_mode()
     def text_feature(self, prompts: Sequence[str], templates: Sequence[str] = ("{}",)) -> Float[Tensor, " d"]:
-        """Unit vector of what several descriptions have in common: the mean of theirs.
+        """Normalised mean of the features of several descriptions.
 
-        Source: Radford et al. 2021, section 3.1.4, ensembles over templates in the same way.
+        Source: Radford et al. 2021, section 3.1.4, which ensembles over templates in the same way.
 
         Args:
             prompts: Descriptions.
-            templates: What each is put into, in the place of `{}`.
+            templates: Texts with `{}`, which is replaced by each description.
 
         Raises:
             LabelError: A description is too long for the model.
         """
         texts = tuple(template.replace("{}", prompt) for prompt in prompts for template in templates)
-        if texts not in self._said:
-            self._said[texts] = self._text_feature(texts)
-        return self._said[texts]
+        if texts not in self._text_features:
+            self._text_features[texts] = self._text_feature(texts)
+        return self._text_features[texts]
 
     def _text_feature(self, texts: Sequence[str]) -> Tensor:
         try:
@@ -83,16 +83,16 @@ class ClipLabeller:
         templates: Sequence[str] = ("{}",),
         temperature: float | None = None,
     ) -> Float[Tensor, " b"]:
-        """Log-odds that the positive descriptions fit better than the negative ones.
+        """Log-odds that the positive descriptions match better than the negative ones.
 
-        The difference of the two cosines over the temperature, as CLIP was trained.
+        The difference of the two cosine similarities over the temperature, as in CLIP's training.
 
         Args:
-            features: Of `image_features`.
+            features: From `image_features`.
             positive: Descriptions of an image with the attribute.
-            negative: Descriptions of an image without.
-            templates: What each is put into, in the place of `{}`.
-            temperature: What cosines are divided by; None is the model's own, 1 / logit_scale.
+            negative: Descriptions of an image without it.
+            templates: Texts with `{}`, which is replaced by each description.
+            temperature: Divisor of cosine similarities; None for the model's own, 1 / logit_scale.
         """
         apart = self.text_feature(positive, templates) - self.text_feature(negative, templates)
         scale = self._model.logit_scale.exp().float() if temperature is None else 1 / temperature
@@ -101,7 +101,7 @@ class ClipLabeller:
     def probabilities(
         self, features: Float[Tensor, "b d"], positive: Sequence[str], negative: Sequence[str]
     ) -> Float[Tensor, " b"]:
-        """Probability that the positive descriptions fit better than the negative ones; see `log_odds`."""
+        """Probability that the positive descriptions match better than the negative ones; see `log_odds`."""
         return self.log_odds(features, positive, negative).sigmoid()
 
 
@@ -110,10 +110,10 @@ def load_clip(weights: str, device: torch.device | str = "cpu") -> ClipLabeller:
 
     Args:
         weights: A model name of OpenAI's such as `ViT-B/32`, which is downloaded once, or a file:
-            a TorchScript archive as OpenAI ships them, or a plain state dict. Nothing in a file is run.
+            a TorchScript archive as published by OpenAI, or a plain state dict. No code in a file is run.
         device: Where it runs.
 
     Raises:
-        CheckpointError: The file is missing, is not such a file, or cannot be downloaded.
+        CheckpointError: The file is missing, is not a CLIP, or cannot be downloaded.
     """
     return ClipLabeller(read_clip(weights), device)

@@ -1,4 +1,4 @@
-"""What the cells of a table say of an attribute."""
+"""Reads attributes from the cells of a table."""
 
 from __future__ import annotations
 
@@ -52,18 +52,18 @@ def read_values(
     """Probabilities of the attributes, row by row.
 
     Args:
-        table: Of `read_annotations`.
+        table: From `read_annotations`.
         where: The table's file, for messages.
         file_column: Column with file names.
         attributes: Attribute to how it is read.
-        place: Row number, of the table's index, to how a message names the row.
-        seen: To which the values of columns are added that attributes list values of.
+        place: Row number in the table's index to how a message names the row.
+        seen: Filled with the values in columns for which attributes list values.
 
     Returns:
         `file`, as it is written, then a float64 column per attribute, NaN where unknown.
 
     Raises:
-        LabelError: A column is missing, a row has no file name, or a value makes no sense.
+        LabelError: A column is missing, a row has no file name, or a value is not valid.
     """
     check_columns(table.columns, where, file_column, [file_column, *(a.column for a in attributes.values())])
     files = texts(table[file_column])
@@ -81,35 +81,35 @@ def read_values(
 def check_met(
     values: pd.DataFrame, where: object, attributes: Mapping[str, AttributeColumn], seen: Mapping[str, set[str]]
 ) -> None:
-    """Refuse an attribute one side of which lists only values that no row has.
+    """Refuse an attribute whose listed positive, or negative, values occur in no row.
 
     Args:
-        values: Of `read_values`, of all tables.
+        values: From `read_values`, of all tables.
         where: The file, for messages.
         attributes: Attribute to how it is read.
-        seen: Of `read_values`.
+        seen: From `read_values`.
 
     Raises:
-        LabelError: There is one; the message names the values there are.
+        LabelError: There is such an attribute; the message lists the values that occur.
     """
-    for name, there in seen.items():
+    for name, values_met in seen.items():
         for side, wanted, value in (
             ("positive", attributes[name].positive, 1.0),
             ("negative", attributes[name].negative, 0.0),
         ):
             if wanted and not (values[name] == value).any():
                 listed, column = " or ".join(map(short, wanted[:5])), attributes[name].column
-                said = nearest(str(wanted[0]), sorted(there - {""}))
-                raise LabelError(f"labels {where}: {name}: no row says {listed} ({side}) in column {column!r}{said}")
+                hint = nearest(str(wanted[0]), sorted(values_met - {""}))
+                raise LabelError(f"labels {where}: {name}: no row says {listed} ({side}) in column {column!r}{hint}")
 
 
-def check_columns(there: Iterable[object], where: object, file_column: str, columns: Iterable[str]) -> None:
-    """Refuse a table that lacks one of some columns, `file_column` among them or not.
+def check_columns(present: Iterable[object], where: object, file_column: str, columns: Iterable[str]) -> None:
+    """Refuse a table without one of the columns; `file_column` need not be among them.
 
     Raises:
-        LabelError: It lacks one.
+        LabelError: A column is missing.
     """
-    names = [str(name) for name in there]
+    names = [str(name) for name in present]
     for column in columns:
         if column not in names:
             others = [name for name in names if column == file_column or name != file_column]
@@ -117,7 +117,7 @@ def check_columns(there: Iterable[object], where: object, file_column: str, colu
 
 
 def nearest(name: str, names: Sequence[str]) -> str:
-    """The end of a message about an unknown name: the one that was probably meant, else those there are."""
+    """End of a message about an unknown name: the closest name, or else the list of names."""
     meant = difflib.get_close_matches(name, names, 1)
     if meant:
         return f", did you mean {short(meant[0])!r}?"
@@ -126,7 +126,7 @@ def nearest(name: str, names: Sequence[str]) -> str:
 
 
 def texts(column: pd.Series) -> list[str]:
-    """What the cells say, without blanks around it; an empty cell says nothing."""
+    """Texts of the cells without surrounding blanks; empty cells give empty texts."""
     return ["" if blank else str(value).strip() for value, blank in zip(column, column.isna(), strict=True)]
 
 
@@ -136,10 +136,10 @@ def _read_column(
     cells = texts(column)
     if spec.positive or spec.negative:
         sides = {
-            said: side for side, of in ((0.0, spec.negative), (1.0, spec.positive)) for v in of for said in words(v)
+            text: side for side, of in ((0.0, spec.negative), (1.0, spec.positive)) for v in of for text in words(v)
         }
-        said = {cell: sides.get(word(cell), np.nan) for cell in set(cells)}
-        return np.array([said[cell] for cell in cells])
+        by_cell = {cell: sides.get(word(cell), np.nan) for cell in set(cells)}
+        return np.array([by_cell[cell] for cell in cells])
     limits = None if spec.above is None or spec.below is None else (spec.above, spec.below)
     meant = "a number" if limits else "0/1, -1/1, true/false, yes/no or a probability"
     known = {cell: _number(cell) for cell in set(cells)}
@@ -163,7 +163,7 @@ def _read_column(
 
 
 def _number(cell: str) -> float | None:
-    """NaN where unknown, None where it is none."""
+    """Number of a cell: NaN if it is empty or unknown, None if it is not a number."""
     text = cell.lower()
     if text in _UNKNOWN:
         return float("nan")

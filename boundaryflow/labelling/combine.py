@@ -1,4 +1,4 @@
-"""Attributes made of others."""
+"""Attributes that combine others."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Combination:
-    """An attribute made of others.
+    """An attribute that combines others.
 
     Attributes:
-        kind: Without the one part, with all parts, or with any of them.
-        parts: Names of attributes, plain or combined.
+        kind: Negation of one part, all parts, or any of them.
+        parts: Names of attributes, which may be combinations.
     """
 
     kind: Literal["not", "all", "any"]
@@ -26,14 +26,14 @@ class Combination:
 
 
 def combined(labels: pd.DataFrame, combinations: Mapping[str, Combination]) -> pd.DataFrame:
-    """Labels with further attributes, made of those there are and of one another.
+    """Labels with combined attributes added; combinations may refer to each other.
 
-    `not` is 1 - p; `all` the least and `any` the greatest probability of the parts. Where a part
-    is unknown so is the result, unless the known ones settle it.
+    `not` is 1 - p; `all` is the minimum and `any` the maximum of the parts' probabilities. If a part is unknown, so is
+    the result, unless the known parts decide it.
 
     Args:
         labels: A column per attribute, NaN where unknown.
-        combinations: Attribute to what it is made of; no part may be unknown or depend on itself.
+        combinations: Attribute to its combination; all parts must exist, without cycles.
     """
     result = labels.copy()
     for name in TopologicalSorter({name: c.parts for name, c in combinations.items()}).static_order():

@@ -1,4 +1,4 @@
-"""Rows about images, and the images: joined by file name, and never by position."""
+"""Joins rows of a table to images by file name, never by position."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from boundaryflow.labelling.lines import short
 LOG = logging.getLogger(__name__)
 MIN_JOINED = 0.95
 _NUMBER, _DIGITS = re.compile(r"0|[1-9][0-9]{0,17}"), re.compile(r"[0-9]{1,18}")
-_SUFFIX = re.compile(r"\.[A-Za-z][A-Za-z0-9]{1,4}$")  # no digit first: 1.5 is not 1 with the suffix .5
+_SUFFIX = re.compile(r"\.[A-Za-z][A-Za-z0-9]{1,4}$")  # begins with a letter: 1.5 is not 1 with the suffix .5
 
 
 def match_files(files: Sequence[str], sources: Mapping[str, str]) -> dict[str, str]:
-    """Which of the file names in a table stands for which image.
+    """Match file names of a table to images.
 
-    A name fits the image whose relative path it is; else whose relative path without suffix, else
-    whose base name, else whose base name without suffix, where that is unique on both sides. By base
-    name it fits only if it is one, or the image's path is, or the folders of one end in those of the
-    other: `train/1.png` is not `val/1.png`. A leading `./` and backslashes between folders are fine.
+    A name matches an image by its relative path; otherwise by its relative path without suffix, then by its base name,
+    then by its base name without suffix, each if unique on both sides. A match by base name also needs compatible
+    folders: one side has none, or the folders of one side are the end of the other's (`train/1.png` is not
+    `val/1.png`). A leading `./` and backslashes between folders are accepted.
 
     Args:
-        files: Names as they are written.
+        files: Names as written in the table.
         sources: Item id to relative path of the image.
 
     Returns:
-        Item id to name as it is written, for images that have one.
+        Item id to name as written, for images that have one.
     """
     written: dict[str, str] = {}
     for name in files:
@@ -53,14 +53,14 @@ def match_files(files: Sequence[str], sources: Mapping[str, str]) -> dict[str, s
 
 
 def other_spellings(files: Iterable[str], used: Iterable[str]) -> dict[str, str]:
-    """Names of a table that are one that stands for an image, but without its suffix or in another Unicode form.
+    """Names of a table that equal a matched name except for its suffix or Unicode normalisation.
 
     Args:
         files: All names of the table.
-        used: Those among them that stand for images.
+        used: Those that were matched to images.
 
     Returns:
-        Further name to the one that is used, where there is no doubt which.
+        Other spelling to the matched name, where that is unique.
     """
     used = set(used)
     whole = _unique(used, lambda name: _composed(normal(name)))
@@ -75,14 +75,14 @@ def other_spellings(files: Iterable[str], used: Iterable[str]) -> dict[str, str]
 
 
 def _folders_fit(name: str, source: str) -> bool:
-    """Whether one has no folder, or the folders of one end in those of the other."""
+    """Whether one side has no folder, or the folders of one side are the end of the other's."""
     ours, theirs = (_composed(path).strip("/").split("/")[:-1] for path in (source, name))
     num = min(len(ours), len(theirs))
     return not num or ours[-num:] == theirs[-num:]
 
 
 def way_out(stray: Sequence[str], without: Sequence[str]) -> str:
-    """The end of a message about names of a table and images that do not fit one another."""
+    """End of a message about names of a table and images that do not match."""
     bases = {_without_suffix(_base_name(normal(name))): name for name in stray}
     for source in without:
         name = bases.get(_without_suffix(_base_name(source)))
@@ -104,42 +104,42 @@ def _by_number(written: Mapping[str, str], sources: Mapping[str, str]) -> dict[s
 
 
 def key(name: str) -> str:
-    """What a file name and an image have in common wherever `match_files` may join them; quickly."""
+    """A key that is equal for a file name and an image whenever `match_files` may match them; cheap to compute."""
     path = name.replace("\\", "/") if "\\" in name else name
     base = _without_suffix(_composed(path.rstrip("/. ").rpartition("/")[2]))
     return base.lstrip("0") or "0" if base.isdecimal() else base
 
 
 def normal(name: str) -> str:
-    """A relative path as the manifest writes it."""
+    """A relative path in the form of the manifest."""
     return PurePosixPath(name.replace("\\", "/")).as_posix()
 
 
 def in_folder(files: Sequence[str], folder: str, images: Iterable[str], where: object) -> list[str]:
-    """Names of a table that lies in a folder of its own, relative to the folder of all images.
+    """Names of a table in a subfolder, made relative to the folder of all images.
 
     Args:
-        files: Names as they are written: relative to all images' folder, or to the table's.
-        folder: The table's folder, relative to all images'; empty or `.` if it is the same.
+        files: Names as written, relative to the folder of all images or to the table's.
+        folder: The table's folder, relative to the folder of all images; empty or `.` if they are the same.
         images: Relative paths of the images.
         where: The table's file, for messages.
 
     Raises:
-        LabelError: A name fits an image of either folder.
+        LabelError: A name matches images relative to both folders.
     """
-    names, there = [normal(name) for name in files], set(map(_composed, images))
+    names, known_images = [normal(name) for name in files], set(map(_composed, images))
     folder = _composed(folder)
     if folder in ("", "."):
         return names
     found: list[str] = []
     for name in names:
         own = f"{folder}/{name}"
-        if _composed(name) in there and _composed(own) in there:
+        if _composed(name) in known_images and _composed(own) in known_images:
             name, own = short(name), short(own)
             raise LabelError(
                 f"labels {where}: {name} may be {name} or {own}; write paths from the root and put the table there"
             )
-        found.append(name if _composed(name) in there else own)
+        found.append(name if _composed(name) in known_images else own)
     return found
 
 
@@ -155,13 +155,13 @@ def join_values(
     """Labels of each image.
 
     Args:
-        values: `file`, then a column per attribute; of `read_values`.
+        values: `file`, then a column per attribute; from `read_values`.
         where: The file, for messages.
         sources: Item id to relative path of the image.
-        partial: One image with a row is enough; else 95 % must have one.
-        copies: Further paths of the same pictures to their item ids. Where rows of one picture
-            contradict one another it is unknown.
-        num_left_out: Further rows, about no image, that are not in `values`.
+        partial: One image with a row is enough; otherwise 95 % must have one.
+        copies: Paths of further copies of the same pictures to their item ids. A picture whose rows
+            contradict each other is unknown.
+        num_left_out: Number of further rows, which belong to no image and are not in `values`.
 
     Returns:
         One row per item, sorted by id: item_id, then a float32 probability per attribute, NaN
@@ -198,7 +198,7 @@ def join_values(
 
 
 def _settle(joined: pd.DataFrame, where: object, by_file: pd.DataFrame, rows: Mapping[str, Sequence[str]]) -> None:
-    """The labels of pictures that have several rows: what these agree on."""
+    """Labels of pictures with several rows: the values on which the rows agree."""
     for attribute in by_file.columns:
         contradicting: list[str] = []
         for item, names in rows.items():
@@ -210,7 +210,7 @@ def _settle(joined: pd.DataFrame, where: object, by_file: pd.DataFrame, rows: Ma
             contradicting += [] if agree else [" and ".join(map(short, names[:2]))]
         if contradicting:
             LOG.warning(
-                "labels %s: %d pictures are there under several names whose labels contradict one another about %s, "
+                "labels %s: %d pictures occur under several names with labels that contradict each other about %s, "
                 "such as %s; they are unknown",
                 where, len(contradicting), attribute, contradicting[0],
             )  # fmt: skip
@@ -248,7 +248,7 @@ def _refuse(
 
 
 def _unique(names: Iterable[str], shorten: Callable[[str], str]) -> dict[str, str]:
-    """Short name to name, where only one name has it."""
+    """Short name to name, for short names that are unique."""
     groups: dict[str, list[str]] = {}
     for name in names:
         groups.setdefault(shorten(name), []).append(name)

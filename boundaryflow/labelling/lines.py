@@ -1,4 +1,4 @@
-"""Text files that people or other programs made, a line at a time, so that no file is too large to look at."""
+"""Reads text files of users a line at a time, so that the size of a file does not matter."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from boundaryflow.files import RefusedFileError, check_regular
 from boundaryflow.text import visible
 
 MAX_LINE = 2**24
-"""Characters of a line; a longer one is refused."""
+"""Limit of characters in a line; a file with a longer one is refused."""
 
 _NO_TABLE = (
     ((b"version https://git-lfs",), "is a Git LFS pointer and not the file itself; fetch it with `git lfs pull`"),
@@ -24,12 +24,12 @@ _NO_TABLE = (
 
 @contextmanager
 def text_lines(path: Path) -> Generator[Iterator[str]]:
-    """Lines of a UTF-8 file, with or without byte order mark, each with its end of line. Closed however it is left.
+    """Lines of a UTF-8 file, with or without byte order mark, each with its end of line. The file is closed on exit.
 
     Raises:
         LabelError: See `open_table`; a line is too long, in another encoding, or has a NUL; no line says anything.
     """
-    # An undecodable byte becomes a surrogate, which tells the line that it is in.
+    # An undecodable byte becomes a surrogate, so that its line can be reported.
     with io.TextIOWrapper(open_table(path), encoding="utf-8-sig", errors="surrogateescape", newline="") as text:
         yield _checked_lines(path, text)
 
@@ -52,7 +52,7 @@ def _checked_lines(path: Path, text: io.TextIOWrapper) -> Iterator[str]:
 
 
 def open_table(path: Path) -> BinaryIO:
-    """Open a file whose content is what it seems to be.
+    """Open a regular file, and refuse common wrong content by its first bytes.
 
     Raises:
         LabelError: It is missing, a folder, no regular file, a Git LFS pointer or a web page.
@@ -78,11 +78,11 @@ def open_table(path: Path) -> BinaryIO:
 
 
 def short(cell: object, most: int = 60) -> str:
-    """What a cell says, as a message shows it."""
+    """Text of a cell, shortened for messages."""
     text = visible(str(cell)[: most + 1])
     return text if len(text) <= most else f"{text[:most]}..."
 
 
 def refuse(path: Path, what: str) -> NoReturn:
-    """Say what is wrong with a file of labels."""
+    """Raise the error of a file of labels."""
     raise LabelError(f"labels {path}: {what}")

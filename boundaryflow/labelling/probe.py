@@ -29,15 +29,15 @@ PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
 @dataclass(frozen=True)
 class ProbeReport:
-    """How good a probe is, measured on annotated images that it was not fitted to.
+    """Quality of a probe, measured on held-out folds of the annotated images.
 
     Attributes:
         num_annotated: Images with an annotation.
-        num_positive: Those of them with the attribute.
+        num_positive: Annotated images with the attribute.
         auc: Area under the ROC curve, in [0, 1].
-        log_loss: Mean -log p of the truth, in nats.
+        log_loss: Mean -log p(true class), in nats.
         ece: Expected calibration error, in [0, 1].
-        c: The penalty that was chosen; small is strong.
+        c: Chosen inverse penalty C; smaller is stronger.
     """
 
     num_annotated: int
@@ -56,13 +56,12 @@ def probe_labels(
     attribute: str,
     penalties: Sequence[float] = PENALTIES,
 ) -> tuple[NDArray[np.float64], ProbeReport]:
-    """Fit logistic regression to the annotated images, and let it speak for the rest.
+    """Fit logistic regression to the annotated images, and predict all others.
 
-    Folds are stratified and follow the order of the rows, without chance: give them in an order
-    that means nothing, such as by hash. The penalty is the one with the least log-loss over the
-    folds (of equals the strongest). The reported AUC is of those same folds, so it has seen the
-    choice among a handful of penalties; log-loss and calibration error are of curves fitted to
-    the other folds' scores.
+    Folds are stratified and assigned by position, without randomness; the order of rows must not depend on labels, such
+    as an order by hash. The penalty with the least log-loss over the folds is chosen (of equals the strongest). The
+    reported AUC is on the same folds, so it is slightly optimistic by the choice among a few penalties; log-loss and
+    calibration error are of calibration curves fitted to the other folds' scores.
 
     Args:
         features: [n,d] of all images.
@@ -109,7 +108,7 @@ def probe_labels(
 def _out_of_fold(
     features: NDArray[np.float32], has_attribute: NDArray[np.bool_], num_folds: int, c: float
 ) -> NDArray[np.float64]:
-    """Log-odds of every image by a regression that was fitted without its fold."""
+    """Log-odds of every image by a regression that was fitted to the other folds."""
     from sklearn.model_selection import StratifiedKFold
 
     result = np.empty(len(features))

@@ -1,4 +1,4 @@
-"""Tables that people or other programs made: read strictly, every value as it is written."""
+"""Reads users' tables strictly, every value as written."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _T = TypeVar("_T")
 
 
 _MAX_COLUMNS, _MAX_CELLS = 10_000, 50_000_000
-_MAX_CELL = 2**17  # bytes of one, as csv has it
-_MAX_TEXT, _SHORT = 2**28, 256  # characters of all texts beyond so many of each
+_MAX_CELL = 2**17  # limit of bytes in a cell, as in the csv module
+_MAX_TEXT, _SHORT = 2**28, 256  # limit of all characters beyond the first so many of each text
 _MAX_CHUNK_BYTES, _MAX_GROUP_BYTES, _BATCH_BYTES = 2**28, 2**29, 2**26
 _NUM_STRAYS = 3
 _BATCH_ROWS = 2**14
@@ -35,11 +35,11 @@ _BATCH_ROWS = 2**14
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is kept of a table: some columns, and the rows that may be about images there are.
+    """The part of a table to keep: some columns, and the rows that may match images.
 
     Attributes:
         file_column: Column with file names.
-        columns: All columns that are read.
+        columns: All columns to read.
         keys: `join.key` of the images.
     """
 
@@ -49,20 +49,20 @@ class Wanted:
 
     @classmethod
     def of(cls, file_column: str, columns: Sequence[str], images: Iterable[str]) -> Wanted:
-        """Columns beside that of the file names, and rows about images of these relative paths."""
+        """Keep these columns and that of file names, and rows that may match images with these relative paths."""
         return cls(file_column, [file_column, *columns], frozenset(map(key, images)))
 
 
 def read_annotations(path: Path, wanted: Wanted | None = None, *, max_cells: int | None = None) -> pd.DataFrame:
-    """Read a CSV, TSV, Parquet or JSON-lines table, every value as it is written; a blank cell is None.
+    """Read a CSV, TSV, Parquet or JSON-lines table, every value as written; a blank cell is None.
 
     Args:
         path: The table.
-        wanted: What is kept of it; None is everything.
-        max_cells: Where to stop reading; None is never, and a very large table is refused.
+        wanted: The part to keep; None for everything.
+        max_cells: Stop reading after so many cells; None to read all, and refuse a very large table.
 
     Returns:
-        The table, its index the number of each row. Of rows about other images a few are kept, for messages;
+        The table, indexed by row number. A few rows that match no image are kept for messages;
         `attrs["num_left_out"]` counts the rest. `attrs["is_whole"]`: `max_cells` was not reached.
 
     Raises:
@@ -110,14 +110,14 @@ def find_tables(root: Path, pattern: str) -> list[Path]:
 def pivot_long(
     table: pd.DataFrame, where: object, file_column: str, attribute_column: str, value_column: str
 ) -> pd.DataFrame:
-    """A table with a row per image and attribute, as one with a row per image.
+    """Convert a table with a row per image and attribute to one with a row per image.
 
     Args:
-        table: Of `read_annotations`.
+        table: From `read_annotations`.
         where: The table's file, for messages.
         file_column: Column with file names.
         attribute_column: Column with the names of the attributes.
-        value_column: Column with what is said of the attribute.
+        value_column: Column with the value of the attribute.
 
     Returns:
         `file_column`, then a column per attribute; None for pairs that have no row.
@@ -127,29 +127,29 @@ def pivot_long(
     """
     check_columns(table.columns, where, "", (file_column, attribute_column, value_column))
     files, attributes, values = (texts(table[c]) for c in (file_column, attribute_column, value_column))
-    said: dict[str, dict[str, str | None]] = {}
+    by_attribute: dict[str, dict[str, str | None]] = {}
     rows: dict[str, dict[str, str | None]] = {}
     for row, file, attribute, value in zip(table.index, files, attributes, values, strict=True):
         if not file or not attribute:
             blank = attribute_column if file else file_column
             raise LabelError(f"labels {where}: column {blank!r} is blank in row {row + 1}; fill it in")
-        of_attribute = said.setdefault(attribute, {})
+        of_attribute = by_attribute.setdefault(attribute, {})
         if file in of_attribute and word(of_attribute[file]) != word(value or None):
             raise LabelError(
                 f"labels {where}: {short(attribute)!r} of {short(file)} is {short(of_attribute[file] or 'blank')} and, "
                 f"in row {row + 1}, {short(value or 'blank')}; keep one of them"
             )
         of_attribute[file] = rows.setdefault(file, {})[attribute] = value or None
-    if file_column in said:
+    if file_column in by_attribute:
         raise LabelError(f"labels {where}: an attribute has the name of the file column, {file_column!r}; rename one")
-    wide = {attribute: [of.get(file) for file in rows] for attribute, of in said.items()}
+    wide = {attribute: [of.get(file) for file in rows] for attribute, of in by_attribute.items()}
     return pd.DataFrame({file_column: list(rows), **wide}, dtype=object)
 
 
 def _collected(
     path: Path, rows: Iterator[Mapping[str, Any] | None], wanted: Wanted | None, max_cells: int | None
 ) -> pd.DataFrame:
-    """Column by column, each different text in memory once."""
+    """Collect rows by column, with each distinct text in memory once."""
     columns: dict[str, list[Any]] = {name: [] for name in wanted.columns} if wanted else {}
     names: dict[str, None] = {}
     numbers: list[int] = []
@@ -192,21 +192,21 @@ def _collected(
 
 
 def _parquet_rows(path: Path, wanted: Wanted | None) -> Generator[Mapping[str, Any]]:
-    """Through Arrow alone: what pandas noted in the file of its own index and types is not looked at."""
+    """Read with Arrow alone, which ignores pandas' metadata on index and types."""
     import pyarrow.parquet as pq
 
     with open_table(path) as data:
-        columns = _told(path, lambda: _plain_columns(path, pq.read_schema(data), wanted))
+        columns = _guarded(path, lambda: _plain_columns(path, pq.read_schema(data), wanted))
         data.seek(0)
-        # Texts by their number in the file's dictionary, so that one said over and over is in memory once.
+        # Dictionary-encoded texts, so that a repeated text is in memory once.
         of_text = [name for name, is_text in columns.items() if is_text]
-        batches = _told(path, lambda: _parquet_batches(path, pq.ParquetFile(data, read_dictionary=of_text), columns))
-        while (rows := _told(path, lambda: next(batches, None))) is not None:
+        batches = _guarded(path, lambda: _parquet_batches(path, pq.ParquetFile(data, read_dictionary=of_text), columns))
+        while (rows := _guarded(path, lambda: next(batches, None))) is not None:
             yield from rows
 
 
 def _plain_columns(path: Path, schema: Any, wanted: Wanted | None) -> dict[str, bool]:
-    """Columns that are read, and whether they hold texts; without `wanted` all but nested and binary ones."""
+    """Columns to read, and whether they contain texts; without `wanted` all except nested and binary ones."""
     from pyarrow import types
 
     _check_names(path, schema.names)
@@ -246,7 +246,7 @@ def _parquet_batches(path: Path, file: Any, columns: Mapping[str, bool]) -> Iter
 
 
 def _cells(path: Path, name: str, column: Any) -> list[Any]:
-    """Of a column of texts, each different one once."""
+    """Cells of a column, with each distinct text in memory once."""
     import pyarrow.compute as pc
 
     column = column if hasattr(column, "dictionary") else column.dictionary_encode()
@@ -259,18 +259,18 @@ def _cells(path: Path, name: str, column: Any) -> list[Any]:
     return [values.get(at) for at in column.indices.to_pylist()]
 
 
-def _told(path: Path, read: Callable[[], _T]) -> _T:
+def _guarded(path: Path, read: Callable[[], _T]) -> _T:
     try:
         return read()
     except LabelError:
         raise
-    except Exception as error:  # Arrow has errors of its own and lets those of its converters through
+    except Exception as error:  # Arrow raises its own errors and those of its converters
         reason = visible((str(error) or type(error).__name__).splitlines()[0])[:200]
         refuse(path, f"cannot be read ({reason})")
 
 
 def _separated_rows(path: Path, separator: str, wanted: Wanted | None) -> Generator[Mapping[str, Any] | None]:
-    """Rows as mappings; after some, None for those about no image."""
+    """Rows as mappings; after the first few, None for rows that match no image."""
     with text_lines(path) as lines:
         yield from _separated(path, csv.reader(lines, delimiter=separator, skipinitialspace=True, strict=True), wanted)
 
@@ -293,7 +293,7 @@ def _separated(path: Path, reader: Any, wanted: Wanted | None) -> Generator[Mapp
                 if wanted and at is not None and cells[at] and key(cells[at].strip()) not in wanted.keys:
                     num_strays += 1
                     if num_strays > _NUM_STRAYS:
-                        yield None  # before a mapping is made of it: there may be millions
+                        yield None  # without making a mapping, as there may be millions
                         continue
                 yield {name: cell or None for name, cell in zip(names, cells, strict=True) if name}
     except csv.Error as error:

@@ -1,1 +1,1 @@
-"""What the report is made of: its inputs, its numbers, its pictures, its charts, its page."""
+"""The report: inputs, numbers, pictures, charts and the page."""

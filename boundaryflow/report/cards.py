@@ -1,4 +1,4 @@
-"""What the page says about each edit: its faces, its strip of strengths, its row of numbers, its failures."""
+"""The parts of the page about each edit: pictures, strips of all strengths, numbers, failures."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def indexed(per_image: pd.DataFrame | None) -> dict[tuple[str, str, float], dict
     return {(str(row["edit"]), str(row["item_id"]), float(row["strength"])): row for row in rows}
 
 
-def asked(targets: Mapping[str, int]) -> str:
-    """What was asked of an image, in words: `+ smiling, − hat`."""
+def in_words(targets: Mapping[str, int]) -> str:
+    """The requested change of an image, such as `+ smiling, − hat`."""
     return ", ".join(f"{'+' if sign > 0 else '−'} {attribute.replace('_', ' ')}" for attribute, sign in targets.items())
 
 
@@ -43,14 +43,14 @@ def faces(
     strengths: Sequence[float],
     verdicts: Mapping[tuple[str, str, float], Mapping[str, Any]],
 ) -> list[dict[str, Any]]:
-    """Pictures with what the template needs beside them: the sign, and the judge's verdict at each strength."""
+    """Pictures with their requested change, and the judge's result at each strength."""
     return [
         {
             "input": picture.input,
             "frames": picture.frames,
             "truth": picture.truth,
             "item": picture.item,
-            "asked": asked(picture.targets),
+            "requested": in_words(picture.targets),
             "sign": "".join("+" if sign > 0 else "−" for sign in picture.targets.values()),
             "verdicts": [_verdict(verdicts.get((edit, picture.item, s))) for s in strengths],
             "probability": [_show("target_probability", verdicts.get((edit, picture.item, s))) for s in strengths],
@@ -82,7 +82,7 @@ def edit_cards(
     num_grid: int,
     seed: int,
 ) -> list[dict[str, Any]]:
-    """One card per edit: faces drawn by seed, the numbers at each strength, and the other method's at its best."""
+    """One card per edit: pictures drawn by seed, numbers at each strength, and the other method at its best one."""
     verdicts, strengths = indexed(inputs.per_image), inputs.strengths
     cards: list[dict[str, Any]] = []
     for edit in inputs.edit_names:
@@ -113,13 +113,13 @@ def edit_cards(
 def strips(
     inputs: Inputs, pictures: Pictures, best: Mapping[str, float], *, num_strips: int, seed: int
 ) -> list[dict[str, Any]]:
-    """A few images per edit, each across all strengths."""
+    """A few images per edit, each at all strengths."""
     verdicts, strengths = indexed(inputs.per_image), inputs.strengths
     result: list[dict[str, Any]] = []
     for edit in inputs.edit_names:
         items = drawn(inputs.targets(edit), num_strips, seed=seed, purpose=f"strip {edit}")
         shown = faces(pictures.show(edit, items), edit, strengths, verdicts)
-        result += [{"title": face["asked"], "best": strengths.index(best[edit]), "face": face} for face in shown]
+        result += [{"title": face["requested"], "best": strengths.index(best[edit]), "face": face} for face in shown]
     return result
 
 
@@ -166,7 +166,7 @@ def _cell(metric: Metric, value: Estimate) -> dict[str, Any]:
 def overall(
     metrics: Sequence[Metric], estimates: Estimates, best: Mapping[str, float], compared: Comparison | None
 ) -> list[dict[str, str]]:
-    """Mean over edits, each at the strength it is shown at; of the other method over the same edits, if it has all."""
+    """Mean over edits, each at the strength shown; for the other method over the same edits, if it has all of them."""
     others = {(edit, s): compared.numbers(edit) for edit, s in best.items()} if compared else {}
     tiles: list[dict[str, str]] = []
     for metric in (m for m in metrics if m.column in TILES):
@@ -178,7 +178,7 @@ def overall(
 
 
 def _mean(metric: Metric, rows: Mapping[tuple[str, float], Mapping[str, Estimate]], best: Mapping[str, float]) -> str:
-    """A metric's mean over those edits that have it; empty where none has, or an edit was not made at all."""
+    """A metric's mean over the edits that have it; empty if none has it or an edit was not made."""
     if not all(rows.get(key) for key in best.items()):
         return ""
     values = [rows[key][metric.column].mean for key in best.items() if metric.column in rows[key]]
@@ -187,7 +187,7 @@ def _mean(metric: Metric, rows: Mapping[tuple[str, float], Mapping[str, Estimate
 
 
 def response_curves(inputs: Inputs, estimates: Estimates, best: Mapping[str, float]) -> dict[str, Any] | None:
-    """How each metric answers to the strength: one chart per edit, all with the same axes."""
+    """Metrics against the strength: one chart per edit, all with the same axes."""
     present = [(c, style) for c, style in CURVES if any(c in row for row in estimates.values())]
     strengths = sorted(inputs.strengths)
     if not present or len(strengths) < 2:
@@ -228,7 +228,7 @@ def response_curves(inputs: Inputs, estimates: Estimates, best: Mapping[str, flo
 def failures(
     inputs: Inputs, pictures: Pictures, best: Mapping[str, float], *, num_failures: int
 ) -> list[dict[str, Any]]:
-    """The worst pictures at the strengths shown: furthest from the truth, and surest to have missed the target."""
+    """The worst pictures at the strengths shown: furthest from the truth, and least probable to have the target."""
     if inputs.per_image is None:
         return []
     table = inputs.per_image
@@ -242,7 +242,7 @@ def failures(
     if "target_success" in table:
         missed = table[table["target_success"].notna() & (table["target_success"].astype(float) < 0.5)]
         order = [c for c in ("target_probability", "edit", "item_id") if c in missed]
-        why = "the judge is surest that the target was not reached"
+        why = "lowest probability of the target, by the judge"
         lists.append({"title": "Target missed", "why": why, "num": len(missed), "rows": missed.sort_values(order)})
     for entry in lists:
         entry["of"] = len(table)
@@ -259,7 +259,7 @@ def _failure(inputs: Inputs, pictures: Pictures, row: dict[str, Any], best: Mapp
         "input": shown.input,
         "edited": shown.frames[inputs.strengths.index(best[edit])],
         "truth": shown.truth,
-        "asked": asked(shown.targets),
+        "requested": in_words(shown.targets),
         "item": item,
         "reasons": _reasons(row),
     }

@@ -1,4 +1,4 @@
-"""The edits that ours are compared with: of the same images, each edit at its own best strength."""
+"""Edits of the same images by another method, each at its own best strength, for comparison."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Comparison:
     """Another method's edits.
 
     Attributes:
-        inputs: As of the report, with that method's pictures and numbers.
+        inputs: The report's inputs, with that method's pictures and numbers.
         best: Edit to the strength at which it is shown.
         estimates: Edit and strength to its numbers.
     """
@@ -28,17 +28,17 @@ class Comparison:
 
     @property
     def title(self) -> str:
-        """The method in words."""
+        """Name of the method for the page."""
         return self.inputs.method.replace("_", " ")
 
     def numbers(self, edit: str) -> dict[str, Estimate]:
-        """Metric to its estimate for an edit at its best strength; empty where there is none."""
+        """Metric to its estimate for an edit at its best strength; empty if the method did not make the edit."""
         return self.estimates.get((edit, self.best[edit]), {}) if edit in self.best else {}
 
     def card(
         self, edit: str, items: Sequence[str], pictures: Pictures, columns: Sequence[str]
     ) -> dict[str, Any] | None:
-        """What the card of an edit shows of it: a picture of each item, and its numbers; None where it made none."""
+        """Its part of an edit's card: a picture per item, and its numbers; None if the method did not make the edit."""
         if edit not in self.best:
             return None
         strength, found = self.best[edit], self.numbers(edit)
@@ -51,7 +51,7 @@ class Comparison:
 
 
 def read_comparison(inputs: Inputs, metrics: Sequence[Metric]) -> Comparison | None:
-    """The edits that a report's are compared with, if there are any."""
+    """The compared method's edits; None if there are none."""
     other = inputs.compared
     if other is None:
         return None

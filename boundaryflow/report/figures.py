@@ -52,7 +52,7 @@ class Frame:
         return LEFT + (value - low) / ((high - low) or 1) * (self.width - LEFT - RIGHT)
 
     def y(self, value: float) -> float:
-        """Vertical position of a value, held inside the frame."""
+        """Vertical position of a value, clipped to the frame."""
         low, high = self.y_range
         inside = min(max(value, low), high)
         return self.height - BOTTOM - (inside - low) / ((high - low) or 1) * (self.height - TOP - BOTTOM)
@@ -70,7 +70,7 @@ def ticks(low: float, high: float, num: int = 5) -> list[float]:
 
 
 def number(value: float) -> str:
-    """A tick's text: no needless digits, a real minus."""
+    """Text of a tick: at most six decimals, with a minus sign instead of a hyphen."""
     return f"{round(value, 6):g}".replace("-", "−")
 
 

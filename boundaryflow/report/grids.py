@@ -1,4 +1,4 @@
-"""The pictures of the report: which are shown, the exact truth of an edit, and the files they are kept in."""
+"""The pictures of the report: their choice, exact counterfactuals, and their files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _OWN = re.compile(r"[0-9a-f]{16}(?:-\d+|-truth)?\.png")
 
 
 def drawn(items: Iterable[str], num: int, *, seed: int, purpose: str) -> list[str]:
-    """Items drawn by seed: the same items stay the first when others join or leave."""
+    """Items drawn by seed; adding or removing items does not change the order of the others."""
     return sorted(items, key=lambda item: (item_seed(seed, item, purpose), item))[:num]
 
 
@@ -37,16 +37,16 @@ def to_image(pixels: Tensor) -> Image.Image:
 def counterfactual(
     factors: pd.DataFrame | None, item: str, targets: Mapping[str, int], size: int
 ) -> Image.Image | None:
-    """The renderer's own picture of the same face with the targets met.
+    """The exact counterfactual: the renderer's picture of the same face with the changed attributes.
 
     Args:
         factors: Attributes and factors of each avatar, indexed by item; None for real images.
-        item: Whose face.
-        targets: Attribute to +1 (add) or -1 (take away).
+        item: Item of the face.
+        targets: Attribute to +1 (add) or -1 (remove).
         size: Side in pixels.
 
     Returns:
-        None where the truth is not known: a real image, or an attribute that the renderer has not.
+        None if it is not known: for a real image, or an attribute that the renderer does not have.
     """
     if factors is None or item not in factors.index or not set(targets) <= set(ATTRIBUTES):
         return None
@@ -77,7 +77,7 @@ class Shown:
 
 
 class Pictures:
-    """Writes each picture of the report once, and says where it lies."""
+    """Writes each picture of the report once, and returns its path."""
 
     def __init__(self, inputs: Inputs, out: Path) -> None:
         """Take the pictures from `inputs`, write them under `out`."""
@@ -125,22 +125,22 @@ class Pictures:
         return quote(name)
 
     def remove_former(self) -> None:
-        """Remove the pictures of a former report, which have names as ours have; other files stay."""
+        """Remove the pictures of an earlier report, recognised by their names; other files stay."""
         for path in (self._out / "images").glob("*/*.png"):
             if path not in self._written and _OWN.fullmatch(path.name) and not path.is_symlink():
                 path.unlink()
-                with suppress(OSError):  # others are in it
+                with suppress(OSError):  # it has other files
                     path.parent.rmdir()
 
 
 def readme_picture(inputs: Inputs, strengths: Mapping[str, float], *, seed: int, cell: int = 128) -> Image.Image:
     """One picture for a README: a column per edit, rows input, edited and (where it is known) truth.
 
-    The image of each column is drawn by seed, not by looks, among those to which the edit adds
-    something; among all it changes where it only takes away.
+    The image of each column is drawn by seed among those to which the edit adds something, or among all that it changes
+    if it only removes.
 
     Args:
-        inputs: What the stages wrote.
+        inputs: Outputs of the stages.
         strengths: Edit to the strength shown.
         seed: Seed of the draw.
         cell: Side of one enlarged picture, pixels.

@@ -1,4 +1,4 @@
-"""Everything the report reads, gathered once. What a run did not make is None, and its section is left out."""
+"""All inputs of the report. Those that a run did not write are None, and their sections are left out."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ class Inputs:
         dataset: Name of the data set.
         root: The checkout.
         manifest: One row per image file.
-        edits: One row per image, edit and strength; only images of which the edit asked something.
-        factors: The renderer's truth, for avatars.
+        edits: One row per changed image, edit and strength.
+        factors: Attributes and factors that the renderer drew, for avatars.
         labels: Probability of each attribute, indexed by item.
-        curves: Mixing curves, long.
+        curves: Curves of the stage mixing, a row per timestep and curve.
         boundaries: One row per boundary.
         noise_levels: One row per attribute and noise level that guided edits may follow.
         scores: Signed distance of each image, per boundary.
-        per_image: Metrics of each edited picture, with `clean_success` where a judge was there.
-        facts: Stage to its JSON facts; empty where there are none.
-        method: That made these edits.
-        compared: The same with another method's edits of the same images, where there are any.
+        per_image: Metrics of each edited picture, with `clean_success` if there is a judge.
+        facts: Stage to its JSON facts; empty if there are none.
+        method: Method that made these edits.
+        compared: Inputs with another method's edits of the same images, or None.
     """
 
     dataset: str
@@ -67,7 +67,7 @@ class Inputs:
 
     @property
     def is_guided(self) -> bool:
-        """Are the edits guided along noise levels? Else they are single steps."""
+        """Whether the edits are guided along noise levels; otherwise they are single steps."""
         return self.method == "guided" and not self.facts["edit"].get("paper_mode")
 
     @property
@@ -77,9 +77,9 @@ class Inputs:
         return [float(s) for s in pairs["strength"]]
 
     def targets(self, edit: str) -> dict[str, dict[str, int]]:
-        """Item to what the edit asked of it: attribute to +1 (add) or -1 (take away)."""
+        """Item to its requested change: attribute to +1 (add) or -1 (remove)."""
         rows = self.edits[(self.edits["edit"] == edit) & (self.edits["strength_index"] == 0)]
-        return {str(item): json.loads(asked) for item, asked in zip(rows["item_id"], rows["targets"], strict=True)}
+        return {str(item): json.loads(targets) for item, targets in zip(rows["item_id"], rows["targets"], strict=True)}
 
     def pixels(self, items: list[str]) -> Tensor:
         """[n,C,S,S] uint8 input pictures."""
@@ -96,7 +96,7 @@ class Inputs:
 
 
 def read_inputs(root: Path, dataset: str) -> Inputs:
-    """Read what the stages wrote for one data set.
+    """Read the outputs of the stages for one data set.
 
     Raises:
         ManifestError: The images or the edits are missing; without them there is nothing to show.
@@ -132,7 +132,7 @@ def read_inputs(root: Path, dataset: str) -> Inputs:
 
 
 def _by(inputs: Inputs, method: str) -> Inputs:
-    """The part of inputs that is about one method's edits."""
+    """The part of the inputs with one method's edits."""
     edits, per_image, facts = inputs.edits, inputs.per_image, inputs.facts
     if method != inputs.method:
         facts = {**facts, "evaluate": {"edits": facts["evaluate"].get("compared", {}).get(method, {})}}

@@ -1,4 +1,4 @@
-"""The numbers of the report: what each metric means, its mean per edit and strength, the strength to show."""
+"""The numbers of the report: definition of each metric, its mean per edit and strength, and the strength to show."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Metric:
 METRICS: tuple[Metric, ...] = (
     Metric(
         "target_success", "Target success", "high",
-        "Share of images on which the judge, a classifier that no edit ever saw, finds the attribute changed as asked. "
+        "Share of images on which the judge, a classifier that no edit used, finds the attribute changed as requested. "
         "The bar in the table is the 95 % Wilson interval.", percent=True, digits=0,
     ),
     Metric(
@@ -77,25 +77,25 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric(
         "segmentation_consistency_outside", "Segm. outside", "high",
-        "The same over the pixels that the exact counterfactual leaves alone: what the edit had no business with.",
+        "The same over the pixels that the exact counterfactual does not change, so that the edit should not either.",
         percent=True, digits=1,
     ),
     Metric(
         "s_dir", "CLIP direction", "high",
-        "Cosine between the change of the CLIP embedding of the image and that of the text; 1 is the same way.",
+        "Cosine between the change of the CLIP embedding of the image and that of the text; 1 is the same direction.",
     ),
     Metric(
         "counterfactual_recovery", "Recovery R", "high",
         "1 − RMSE(edited, truth) / RMSE(input, truth), against the exact picture with the attribute changed. "
-        "1 is the truth itself, 0 as good as leaving the image alone, below 0 worse.",
+        "1 is the truth itself, 0 as close to it as the unchanged image, below 0 further away.",
     ),
 )  # fmt: skip
 
 DISTANCES: tuple[Metric, ...] = (
     Metric(
         "clip_fd", "CLIP-FD", "low",
-        "As FID, but on CLIP's features: the Fréchet distance between edited pictures and real images that have what "
-        "was asked for. Biased upwards for few images: compare only with the same number.",
+        "As FID, but on CLIP's features: the Fréchet distance between edited pictures and real images with the "
+        "requested attributes. Biased upwards for few images: compare only with the same number.",
     ),
     Metric(
         "clip_kd", "CLIP-KD", "low",
@@ -104,13 +104,13 @@ DISTANCES: tuple[Metric, ...] = (
         digits=4,
     ),
 )  # fmt: skip
-"""Metrics of a set of pictures: no picture has one of its own."""
+"""Metrics of sets of pictures, not of single ones."""
 
 BY_COLUMN = {metric.column: metric for metric in METRICS}
 
 
 def with_clean_success(per_image: pd.DataFrame) -> pd.DataFrame:
-    """The table with the column `clean_success`, where the judge's verdicts are there to tell."""
+    """The table with the column `clean_success`, if it has the judge's results."""
     if not {"target_success", "num_others_flipped"} <= set(per_image.columns):
         return per_image
     success, flipped = per_image["target_success"].astype(float), per_image["num_others_flipped"].astype(float)
@@ -119,7 +119,7 @@ def with_clean_success(per_image: pd.DataFrame) -> pd.DataFrame:
 
 
 def shown_metrics(per_image: pd.DataFrame) -> list[Metric]:
-    """Metrics with at least one value; with several judges the success by each is among them."""
+    """Metrics with at least one value; with several judges also the success by each."""
     columns = [str(column) for column in per_image.columns]
     by_each = [
         Metric(
@@ -153,12 +153,12 @@ Estimates = dict[tuple[str, float], dict[str, Estimate]]
 def estimates(
     per_image: pd.DataFrame, metrics: Sequence[Metric], facts: Mapping[str, Any]
 ) -> tuple[Estimates, list[Metric]]:
-    """Every metric of every edit at every strength, and which distances between sets there are.
+    """Every metric of every edit at every strength, and the distances between sets that were computed.
 
     Args:
         per_image: One row per image, edit and strength.
-        metrics: Columns of it.
-        facts: metrics.json, which has the intervals of the means, and the distances.
+        metrics: Its columns to use.
+        facts: Content of metrics.json, with the intervals of the means, and the distances.
     """
     stated: Mapping[str, Mapping[str, Mapping[str, float | None]]] = facts.get("edits", {})
     every = [row for of in stated.values() for row in of.values()]

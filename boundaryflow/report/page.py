@@ -1,4 +1,4 @@
-"""The page itself: gathers every section and renders one index.html that opens offline."""
+"""Renders all sections into one index.html that opens offline."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def write_page(
     num_strips: int,
     num_failures: int,
 ) -> Path:
-    """Write index.html and its pictures; a former report is there until then, its pictures go, other files stay.
+    """Write index.html and its pictures, which replace those of an earlier report; other files stay.
 
     Args:
-        inputs: What the stages wrote.
+        inputs: Outputs of the stages.
         out: Folder of the report.
         root: Folder of dvc.yaml, dvc.lock and constraints.txt; each may be missing.
-        parameters: Resolved parameters of the data set, shown as they are.
+        parameters: Resolved parameters of the data set.
         seed: Seed of the draw of images.
         num_grid: Images per edit.
         num_strips: Images per edit shown at every strength.
@@ -51,13 +51,13 @@ def write_page(
     )
     best, rule = shown_strengths(inputs.per_image, inputs.edit_names, inputs.strengths)
     compared = read_comparison(inputs, metrics)
-    asked: Mapping[str, Mapping[str, str]] = inputs.facts["edit"].get("edits", {})
+    targets: Mapping[str, Mapping[str, str]] = inputs.facts["edit"].get("edits", {})
     context = {
         "dataset": inputs.dataset,
         "facts": _facts(inputs),
         "seed": seed,
         "rule": rule,
-        "cards": cards.edit_cards(inputs, pictures, best, found, asked, compared, num_grid=num_grid, seed=seed),
+        "cards": cards.edit_cards(inputs, pictures, best, found, targets, compared, num_grid=num_grid, seed=seed),
         "compared": compared.title if compared else None,
         "guided": inputs.is_guided,
         "strengths": inputs.strengths,
@@ -95,7 +95,7 @@ def _render(context: Mapping[str, Any], out: Path) -> Path:
 
 
 def _facts(inputs: Inputs) -> list[tuple[str, str]]:
-    """The few facts under the title."""
+    """The facts under the title."""
     usable = inputs.manifest[inputs.manifest["status"] == "ok"]
     first = inputs.pixels([str(usable["item_id"].min())])[0] if len(usable) else None
     edited = inputs.edits["item_id"].nunique()

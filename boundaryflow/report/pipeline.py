@@ -1,4 +1,4 @@
-"""The stage graph, the parameters and the provenance, as DVC's and the project's own files state them."""
+"""The stage graph, the parameters and the provenance, read from DVC's and the project's own files."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ ITEM = re.compile(r"\$\{item(\.\w+)?\}")
 
 
 def graph(root: Path, dataset: str, parameters: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The stages of dvc.yaml in order, who reads whose output, and each stage's parameters.
+    """The stages of dvc.yaml in order, the outputs that each reads, and each stage's parameters.
 
     Args:
         root: Folder of dvc.yaml.
-        dataset: The data set put in place of `${item}`.
+        dataset: The data set, which replaces `${item}`.
         parameters: The data set's resolved parameters, one section per stage.
     """
     path = root / "dvc.yaml"
@@ -73,7 +73,7 @@ def _paths(body: Mapping[str, Any], kinds: Sequence[str], dataset: str) -> list[
 
 
 def _touch(outs: Sequence[str], deps: Sequence[str]) -> bool:
-    """Whether a dependency is an output, lies in one, or holds one."""
+    """Whether a dependency is an output, or one contains the other."""
     return any((f"{dep}/").startswith(f"{out}/") or (f"{out}/").startswith(f"{dep}/") for out in outs for dep in deps)
 
 
@@ -102,7 +102,7 @@ def parameters_yaml(parameters: Mapping[str, Any]) -> str:
 
 
 def provenance(root: Path, inputs: Inputs) -> dict[str, list[tuple[str, str]]]:
-    """Hashes and versions that are facts of the inputs, never of the machine or the moment."""
+    """Hashes and versions of the inputs, without facts of the machine or the time."""
     facts = inputs.facts
     hashes = [
         ("model, sha256", facts["invert"].get("model_sha256") or facts["mixing"].get("model_sha256")),
@@ -118,7 +118,7 @@ def provenance(root: Path, inputs: Inputs) -> dict[str, list[tuple[str, str]]]:
 
 
 def _locked(path: Path, dataset: str) -> list[tuple[str, str]]:
-    """Output and its hash in dvc.lock, for every stage of the data set but the report itself."""
+    """Output and its hash in dvc.lock, for every stage of the data set except the report."""
     if not path.exists():
         return []
     mine = [

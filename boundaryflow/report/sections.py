@@ -1,4 +1,4 @@
-"""The sections that tell how the edits came to be: mixing, boundaries, labels, images."""
+"""The sections about the stages before the edits: mixing, boundaries, labels, images."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _radius_chart(by_name: dict[str, pd.DataFrame], mark: tuple[float, str] | No
     return {
         "title": "Radius of the latents",
         "text": "Mean length of x_t over √d, with one standard deviation. A standard normal has 1. "
-        "Where the two meet, an inverted image is as long as a sample is there.",
+        "Where the two curves meet, inverted images and samples have the same length.",
         "legend": [(line.label, line.style) for line in lines],
         "chart": line_chart(
             lines, name="Radius of inverted and sampled latents over the timestep", x_label="timestep t",
@@ -104,7 +104,7 @@ def boundaries(inputs: Inputs) -> dict[str, Any] | None:
 
 
 def _followed(attribute: str, noise_levels: pd.DataFrame) -> str:
-    """From which noise level down guided edits follow the attribute's hyperplanes."""
+    """The range of noise levels at which guided edits follow the attribute's hyperplanes."""
     rows = noise_levels[(noise_levels["attribute"] == attribute) & noise_levels["followed"]].sort_values("t")
     if rows.empty:
         return "Followed at no noise level."
@@ -151,7 +151,7 @@ def _spans_zero(values: pd.Series) -> bool:
 
 
 def labels(inputs: Inputs) -> dict[str, Any] | None:
-    """Per attribute: how many images have it, how sure the labels are, and how right where the truth is known."""
+    """Per attribute: number of images with it, certainty of the labels, and their accuracy if the truth is known."""
     if inputs.labels is None or inputs.labels.empty:
         return None
     facts = inputs.facts["label"]
@@ -197,7 +197,7 @@ def _against_truth(known: pd.Series, truth: pd.Series) -> tuple[float | None, fl
 
 
 def images(inputs: Inputs) -> dict[str, Any]:
-    """How many image files came in, what became of them, and why some were rejected."""
+    """Number of image files by status, with the reasons of rejected ones."""
     manifest = inputs.manifest
     ok, bad = manifest[manifest["status"] == "ok"], manifest[manifest["status"] == "bad"]
     duplicates = int((manifest["duplicates_of"].fillna("") != "").sum())

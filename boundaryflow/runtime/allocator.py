@@ -1,4 +1,4 @@
-"""Memory that a network call frees is kept for the next one."""
+"""Keep memory that a network call frees for the next call."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ _KEPT = 2**31 - 1
 
 
 def keep_freed_memory() -> bool:
-    """Have the C library keep freed memory instead of handing it back to the system.
+    """Have the C library keep freed memory instead of returning it to the system.
 
-    By default glibc gives every large block back as soon as it is free. A network's activations are such blocks, and
-    the system clears each page of them anew at every call: a quarter of the time of one on a CPU
-    (`benches/bench_engine.py`). For the whole process, and for good: what it has once used it holds to its end.
+    By default glibc returns every large block when it is freed. A network's activations are such blocks, and the
+    system clears each of their pages again at every call, which takes a quarter of a call's time on a CPU
+    (`benches/bench_engine.py`). This applies to the whole process and is permanent: its memory never shrinks.
 
     Returns:
-        Whether this C library can.
+        Whether this C library supports it.
     """
     if sys.platform != "linux":
         return False

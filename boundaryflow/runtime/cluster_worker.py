@@ -1,4 +1,4 @@
-"""What runs on a worker of a cluster: a shard, one at a time, if the worker is what the run expects."""
+"""Code that runs on a worker of a cluster: one shard at a time, if the worker's code and packages match the run's."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _ONE_AT_A_TIME = threading.Lock()
 
 
 class OtherWorkerError(PipelineError):
-    """The worker is not what the run expects."""
+    """The worker's code, packages or files differ from the run's."""
 
 
 class RunIsOverError(PipelineError):
-    """Nobody waits for this shard any more."""
+    """The run that submitted this shard has ended."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class Task:
     Attributes:
         complete: Importable function of (group, context) that writes the shards of a group.
         context: Plain values.
-        expected: Facts that a worker must have.
+        expected: Facts that the worker's own must equal.
         root: Folder that paths are relative to.
-        token: File that is there as long as the run.
+        token: File that exists as long as the run does.
     """
 
     complete: Callable[..., int]
@@ -48,15 +48,15 @@ class Task:
 
 
 def facts(root: str | None = None, token: str | None = None) -> Facts:
-    """What must be alike for results to be: code, Python, packages; and whether a run's folder can be seen from here.
+    """What has to be equal for equal results (code, Python, packages), and whether the run's folder is visible here.
 
     Args:
-        root: Folder of the run that asks.
+        root: Folder of the run.
         token: File in it.
     """
     found = dict(_alike())
     if root is not None and not Path(root).is_dir():
-        found["folder"] = f"{root} is not there"
+        found["folder"] = f"{root} does not exist"
     elif token is not None and not Path(token).is_file():
         found["folder"] = f"{Path(token).parent} is not shared with the machine that runs the stage"
     return found
@@ -64,13 +64,13 @@ def facts(root: str | None = None, token: str | None = None) -> Facts:
 
 @lru_cache(maxsize=1)
 def _alike() -> Facts:
-    """What stays the same as long as the process lives: asked for twice a shard."""
+    """The part that is constant in a process; cached, as it is used twice per shard."""
     code = code_hash_of_all()
     return {"code": code, "python": platform.python_version(), **package_versions()}
 
 
 def differences(ours: Facts, theirs: Facts) -> str:
-    """What is not alike, in words; empty if nothing is."""
+    """The differences in words; empty if there are none."""
     parts = [
         f"{name} is {theirs.get(name, 'missing')}, here {value}"
         for name, value in ours.items()
@@ -85,8 +85,8 @@ def work_on(task: Task, group: Any) -> tuple[int, float, str]:
     One at a time in a process, however many threads it has: the model is in memory once, and a GPU serves one shard.
 
     Raises:
-        OtherWorkerError: This worker is not what the run expects.
-        RunIsOverError: The run is.
+        OtherWorkerError: This worker differs from what the run expects.
+        RunIsOverError: The run has ended.
     """
     from distributed import get_worker
 
@@ -100,9 +100,9 @@ def work_on(task: Task, group: Any) -> tuple[int, float, str]:
 
 
 def _check(task: Task) -> None:
-    """Refuse to work, or to write what was worked out, for a run that is over or that this worker does not fit.
+    """Refuse to compute or write a shard if the run has ended or this worker does not match it.
 
-    A shard that a worker has in hand when the run dies must not appear among those of the next run.
+    A shard in progress when the run ends must not appear among the shards of the next run.
     """
     theirs = facts(task.root, task.token)
     unlike = differences(task.expected, {name: value for name, value in theirs.items() if name != "folder"})

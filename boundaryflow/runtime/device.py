@@ -1,4 +1,4 @@
-"""Which device networks run on, and which numbers they compute in."""
+"""The device and the dtype of networks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from boundaryflow.errors import ParamsError
 
 
 def device() -> torch.device:
-    """The device that BOUNDARYFLOW_DEVICE names; `auto` is the GPU where there is one.
+    """The device that BOUNDARYFLOW_DEVICE names; `auto` is the GPU if one is available.
 
     Raises:
         ParamsError: The variable names no device of this machine.

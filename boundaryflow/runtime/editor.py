@@ -1,4 +1,4 @@
-"""An editor as this machine runs it: batches that fit, networks on its device."""
+"""Opens an editor with this machine's batch size, its networks on this machine's device."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Where shards are computed: in this process, over local processes, or over a Dask cluster.
 
-Only paths and plain values travel, and what comes out does not depend on it.
+Only paths and plain values are sent, and results do not depend on where they are computed.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class Done(NamedTuple):
     """A group of shards that was written.
 
     Attributes:
-        number: Which of the groups.
+        number: Index of the group.
         num_computed: Rows that were computed for it.
-        seconds: That it took, where it ran.
+        seconds: Wall time on the worker.
         where: Address of the worker; empty on this machine.
     """
 
@@ -57,17 +57,17 @@ def fan_out(
     *,
     num_threads: int = 1,
 ) -> Iterator[Done]:
-    """Do all groups, in any order.
+    """Compute all groups, in any order.
 
     Args:
         complete: Importable function of (group, context) that writes the shards of a group.
-        groups: What is to be done.
-        context: Plain values.
+        groups: Groups of shards.
+        context: Plain values that all groups share.
         folder: Where shards are written.
-        num_threads: At once in this process, where the environment asks for no others.
+        num_threads: Groups at once in this process, if the environment sets neither worker processes nor a cluster.
 
     Raises:
-        ParamsError: The environment names no cluster that can be used.
+        ParamsError: The environment names a cluster that cannot be used.
         TransientError: All workers were lost.
     """
     address, workers = os.environ.get("BOUNDARYFLOW_DASK"), _num_workers()
@@ -99,7 +99,7 @@ def _num_workers() -> int:
 def _over_processes(
     workers: int, complete: Callable[..., int], groups: Sequence[Any], context: Mapping[str, Any]
 ) -> Iterator[Done]:
-    """Over processes of this machine; where one is killed, half as many go on."""
+    """Over processes of this machine; after one was killed, half as many continue."""
     left = dict(enumerate(groups))
     while left:
         try:
@@ -111,15 +111,15 @@ def _over_processes(
                         del left[futures[future]]
                         yield Done(futures[future], num, seconds)
                 except BaseException:
-                    pool.shutdown(wait=False, cancel_futures=True)  # what has not begun would be computed first
+                    pool.shutdown(wait=False, cancel_futures=True)  # else waiting groups are computed first
                     raise
         except BrokenProcessPool:
             if workers == 1:
                 raise TransientError(
-                    "a worker process was killed, for want of memory most likely; set BOUNDARYFLOW_BATCH_SIZE lower"
+                    "a worker process was killed, most likely because memory ran out; set BOUNDARYFLOW_BATCH_SIZE lower"
                 ) from None
             workers //= 2
-            LOG.warning("a worker process was killed, for want of memory most likely: going on with %d", workers)
+            LOG.warning("a worker process was killed, most likely because memory ran out: continuing with %d", workers)
 
 
 def _timed(complete: Callable[..., int], group: Any, context: Mapping[str, Any]) -> tuple[int, float]:
@@ -147,9 +147,9 @@ def _over_dask(
 
 @contextmanager
 def _token(folder: Path) -> Generator[Path]:
-    """A file by which workers see that they share this folder, and that the run that asked for a shard is not over.
+    """A file that shows workers that they share this folder and that the run has not ended.
 
-    Whoever runs the stage next removes it with all that is half-written.
+    If the run is killed, the next run of the stage removes it with all other half-written files.
     """
     path = scratch_path(folder.absolute())
     write_bytes(path, b"")
@@ -160,7 +160,7 @@ def _token(folder: Path) -> Generator[Path]:
 
 
 class _Cluster:
-    """Groups on their way over the workers that are fit."""
+    """Distributes groups over those workers that match this run."""
 
     def __init__(self, client: Client, address: str, task: Task, groups: Sequence[Any]) -> None:
         self._client, self._task, self._groups = client, task, groups
@@ -168,7 +168,7 @@ class _Cluster:
         self._ended: queue.SimpleQueue[tuple[int, Future[Any]]] = queue.SimpleQueue()
         self._attempts = dict.fromkeys(range(len(groups)), 0)
         self._known: dict[str, str] = {}
-        """Worker to what is wrong with it; empty of a fit one."""
+        """Worker to how it differs from this run; empty for one that matches."""
         self._futures: dict[int, Future[Any]] = {}
 
     def run(self) -> Iterator[Done]:
@@ -200,7 +200,7 @@ class _Cluster:
             yield Done(number, num, seconds, where)
 
     def _submit(self, number: int) -> None:
-        """Send a group to the fit workers; to any, those included that will join, as long as none is known as unfit."""
+        """Submit a group to the matching workers; if all known ones match, also to any that join later."""
         workers = self._client.scheduler_info(n_workers=-1)["workers"]
         unfit = [worker for worker in workers if self._known.get(worker)]
         options: dict[str, Any] = {}
@@ -227,14 +227,14 @@ class _Cluster:
         self._submit(number)
 
     def _wait_for_workers(self) -> None:
-        """Return when a fit worker is there.
+        """Wait until there is a matching worker.
 
         Raises:
-            ParamsError: There are workers, and none is fit.
-            TransientError: There was none for too long.
+            ParamsError: There are workers, but none matches this run.
+            TransientError: No worker joined in time.
         """
         deadline = time.monotonic() + _patience_s()
-        told = False
+        warned = False
         while not self._examine():
             if any(self._known.values()) and not self._is_restarting():
                 worker, reason = next((w, r) for w, r in self._known.items() if r)
@@ -247,27 +247,27 @@ class _Cluster:
                     f"Dask cluster {self._address}: no worker for {_patience_s():g} s; start some, and run again: "
                     "finished shards are kept"
                 )
-            if not told:
+            if not warned:
                 LOG.warning("Dask cluster %s has no worker: waiting up to %g s for one", self._address, _patience_s())
-                told = True
+                warned = True
             time.sleep(_POLL_S)
 
     def _is_restarting(self) -> bool:
-        """Whether workers that were seen are gone, so that fit ones may come back."""
+        """Whether all workers have left, so that matching ones may join again."""
         return not self._client.scheduler_info(n_workers=-1)["workers"]
 
     def _examine(self) -> list[str]:
-        """The fit workers; each that is not is told of once."""
-        there = list(self._client.scheduler_info(n_workers=-1)["workers"])
-        new = [worker for worker in there if worker not in self._known]
+        """The matching workers; each other one is logged once."""
+        workers = list(self._client.scheduler_info(n_workers=-1)["workers"])
+        new = [worker for worker in workers if worker not in self._known]
         if new:
-            ask: Any = self._client.run(facts, self._task.root, self._task.token, workers=new, on_error="return")
-            for worker, theirs in ask.items():
+            answers: Any = self._client.run(facts, self._task.root, self._task.token, workers=new, on_error="return")
+            for worker, theirs in answers.items():
                 reason = _what_is_wrong(self._task.expected, theirs)
                 self._known[worker] = reason
                 if reason:
                     LOG.warning("worker %s is given no shards: %s", worker, reason)
-        return [worker for worker in there if not self._known.get(worker, "unknown")]
+        return [worker for worker in workers if not self._known.get(worker, "unknown")]
 
 
 def _what_is_wrong(ours: Facts, theirs: Any) -> str:

@@ -1,4 +1,4 @@
-"""What a result depends on: the code that makes it, found by its imports, and the hyperplanes that an edit follows."""
+"""What a result depends on: the code that computes it, found through imports, and the hyperplanes of an edit."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from boundaryflow.boundary import Boundaries
 from boundaryflow.store.fingerprint import fingerprint
 
 _ROOT = Path(__file__).resolve().parents[2]
-_PARSING = RLock()  # Python 3.11: syntax trees made in two threads at once may end in a SystemError
+_PARSING = RLock()  # Python 3.11: parsing in two threads at once may raise a SystemError
 _PACKAGES = ("boundaryflow", "stages", "benches")
 DECIDES_NOTHING = (
     "boundaryflow.config",  # values of params.yaml are part of a result's fingerprint themselves
@@ -31,14 +31,14 @@ DECIDES_NOTHING = (
     "boundaryflow.store.outbox_record",
     "boundaryflow.text",
 )
-"""Modules that decide no result: whatever else a stage imports is taken to decide its results."""
+"""Modules that influence no result; all others that a stage imports count as code that its results depend on."""
 
 
 def code_of(module: str) -> tuple[str, ...]:
-    """The modules of ours that a module's results depend on: itself and what it imports, directly or not.
+    """The project's modules that a module's results depend on: itself and its imports, direct and indirect.
 
-    An import of a name that a package's `__init__` takes from one of its modules leads to that module alone. Imports
-    within functions count.
+    A name imported from a package whose `__init__` re-exports it counts as an import of the defining module alone.
+    Imports within functions count.
 
     Args:
         module: Such as `stages.edit`.
@@ -59,15 +59,15 @@ def code_of(module: str) -> tuple[str, ...]:
 
 
 def code_hash(*modules: str) -> str:
-    """What the code that makes a result says, comments and docstrings aside; see `code_of`.
+    """Hash of the code that computes a result, without comments and docstrings; see `code_of`.
 
-    It is part of a shard's fingerprint, so that shards of changed code are computed anew.
+    It is part of a shard's fingerprint, so that a change of the code makes its shards stale.
     """
     return _hash_of({name for module in modules for name in code_of(module)})
 
 
 def code_hash_of_all() -> str:
-    """The same of all that is installed with the stages: a worker of another version is told by it."""
+    """Hash of all installed code of the project, by which a worker of another version is recognised."""
     files = [path for package in _PACKAGES[:2] for path in (_ROOT / package).rglob("*.py")]
     names = (".".join(path.relative_to(_ROOT).with_suffix("").parts) for path in files)
     return _hash_of({name.removesuffix(".__init__") for name in names})
@@ -82,7 +82,7 @@ def _hash_of(modules: Collection[str]) -> str:
 
 
 def describe(boundaries: Boundaries, *, guided: bool) -> list[str]:
-    """What of an attribute's boundaries decides an edit."""
+    """The parts of an attribute's boundaries that an edit depends on."""
     used = boundaries.noised if guided else tuple(b for _, b in sorted(boundaries.at_mixing_step.items()))
     return [
         fingerprint(
@@ -97,7 +97,7 @@ def describe(boundaries: Boundaries, *, guided: bool) -> list[str]:
 
 
 def path_of(module: str) -> Path:
-    """The file of a module of ours, from the root of the repository."""
+    """The file of one of the project's modules, relative to the root of the repository."""
     path = Path(*module.split("."))
     return path / "__init__.py" if (_ROOT / path).is_dir() else path.with_suffix(".py")
 
@@ -121,7 +121,7 @@ def _meaning(module: str) -> str:
 
 @cache
 def _imports(module: str) -> tuple[str, ...]:
-    """Modules of ours that a module imports itself."""
+    """The project's modules that a module imports directly."""
     found: list[str] = []
     for node in ast.walk(_tree(module)):
         if isinstance(node, ast.Import):

@@ -1,4 +1,4 @@
-"""The frozen model as it runs on this machine, and how many images it is given at once."""
+"""The frozen model on this machine's device, and its batch size."""
 
 from __future__ import annotations
 
@@ -18,21 +18,22 @@ from boundaryflow.runtime.metering import TALLY, Metered
 LOG = logging.getLogger(__name__)
 _MAX_BATCH = 256
 _ENOUGH_FLOPS = {"cpu": 40e9, "cuda": 4e12}
-"""Work that a network call needs to be worth its overhead; more at once only takes memory (docs/performance.md)."""
+"""Floating-point operations from which a call's overhead is negligible; larger batches only need more memory
+(docs/performance.md)."""
 _counted: dict[str, int] = {}
 
 
 def batch_size(model: EpsModel | None = None) -> int:
-    """Images in one network call: BOUNDARYFLOW_BATCH_SIZE, or what suits the device and the model.
+    """Images in one network call: BOUNDARYFLOW_BATCH_SIZE, or a default for the device and the model.
 
-    What suits depends on nothing but the two, so that it is the same in every run: batches of other sizes round
-    otherwise. Halved as often as BOUNDARYFLOW_BATCH_HALVINGS says, which the flow sets for a stage that was killed.
+    The default depends on these two only, so that it is the same in every run: rounding depends on the batch size.
+    It is halved BOUNDARYFLOW_BATCH_HALVINGS times, which the flow sets for a stage that was killed.
 
     Args:
         model: The frozen model; None for the small networks around it.
 
     Raises:
-        ParamsError: A variable is not such a number.
+        ParamsError: A variable is not a whole number in its range.
     """
     usual = (_MAX_BATCH if device().type == "cuda" else 32) if model is None else _suits(model)
     size = _whole_number("BOUNDARYFLOW_BATCH_SIZE", usual, least=1)
@@ -40,7 +41,7 @@ def batch_size(model: EpsModel | None = None) -> int:
 
 
 def _suits(model: EpsModel) -> int:
-    """The smallest power of two that gives a network call enough to do."""
+    """The smallest power of two for which a call reaches `_FLOPS`."""
     enough, size = _ENOUGH_FLOPS["cuda" if device().type == "cuda" else "cpu"] / max(flops(model), 1), 1
     while size < enough and size < _MAX_BATCH:
         size *= 2
@@ -48,7 +49,7 @@ def _suits(model: EpsModel) -> int:
 
 
 def flops(model: EpsModel) -> int:
-    """Floating-point operations of one network call on one image, counted while it is made."""
+    """Floating-point operations of one network call on one image, counted during one call."""
     if model.sha256 not in _counted:
         sample = torch.zeros(1, model.channels, model.image_size, model.image_size)
         with FlopCounterMode(display=False) as counter:

@@ -1,4 +1,4 @@
-"""Work in chunks, and in smaller ones where memory does not suffice: what comes out is the same."""
+"""Work in chunks, and in smaller ones when memory runs out; the results do not depend on it."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ _learned: list[int] = []
 
 
 def chunk_size(model: EpsModel | None = None) -> int:
-    """Images in one network call: what `batch_size` says, or less since memory did not suffice for that."""
+    """Images in one network call: `batch_size`, or fewer if memory ran out with that."""
     return min([batch_size(model), *_learned])
 
 
 def in_chunks(num: int, work: Callable[[slice], _T], model: EpsModel | None = None) -> list[_T]:
-    """Do something to a number of items, chunk by chunk.
+    """Process a number of items, chunk by chunk.
 
-    Where memory does not suffice for a chunk, it is done again in halves, and so are those that follow.
+    If memory runs out in a chunk, that chunk is processed again in halves, and so are all later ones.
 
     Args:
-        num: How many items.
-        work: Does some of them.
-        model: The frozen model that it is done with.
+        num: Number of items.
+        work: Processes a slice of them.
+        model: The frozen model that it uses.
 
     Returns:
-        What it returned, in order.
+        Its results, in order.
 
     Raises:
-        PipelineError: Memory does not suffice for a single item.
+        PipelineError: Memory runs out with a single item.
     """
     done: list[_T] = []
     start = 0
@@ -62,17 +62,17 @@ def in_chunks(num: int, work: Callable[[slice], _T], model: EpsModel | None = No
 
 
 def with_less(work: Callable[[int], _T], model: EpsModel | None = None) -> _T:
-    """Do something with a batch size, and again with half of it as long as memory does not suffice.
+    """Call a function with a batch size, and again with half of it each time memory runs out.
 
     Args:
-        work: Does it with so many images in one network call.
-        model: The frozen model that it is done with.
+        work: Takes the number of images in one network call.
+        model: The frozen model that it uses.
 
     Returns:
-        What it returned.
+        Its result.
 
     Raises:
-        PipelineError: It does not suffice for a batch of one.
+        PipelineError: Memory runs out with a batch of one.
     """
     while True:
         size = chunk_size(model)
@@ -99,7 +99,7 @@ def with_less(work: Callable[[int], _T], model: EpsModel | None = None) -> _T:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory did not suffice; torch and what it is built on say so in several ways."""
+    """Whether an error means that memory ran out; torch and its backends report that in several ways."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SIGNS)

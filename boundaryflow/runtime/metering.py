@@ -1,4 +1,4 @@
-"""How much of a stage's time its network takes, and how many calls it makes."""
+"""How much of a stage's time its network takes, and the number of network calls."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 @dataclass
 class Tally:
-    """What a network did. A call on a batch of 32 counts as 32 image-calls.
+    """Work of a network. A call on a batch of 32 counts as 32 image-calls.
 
     Attributes:
-        image_calls: Images that went through the whole network.
-        pullbacks: Images of which a gradient was asked for as well; counted in `image_calls`, too.
-        directions: Gradients of all those.
-        seconds: Within the network.
+        image_calls: Images that passed through the whole network.
+        pullbacks: Images for which gradients were computed as well; also counted in `image_calls`.
+        directions: Gradients computed for them.
+        seconds: Time within the network.
     """
 
     image_calls: int = 0
@@ -37,15 +37,15 @@ class Tally:
 
 
 TALLY = Tally()
-"""Of this process."""
+"""Work of all networks of this process."""
 
 
 class Metered:
-    """A frozen model that keeps count; an `EpsModel` with all that the model has beside.
+    """A frozen model whose calls are counted; an `EpsModel` with all other attributes of the model.
 
     Args:
         model: The model.
-        tally: Where its work is counted.
+        tally: Counts its work.
     """
 
     def __init__(self, model: EpsModel, tally: Tally) -> None:
@@ -99,9 +99,9 @@ def cost_path(root: Path, stage: str) -> Path:
 
 
 def keep_cost(root: Path, stage: str, seconds: float) -> None:
-    """Write what a stage cost: its own seconds, its peak of memory, and what its network had of them.
+    """Write what a stage took: wall time, peak memory, and the work of its network.
 
-    Shards that other processes computed are in the seconds, not in the memory or the network's share.
+    The time includes shards that other processes computed; memory and network work are those of this process.
     """
     peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 if sys.platform == "darwin" else 1024)
     facts = {"seconds": round(seconds, 3), "peak_mib": round(peak_mib, 1), "network": asdict(TALLY)}

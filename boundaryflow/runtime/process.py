@@ -1,4 +1,4 @@
-"""What every stage process does alike: logging, errors as one line, progress, one copy at a time."""
+"""What all stage processes share: logging, errors as one line, progress, and a lock against a second copy."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from types import TracebackType
 from typing import Any, NoReturn, Self
 
 from boundaryflow.errors import ParamsError, PipelineError, TransientError
-from boundaryflow.files import may_pass, remove_leftovers, way_out
+from boundaryflow.files import may_pass, remove_leftovers, try_lock, way_out
 from boundaryflow.runtime.metering import keep_cost
 from boundaryflow.store.catalog import CATALOG
 from boundaryflow.text import masked, visible
 
 LOG = logging.getLogger(__name__)
 EXIT_OK, EXIT_FAILED, EXIT_MENDABLE, EXIT_AGAIN, EXIT_INTERRUPTED = 0, 1, 2, 75, 130
-"""Done; a bug; what the user can mend; what another attempt may mend (EX_TEMPFAIL of sysexits.h); stopped."""
+"""Success; a bug; an error that the user can fix; a temporary error (EX_TEMPFAIL of sysexits.h); interrupted."""
 _PR_SET_PDEATHSIG = 1
 _MIN_INTERVAL_S = {"json": 0.2, "log": 10.0, "bar": 0.1}
-_held: list[Any] = []
-_told_of: list[Progress] = []
+_LOCKS: list[Any] = []
+_DISPLAYS: list[Progress] = []
 
 
 def entry(main: Callable[[], None]) -> Callable[[], None]:
-    """Make a stage's main: what is foreseen is one line and an exit status that says who can mend it; a bug is 1."""
+    """Wrap a stage's main: an expected error becomes one line and an exit status (see `EXIT_OK`), a bug a traceback."""
 
     @functools.wraps(main)
     def wrapped() -> None:
         handler = logging.StreamHandler(sys.stderr)
         handler.setFormatter(_Visible("%(message)s"))
         logging.basicConfig(level=logging.INFO, handlers=[handler])
-        for noisy in ("diffusers", "huggingface_hub", "matplotlib", "PIL"):
+        for noisy in ("diffusers", "huggingface_hub", "PIL"):
             logging.getLogger(noisy).setLevel(logging.ERROR)
         guard()
         started = time.monotonic()
@@ -51,10 +51,10 @@ def entry(main: Callable[[], None]) -> Callable[[], None]:
                 keep_cost(root, stage, time.monotonic() - started)
         except TransientError as error:
             _end(str(error), EXIT_AGAIN)
-        except ParamsError as error:  # one line a mistake
+        except ParamsError as error:  # one line per mistake
             *others, last = str(error).split("\n")
             for line in others:
-                _tell(line)
+                _write_line(line)
             _end(last, EXIT_MENDABLE)
         except PipelineError as error:
             _end(str(error), EXIT_MENDABLE)
@@ -73,25 +73,25 @@ def entry(main: Callable[[], None]) -> Callable[[], None]:
 
 
 class _Visible(logging.Formatter):
-    """Shows what names from outside would have a terminal do, and no secrets of addresses."""
+    """Escapes control characters of outside names, and hides passwords in addresses."""
 
     def format(self, record: logging.LogRecord) -> str:
         return visible(masked(super().format(record)), keep="\n")
 
 
 def _end(line: str, status: int) -> NoReturn:
-    _tell(line)
+    _write_line(line)
     sys.exit(status)
 
 
-def _tell(line: str) -> None:
+def _write_line(line: str) -> None:
     sys.stderr.write(f"{visible(masked(line))}\n")
 
 
 def guard() -> None:
-    """Die with the parent, and wait while another process runs the same stage.
+    """End with the parent process, and wait while another process runs the same stage.
 
-    A stage whose `dvc` was killed must not go on writing beside the one that is started next.
+    A stage whose `dvc` was killed must not write at the same time as the stage process that is started next.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -101,16 +101,14 @@ def guard() -> None:
     folder = root / ".dvc/tmp/boundaryflow/locks"
     folder.mkdir(parents=True, exist_ok=True)
     file = (folder / stage.replace("/", "_")).open("a+")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel lets go of it when the process ends, however
-    except BlockingIOError:
+    if not try_lock(file):
         file.seek(0)
         LOG.warning("%s: waiting for another process that runs it (%s)", stage, file.read(200).strip() or "unknown")
         fcntl.flock(file, fcntl.LOCK_EX)
     file.truncate(0)
     file.write(f"process {os.getpid()}, since {datetime.now():%Y-%m-%d %H:%M:%S}\n")
     file.flush()
-    _held.append(file)
+    _LOCKS.append(file)
 
 
 def _dvc_stage() -> tuple[str, Path]:
@@ -120,20 +118,20 @@ def _dvc_stage() -> tuple[str, Path]:
 
 
 def own_folder(stage: str, dataset: str, root: Path = Path()) -> Path:
-    """The folder of a stage's outputs, rid of what a killed run left half-written there."""
+    """The folder of a stage's outputs, after removal of half-written files of killed runs."""
     folder = CATALOG[stage].folder(dataset, root)
     remove_leftovers(folder)
     return folder
 
 
 def tick(num: int) -> None:
-    """Say that `num` more of what a shard holds are done, in the midst of it; heard in the stage's own process only."""
-    if _told_of:
-        _told_of[-1].ahead(num)
+    """Report `num` items as done before their shard is; without effect outside the stage's own process."""
+    if _DISPLAYS:
+        _DISPLAYS[-1].ahead(num)
 
 
 class Progress:
-    """How far a stage is, told the way BOUNDARYFLOW_PROGRESS asks for.
+    """Shows how far a stage is, in the form that BOUNDARYFLOW_PROGRESS selects.
 
     `json` prints machine-readable lines on standard output, `bar` draws one bar on standard error,
     `log` writes a line every ten seconds, `off` is silent. Without it: a bar on a terminal, else
@@ -141,13 +139,13 @@ class Progress:
 
     Args:
         stage: Name.
-        total: How much there is to do.
-        unit: Of what.
+        total: Number of units to do.
+        unit: Name of the unit, in the plural.
     """
 
     def __init__(self, stage: str, total: int, unit: str) -> None:
         self._stage, self._total, self._unit = stage, total, unit
-        self._done, self._ahead, self._started, self._told = 0, 0, time.monotonic(), 0.0
+        self._done, self._ahead, self._started, self._shown_at = 0, 0, time.monotonic(), 0.0
         self._style = os.environ.get("BOUNDARYFLOW_PROGRESS") or ("bar" if sys.stderr.isatty() else "log")
         self._bar: Any = None
 
@@ -161,33 +159,33 @@ class Progress:
             self._bar = Bar(*columns, console=Console(stderr=True), transient=True)
             self._bar.start()
             self._bar.add_task(f"{self._stage} [{self._unit}]", total=self._total)
-        _told_of.append(self)
-        self._tell(force=True)
+        _DISPLAYS.append(self)
+        self._show(force=True)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        _told_of.remove(self)
-        self._tell(force=True)
+        _DISPLAYS.remove(self)
+        self._show(force=True)
         if self._bar is not None:
             self._bar.stop()
 
     def advance(self, num: int = 1) -> None:
-        """Say that `num` more are done, those included that ran ahead."""
+        """Report `num` more as done and stored, those of `ahead` included."""
         self._done, self._ahead = self._done + num, 0
-        self._tell(force=False)
+        self._show(force=False)
 
     def ahead(self, num: int) -> None:
-        """Say that `num` more are done but not kept yet."""
+        """Report `num` more as done but not stored yet."""
         self._ahead += num
-        self._tell(force=False)
+        self._show(force=False)
 
-    def _tell(self, *, force: bool) -> None:
+    def _show(self, *, force: bool) -> None:
         now = time.monotonic()
-        if self._style == "off" or (not force and now - self._told < _MIN_INTERVAL_S.get(self._style, 10.0)):
+        if self._style == "off" or (not force and now - self._shown_at < _MIN_INTERVAL_S.get(self._style, 10.0)):
             return
-        self._told = now
+        self._shown_at = now
         done = self._done + self._ahead
         rate = done / max(now - self._started, 1e-9)
         if self._style == "json":

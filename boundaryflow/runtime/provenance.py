@@ -1,4 +1,4 @@
-"""What a run's record says of the code and the machine it ran on."""
+"""Code and machine of a run, for its record."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _PACKAGES = (
     "boundaryflow", "torch", "torchvision", "diffusers", "clip-anytorch", "torchmetrics", "numpy", "scipy", "pandas",
     "pyarrow", "pillow", "safetensors", "scikit-learn",
 )  # fmt: skip
-"""What decides a pixel, a number or the bytes of a file of results."""
+"""Packages that influence pixels, numbers or bytes of results."""
 
 
 @lru_cache(maxsize=1)
 def package_versions() -> dict[str, str]:
-    """Versions of what results depend on."""
+    """Versions of `_PACKAGES`."""
     return {name: version(name) for name in _PACKAGES}
 
 
@@ -42,12 +42,12 @@ def _commit(root: Path) -> dict[str, Any]:
     git = shutil.which("git")
     if git is None:
         return {"commit": None, "changed": None}
-    head = _ask(git, root, "rev-parse", "HEAD")
-    changes = _ask(git, root, "status", "--porcelain", "--untracked-files=no")
+    head = _git(git, root, "rev-parse", "HEAD")
+    changes = _git(git, root, "status", "--porcelain", "--untracked-files=no")
     return {"commit": head or None, "changed": None if changes is None else bool(changes)}
 
 
-def _ask(git: str, root: Path, *words: str) -> str | None:
+def _git(git: str, root: Path, *words: str) -> str | None:
     command = [git, "-C", str(root), *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - the command is ours
     return done.stdout.strip() if done.returncode == 0 else None

@@ -1,4 +1,4 @@
-"""Run a stage shard by shard, wherever `fan_out` has them run."""
+"""Run a stage shard by shard; `fan_out` decides where each shard is computed."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ def run_sharded(
     Args:
         stage: Name, for progress and log.
         folder: Folder of shards.
-        item_ids: Items that should be there.
+        item_ids: Items that the folder should contain.
         cache_key: See `plan_shards`.
         shard_size: See `plan_shards`.
         run_shard: Importable function of (task, **context, **of_items) that computes the tensors of
             `task.missing`.
         context: Plain values for it.
-        of_items: Name to item to value; each call is given those of the items that it computes.
-        num_threads: Shards at once in this process, where the environment asks for no others: for work that waits
-            for the disk.
+        of_items: Name to item to value; each call receives the values of the items that it computes.
+        num_threads: Shards at once in this process, for work that waits for the disk; without effect where the
+            environment sets worker processes or a cluster.
 
     Returns:
         Number of items computed.
@@ -80,7 +80,7 @@ def run_sharded_together(
 
     Args:
         stage: Name, for progress and log.
-        folder: Parent of the folders; others in it are removed.
+        folder: Parent of the folders; folders of earlier runs that are not in `cache_keys` are removed.
         item_ids: Items that each folder should have.
         cache_keys: Folder name to cache_key.
         shard_size: See `plan_shards`.
@@ -110,7 +110,7 @@ def run_sharded_together(
 
 
 class Group(NamedTuple):
-    """What one call works on: all that travels to where it runs, beside what all calls have in common.
+    """The work of one call: all that is sent to its worker, apart from the context that all calls share.
 
     Attributes:
         tasks: The shards.
@@ -134,7 +134,7 @@ def _groups(together: Sequence[Together], of_items: Mapping[str, Mapping[str, An
 
 
 class _One:
-    """Makes a function of one task into one of a group of one; picklable, unlike a closure."""
+    """Adapts a function of one task to a group with one task; picklable, unlike a closure."""
 
     def __init__(self, run_shard: Callable[..., dict[str, Tensor]]) -> None:
         self._run_shard = run_shard
@@ -172,7 +172,7 @@ def _run(
 ) -> None:
     total = sum(len(task.missing) for group in groups for task in group.tasks.values())
     num_shards = sum(len(group.tasks) for group in groups)
-    LOG.info("%s: %d shards to write, %d as they should be, %d images to compute", stage, num_shards, num_kept, total)
+    LOG.info("%s: %d shards to write, %d up to date, %d images to compute", stage, num_shards, num_kept, total)
     written = 0
     with Progress(stage, total, "images") as progress:
         for done in fan_out(_Complete(run_shards), groups, context, folder, num_threads=num_threads):
@@ -185,14 +185,14 @@ def _run(
             )
 
 
-def items_there(folder: Path, cache_key: str) -> set[str]:
-    """Items that the shards of a cache_key hold."""
+def stored_items(folder: Path, cache_key: str) -> set[str]:
+    """Items in the shards of a cache_key."""
     index = shard_index(folder, cache_key)
     return set(index["item_id"])
 
 
 def _remove_others(folder: Path, wanted: set[str]) -> None:
-    """Remove the folders of edits that are no longer asked for; one that holds anything but shards is not ours."""
+    """Remove folders of edits that are no longer configured, unless they contain other files than shards."""
     for child in sorted(folder.iterdir()) if folder.is_dir() else ():
         if not child.is_dir() or child.is_symlink() or child.name in wanted:
             continue
@@ -202,4 +202,4 @@ def _remove_others(folder: Path, wanted: set[str]) -> None:
                 file.unlink()
             child.rmdir()
         else:
-            LOG.warning("%s: belongs to no edit and holds files that are not ours; it is left alone", child)
+            LOG.warning("%s: belongs to no edit, but holds files that this project did not write; it is kept", child)

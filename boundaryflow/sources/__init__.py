@@ -1,1 +1,1 @@
-"""What comes in: pictures wherever they lie, their annotations and splits, decoded within bounds."""
+"""Inputs: pictures from folders, archives, LMDBs and remote stores, decoded within bounds; annotations and splits."""

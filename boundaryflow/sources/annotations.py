@@ -1,4 +1,4 @@
-"""Annotations of a data set, of whatever kind: files beside the images, or the folders they lie in."""
+"""Annotations of a data set: tables beside the images, or the names of the images' folders."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from boundaryflow.labelling.columns import check_met
 from boundaryflow.labelling.lines import short
 from boundaryflow.text import words
 
-FOLDER = "folder"  # the column that folders as labels are read from
+FOLDER = "folder"  # name of the column of folder names
 
 
 def read_labels(
@@ -53,15 +53,15 @@ def read_labels(
     partial: bool = False,
     copies: Mapping[str, str] | None = None,
 ) -> tuple[pd.DataFrame, int]:
-    """What people have said of the images.
+    """Read the annotations of the images.
 
     Args:
-        raw: The folder of the images, from which paths are written.
-        source: Where it is said.
-        rules: Attribute to how it is read; a rule without a column stands for the attribute's own.
+        raw: The folder of the images; paths are relative to it.
+        source: Source of the annotations.
+        rules: Attribute to how it is read; the column defaults to the attribute's name.
         sources: Item id to path of the image within `raw`.
-        partial: One image with a row is enough; else 95 % must have one.
-        copies: Further paths of the same pictures to their item ids.
+        partial: One image with a row is enough; otherwise 95 % must have one.
+        copies: Paths of further copies of the same pictures to their item ids.
 
     Returns:
         One row per item, sorted by id: item_id, then a float32 probability per attribute, NaN
@@ -73,24 +73,24 @@ def read_labels(
     attributes = {name: _column(name, rule) for name, rule in rules.items()}
     _check_sides(attributes)
     images = [*sources.values(), *(copies or ())]
-    said = read_kind(source, raw, attributes, images)
+    found = read_kind(source, raw, attributes, images)
     labels = join_values(
-        said.values, said.where, sources, partial=partial, copies=copies, num_left_out=said.num_left_out
+        found.values, found.where, sources, partial=partial, copies=copies, num_left_out=found.num_left_out
     )
-    if said.seen is not None:
-        check_met(said.values, said.where, attributes, said.seen)
+    if found.seen is not None:
+        check_met(found.values, found.where, attributes, found.seen)
     return labels
 
 
 @dataclass(frozen=True)
-class Said:
-    """What a source says.
+class SourceValues:
+    """Annotations as read from a source.
 
     Attributes:
         values: A row for each image: `file`, its path; then a probability per attribute, NaN where unknown.
-        where: The file, or what messages call it.
-        num_left_out: Further rows, which are about no image.
-        seen: Attribute to the values met, by which those are told that nobody has; None where that was checked.
+        where: The file or another name for messages.
+        num_left_out: Number of further rows, which belong to no image.
+        seen: Attribute to the values that occur, to report listed values that do not; None if already checked.
     """
 
     values: pd.DataFrame
@@ -100,12 +100,14 @@ class Said:
 
 
 @functools.singledispatch
-def read_kind(source: Section, raw: Path, attributes: Mapping[str, AttributeColumn], images: Sequence[str]) -> Said:
-    """What a source says of the images: a function for each kind of `Annotations`, registered by its first argument.
+def read_kind(
+    source: Section, raw: Path, attributes: Mapping[str, AttributeColumn], images: Sequence[str]
+) -> SourceValues:
+    """Read a source, by a function for each kind of `Annotations`, chosen by the type of the first argument.
 
     Args:
         source: One of `Annotations`.
-        raw: The folder of the images, from which paths are written.
+        raw: The folder of the images; paths are relative to it.
         attributes: Attribute to how it is read.
         images: Paths of all images within `raw`.
     """
@@ -115,16 +117,16 @@ def read_kind(source: Section, raw: Path, attributes: Mapping[str, AttributeColu
 @read_kind.register
 def _read_tables(
     source: CsvSource | LongSource, raw: Path, attributes: Mapping[str, AttributeColumn], images: Sequence[str]
-) -> Said:
+) -> SourceValues:
     seen = dict[str, set[str]]()
     tables = [_from_table(raw, path, source, attributes, images, seen) for path in find_tables(raw, source.path)]
     values = pd.concat([of_table for of_table, _num in tables], ignore_index=True)
-    return Said(values, raw / source.path, sum(num for _values, num in tables), seen)
+    return SourceValues(values, raw / source.path, sum(num for _values, num in tables), seen)
 
 
 def _check_sides(attributes: Mapping[str, AttributeColumn]) -> None:
     for name, spec in attributes.items():
-        both = {said for value in spec.positive for said in words(value)}
+        both = {spelling for value in spec.positive for spelling in words(value)}
         for value in spec.negative:
             if words(value) & both:
                 raise LabelError(f"labels: {name}: {value!r} is also among the positive values; keep one")
@@ -146,7 +148,7 @@ def _from_table(
     images: Sequence[str],
     seen: dict[str, set[str]],
 ) -> tuple[pd.DataFrame, int]:
-    """Values row by row, and the number of further rows, which are about no image."""
+    """Values row by row, and the number of further rows, which belong to no image."""
     if isinstance(source, LongSource):
         table = read_annotations(
             path, Wanted.of(source.file_column, [source.attribute_column, source.value_column], images)
@@ -165,25 +167,25 @@ def _from_table(
 @read_kind.register
 def _read_celeba(
     source: CelebaSource, raw: Path, attributes: Mapping[str, AttributeColumn], images: Sequence[str]
-) -> Said:
+) -> SourceValues:
     path, seen = raw / source.path, dict[str, set[str]]()
     table = read_celeba(path)
     mapping = None if source.mapping is None else read_hq_mapping(raw / source.mapping)
     files = table["file"].tolist()
     values = read_values(table, path, "file", attributes, lambda row: f"for {short(files[row])}", seen)
     names = pd.Series(image_names(files, images, path, mapping), values.index, object)
-    return Said(values.assign(file=names).dropna(subset="file"), path, seen=seen)
+    return SourceValues(values.assign(file=names).dropna(subset="file"), path, seen=seen)
 
 
 @read_kind.register
 def _read_folders(
     source: FolderLabels, raw: Path, attributes: Mapping[str, AttributeColumn], images: Sequence[str]
-) -> Said:
+) -> SourceValues:
     folders = [PurePosixPath(image).parent.name for image in images]
-    there = sorted(set(folders) - {""})
+    names = sorted(set(folders) - {""})
     for name, spec in attributes.items():
         for value in (*spec.positive, *spec.negative):
-            if words(value).isdisjoint(map(word, there)):
-                raise LabelError(f"labels: {name}: no folder is named {str(value)!r}{nearest(str(value), there)}")
+            if words(value).isdisjoint(map(word, names)):
+                raise LabelError(f"labels: {name}: no folder is named {str(value)!r}{nearest(str(value), names)}")
     table = pd.DataFrame({"file": images, FOLDER: folders}, dtype=object)
-    return Said(read_values(table, "folders", "file", attributes), "folders")
+    return SourceValues(read_values(table, "folders", "file", attributes), "folders")

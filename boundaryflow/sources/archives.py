@@ -32,13 +32,13 @@ UNREADABLE_ARCHIVES = frozenset(
 )
 """Suffixes of archives that are not read."""
 MAX_BYTES = 2**28
-"""Larger files, members and values are rejected unread: no picture is as large, and a small archive may hold one."""
+"""Larger files, members and values are rejected unread: no picture is as large, but archives may expand so far."""
 _MAX_EXPANDED = 2**28, 200
-"""A compressed tar may be so many bytes, and so many times its own size, when unpacked."""
+"""Limits of a compressed tar when unpacked: bytes, and multiples of its packed size."""
 _MAX_NAMES = 10_000, 64
-"""An archive may hold so many pictures, and one more for every so many of its bytes."""
+"""Limit of pictures in an archive: this number, plus one per this many bytes of the archive."""
 _MAX_XZ_BYTES = 2**29
-"""Memory that unpacking xz may take."""
+"""Limit of memory for unpacking xz, in bytes."""
 _UNPACK: Mapping[str, Callable[[Path], Any]] = {
     ".tar.gz": gzip.open,
     ".tgz": gzip.open,
@@ -49,21 +49,21 @@ _DAMAGED = (
     zipfile.BadZipFile, tarfile.TarError, OSError, EOFError, ValueError, RuntimeError,
     OverflowError, struct.error, zlib.error, lzma.LZMAError,
 )  # fmt: skip
-"""What reading a damaged archive ends in. gzip and bz2 raise OSErrors of their own, which have no errno; zipfile raises
-RuntimeError where a password is needed, and its kind NotImplementedError for a compression that it does not know."""
+"""Errors that reading a damaged archive may raise. OSErrors of gzip and bz2 have no errno; zipfile raises RuntimeError
+if a password is needed, and its subclass NotImplementedError for an unknown compression."""
 _OF_SIZE = re.compile(rb"(\d{1,9})-(\d{1,18})")
 _MAX_NAME = 4096
 
 
 class UnusableError(ManifestError):
-    """One picture cannot be had; the message is the reason alone. The others are not affected."""
+    """One picture cannot be read; the message is only the reason. Other pictures are not affected."""
 
 
 def raise_if_disk(error: BaseException) -> None:
-    """Raise an error of the disk or the network again: it says nothing against a picture.
+    """Raise an error of the disk or the network again, as the picture itself may be fine.
 
     Raises:
-        OSError: It is one.
+        OSError: The error is of the disk or the network.
     """
     if isinstance(error, OSError) and may_pass(error):
         raise error
@@ -73,9 +73,9 @@ class Member(NamedTuple):
     """A picture in a container.
 
     Attributes:
-        name: Within the container.
-        key: What the container reads it by.
-        reason: Why it cannot be used; empty if nothing is known against it.
+        name: Path within the container.
+        key: Key for the container's `read`.
+        reason: Why it cannot be used; empty if no reason is known.
     """
 
     name: str
@@ -84,12 +84,12 @@ class Member(NamedTuple):
 
 
 def archive_suffix(path: PurePath) -> str:
-    """The suffix that makes a file an archive, empty if none does."""
+    """The archive suffix of a file name; empty if it has none."""
     return next((suffix for suffix in ARCHIVES if path.name.lower().endswith(suffix)), "")
 
 
 def is_beside(parts: tuple[str, ...]) -> bool:
-    """Whether a path is of what systems leave beside pictures: hidden files, and Apple's."""
+    """Whether a path is a hidden file or one of macOS's own files beside pictures."""
     return any(part.startswith(".") or part == "__MACOSX" for part in parts)
 
 
@@ -115,7 +115,7 @@ class ZipPictures:
         archive, lock = self._open()
         with _damage_as(_unusable), lock:
             info = archive.getinfo(str(key))
-            # Of these two a part is not larger unpacked than asked for; 4 kB of bzip2 are up to 80 MB.
+            # Only these two bound the output of a partial read; 4 kB of bzip2 may expand to 80 MB.
             part = 2**20 if info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) else 4096
             with archive.open(info) as file:
                 data = b"".join(iter(partial(file.read, part), b""))
@@ -129,7 +129,7 @@ class ZipPictures:
 
 
 class TarPictures:
-    """The members of a tar archive; a compressed one is decoded from its beginning, so it is best read in order."""
+    """The members of a tar archive; a compressed one is decoded from its beginning, so reading in order is fastest."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -153,7 +153,7 @@ class TarPictures:
                 if unpack:
                     _check_expansion(packed, offset + size)
                 yield from _member(name, (offset, size), _too_large(size))
-            while file.read(io.DEFAULT_BUFFER_SIZE):  # to the checksum of what it is compressed with
+            while file.read(io.DEFAULT_BUFFER_SIZE):  # up to the checksum of the compression
                 if unpack:
                     _check_expansion(packed, file.tell())
 
@@ -177,9 +177,9 @@ class TarPictures:
 class LmdbPictures:
     """The values of an LMDB.
 
-    Of two layouts. `256-00000` is the picture at 256 pixels of image 0 (StyleMapGAN, DiffAE); then
-    `length` is their number, and a key `00000` has that image's original name. Or keys of any form
-    (LSUN), each with a picture.
+    Two layouts are known. With keys such as `256-00000`, the picture of image 0 at 256 pixels (StyleMapGAN, DiffAE),
+    the key `length` has the number of images and the key `00000` the original name of image 0. With keys of any other
+    form (LSUN), each value is a picture.
     """
 
     in_order = False
@@ -215,7 +215,7 @@ class LmdbPictures:
 
 
 def _member(name: str, key: Any, wrong: str) -> Iterator[Member]:
-    """A member of an archive under a name that leads nowhere else, unless it is to be passed over."""
+    """A member of an archive with a path inside it, unless it is to be skipped."""
     written = name.replace("\\", "/")
     parts = PurePosixPath(written).parts
     if ".." in parts or written.startswith("/") or re.match(r"[A-Za-z]:", written):
@@ -225,7 +225,7 @@ def _member(name: str, key: Any, wrong: str) -> Iterator[Member]:
 
 
 def _within(name: str) -> str:
-    """Why a member of this name cannot be read where it is."""
+    """Why a member of this name cannot be read from within the archive."""
     suffix = PurePosixPath(name.lower()).suffix
     if suffix in (".mdb", ".lmdb"):
         return "an LMDB in an archive; unpack it"
@@ -248,7 +248,7 @@ def _key_name(key: bytes) -> str:
 
 
 def _original_name(index: bytes, original: bytes | int | None) -> str:
-    """The file name that labels know an image of CelebA-HQ by."""
+    """The file name by which annotations refer to an image of CelebA-HQ."""
     stated = original if isinstance(original, bytes) and len(original) <= _MAX_NAME else index
     try:
         name = PurePosixPath(stated.decode().strip()).name or index.decode()
@@ -273,7 +273,7 @@ def _stream(path: Path, _mtime_ns: int, _size: int) -> tuple[IO[bytes], threadin
 
 
 def _check_apart(archive: zipfile.ZipFile) -> None:
-    """Refuse an archive whose members share their bytes: a few of them would be unpacked as many."""
+    """Refuse an archive whose members overlap: a few bytes would be unpacked many times (a zip bomb)."""
     places = sorted((info.header_offset, info.header_offset + info.compress_size) for info in archive.infolist())
     for (_, end), (start, _) in pairwise(places):
         if end > start:
@@ -286,7 +286,7 @@ def _check_expansion(packed: int, unpacked: int) -> None:
 
 
 def _check_xz(path: Path) -> None:
-    """Refuse xz that asks for gigabytes of memory; lzma.open sets no limit."""
+    """Refuse xz that needs gigabytes of memory; lzma.open sets no limit."""
     with path.open("rb") as file:
         lzma.LZMADecompressor(memlimit=_MAX_XZ_BYTES).decompress(file.read(io.DEFAULT_BUFFER_SIZE), max_length=1)
 
@@ -320,7 +320,7 @@ def _unusable(error: BaseException) -> UnusableError:
 
 @contextmanager
 def _damage_as(error_of: Callable[[BaseException], ManifestError]) -> Generator[None]:
-    """Make what reading a damaged archive ends in an error that says so; a disk that fails is no damage."""
+    """Turn errors of damaged archives into the error of `error_of`; errors of the disk are raised as they are."""
     try:
         yield
     except _DAMAGED as error:

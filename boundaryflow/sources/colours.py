@@ -1,4 +1,4 @@
-"""Colours by the profile that is embedded in a picture."""
+"""Conversion to sRGB by the colour profile that is embedded in a picture."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy as np
 from PIL import Image, ImageCms
 
 _MAX_PROFILE = 4 * 2**20  # bytes
-_SRGB_STEP = 2  # of 255: a profile that changes no colour by more is taken for sRGB
+_SRGB_STEP = 2  # of 255: a profile that changes colours by at most this much counts as sRGB
 _SPACES = {"RGB ": ("RGB", "RGBA"), "CMYK": ("CMYK",), "GRAY": ("L", "LA")}
-"""ICC's names of colour spaces to the modes that hold them."""
+"""ICC colour space to the Pillow modes of pictures in it."""
 
 
 def to_srgb_of(picture: Image.Image) -> Callable[[Image.Image], Image.Image] | None:
-    """What converts a part of a picture by its embedded profile; None if it has none, or it is sRGB's or broken."""
+    """A function that converts a part of a picture to sRGB; None if the profile is missing, broken or sRGB itself."""
     profile = picture.info.get("icc_profile")
     if not isinstance(profile, bytes) or not 0 < len(profile) <= _MAX_PROFILE:
         return None
@@ -37,7 +37,7 @@ def _converted(strip: Image.Image, mode: str, transform: ImageCms.ImageCmsTransf
 
 @lru_cache(maxsize=8)
 def _to_srgb(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """The relative colorimetric transform; None where the profile is broken, of another kind of picture, or sRGB's."""
+    """The relative colorimetric transform; None if the profile is broken, for another kind of picture, or sRGB."""
     plain = "L" if mode == "LA" else mode
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))

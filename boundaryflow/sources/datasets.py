@@ -1,4 +1,4 @@
-"""What a data set is made of: its raw pictures as they are listed, or the faces that are drawn for it."""
+"""The raw pictures of a data set: those of its listing, or faces that are drawn for it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FACES_AT_ONCE, FACE = 50, "avatar-"
 
 
 def draw_avatars(source: AvatarSource, chunk: int) -> list[Avatar]:
-    """The faces from number `FACES_AT_ONCE` times `chunk` on; more faces keep the ones that fewer would have."""
+    """The faces from number `FACES_AT_ONCE * chunk` on; a larger data set begins with the faces of a smaller one."""
     correlations = {tuple(pair.split("~", 1)): value for pair, value in source.correlations.items()}
     rng = np.random.default_rng([zlib.crc32(b"data set"), source.seed, chunk])
     drawn = sample_avatars(FACES_AT_ONCE, rng, rates=source.rates, correlations=correlations)  # pyright: ignore[reportArgumentType]
@@ -39,16 +39,16 @@ def draw_avatars(source: AvatarSource, chunk: int) -> list[Avatar]:
 
 
 def face_of(avatar: Avatar, size: int) -> tuple[NDArray[np.uint8], str]:
-    """Pixels [C,S,S] of a face, and its item id: that of its PNG."""
+    """Pixels [C,S,S] of a face, and its item id, which is that of its PNG file."""
     pixels = np.ascontiguousarray(np.array(render(avatar, size)).transpose(2, 0, 1))
     return pixels, item_id_of(encode_png(torch.from_numpy(pixels)))
 
 
 def open_raw(dataset: str, source: ListedSource, image_size: int) -> RawPictures:
-    """The raw pictures of a data set, as they are listed.
+    """The raw pictures of a data set, according to its listing.
 
     Raises:
-        ManifestError: There are none, or what holds them is damaged or out of date.
+        ManifestError: There are none, or a container is damaged or older than the listing.
     """
     path = pictures_path(dataset)
     table, of = PICTURES.read(path.parent), LISTING.read_facts(dataset).get("source")
@@ -66,9 +66,9 @@ def open_kind(source: Section, dataset: str, image_size: int, table: pd.DataFram
 
     Args:
         source: One of `ListedSource`.
-        dataset: Name.
-        image_size: Side of the images that will be made.
-        table: The listing, of `PICTURES`.
+        dataset: Name of the data set.
+        image_size: Side of the images in pixels after ingest.
+        table: The listing, with the columns of `PICTURES`.
     """
     raise NotImplementedError(type(source).__name__)
 
@@ -88,10 +88,10 @@ def _open_folder(source: FolderSource, dataset: str, image_size: int, table: pd.
 
 
 def read_faces(ingested: Path) -> dict[str, Avatar]:
-    """Item to its face, of a data set that was drawn.
+    """Item to its face, for a data set of drawn faces.
 
     Raises:
-        ManifestError: It was not, or the table of its faces is damaged.
+        ManifestError: The data set was not drawn, or the table of its faces is damaged.
     """
     rows = FACES.read(ingested).to_dict("records")
     return {

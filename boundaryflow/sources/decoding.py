@@ -1,4 +1,4 @@
-"""Which raw pictures can be used: each is read and decoded once, and its pixels kept until its shard is written."""
+"""Reads and decodes raw pictures once each, and keeps their pixels in a file until their shards are written."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from boundaryflow.sources.raw import RawPictures
 
 ABOUT = ("width_px", "height_px", "format", "mode")
 _AT_ONCE = 64  # pictures in memory
-_BYTES_AT_ONCE = 2**29  # of files that one thread reads ahead, unless a single one is larger
+_BYTES_AT_ONCE = 2**29  # of files read ahead by one thread; a single larger file is read alone
 _MAX_THREADS = 16  # each has a file of up to MAX_BYTES in memory
 _DOWNLOADS = 16  # at once
 
 
 class Decoded(NamedTuple):
-    """What was found out about a raw picture.
+    """Result of reading and decoding a raw picture.
 
     Attributes:
-        name: Of the picture.
-        item: Its id; one made of its name where it could not be read.
-        about: Its width, height, format and mode, and of one that was decoded whether it is marked as synthetic;
-            empty of a bad one.
-        reason: Why it cannot be used, empty if it can.
-        was_read: Whether its bytes were had.
-        pixels: [C,S,S] uint8, None where they are known already.
+        name: Name of the picture.
+        item: Its id; derived from its name if it could not be read.
+        about: Its width, height, format and mode, and if it was decoded, whether it is marked as synthetic; empty if it
+            is bad.
+        reason: Why it cannot be used; empty if it can.
+        was_read: Whether its file was read.
+        pixels: [C,S,S] uint8; None if an earlier run has stored them.
     """
 
     name: str
@@ -63,11 +63,11 @@ def decode_all(
     """Read pictures and decode those that are new, on several threads.
 
     Args:
-        raw: Where they are.
-        names: Which, in the order of `raw.names`.
-        known: Item to facts of images whose pixels are there.
-        geometry: What `decode_image` is to make of them.
-        num_threads: How many pictures are worked on at once.
+        raw: Source of the pictures.
+        names: Names of the pictures, in the order of `raw.names`.
+        known: Item to facts of images whose pixels are stored already.
+        geometry: Keyword arguments of `decode_image`.
+        num_threads: Pictures decoded at once.
     """
 
     def fetch(name: str) -> bytes | UnusableError:
@@ -113,16 +113,16 @@ def decode_into(
     *,
     is_remote: bool,
 ) -> list[Decoded]:
-    """Judge pictures, and put the pixels of those that can be used into a spool, which is readable then.
+    """Decode pictures, add the pixels of the usable ones to a spool, and make the spool readable.
 
     Args:
-        spool: Where pixels go.
+        spool: Receives the pixels.
         raw: See `decode_all`.
-        names: See there.
-        known: See there.
-        geometry: See there.
-        stage: Whose progress is told.
-        is_remote: Whether pictures are downloaded: then more of them at once.
+        names: See `decode_all`.
+        known: See `decode_all`.
+        geometry: See `decode_all`.
+        stage: Name of the stage, for its progress.
+        is_remote: Whether pictures are downloaded, which is done with more threads.
     """
     decoded: list[Decoded] = []
     with Progress(stage, len(names), "files") as progress:
@@ -136,10 +136,10 @@ def decode_into(
 
 
 def choose(names: Sequence[str], num: int | None) -> list[str]:
-    """So many of the pictures, as many from each folder as from any other, where it has them.
+    """Choose `num` pictures, equally many from each folder as far as it has them.
 
-    Within a folder a hash of the name decides. So a small folder of held-out images is not lost
-    beside a large one, and the same names give the same choice.
+    Within a folder, hashes of the names decide. So a small folder of held-out images is represented beside a large
+    one, and the same names give the same choice.
 
     Returns:
         In the order given.
@@ -149,20 +149,20 @@ def choose(names: Sequence[str], num: int | None) -> list[str]:
     folders: dict[str, list[str]] = {}
     for name in names:
         folders.setdefault(str(PurePosixPath(name).parent), []).append(name)
-    ranked = [(rank, name) for inside in folders.values() for rank, name in enumerate(sorted(inside, key=_lot))]
-    chosen = {name for _, name in sorted(ranked, key=lambda pair: (pair[0], _lot(pair[1])))[:num]}
+    ranked = [(rank, name) for inside in folders.values() for rank, name in enumerate(sorted(inside, key=_hash_of))]
+    chosen = {name for _, name in sorted(ranked, key=lambda pair: (pair[0], _hash_of(pair[1])))[:num]}
     return [name for name in names if name in chosen]
 
 
-def _lot(name: str) -> bytes:
+def _hash_of(name: str) -> bytes:
     return hashlib.sha256(name.encode()).digest()
 
 
 class Spool:
-    """A file of pixels, to which each new image adds a row.
+    """A file of pixels with a row per image, filled once and then read.
 
     Attributes:
-        path: The file; removed in the end.
+        path: The file; removed on exit.
         rows: Item to row.
     """
 
@@ -181,7 +181,7 @@ class Spool:
         self.path.unlink(missing_ok=True)
 
     def add(self, item: str, pixels: NDArray[np.uint8]) -> None:
-        """Add an image, unless it is there."""
+        """Add an image, unless the spool has it."""
         if item not in self.rows:
             self._file.write(pixels.data)
             self.rows[item] = len(self.rows)

@@ -1,8 +1,8 @@
-"""Between image files and tensors. Clipping and rounding happen here and nowhere else.
+"""Conversion between image files and tensors; the only place that clips and rounds pixels.
 
-A picture is data of a stranger. Only the formats of `FORMATS` are tried. Its size is bounded by its header before it is
-decoded, and must come out as the header says. Decoding takes at most `MAX_DECODED_BYTES`, all pictures of a process
-together at most `_DECODING`'s.
+Pictures are untrusted. Only the formats of `FORMATS` are tried. The size stated in the header is checked before
+decoding, and the decoded size must equal it. Decoding one picture takes at most `MAX_DECODED_BYTES`; all pictures that
+a process decodes at the same time share the budget `_DECODING`.
 """
 
 from __future__ import annotations
@@ -35,24 +35,24 @@ FORMATS = (
     *(("AVIF",) if features.check("avif") else ()),
     *(("JPEG2000",) if features.check("jpg_2000") else ()),
 )
-"""What is read, by Pillow's names. Its other decoders run programs, or open pictures within pictures."""
+"""Formats that are read, by Pillow's names. Its other decoders run programs, or open pictures within pictures."""
 MAX_DECODED_BYTES = 1_600_000_000
-"""Of memory for one picture while it is decoded; one that needs more is rejected."""
+"""Limit of memory for decoding one picture; one that needs more is rejected."""
 _BYTES_PER_PIXEL = {"TIFF": 16, "WEBP": 24, "AVIF": 32, "JPEG2000": 32, "PPM": 12}
-"""What decoding takes at most, where it is more than `_PLAIN`; see tests/unit/storage/test_picture_bounds.py."""
+"""Bytes per pixel that decoding needs at most, if more than `_PLAIN`; see tests/unit/store/test_picture_bounds.py."""
 _PLAIN = 8  # decoded and turned or converted, each with 4 bytes a pixel
 _SCANNED = 12  # of a JPEG in several scans: 4 bytes decoded, and 2 for each of 4 values of all scans
 _FACTS_BYTES = 2**16
-"""Of a PNG file, in which the facts of `encode_png` lie."""
+"""Leading bytes of a PNG file that contain the facts of `encode_png`."""
 MAX_ASPECT = 8.0
-"""Narrower pictures are rejected if they are cropped: what is left of them shows nothing of the whole."""
-_MAX_TILE = 2**24  # pixels of a tile of a TIFF, unless the picture itself has more
-_MAX_SCANS, _MAX_SCANNED = 1000, 8_000_000_000  # of a JPEG, and pixels times scans: some seconds
-_MAX_CHUNKS = 100_000  # of a PNG: a second
+"""Pictures with a larger ratio of sides are rejected when cropping, as the crop would show too little of them."""
+_MAX_TILE = 2**24  # limit of pixels in a tile of a TIFF, unless the picture itself has more
+_MAX_SCANS, _MAX_SCANNED = 1000, 8_000_000_000  # limits for a JPEG: scans, and pixels times scans (some seconds)
+_MAX_CHUNKS = 100_000  # limit for a PNG (a second)
 _SCAN = b"\xff\xda"  # the marker at its start
-_SEGMENT = re.compile(rb"\xff[\xc0-\xcf\xdb-\xfe]")  # one before it, with a length
+_SEGMENT = re.compile(rb"\xff[\xc0-\xcf\xdb-\xfe]")  # a marker segment before it, with a length
 _PNG = b"\x89PNG\r\n\x1a\n"
-_STRIP = 2**20  # pixels that are converted at once
+_STRIP = 2**20  # pixels converted at once
 
 
 def read_image(path: Path, **geometry: Any) -> NDArray[np.uint8]:
@@ -74,22 +74,22 @@ def decode_image(
     crop: Box | None = None,
     levels: Sequence[float] | None = None,
 ) -> tuple[NDArray[np.uint8], dict[str, Any]]:
-    """Decode, turn as EXIF says, cut out the crop, convert to sRGB, lay over the background, bring to size.
+    """Decode a picture, rotate it as EXIF says, crop, convert to sRGB, blend with the background, and resize.
 
     Args:
-        data: Bytes of a picture in one of `FORMATS`; of an animation the first frame.
+        data: Bytes of a picture in one of `FORMATS`; the first frame of an animation is used.
         size: Side of the result in pixels.
         channels: 3 for RGB, 1 for greyscale.
         fit: `crop` scales the short side to size and cuts the middle, `pad` scales the long side
             and fills with the background, `stretch` scales both.
         background: RGB colour, 0 to 255, under transparent pixels.
-        crop: What of the upright picture is used, in its own pixels; None is all of it. A picture that is too small
-            for it, but has the side `size`, is used as it is.
-        levels: Values of black and white of pictures with more than 8 bits; None is 0 and 65535 for those with
-            16 bits, 0 and 4095 for those with 12, and refuses others. A TIFF in which white is zero swaps them.
+        crop: Part of the upright picture to use, in pixels; None for all of it. A picture that is too small for the
+            box, but whose sides are `size`, counts as cropped already.
+        levels: Values of black and white of pictures with more than 8 bits. None means 0 and 65535 for 16 bits, 0 and
+            4095 for 12 bits, and refuses others. They are swapped for a TIFF in which zero is white.
 
     Returns:
-        [channels,size,size] pixels, and the file's own width_px, height_px, format and mode.
+        [channels,size,size] pixels, and width_px, height_px, format and mode of the file.
 
     Raises:
         ManifestError: The reason it cannot be used, without the file's name.
@@ -105,20 +105,20 @@ def decode_image(
             _check_aspect(picture)
         stated = picture.size
         if picture.format == "JPEG" and crop is None:
-            picture.draft("RGB", (2 * size, 2 * size))  # decodes large pictures at a fraction
+            picture.draft("RGB", (2 * size, 2 * size))  # decodes a large JPEG at reduced size
         span = _span_of(picture, levels)
         width, height = stated if _is_scanned(picture, data) else picture.size
         with _DECODING.lent(width * height * bytes_per_pixel(picture, data)):
             _load(picture)
             plain = _flatten(picture, _box_of(picture, crop, size), channels, background, span)
             fitted = _fit(plain, size, fit, background)
-        pixels = np.array(fitted, np.uint8)  # a copy: the picture's own bytes cannot be written to
+        pixels = np.array(fitted, np.uint8)  # a copy, as the picture's buffer is read-only
     return np.ascontiguousarray(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)), about
 
 
 @contextmanager
 def open_picture(data: bytes) -> Generator[ImageFile.ImageFile]:
-    """A picture whose header has been read, and is within bounds; its pixels are not decoded yet.
+    """Open a picture and check its header against the limits, without decoding its pixels.
 
     Raises:
         ManifestError: The reason it cannot be used; also what a decoder raises within the `with` block.
@@ -134,7 +134,7 @@ def open_picture(data: bytes) -> Generator[ImageFile.ImageFile]:
         raise ManifestError(f"not an image that can be read (a format of {', '.join(FORMATS)})") from None
     except (PipelineError, MemoryError):
         raise
-    except Exception as error:  # decoders raise nearly anything on a damaged file
+    except Exception as error:  # decoders raise many kinds of errors for damaged files
         raise ManifestError(f"damaged ({_line(error)})") from None
 
 
@@ -143,14 +143,14 @@ def _line(error: Exception) -> str:
 
 
 def bytes_per_pixel(picture: Image.Image, data: bytes) -> int:
-    """Memory that decoding takes at most."""
+    """Bytes per pixel that decoding takes at most."""
     return _SCANNED if _is_scanned(picture, data) else _BYTES_PER_PIXEL.get(picture.format or "", _PLAIN)
 
 
 def _is_scanned(picture: Image.Image, data: bytes) -> bool:
-    """Whether it is a JPEG that may have several scans: progressive, or a part of its colours in the first.
+    """Whether a picture is a JPEG that may have several scans: progressive, or with some colours in the first only.
 
-    libjpeg reads no second scan of others. A JPEG whose segments are not one after the other counts as scanned.
+    libjpeg reads only one scan of other JPEGs. A JPEG whose segments are not contiguous counts as one with several.
     """
     if picture.format not in ("JPEG", "MPO"):
         return False
@@ -161,7 +161,7 @@ def _is_scanned(picture: Image.Image, data: bytes) -> bool:
 
 
 def _check_chunks(data: bytes) -> None:
-    """Refuse a PNG of so many chunks that walking through them takes long."""
+    """Refuse a PNG with so many chunks that reading them takes long."""
     at, num = len(_PNG), 0
     while data.startswith(_PNG) and at < len(data) and data[at + 4 : at + 8] != b"IEND":
         at, num = at + 12 + int.from_bytes(data[at : at + 4], "big"), num + 1
@@ -170,7 +170,7 @@ def _check_chunks(data: bytes) -> None:
 
 
 def _check_bounds(picture: ImageFile.ImageFile, data: bytes) -> None:
-    """Refuse what would take too much memory or time, or hides a larger picture, by the headers alone."""
+    """Refuse, by its headers, a picture that would take too much memory or time, or contains a larger picture."""
     width, height = picture.size
     num = width * height
     most = MAX_DECODED_BYTES // bytes_per_pixel(picture, data)
@@ -184,7 +184,7 @@ def _check_bounds(picture: ImageFile.ImageFile, data: bytes) -> None:
     if num_scans > _MAX_SCANS or num_scans * num > _MAX_SCANNED:
         raise ManifestError(f"{width} x {height} in {num_scans:,} scans; save it anew")
     if picture.format == "JPEG2000":
-        at = data.find(b"\xff\x4f\xff\x51") + 4  # its SIZ segment, which the decoder reads
+        at = data.find(b"\xff\x4f\xff\x51") + 4  # the SIZ segment, from which the decoder takes the size
         right, bottom, left, top = (int.from_bytes(data[at + n : at + n + 4], "big") for n in (4, 8, 12, 16))
         if (right - left, bottom - top) != picture.size or int.from_bytes(data[at + 36 : at + 38], "big") > 4:
             raise _other_size(picture.size, (right - left, bottom - top))
@@ -201,7 +201,7 @@ def _check_aspect(picture: Image.Image) -> None:
 
 
 def _load(picture: ImageFile.ImageFile) -> None:
-    """Decode, which must give what the header says, and turn upright."""
+    """Decode, check the size against the header, and rotate upright."""
     stated = picture.size
     if picture.format == "PNG" and "transparency" in picture.info:
         _mend_key(picture)
@@ -212,21 +212,21 @@ def _load(picture: ImageFile.ImageFile) -> None:
 
 
 def _mend_key(picture: ImageFile.ImageFile) -> None:
-    """Of a PNG of few bits, bring the see-through grey to 8 bits, as Pillow does with the pixels alone."""
+    """Scale the transparent grey value of a PNG below 8 bits to 8 bits; Pillow scales only the pixels."""
     packing = str(picture.tile[0].args)
-    if packing.endswith(";16B"):  # Pillow keeps a byte of each pixel, and compares it with the other one of the key
-        raise ManifestError("16 bits and a see-through colour (tRNS), which are not read together; save it with alpha")
+    if packing.endswith(";16B"):  # Pillow keeps one byte of each pixel, but compares it with the other byte of the key
+        raise ManifestError("16 bits and a transparent colour (tRNS), which are not read together; save it with alpha")
     picture.info["transparency"] = picture.info["transparency"] * {"L;2": 85, "L;4": 17}.get(packing, 1)
 
 
 def is_cropped(width_px: int, height_px: int, size: int, crop: Box) -> bool:
-    """Is a picture taken as already cropped: of the size that is asked for, and without room for the box?"""
+    """Whether a picture counts as cropped already: its sides are `size`, and the box does not fit into it."""
     left, top, width, height = crop
     return (width_px, height_px) == (size, size) and (left + width > size or top + height > size)
 
 
 def _box_of(picture: Image.Image, crop: Box | None, size: int) -> Box:
-    """Left, top, right and bottom of what is used."""
+    """Left, top, right and bottom of the part that is used."""
     if crop is None or is_cropped(picture.width, picture.height, size, crop):
         return 0, 0, picture.width, picture.height
     left, top, width, height = crop
@@ -238,7 +238,7 @@ def _box_of(picture: Image.Image, crop: Box | None, size: int) -> Box:
 
 
 def _span_of(picture: Image.Image, levels: Sequence[float] | None) -> tuple[float, float] | None:
-    """Values of black and white; None of a picture with 8 bits."""
+    """Values of black and white; None for a picture with 8 bits."""
     if not (picture.mode.startswith("I") or picture.mode == "F"):
         return None
     tags: Mapping[int, Any] = getattr(picture, "tag_v2", {})
@@ -257,7 +257,7 @@ def _span_of(picture: Image.Image, levels: Sequence[float] | None) -> tuple[floa
 def _flatten(
     picture: Image.Image, box: Box, channels: int, background: Sequence[int], span: tuple[float, float] | None
 ) -> Image.Image:
-    """What is in the box in RGB or greyscale, in sRGB, with nothing see-through; strip by strip, to save memory."""
+    """The box as an opaque picture in sRGB or greyscale; converted strip by strip, to save memory."""
     mode = "RGB" if channels == 3 else "L"
     convert = to_srgb_of(picture)
     if picture.mode == mode and convert is None and not picture.has_transparency_data:
@@ -294,13 +294,13 @@ def _fit(picture: Image.Image, size: int, fit: Fit, background: Sequence[int]) -
     if fit == "crop":
         return ImageOps.fit(picture, (size, size), Image.Resampling.LANCZOS)
     colour = tuple(background) if picture.mode == "RGB" else round(sum(background) / 3)
-    if size * min(picture.size) < max(picture.size):  # a line: scaled as it is, nothing of it would be left
+    if size * min(picture.size) < max(picture.size):  # so narrow that scaling would leave no pixel
         picture = picture.resize(tuple(max(1, side * size // max(picture.size)) for side in picture.size))  # pyright: ignore[reportArgumentType]
     return ImageOps.pad(picture, (size, size), Image.Resampling.LANCZOS, color=colour)
 
 
 class _Budget:
-    """Memory that the threads of a process share: who needs more than is left waits."""
+    """A budget of memory that the threads of a process share; a thread that needs more than is left waits."""
 
     def __init__(self, num_bytes: int) -> None:
         self._free = num_bytes
@@ -308,7 +308,7 @@ class _Budget:
 
     @contextmanager
     def lent(self, num_bytes: int) -> Generator[None]:
-        """Have so many bytes for the length of the block; never more than there are in all."""
+        """Reserve this many bytes during the block, at most the whole budget."""
         with self._changed:
             self._changed.wait_for(lambda: self._free >= num_bytes)
             self._free -= num_bytes
@@ -321,11 +321,11 @@ class _Budget:
 
 
 _DECODING = _Budget(2_000_000_000)
-"""More than one picture may take, and less than a core of 16 could."""
+"""More than one picture needs, and less than 16 threads could need."""
 
 
 def encode_png(pixels_u8: UInt8[Tensor, "c h w"], facts: Mapping[str, str] | None = None) -> bytes:
-    """A PNG file with facts in its text chunks; the same bytes for the same content.
+    """A PNG file with facts in its text chunks; equal content gives equal bytes.
 
     Args:
         pixels_u8: [C,H,W] with 1 or 3 channels.
@@ -345,5 +345,5 @@ def is_synthetic(data: bytes) -> bool:
     return data.startswith(b"\x89PNG") and b"tEXtsynthetic\x00true" in data[:_FACTS_BYTES]
 
 
-ImageFile.LOAD_TRUNCATED_IMAGES = False  # a truncated picture is rejected, never half used
-Image.MAX_IMAGE_PIXELS = None  # `_check_bounds` decides, with a message of its own
+ImageFile.LOAD_TRUNCATED_IMAGES = False  # truncated pictures are rejected
+Image.MAX_IMAGE_PIXELS = None  # `_check_bounds` sets the limit, with its own message

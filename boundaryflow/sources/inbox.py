@@ -1,4 +1,4 @@
-"""An inbox: a folder, here or remote, to which pictures are added at any time."""
+"""An inbox: a local or remote folder, to which pictures may be added at any time."""
 
 from __future__ import annotations
 
@@ -16,17 +16,16 @@ from boundaryflow.sources.walking import path_of
 
 
 def list_inbox(address: str) -> pd.DataFrame:
-    """What an inbox holds that may be a picture, without reading any of it.
+    """List the files of an inbox that may be pictures, without reading them.
 
-    Archives are not opened: an inbox is for files. Others may write to it, so no link that leads
-    out of it is followed.
+    Archives are not opened. Other users may write to an inbox, so links that lead out of it are not followed.
 
     Args:
-        address: A folder, or the address of a remote one.
+        address: A folder, or the address of a remote folder.
 
     Returns:
-        Sorted by name: name within the inbox, size in bytes, version (when it was written, or the store's checksum),
-        reason why it cannot be read, or nothing; empty of an inbox that holds nothing.
+        Sorted by name: name within the inbox, size in bytes, version (time of writing, or the store's checksum), and
+        reason why it cannot be read, or empty. No rows for an empty inbox.
 
     Raises:
         ManifestError: There is no such folder, or it cannot be reached.
@@ -45,14 +44,14 @@ def list_inbox(address: str) -> pd.DataFrame:
 
 
 def open_inbox(address: str, listing: pd.DataFrame) -> RawPictures:
-    """The pictures of a listing of `list_inbox`, or of some of its rows."""
+    """The pictures of a table of `list_inbox`, or of some of its rows."""
     if is_remote(address):
         return RemoteFolder(address, listing)
     return _LocalInbox(Path(address), listing)
 
 
 class _LocalInbox:
-    """Files of a folder in the versions that a listing has."""
+    """Files of a folder, in the versions of a listing."""
 
     refused: Mapping[str, str] = {}
 
@@ -71,7 +70,7 @@ class _LocalInbox:
         return False
 
     def read(self, name: str) -> bytes:
-        """The bytes of a picture; looked at again afterwards, so that a file that is being written is not taken."""
+        """The bytes of a picture. Its version is checked again afterwards, so that a file being written is not used."""
         version, reason = self._listed[name]
         if reason:
             raise UnusableError(reason)

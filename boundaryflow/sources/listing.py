@@ -1,8 +1,8 @@
-"""What lies in data/raw/NAME, or in a remote folder, by name and content.
+"""The files in data/raw/NAME, or in a remote folder, with hashes of their content.
 
-DVC sees this listing and not the folder: a folder may hold what it cannot hash, a FIFO, a link that leads nowhere, a
-name that is no UTF-8. The stage runs every time, which costs little: a file that has the size, time and inode that it
-had is not read again. `boundaryflow run` and `status` look without writing, by `difference`.
+DVC depends on this listing and not on the folder, which may contain what DVC cannot hash: a FIFO, a broken link, a name
+that is not UTF-8. The stage runs every time, which is cheap: a file whose size, time and inode are unchanged is not
+read again. `boundaryflow run` and `status` compare without writing, by `difference`.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ from boundaryflow.text import visible
 LOG = logging.getLogger(__name__)
 _COLUMNS = ("name", "kind", "size", "version", "reason")
 _READ = ("picture", "archive", "lmdb")
-_SETTLED_NS = 2 * 10**9  # a file that was written later than so long ago may be written again in the same tick
+_SETTLED_NS = 2 * 10**9  # a file written more recently than this may change again without a change of its time stamp
 _BLOCK = 2**20
 _GLOB = set("*?[")
 
 
 class Listing(NamedTuple):
-    """What a data set can be made of.
+    """The raw files of a data set.
 
     Attributes:
-        source: The folder, or the address of the remote one without secrets.
-        pictures: Pictures, archives and LMDBs, what is passed over, and what is refused; None if nobody has looked.
-        tables: What labels and splits may be read from.
+        source: The folder, or the address of the remote folder without secrets.
+        pictures: Pictures, archives and LMDBs, skipped and refused files; None if a remote folder was not listed.
+        tables: Files that labels and splits may be read from.
     """
 
     source: str
@@ -54,15 +54,15 @@ class Listing(NamedTuple):
 
 
 def pictures_path(dataset: str) -> Path:
-    """Where the pictures of a data set are listed."""
+    """The table of the pictures of a data set."""
     return LISTING.folder(dataset) / PICTURES.file
 
 
 def look(dataset: str, *, ask_remote: bool = True) -> Listing:
-    """Look at what there is now; nothing is written but the memory of what was read.
+    """List the current raw files; only the cache of their hashes is written.
 
     Args:
-        dataset: Name; the current folder is the checkout.
+        dataset: Name of the data set; the current folder is the checkout.
         ask_remote: Also list a remote folder.
 
     Raises:
@@ -89,13 +89,13 @@ def list_kind(
     memory: Memory,
     ask_remote: bool,
 ) -> Sequence[Found] | None:
-    """The pictures of a source, a function for each kind of `ListedSource`; none of one that is drawn.
+    """The pictures of a source, by a function for each kind of `ListedSource`; none for drawn faces.
 
     Args:
         source: One of `ImageSource`.
-        others: What lies in data/raw/NAME, files of labels and splits aside.
-        memory: Hashes files that it does not know.
-        ask_remote: Look beyond this machine; None is returned where that would have to be done and is not asked for.
+        others: Files in data/raw/NAME, except those of labels and splits.
+        memory: Cache of hashes.
+        ask_remote: Whether remote folders are listed; if not, None is returned for them.
     """
     return []
 
@@ -133,7 +133,7 @@ def _list_remote(
 
 
 def difference(dataset: str, *, ask_remote: bool = True) -> str:
-    """How what there is differs from the listing, in words; empty if it does not. Why it cannot be had, if so."""
+    """How the raw files differ from the listing, or why they cannot be listed; empty if they do not differ."""
     folder = LISTING.folder(dataset)
     try:
         now, before = look(dataset, ask_remote=ask_remote), LISTING.read_facts(dataset)
@@ -164,7 +164,7 @@ def write(dataset: str, listing: Listing) -> None:
 
 
 def read_found(table: Any) -> list[Found]:
-    """The rows of a listing of `write`."""
+    """The rows of a table of `write`."""
     columns = (table[name] for name in _COLUMNS)
     return [
         Found(name, kind, int(size), reason, version)
@@ -197,7 +197,7 @@ def _is_named(name: str, patterns: Sequence[str]) -> bool:
 
 
 def _hidden(raw: Path, named: Sequence[str], known: set[str]) -> list[Found]:
-    """Files that are named and that a walk passes over."""
+    """Hidden files that params.yaml names; `walk` skips them."""
     found: list[Found] = []
     paths = {os.path.normpath(pattern) for pattern in named if pattern and not _GLOB & set(pattern)}
     for name in sorted(paths - known):
@@ -213,7 +213,7 @@ def _hidden(raw: Path, named: Sequence[str], known: set[str]) -> list[Found]:
 
 
 class Memory:
-    """The hashes of files, which hold as long as a file has the size, time and inode that it had."""
+    """A cache of hashes of files, valid while a file's size, time and inode are unchanged."""
 
     def __init__(self, dataset: str, raw: Path) -> None:
         self._raw, self._path = raw, Path(".dvc/tmp/boundaryflow/listing") / f"{dataset}.json"
@@ -223,7 +223,7 @@ class Memory:
             self._before = dict(json.loads(self._path.read_bytes()))
 
     def with_versions(self, files: Sequence[Found]) -> list[Found]:
-        """Files with the SHA-256 of what they hold; those that cannot be read with the reason."""
+        """Files with the SHA-256 of their content, or the reason why they cannot be read."""
         known = [self._known(file) for file in files]
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
             read = pool.map(self._read, [file for file, done in zip(files, known, strict=True) if done is None])
@@ -254,7 +254,7 @@ class Memory:
         return file._replace(version=version)
 
     def keep(self) -> None:
-        """Write it down, where that can be done: a checkout may be read-only."""
+        """Write the cache, unless the checkout is read-only."""
         if self._now == self._before or not Path(".dvc").is_dir():
             return
         try:

@@ -1,4 +1,4 @@
-"""LMDBs read through processes of their own: a page that is damaged ends the reader, not the run."""
+"""LMDBs are read in separate processes, as a damaged page crashes the process that reads it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from boundaryflow.sources import lmdb_reader
 
 CALL_S = 60.0
-"""Seconds that a reader has for an answer, or for the next part of one."""
+"""Time limit of a reader for a reply, or for the next part of one."""
 _MAX_READERS = 4
 
 
@@ -25,7 +25,7 @@ class ReaderError(Exception):
 
 
 class _Reader:
-    """A process that reads one LMDB; for one thread at a time."""
+    """A process that reads one LMDB; used by one thread at a time."""
 
     def __init__(self, path: Path, max_bytes: int) -> None:
         command = [sys.executable, "-P", lmdb_reader.__file__, str(path), str(max_bytes)]
@@ -33,8 +33,8 @@ class _Reader:
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0
         )
 
-    def ask(self, kind: bytes, key: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """Send a request, and take its replies."""
+    def request(self, kind: bytes, key: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Send a request and yield its replies."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(lmdb_reader.HEAD.pack(kind, len(key)) + key)
@@ -89,7 +89,7 @@ def keys_of(path: Path, max_bytes: int) -> list[bytes]:
         OSError: It cannot be opened.
     """
     keys: list[bytes] = []
-    for _kind, data in _ask(path, max_bytes, b"k"):
+    for _kind, data in _request(path, max_bytes, b"k"):
         at = 0
         while at < len(data):
             (length,) = struct.unpack_from("<H", data, at)
@@ -105,11 +105,11 @@ def value_of(path: Path, key: bytes, max_bytes: int) -> bytes | int | None:
         ReaderError: It is damaged.
         OSError: It cannot be opened.
     """
-    ((kind, data),) = _ask(path, max_bytes, b"g", key)
+    ((kind, data),) = _request(path, max_bytes, b"g", key)
     return data if kind == b"v" else int(data) if kind == b"l" else None
 
 
-def _ask(path: Path, max_bytes: int, kind: bytes, key: bytes = b"") -> list[tuple[bytes, bytes]]:
+def _request(path: Path, max_bytes: int, kind: bytes, key: bytes = b"") -> list[tuple[bytes, bytes]]:
     home = path.resolve()
     about = (home / "data.mdb" if home.is_dir() else home).stat()
     version = (home, about.st_mtime_ns, about.st_size)
@@ -119,15 +119,15 @@ def _ask(path: Path, max_bytes: int, kind: bytes, key: bytes = b"") -> list[tupl
                 _readers.pop(next(iter(_readers))).close()
             _readers[version] = _Reader(home, max_bytes)
         try:
-            replies = list(_readers[version].ask(kind, key))
-        except BaseException:  # what is left of a reply would be taken for the next one
+            replies = list(_readers[version].request(kind, key))
+        except BaseException:  # the rest of this reply would be read as the next one
             _readers.pop(version).close()
             raise
-    last, said = replies[-1]
+    last, content = replies[-1]
     if last == b"e":
-        raise ReaderError(said.decode("utf-8", "replace"))
+        raise ReaderError(content.decode("utf-8", "replace"))
     if last == b"o":
-        raise OSError(int(said), os.strerror(int(said)))
+        raise OSError(int(content), os.strerror(int(content)))
     return replies
 
 
@@ -137,7 +137,7 @@ def _close_all() -> None:
 
 
 def _forget() -> None:
-    """In a forked process: the readers are the parent's."""
+    """In a forked process, drop the parent's readers."""
     global _lock  # noqa: PLW0603
     _readers.clear()
     _lock = threading.Lock()

@@ -1,6 +1,6 @@
-"""Reads an LMDB for its parent process, which outlives it: a damaged page ends a process that reads it.
+"""Reads an LMDB for its parent process, as a damaged page crashes the process that reads it.
 
-Run as a file of its own, in isolation, by boundaryflow.sources.lmdb_process; so it imports nothing of this project.
+boundaryflow.sources.lmdb_process runs this file as an isolated script, so it imports nothing of this project.
 A request is a letter, a length and a key; a reply is a letter, a length and bytes. See `serve`.
 """
 
@@ -22,11 +22,11 @@ _FRAME = 2**20
 
 
 def serve(path: Path, max_bytes: int, requests: BinaryIO, replies: BinaryIO) -> None:
-    """Answer until there are no more requests.
+    """Answer requests until the end of input.
 
-    `k` asks for all keys: frames `k` of keys, each after its length in two bytes, and an empty one at the end. `g` asks
-    for a value: `v` and the value, `n` if there is none, `l` and its length if it is too large. Errors are `e` and what
-    LMDB says, or `o` and the number of an error of the operating system.
+    Request `k` (all keys): replies `k` with some keys, each preceded by its length in two bytes; an empty one ends the
+    list. Request `g` (a value): reply `v` and the value, `n` if there is none, or `l` and its length if it is too
+    large. Errors: `e` and LMDB's message, or `o` and an errno.
     """
 
     def reply(kind: bytes, data: bytes = b"") -> None:
@@ -48,7 +48,7 @@ def serve(path: Path, max_bytes: int, requests: BinaryIO, replies: BinaryIO) -> 
                     elif len(value) > max_bytes:
                         reply(b"l", str(len(value)).encode())
                     else:
-                        reply(b"v", bytes(value))  # a page that is not there ends the process here, before the reply
+                        reply(b"v", bytes(value))  # a missing page crashes the process here, before the reply
                     continue
                 frame, most = bytearray(), _file(path).stat().st_size // 8
                 for num, item in enumerate(view.cursor().iternext(values=False)):
@@ -84,6 +84,6 @@ def _opened(path: Path) -> lmdb.Environment:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     serve(Path(os.fsdecode(sys.argv[1])), int(sys.argv[2]), sys.stdin.buffer, sys.stdout.buffer)

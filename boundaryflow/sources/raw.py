@@ -1,4 +1,4 @@
-"""Raw pictures, wherever they lie: names, and for each name the bytes."""
+"""Raw pictures of folders, archives and LMDBs: names, and the bytes of each."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from boundaryflow.sources.archives import (
 from boundaryflow.sources.walking import path_of, walk
 
 TABLES = frozenset((".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet"))
-"""Suffixes of what labels and splits are read from."""
+"""Suffixes of files that labels and splits are read from."""
 _OTHERS = """
     .md .rst .yaml .yml .toml .ini .cfg .conf .html .htm .xml .xsl .css .js .log .rtf .pdf .doc .docx .xls .xlsx
     .ppt .pptx .odt .ods .tex .bib .db .sqlite .cls .pkl .pickle .npy .npz .mat .h5 .hdf5 .arrow .feather .tfrecord
@@ -38,21 +38,21 @@ _OTHERS = """
 _KNOWN_OTHERS = frozenset(_OTHERS.split())
 _NAMES = frozenset(("license", "licence", "copying", "notice", "readme", "authors", "makefile", "sha256sums"))
 _HEAD = 512
-"""Bytes by which a file without suffix is known for a text."""
+"""Bytes from which a file without suffix is recognised as text."""
 Kind = Literal["picture", "archive", "lmdb", "table", "passed", "refused"]
 
 
 class Found(NamedTuple):
-    """A file of a folder, or what else lies there.
+    """An entry of a folder.
 
     Attributes:
-        name: Within the folder, with forward slashes.
-        kind: What it is taken for; `passed` is known to be no picture, `refused` may be one that cannot be used.
+        name: Path within the folder, with forward slashes.
+        kind: Its kind; `passed` is not a picture, `refused` may be one that cannot be used.
         size: In bytes.
-        reason: Why it is passed over or refused; empty where the suffix says it.
-        version: SHA-256 of its content, where somebody has looked.
-        mtime_ns: When it was written, 0 if that is not known.
-        inode: On its disk, 0 if that is not known.
+        reason: Why it is skipped or refused; empty if its suffix says so.
+        version: SHA-256 of its content; empty if not computed.
+        mtime_ns: Time of writing; 0 if unknown.
+        inode: Number of its inode; 0 if unknown.
     """
 
     name: str
@@ -66,18 +66,18 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which pictures are taken: by patterns of names, in which `*` stands for any characters, `/` included.
+    """Selects pictures by patterns of names, in which `*` stands for any characters, `/` included.
 
     Attributes:
-        include: Only names that fit one of these; empty is all.
-        exclude: No name that fits one of these.
+        include: Only names that match one of these; empty for all.
+        exclude: No name that matches one of these.
     """
 
     include: Sequence[str] = ()
     exclude: Sequence[str] = ()
 
     def __call__(self, name: str) -> bool:
-        """Whether a picture is."""
+        """Whether a picture is selected."""
         is_in = not self.include or any(fnmatch.fnmatchcase(name, pattern) for pattern in self.include)
         return is_in and not any(fnmatch.fnmatchcase(name, pattern) for pattern in self.exclude)
 
@@ -87,16 +87,16 @@ class RawPictures(Protocol):
 
     @property
     def names(self) -> Sequence[str]:
-        """All names, in the order in which they are read fastest."""
+        """All names, in the fastest order of reading."""
         ...
 
     @property
     def refused(self) -> Mapping[str, str]:
-        """Names of what cannot be used to the reason, found without reading it; these are not in `names`."""
+        """Names of unusable pictures to the reason, as far as known without reading; they are not in `names`."""
         ...
 
     def is_in_order(self, name: str) -> bool:
-        """Whether reading is slow unless one thread does it in the order of `names`."""
+        """Whether reading is slow unless one thread reads in the order of `names`."""
         ...
 
     def read(self, name: str) -> bytes:
@@ -110,7 +110,7 @@ class RawPictures(Protocol):
 
 
 class _Container(Protocol):
-    """Where pictures lie: files of a folder, an archive, an LMDB."""
+    """A container of pictures: files of a folder, an archive, an LMDB."""
 
     @property
     def in_order(self) -> bool: ...
@@ -121,18 +121,17 @@ class _Container(Protocol):
 class RawFolder:
     """Pictures in a folder on this machine: files, and archives and LMDBs as if they were folders.
 
-    Files that may be images are taken: no hidden ones, no tables or texts beside them. Links are
-    followed. `images.zip` stands for a folder `images`, a folder with `data.mdb` for one of the
-    LMDB's pictures.
+    All files that may be images are used, but no hidden files, tables or texts. Links are followed. `images.zip` counts
+    as a folder `images`, and a folder with `data.mdb` as a folder of the LMDB's pictures.
 
     Args:
-        folder: Where; may itself be a link.
-        image_size: Side in pixels that is asked for, of which an LMDB may have several.
-        wanted: Which of them.
-        found: What lies there, of `survey`; a file whose version is given is read in this version only. None: look.
+        folder: The folder; may itself be a link.
+        image_size: Requested side in pixels, as an LMDB may have several sizes.
+        wanted: Selects pictures.
+        found: Entries from `survey`; a file with a version is read in this version only. None to survey the folder.
 
     Attributes:
-        unmatched: Patterns of `wanted` that no picture fits.
+        unmatched: Patterns of `wanted` that match no picture.
 
     Raises:
         ManifestError: The folder is missing, holds no picture, or an archive or LMDB is damaged.
@@ -165,7 +164,7 @@ class RawFolder:
         return container.read(key)
 
     def _containers(self, found: Sequence[Found]) -> Iterator[tuple[str, _Container]]:
-        """What holds pictures, and the name of the folder it stands for."""
+        """Containers of pictures, each with the name of the folder that it counts as."""
         loose: dict[str, str] = {}
         for file in found:
             path = path_of(self.folder, file.name)
@@ -200,7 +199,10 @@ class RawFolder:
             elif name in self._places and self._places[name][0] is not container:
                 self.refused[f"{name} (again)"] = "another picture has this name; take the archive or the folder away"
             else:
-                self._places[name] = container, key  # of an archive's members of one name the last counts
+                self._places[name] = (
+                    container,
+                    key,
+                )  # the last of members with one name counts, as in unpacking
         if len(self._places) + len(self.refused) == before and not isinstance(container, _LooseFiles):
             self._beside.append(f"{base or self.folder.name} (without a picture)")
 
@@ -216,7 +218,7 @@ class RawFolder:
 
 
 class _LooseFiles:
-    """Files of their own, in the versions given; an empty version is any."""
+    """Single files in given versions; an empty version means any."""
 
     in_order = False
 
@@ -244,12 +246,12 @@ class _LooseFiles:
 
 
 def survey(folder: Path, *, follow_out: bool = True, what: str = "ingest") -> list[Found]:
-    """What lies in a folder and below it, by name; of files only those without suffix are looked into.
+    """Entries of a folder and of those below it, classified by name; only files without suffix are read.
 
     Args:
-        folder: Where; may itself be a link.
+        folder: The folder; may itself be a link.
         follow_out: See `walk`.
-        what: What messages call it.
+        what: Prefix of messages.
 
     Raises:
         ManifestError: The folder is missing or cannot be read.
@@ -271,7 +273,7 @@ def survey(folder: Path, *, follow_out: bool = True, what: str = "ingest") -> li
 
 
 def may_be_picture(name: str) -> bool:
-    """Whether a name is not that of a table, a text, a video or anything else that is known to be no picture."""
+    """Whether a file name may be a picture's, as its suffix is not known to be of a table, text, video and so on."""
     return _kind(name, 0)[0] in ("picture", "archive", "lmdb")
 
 
@@ -300,7 +302,7 @@ def _look_into(path: Path) -> tuple[Kind, str]:
         raise_if_disk(error)
         return "refused", f"cannot be read ({error.strerror})"
     try:
-        text = codecs.getincrementaldecoder("utf-8")().decode(head)  # of which the last character may be cut off
+        text = codecs.getincrementaldecoder("utf-8")().decode(head)  # the last character may be incomplete
     except UnicodeDecodeError:
         return "picture", ""
     is_text = bool(text) and not any(character < " " and character not in "\t\n\r\f" for character in text)

@@ -1,6 +1,6 @@
 """Pictures in a remote folder, through fsspec: s3://, gs://, https:// and so on.
 
-Credentials and endpoints are what the protocol's own driver finds: for S3 the environment
+The protocol's driver finds credentials and endpoints: for S3 the environment
 variables AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_ENDPOINT_URL, or its files.
 """
 
@@ -31,19 +31,18 @@ _LOOK_UPS = 16  # at once
 
 
 def list_remote(url: str, *, may_be_empty: bool = False, what: str = "ingest") -> pd.DataFrame:
-    """What a remote folder holds that may be a picture.
+    """List the files of a remote folder that may be pictures.
 
-    Archives and LMDBs in it are passed over, as are hidden files, tables, texts and videos.
+    Archives, LMDBs, hidden files, tables, texts and videos are skipped.
 
     Args:
         url: Its address.
-        may_be_empty: No picture, or no such folder in a bucket that is there, is fine.
-        what: What messages call it.
+        may_be_empty: Accept a folder without pictures, or one that does not exist in an existing bucket.
+        what: Prefix of messages.
 
     Returns:
-        Sorted by name: name within the folder; size in bytes, or `UNKNOWN_SIZE`; version (of the
-        content: the store's own checksum, or when it was written; empty if the store says neither);
-        reason why it cannot be used, empty if nothing is known against it.
+        Sorted by name: name within the folder; size in bytes, or `UNKNOWN_SIZE`; version (the store's checksum, or
+        the time of writing; empty if the store gives neither); reason why it cannot be used, empty if none is known.
 
     Raises:
         ManifestError: The folder cannot be reached or holds no picture.
@@ -53,7 +52,7 @@ def list_remote(url: str, *, may_be_empty: bool = False, what: str = "ingest") -
     try:
         found: Any = files.find(root, detail=True)
         if not found:
-            files.ls(root.partition("/")[0])  # of a bucket that is not there some drivers find nothing
+            files.ls(root.partition("/")[0])  # some drivers list nothing for a missing bucket
         chosen = {
             path.removeprefix(prefix): about
             for path, about in sorted(found.items())
@@ -71,13 +70,13 @@ def list_remote(url: str, *, may_be_empty: bool = False, what: str = "ingest") -
 
 
 def _looked_up(files: Any, prefix: str, chosen: Mapping[str, Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-    """The same, each file looked up on its own where the listing tells neither size nor version (of web servers)."""
+    """The same, with a request per file where the listing has neither size nor version (web servers)."""
     bare = [name for name, about in chosen.items() if about.get("size") is None and not _version_of(about)]
     if not bare:
         return dict(chosen)
     with ThreadPoolExecutor(_LOOK_UPS) as pool:
-        told = pool.map(lambda name: files.info(f"{prefix}{name}"), bare)
-        return {**chosen, **dict(zip(bare, told, strict=True))}
+        looked_up = pool.map(lambda name: files.info(f"{prefix}{name}"), bare)
+        return {**chosen, **dict(zip(bare, looked_up, strict=True))}
 
 
 def _row(name: str, about: Mapping[str, Any]) -> dict[str, Any]:
@@ -101,7 +100,7 @@ class RemoteFolder:
 
     Attributes:
         url: The remote folder, without secrets: for messages and tables.
-        refused: Nothing; what cannot be used has its reason in the listing, which `read` gives.
+        refused: Empty; `read` raises the reasons of the listing.
     """
 
     refused: Mapping[str, str] = {}
@@ -119,17 +118,17 @@ class RemoteFolder:
         return list(self._listed)
 
     def version(self, name: str) -> str:
-        """What the listing says of the content."""
+        """Version of the content in the listing."""
         return self._listed[name][1]
 
     def is_in_order(self, name: str) -> bool:
         return False
 
     def read(self, name: str) -> bytes:
-        """Download a picture; the version is looked up afterwards, so it is of these bytes.
+        """Download a picture, and check its version afterwards.
 
         Raises:
-            UnusableError: It is not what the listing says.
+            UnusableError: It differs from the listing.
             ManifestError: The remote folder cannot be reached.
         """
         path = f"{self._root.rstrip('/')}/{name}"
@@ -150,7 +149,7 @@ class RemoteFolder:
         return data
 
     def _download(self, path: str, size: int) -> bytes:
-        """The file, or what of it is more than `MAX_BYTES` where nobody knows how large it is."""
+        """The file; of one whose size is unknown at most `MAX_BYTES` + 1 bytes."""
         if size != UNKNOWN_SIZE:
             return self._files.cat_file(path)
         with self._files.open(path, "rb", block_size=0) as file:
@@ -164,18 +163,18 @@ def _is_taken(name: str) -> bool:
 
 
 def _version_of(about: Mapping[str, Any]) -> str:
-    """What tells one content from another, and what it is: `ETag 9b2c`; empty if the store does not say."""
+    """Version of the content, with its kind: `ETag 9b2c`; empty if the store gives none."""
     key = next((key for key in _VERSIONS if about.get(key)), "" if about.get("size") is None else "size")
     return f"{key} {_plain(about[key])}" if key else ""
 
 
 def _is_version(version: str, about: Mapping[str, Any]) -> bool:
-    """Whether it is still that version, as far as the store says."""
+    """Whether the content still has this version, as far as the store reports it."""
     key, _, value = version.partition(" ")
     return not key or about.get(key) is None or _plain(about[key]) == value
 
 
 def _plain(value: Any) -> str:
-    """A time in one form: some drivers list it as a number, and look it up as a date."""
+    """A time in one form: some drivers give a number in a listing, and a date for a single file."""
     seconds = value.timestamp() if isinstance(value, datetime) else value
     return f"{seconds:.3f}" if isinstance(seconds, float) else str(seconds).strip('"')

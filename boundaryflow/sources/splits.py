@@ -1,4 +1,4 @@
-"""Which split an image belongs to: by its id, by the folders it lies in, or as a file says."""
+"""Assigns images to splits: by their ids, by their folders, or by a file."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SAID = {word(text): split for split, texts in _WORDS.items() for text in texts}
 
 
 def split_of(item_id: str, val: float, test: float) -> str:
-    """Which split an image belongs to, for ever: its id decides, not its neighbours."""
+    """Split of an image, derived from its id alone, so that it never changes."""
     at = int.from_bytes(hashlib.sha256(f"split {item_id}".encode()).digest()[:8], "big") / 2**64
     return "test" if at < test else "val" if at < test + val else "train"
 
@@ -35,19 +35,19 @@ def split_images(raw: Path, sources: Mapping[str, str], split: Split | FileSplit
     """The split of each image.
 
     Args:
-        raw: The folder that a file of splits lies in.
+        raw: The folder that the path of a file of splits is relative to.
         sources: Item id to path of the image.
-        split: How it is decided.
+        split: The rule.
 
     Raises:
-        ManifestError: No image lies in a folder that is named, or an image in folders of both
-            splits; a file does not belong to the images, or holds back none of them.
+        ManifestError: A named folder contains no image, or an image lies in folders of two splits; a file does not
+            match the images, or puts none of them into val.
     """
     return _by_file(raw, sources, split) if isinstance(split, FileSplit) else _by_folders(sources, split)
 
 
 def _by_folders(sources: Mapping[str, str], split: Split) -> dict[str, str]:
-    """Those in folders that are named; the rest by their ids."""
+    """Splits by the named folders; by id for all other images."""
     named = {name: key for key in ("val", "test") for name in _names(getattr(split, key))}
     val, test = (0.0 if isinstance(share, list) else share for share in (split.val, split.test))
     found: dict[str, str] = {}
@@ -59,13 +59,13 @@ def _by_folders(sources: Mapping[str, str], split: Split) -> dict[str, str]:
         if len(keys) > 1:
             raise ManifestError(
                 f"ingest.split: {source} lies in {keys['val']}, which is val, and in {keys['test']}, which is test; "
-                "name folders that do not hold one another"
+                "name folders that do not contain each other"
             )
         found[item] = next(iter(keys), None) or split_of(item, val, test)
     for name, key in named.items():
         if name not in met:
-            there = sorted({part for source in sources.values() for part in PurePosixPath(source).parts[:-1]})
-            raise ManifestError(f"ingest.split.{key}: no image lies in a folder {name!r}{nearest(name, there)}")
+            folders = sorted({part for source in sources.values() for part in PurePosixPath(source).parts[:-1]})
+            raise ManifestError(f"ingest.split.{key}: no image lies in a folder {name!r}{nearest(name, folders)}")
     return found
 
 
@@ -79,7 +79,7 @@ def _by_file(raw: Path, sources: Mapping[str, str], split: FileSplit) -> dict[st
         rows = _read_partition(path) if split.file_column is None else _read_table(path, split, sources)
     except LabelError as error:
         raise ManifestError(f"ingest.split {str(error).removeprefix('labels ')}") from None
-    said: dict[str, str] = {}
+    stated: dict[str, str] = {}
     for number, file, value in rows:
         key = _SAID.get(word(value))
         if key is None:
@@ -87,23 +87,25 @@ def _by_file(raw: Path, sources: Mapping[str, str], split: FileSplit) -> dict[st
             raise ManifestError(
                 f"ingest.split {path}: row {number} says {short(value)!r} of {short(file)}, must be one of {known}"
             )
-        if said.setdefault(file, key) != key:
-            raise ManifestError(f"ingest.split {path}: {short(file)} is in {said[file]} and, in row {number}, in {key}")
-    names = match_files(list(said), sources)
-    for file, other in other_spellings(said, names.values()).items():
-        if said[file] != said[other]:
+        if stated.setdefault(file, key) != key:
             raise ManifestError(
-                f"ingest.split {path}: {short(other)} is in {said[other]} and, as {short(file)}, in {said[file]}"
+                f"ingest.split {path}: {short(file)} is in {stated[file]} and, in row {number}, in {key}"
+            )
+    names = match_files(list(stated), sources)
+    for file, other in other_spellings(stated, names.values()).items():
+        if stated[file] != stated[other]:
+            raise ManifestError(
+                f"ingest.split {path}: {short(other)} is in {stated[other]} and, as {short(file)}, in {stated[file]}"
             )
     if len(names) < MIN_JOINED * len(sources):
         without = sorted(source for item, source in sources.items() if item not in names)
-        stray = sorted(set(said) - set(names.values()))
+        stray = sorted(set(stated) - set(names.values()))
         raise ManifestError(
-            f"ingest.split {path}: only {len(names)} of {len(sources)} images have one of its {len(said)} rows, must "
+            f"ingest.split {path}: only {len(names)} of {len(sources)} images have one of its {len(stated)} rows, must "
             f"be {MIN_JOINED:.0%}; images without a row: {', '.join(without[:3])}; rows without an image: "
             f"{', '.join(stray[:3]) or 'none'}; {way_out(stray, without)}"
         )
-    found = {item: said[names[item]] if item in names else "train" for item in sources}
+    found = {item: stated[names[item]] if item in names else "train" for item in sources}
     count = Counter(found.values())
     if not count["val"]:
         raise ManifestError(

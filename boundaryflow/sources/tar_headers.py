@@ -1,4 +1,4 @@
-"""The files of a tar archive, by headers of bounded size: tarfile reads a long name of gigabytes as a whole."""
+"""Lists the files of a tar archive from headers of bounded size; tarfile would read a long name of gigabytes."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import IO
 
 _BLOCK = 512
 _MAX_HEADER = 64 * 1024
-"""Bytes of a long name or of extended attributes; no path of a file system is as long."""
+"""Limit of bytes of a long name or of extended attributes; file systems have no longer paths."""
 _PAX_RECORD = re.compile(rb"(\d{1,20}) ([^=\n]+)=")
 
 
 def tar_files(file: IO[bytes]) -> Iterator[tuple[str, int, int]]:
     """Name, offset and size of each regular file; the stream is left at the end of the archive.
 
-    The content of a file may lie beyond the end of the archive: who reads it finds it too short.
+    A file of a truncated archive may extend beyond its end; reading it then gives too few bytes.
 
     Raises:
-        tarfile.ReadError: It is no tar archive, is damaged, or has parts that are not read.
+        tarfile.ReadError: It is not a tar archive, is damaged, or has unsupported parts.
     """
     at, more = 0, {}
     while True:

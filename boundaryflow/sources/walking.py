@@ -1,4 +1,4 @@
-"""Every entry in and below a folder, with its kind. No file is opened, so a FIFO or a device cannot block the walk."""
+"""Lists every entry in and below a folder, with its kind. No file is opened, so a FIFO or a device cannot block."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _LINKS = {errno.ENOENT: "a link that leads nowhere", errno.ELOOP: "a link that l
 
 
 class Entry(NamedTuple):
-    r"""What lies in a folder.
+    r"""An entry of a folder.
 
     Attributes:
-        name: Within the folder, with forward slashes; bytes that are no UTF-8 are shown as `\xe9`.
-        path: To open it by.
-        size: In bytes; of a regular file, as are the next two.
-        mtime_ns: When it was written.
-        inode: On its disk.
-        special: What it is if it is no regular file, such as `a FIFO`; nobody's picture.
-        wrong: Why it cannot be read, though it may be somebody's picture; empty if nothing is known against it.
+        name: Path within the folder, with forward slashes; bytes that are not UTF-8 are shown as `\xe9`.
+        path: Path to open it by.
+        size: In bytes; like the next two, for regular files only.
+        mtime_ns: Time of writing.
+        inode: Number of its inode.
+        special: What it is if it cannot be a picture, such as `a FIFO`.
+        wrong: Why it cannot be read, though it may be a picture; empty if no reason is known.
     """
 
     name: str
@@ -44,11 +44,11 @@ def walk(folder: Path, *, follow_out: bool, what: str) -> list[Entry]:
     """All entries that are not hidden, sorted by name.
 
     Args:
-        folder: Where; may itself be a link.
-        follow_out: Follow links to files and folders, also to those outside, each folder once and none that this one
-            lies in. Else only links to files within are followed: whoever may write to the folder shall not have
-            others' files read.
-        what: What messages call it.
+        folder: The folder; may itself be a link.
+        follow_out: Follow links to files and folders, inside and outside, but each folder only once and no parent of
+            this one. Otherwise only links to files inside are followed, so that a user who may write to the folder
+            cannot have other users' files read.
+        what: Prefix of messages.
 
     Raises:
         ManifestError: The folder itself cannot be read.
@@ -58,7 +58,7 @@ def walk(folder: Path, *, follow_out: bool, what: str) -> list[Entry]:
     found: list[Entry] = []
     folders, links = [("", str(folder))], list[tuple[str, str]]()
     while folders or links:
-        # A folder that lies here goes before a link to it, so that its files have the name of where they lie.
+        # A real folder comes before a link to it, so that its files get their real paths.
         name, path = folders.pop() if folders else heapq.heappop(links)
         try:
             about = os.stat(path)
@@ -80,12 +80,12 @@ def walk(folder: Path, *, follow_out: bool, what: str) -> list[Entry]:
             if is_beside((entry.name,)):
                 continue
             of = f"{name}/{entry.name}" if name else entry.name
-            there = _look(entry, of, home, follow_out=follow_out)
-            if there is None:
+            entry_or_kind = _look(entry, of, home, follow_out=follow_out)
+            if entry_or_kind is None:
                 continue
-            if isinstance(there, Entry):
-                found.append(there)
-            elif there == "link":
+            if isinstance(entry_or_kind, Entry):
+                found.append(entry_or_kind)
+            elif entry_or_kind == "link":
                 heapq.heappush(links, (of, entry.path))
             else:
                 folders.append((of, entry.path))
@@ -93,12 +93,12 @@ def walk(folder: Path, *, follow_out: bool, what: str) -> list[Entry]:
 
 
 def path_of(folder: Path, name: str) -> Path:
-    """Where an entry lies that has no reason against it, whatever the locale is."""
+    """Path of an entry by its name, independent of the locale."""
     return folder / (name if name.isascii() else os.fsdecode(name.encode()))
 
 
 def _look(entry: os.DirEntry[str], name: str, home: str, *, follow_out: bool) -> Entry | str | None:
-    """An entry; or that it is a `folder` or a `link` to one; None if it was taken away meanwhile."""
+    """An entry; `folder` or `link` for a folder or a link to one; None if it was removed meanwhile."""
     is_link = entry.is_symlink()
     try:
         about = entry.stat()
@@ -106,8 +106,8 @@ def _look(entry: os.DirEntry[str], name: str, home: str, *, follow_out: bool) ->
         raise_if_disk(error)
         if error.errno == errno.ENOENT and not is_link:
             return None
-        told = _LINKS.get(error.errno or 0, f"cannot be read ({error.strerror})")
-        return _named(Entry(name, entry.path, wrong=told))
+        reason = _LINKS.get(error.errno or 0, f"cannot be read ({error.strerror})")
+        return _named(Entry(name, entry.path, wrong=reason))
     if is_link and not follow_out and not os.path.realpath(entry.path).startswith(f"{home.rstrip('/')}/"):
         return _named(Entry(name, entry.path, special="a link that leads out of the folder"))
     if stat.S_ISDIR(about.st_mode):
@@ -122,7 +122,7 @@ def _look(entry: os.DirEntry[str], name: str, home: str, *, follow_out: bool) ->
 
 
 def _named(entry: Entry) -> Entry:
-    """With a name that can be stored as text, whatever the locale is."""
+    """The entry with a name that is valid UTF-8, independent of the locale."""
     if entry.name.isascii():
         return entry
     name = os.fsencode(entry.name).decode("utf-8", "surrogateescape")

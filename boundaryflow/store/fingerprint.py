@@ -1,4 +1,4 @@
-"""Short hashes that stand for everything a result depends on."""
+"""Short hashes of everything that a result depends on."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def fingerprint(**parts: Any) -> str:
-    """16 hex digits that stand for everything given; any JSON value will do.
+    """First 16 hex digits of the SHA-256 of keyword arguments, each any JSON value.
 
     Raises:
         TypeError: A value has no JSON form.

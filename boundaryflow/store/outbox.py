@@ -1,4 +1,4 @@
-"""An outbox: a folder, here or remote, to which one job delivers files whole or not at all.
+"""An outbox: a folder, here or remote, to which one job delivers files, each written atomically.
 
 Its folder `.boundaryflow` holds the lock, half-written files, the name of the job that owns the outbox, and a record of
 every file written, with size and hash. A file is replaced or removed only if the record proves that we wrote it. A job
@@ -8,7 +8,6 @@ can claim a remote outbox only while it is empty.
 from __future__ import annotations
 
 import errno
-import fcntl
 import io
 import json
 import logging
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import IO, Protocol
 
 from boundaryflow.errors import ManifestError, PipelineError
-from boundaryflow.files import is_remote, read_bytes, remove_leftovers, write_bytes
+from boundaryflow.files import is_remote, read_bytes, remove_leftovers, try_lock, write_bytes
 from boundaryflow.remote import open_remote, refuse
 from boundaryflow.store.outbox_record import STATE, TABLES, Content, Written, is_within, lines_of
 from boundaryflow.text import masked, visible
@@ -46,7 +45,7 @@ class Outbox(Protocol):
         ...
 
     def remove_others(self, wanted: Collection[str]) -> None:
-        """Remove the pictures that we wrote, that are unchanged since, and that are not among the wanted."""
+        """Remove the pictures that we wrote, that are unchanged since, and that are not in `wanted`."""
         ...
 
 
@@ -85,12 +84,8 @@ def open_outbox(address: str, job: str) -> Generator[Outbox]:
         raise ManifestError(f"outbox {address}: {STATE} in it is a link or no folder; remove it, or choose another one")
     state.mkdir(parents=True, exist_ok=True)
     with _open_own(folder / _LOCK) as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ManifestError(
-                f"outbox {address}: another process delivers there; wait for it, or name another outbox"
-            ) from None
+        if not try_lock(lock):
+            raise ManifestError(f"outbox {address}: another process delivers there; wait for it, or name another one")
         remove_leftovers(folder / STATE)
         with _LocalOutbox(folder) as box:
             _claim(address, job, box.read_own, box.put_own, lambda: None)
@@ -199,7 +194,7 @@ class _LocalOutbox:
                 LOG.warning("outbox %s: %s was changed since it was written, and stays", self._folder, name)
 
     def _check_ours(self, name: str, data: bytes | None) -> bool:
-        """Refuse a file that is not ours; returns whether it exists with exactly these bytes."""
+        """Refuse a file that we did not write; returns whether it exists with exactly these bytes."""
         path = self._place(name)
         if path.is_symlink() or (path.exists() and not path.is_file()):
             raise ManifestError(f"outbox {self._folder}: {name} is a link or no file; move it away")
@@ -208,7 +203,7 @@ class _LocalOutbox:
                 return True
             if not self._written.is_ours(name, path):
                 raise ManifestError(
-                    f"outbox {self._folder}: {name} is there, and not as a run wrote it; move it away, or choose "
+                    f"outbox {self._folder}: {name} exists, and is not as a run wrote it; move it away, or choose "
                     "another folder"
                 )
         return False
@@ -234,7 +229,7 @@ class _RemoteOutbox:
         self.put(_WRITTEN, "".join(map(self._written.line, sorted(self._written.contents))).encode())
 
     def check_empty(self) -> None:
-        """Refuse an address with files: without a record they cannot be told from ours."""
+        """Refuse an address with files: without a record nothing shows which of them we wrote."""
         try:
             found = self._files.find(self._root, maxdepth=2)
         except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The record of what was delivered to an outbox: which files are ours."""
+"""The record of what was delivered to an outbox: which files this project wrote."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ class Content:
 
 
 class Written:
-    """The record of an outbox: per file name the latest content, and the earlier ones.
+    """The record of an outbox: for each file name the latest content and all earlier ones.
 
-    A line is appended before its file is written: after a kill in between, the file still has an earlier content.
+    A line is appended before its file is written. If the process is killed in between, the file still has one of the
+    earlier contents, and so counts as written by us.
     """
 
     def __init__(self, lines: Iterable[bytes] = ()) -> None:
@@ -43,7 +44,7 @@ class Written:
             try:
                 name, size, digest = json.loads(line)
             except (ValueError, TypeError, RecursionError):
-                continue  # cut short by a power failure: its file is not proved ours, and is never removed
+                continue  # cut short by a power failure: nothing proves that we wrote its file, so it is never removed
             if isinstance(name, str) and isinstance(size, int) and isinstance(digest, str) and is_within(name):
                 self._enter(name, Content(size, digest))
 
@@ -70,7 +71,7 @@ class Written:
             return self.has(name, Content(size, hashlib.file_digest(file, "sha256").hexdigest()))
 
     def others(self, wanted: Collection[str]) -> Iterator[str]:
-        """Names of recorded pictures that are not among the wanted."""
+        """Names of recorded pictures that are not in `wanted`."""
         return (name for name in sorted(self.contents) if name not in wanted and name not in TABLES)
 
     def _all(self, name: str) -> set[Content]:
@@ -85,7 +86,7 @@ class Written:
 
 
 def lines_of(file: IO[bytes]) -> Iterator[bytes]:
-    """Lines of a record. One that is too long comes in pieces, none of which is valid JSON."""
+    """Lines of a record; one that is too long is split into pieces, none of which is valid JSON."""
     return iter(lambda: file.readline(_MAX_LINE_BYTES), b"")
 
 

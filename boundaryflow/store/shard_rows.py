@@ -1,4 +1,4 @@
-"""One tensor of the items of a folder of shards, an item a row, read from the disk a few columns at a time."""
+"""One tensor of a folder of shards as a matrix with a row per item, read from disk a few columns at a time."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _KINDS = {"F16": (np.uint16, torch.float16), "BF16": (np.uint16, torch.bfloat16)
 
 @dataclass(frozen=True)
 class _Part:
-    """What one shard has of the rows.
+    """The rows that lie in one shard.
 
     Attributes:
         path: The file.
-        offset: Where its tensor begins there.
-        num: Items in it.
-        kind: How safetensors calls its dtype.
-        rows: Which of them are wanted.
-        positions: And where.
+        offset: Byte at which its tensor begins.
+        num: Items in the shard.
+        kind: Dtype, by its name in safetensors.
+        rows: Rows of the tensor to read.
+        positions: Position of each of these rows in the result.
     """
 
     path: Path
@@ -41,20 +41,21 @@ class _Part:
 
 
 class ShardRows:
-    """Latents on a disk; a `boundaryflow.boundary.LatentRows`.
+    """Latents on disk; implements `boundaryflow.boundary.LatentRows`.
 
-    Every shard is read once to check its content against its header's hash; after that only what is asked for.
+    Every shard is read once in full, to check its content against the hash in its header; later reads take only the
+    requested columns.
 
     Args:
         folder: Folder of shards.
         item_ids: Items, in the order of the rows.
-        name: Which tensor.
+        name: Name of the tensor.
 
     Attributes:
-        shape: Of one item.
+        shape: Shape of one item.
 
     Raises:
-        ManifestError: An item or the tensor is not there, a shard is damaged, or shapes differ.
+        ManifestError: An item or the tensor is missing, a shard is damaged, or shapes differ.
     """
 
     def __init__(self, folder: Path, item_ids: Sequence[str], name: str) -> None:
@@ -89,7 +90,7 @@ class ShardRows:
         found = torch.empty(self._num, stop - start)
         for part in self._parts:
             stored, dtype = _KINDS[part.kind]
-            # mapped anew for every read, so that pages which were read do not count as this process's memory
+            # a new memory map for every read: pages of a closed one do not count as this process's memory
             values = np.memmap(part.path, stored, "r", part.offset, (part.num, self.num_values))
             found[part.positions] = torch.from_numpy(np.array(values[part.rows, start:stop])).view(dtype).float()
         return found

@@ -1,11 +1,10 @@
-"""Shards: items and their tensors, laid out by content and never by history.
+"""Shards: files of items and their tensors, whose layout depends on the items alone and not on earlier runs.
 
-The items of a stage lie in 2^k buckets, by the leading bits of a hash of their id; k is the
-smallest that keeps buckets at the size asked for on average. A shard is one bucket in one
-safetensors file, whose name holds a hash of its cache_key and its items. So the same items under
-the same cache_key give the same files, whatever was there before; and when items are added, the
-rows of those that were there are taken over. What a row depends on beyond the cache_key, such as an
-image's own label, is its variant: a row of another variant is not taken over.
+The leading k bits of a hash of its id put an item into one of 2^k buckets; k is the smallest number for which a bucket
+has at most `shard_size` items on average. A shard is one bucket in one safetensors file, whose name contains a hash of
+its cache_key and its items. So the same items under the same cache_key give the same files, whatever earlier runs left,
+and when items are added, the rows of earlier items are copied instead of computed. What a row depends on beyond the
+cache_key, such as the image's own label, is its variant: a row of another variant is computed again.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ class ShardTask:
         cache_key: Fingerprint of everything its content depends on but the items.
         item_ids: Its items, sorted.
         variants: Variant of each item.
-        reuse: (item, file, row) of items whose rows an older shard has.
+        reuse: (item, file, row) of items whose rows are copied from an older shard.
         missing: Items to compute, sorted.
     """
 
@@ -57,11 +56,11 @@ class ShardTask:
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """What a folder of shards needs.
+    """What has to be written to bring a folder of shards up to date.
 
     Attributes:
         tasks: Shards to write.
-        kept: Shards that are as they should be.
+        kept: Shards that are valid as they are.
         num_items: Items in all.
         num_missing: Items to compute.
     """
@@ -85,7 +84,7 @@ class Shard:
         """One of the tensors.
 
         Raises:
-            ManifestError: There is none of this name; `path` is where.
+            ManifestError: The shard, whose file is `path`, has no tensor of this name.
         """
         if name not in self.tensors:
             raise ManifestError(f"shard {path}: has no tensor {name!r}, only {', '.join(sorted(self.tensors))}")
@@ -93,7 +92,7 @@ class Shard:
 
 
 def buckets(item_ids: Sequence[str], shard_size: int) -> dict[str, tuple[str, ...]]:
-    """Name of each bucket that has items, to its items, sorted."""
+    """Name of each bucket that is not empty to its items, sorted."""
     bits = 0
     while len(item_ids) > shard_size << bits:
         bits += 1
@@ -111,16 +110,16 @@ def _bucket(item: str, bits: int) -> int:
 def plan_shards(
     folder: Path, item_ids: Sequence[str], cache_key: str, shard_size: int, variants: Mapping[str, str] | None = None
 ) -> ShardPlan:
-    """Compare a folder with what it should hold.
+    """Compare a folder with what it should contain.
 
-    Every shard that is there is read and its payload hash checked, so a damaged one is not kept.
+    Every existing shard is read and the hash of its payload checked, so a damaged one is not kept.
 
     Args:
         folder: Folder of shards; need not exist.
-        item_ids: All items that should be there.
+        item_ids: All items that the folder should contain.
         cache_key: Fingerprint of everything the content depends on but the items.
         shard_size: Items in a shard, on average at most.
-        variants: Item to what its own row depends on beyond the cache_key; items without are alike.
+        variants: Item to its variant; items without an entry have the same, empty variant.
     """
     of_item = dict(variants or {})
     wanted: dict[Path, tuple[tuple[str, ...], tuple[str, ...]]] = {}
@@ -130,9 +129,9 @@ def plan_shards(
         wanted[folder / f"shard-{name}-{content}.safetensors"] = items, theirs
     rows: dict[str, tuple[Path, int]] = {}
     kept: set[Path] = set()
-    there = sorted(folder.glob("shard-*.safetensors"))
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # most of it is hashing, which leaves other threads alone
-        for path, shard in zip(there, pool.map(_valid_header, there), strict=True):
+    paths = sorted(folder.glob("shard-*.safetensors"))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # mostly hashing, which releases the GIL
+        for path, shard in zip(paths, pool.map(_valid_header, paths), strict=True):
             if shard is None or shard.cache_key != cache_key:
                 continue
             if wanted.get(path) == (shard.item_ids, shard.variants):
@@ -150,10 +149,10 @@ def plan_shards(
 
 
 def complete_shard(task: ShardTask, computed: Mapping[str, Tensor]) -> Path:
-    """Write a shard from what was computed and what older shards have.
+    """Write a shard from computed rows and rows of older shards.
 
     Args:
-        task: Of `plan_shards`.
+        task: From `plan_shards`.
         computed: Tensors [len(task.missing), ...] in the order of `task.missing`; may be empty
             where nothing is missing.
 
@@ -189,7 +188,7 @@ def read_shard(path: Path) -> Shard:
 
     Raises:
         ManifestError: The file is missing, damaged, or not a shard.
-        OSError: The disk failed: that says nothing against the shard.
+        OSError: The disk failed; the shard itself may be undamaged.
     """
     _check_disk(path)
     try:
@@ -216,7 +215,7 @@ def _valid_header(path: Path) -> Shard | None:
 
 
 def _digest(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> str:
-    """Of all that a shard says: which items it has counts as much as what it has of them."""
+    """SHA-256 of the header's facts (item ids included) and of all tensors."""
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -227,7 +226,7 @@ def _digest(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> str:
 
 
 def sweep(folder: Path, plan: ShardPlan) -> None:
-    """Remove shards that the plan does not want, and what killed runs left half-written."""
+    """Remove shards that are not in the plan, and half-written files of killed runs."""
     wanted = {*plan.kept, *(task.path for task in plan.tasks)}
     for path in shard_files(folder):
         if path not in wanted:
@@ -244,8 +243,8 @@ def shard_index(folder: Path, cache_key: str | None = None) -> pd.DataFrame:
     """Which shard and row each item is in: columns item_id, shard, row, sorted by item.
 
     Args:
-        folder: Folder of shards; a damaged one is passed over.
-        cache_key: Only shards of this cache_key; None is all.
+        folder: Folder of shards; damaged ones are skipped.
+        cache_key: Only shards of this cache_key; None for all.
     """
     rows: list[tuple[str, str, int]] = []
     for path in sorted(folder.glob("shard-*.safetensors")):
@@ -266,7 +265,7 @@ def _items_of(path: Path, cache_key: str | None = None) -> list[str]:
 
 
 def _check_disk(path: Path) -> None:
-    """Raise what the system says where a disk fails; safetensors would say that the file is not there."""
+    """Raise the operating system's error when the disk fails; safetensors would report a missing file."""
     try:
         with path.open("rb") as file:
             file.read(1)
@@ -280,14 +279,14 @@ def load_items(folder: Path, item_ids: Sequence[str], names: Sequence[str]) -> d
 
     Args:
         folder: Folder of shards.
-        item_ids: Items, in the order the rows are wanted.
-        names: Tensors wanted.
+        item_ids: Items, in the order of the returned rows.
+        names: Names of the tensors to read.
 
     Returns:
         Name to [len(item_ids), ...].
 
     Raises:
-        ManifestError: An item or a tensor is not there.
+        ManifestError: An item or a tensor is missing.
     """
     found: dict[str, list[Tensor]] = {name: [torch.empty(0)] * len(item_ids) for name in names}
     for shard, wanted in places_of(folder, item_ids).items():
@@ -300,10 +299,10 @@ def load_items(folder: Path, item_ids: Sequence[str], names: Sequence[str]) -> d
 
 
 def places_of(folder: Path, item_ids: Sequence[str]) -> dict[str, list[tuple[int, int]]]:
-    """Shard to the (position in `item_ids`, row in the shard) of the items that it has.
+    """Shard to (position in `item_ids`, row in the shard) of each of its items.
 
     Raises:
-        ManifestError: An item is not there.
+        ManifestError: An item is missing.
     """
     index: dict[str, tuple[str, int]] = {}
     for shard in _may_hold(folder, item_ids):
@@ -322,7 +321,7 @@ def places_of(folder: Path, item_ids: Sequence[str]) -> dict[str, list[tuple[int
 
 
 def _may_hold(folder: Path, item_ids: Sequence[str]) -> list[str]:
-    """The shards in whose buckets the items are, by their names alone: a few items cost a few headers."""
+    """The shards of the buckets that the items belong to, found by file name: for a few items, few headers are read."""
     names = sorted(path.name for path in folder.glob("shard-*.safetensors"))
     named = [(name, found) for name in names if (found := _NAME.fullmatch(name))]
     buckets_of = {
@@ -333,10 +332,10 @@ def _may_hold(folder: Path, item_ids: Sequence[str]) -> list[str]:
 
 
 def in_batches(folder: Path, item_ids: Sequence[str], num: int) -> Iterator[list[str]]:
-    """Items in the order in which they are read fastest: those of a shard together, at least `num` at a time.
+    """Items grouped by shard, which is the fastest order to read them, in batches of at least `num`.
 
     Raises:
-        ManifestError: An item is not there.
+        ManifestError: An item is missing.
     """
     batch: list[str] = []
     for _shard, places in sorted(places_of(folder, item_ids).items()):

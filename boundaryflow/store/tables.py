@@ -1,4 +1,4 @@
-"""Tables as Parquet and facts as JSON: whole or not at all, and the same bytes for the same content."""
+"""Tables as Parquet and facts as JSON, written atomically; equal content gives equal bytes."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def write_table(path: Path, table: pd.DataFrame, *, schema: str, units: Mapping[
     Args:
         path: Parquet file.
         table: See `table_bytes`.
-        schema: See there.
-        units: See there.
+        schema: See `table_bytes`.
+        units: See `table_bytes`.
     """
     write_bytes(path, table_bytes(table, schema=schema, units=units))
 
@@ -53,7 +53,7 @@ def table_bytes(table: pd.DataFrame, *, schema: str, units: Mapping[str, str] | 
     """A table as a Parquet file, the same bytes for the same content.
 
     Args:
-        table: Rows in the order they are to have; its index is not written.
+        table: Rows in the order in which they are written; its index is not written.
         schema: Name and version of the columns, such as `manifest/1`.
         units: Column to unit, kept in the file's metadata.
     """
@@ -65,7 +65,7 @@ def table_bytes(table: pd.DataFrame, *, schema: str, units: Mapping[str, str] | 
 
 
 def table_schema(path: Path) -> tuple[str | None, dict[str, str]]:
-    """Schema and units that `write_table` left in a Parquet file; None and nothing of one that it did not write.
+    """Schema and units in the metadata of a Parquet file; None and an empty dict if `write_table` did not write it.
 
     Raises:
         ArrowInvalid, OSError: The file cannot be read.
@@ -89,8 +89,8 @@ def parse_table(source: Path | BinaryIO, name: str, *, schema: str) -> pd.DataFr
 
     Args:
         source: The file, or its bytes.
-        name: What messages call it.
-        schema: What it must be.
+        name: Its name in error messages.
+        schema: Required schema.
 
     Raises:
         ManifestError: It is missing, damaged, or of another schema.

@@ -20,7 +20,7 @@ from flows.environment import LOG_FOLDER, find_root
 
 
 class _Commands(click.Group):
-    """Turns what goes wrong into one line and an exit status: 2 for what the user can mend, 1 for the rest."""
+    """Turns errors into one line and an exit status: 2 for those that the user can fix, 1 for others."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -103,7 +103,7 @@ Examples:
 def cli() -> None:
     """Edit an image data set by attribute with a frozen diffusion model.
 
-    Exit status: 0 when all is done, 2 for what you can mend (one line says what and how), 1 for the rest.
+    Exit status: 0 when all is done, 2 for errors that you can fix (one line says how), 1 for others.
     """
 
 

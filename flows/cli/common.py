@@ -1,4 +1,4 @@
-"""The commands of the command line, and what they have in common. Nothing heavy is imported until one is run."""
+"""Shared parts of the commands; large packages are imported only when a command runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from flows.environment import check_conflicts, find_root
 
 
 class _Finite(click.ParamType[float]):
-    """What click's own kinds of number let through is refused: NaN, which lies in every range, and infinity."""
+    """Refuses NaN and infinity, which click's own types accept."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """See `click.ParamType`."""
@@ -44,7 +44,7 @@ def enter_root() -> Path:
 
 
 def one_dataset(name: str | None) -> str:
-    """The data set meant: the one named, else the only one of params.yaml.
+    """The named data set, or else the only one of params.yaml.
 
     Raises:
         PipelineError: There are several.
@@ -60,10 +60,10 @@ def one_dataset(name: str | None) -> str:
 
 
 def use_dask(address: str | None) -> None:
-    """Have the stages of this run spread their shards over a cluster.
+    """Let the stages of this run distribute their shards over a cluster.
 
     Raises:
-        ParamsError: It is no such address.
+        ParamsError: It is not the address of a scheduler.
     """
     if address is None:
         return
@@ -73,7 +73,7 @@ def use_dask(address: str | None) -> None:
 
 
 def how_it_runs(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of every command that runs stages: where, and how much it says."""
+    """The options of every command that runs stages: cluster and verbosity."""
     for option in (
         click.option("--verbose", is_flag=True, help="Show what the stages print."),
         click.option("--quiet", is_flag=True, help="Print errors only."),

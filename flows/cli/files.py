@@ -29,7 +29,7 @@ Examples:
     help="Measure which size, heads, schedule, ... of a model fit these pictures (a file or folder; may be repeated).",
 )
 def inspect(path: str, as_json: bool, pictures: tuple[Path, ...]) -> None:
-    """Say what a file or folder is, and where it came from.
+    """Identify a file or folder, and show its facts.
 
     A checkpoint, a CLIP model, a table of labels, pictures in a folder, an archive or an LMDB, a boundary, a shard, a
     judge, a table or folder of a stage.
@@ -57,15 +57,15 @@ Examples:
 @click.option(
     "--qkv-order", type=click.Choice(["legacy", "new"]), help="How an iDDPM packs attention [default: legacy]."
 )
-@click.option("--schedule", type=click.Choice(["linear", "cosine"]), help="Of the betas [default: linear].")
-@click.option("--timesteps", type=click.IntRange(min=2), help="Of the schedule [default: 1000].")
+@click.option("--schedule", type=click.Choice(["linear", "cosine"]), help="Schedule of the betas [default: linear].")
+@click.option("--timesteps", type=click.IntRange(min=2), help="Timesteps of the schedule [default: 1000].")
 @click.option("--ema", type=click.Choice(["prefer", "require", "never"]), help="Averaged weights [default: prefer].")
 def import_checkpoint(source: str, target: Path, schedule: str | None, timesteps: int | None, **stated: Any) -> None:
     """Convert a checkpoint to a diffusers folder with a model card.
 
-    SRC is a DDPM or iDDPM / guided-diffusion checkpoint, a diffusers folder or a hub id. What its tensors do not say is
-    taken from the options, else from SRC.json where that is there, else from what its family usually has; the model
-    card lists what was taken for granted.
+    SRC is a DDPM or iDDPM / guided-diffusion checkpoint, a diffusers folder or a hub id. What its tensors do not show
+    is taken from the options, else from SRC.json if it exists, else from the defaults of its family; the model card
+    lists these assumptions.
     """
     from boundaryflow.jobs.import_checkpoint import convert
 

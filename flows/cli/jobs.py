@@ -18,7 +18,7 @@ _waits = click.option("--wait", is_flag=True, help="Wait for another run in this
 
 
 def _given(option: str, address: str | None) -> list[str]:
-    """An option of the stage; a folder is meant where the command is given, which then changes into the checkout."""
+    """An option of the job's command line; a folder becomes absolute, as the command changes into the checkout."""
     if address is None:
         return []
     return [f"{option}={address if '://' in address else Path(address).resolve()}"]
@@ -46,7 +46,7 @@ Examples:
 @click.argument("job")
 @click.option("--inbox", metavar="FOLDER_OR_URL", help="Another inbox than the job's.")
 @click.option("--outbox", metavar="FOLDER_OR_URL", help="Another outbox than the job's.")
-@click.option("--again", is_flag=True, help="Also do what another version of the job did before.")
+@click.option("--again", is_flag=True, help="Also edit again what another version of the job edited.")
 @_waits
 @how_it_runs
 @click.pass_context
@@ -61,9 +61,9 @@ def bulk_edit(
     quiet: bool,
     verbose: bool,
 ) -> None:
-    """Edit what arrived in an inbox since the last run, and deliver it with a manifest.
+    """Edit new files of an inbox, and deliver them with a manifest.
 
-    JOB is an entry of bulk_edit in params.yaml: which edits, how strong, from where, to where.
+    JOB is an entry of bulk_edit in params.yaml: edits, strengths, inbox and outbox.
     """
     options = [*_given("--inbox", inbox), *_given("--outbox", outbox), *(["--again"] if again else [])]
     ctx.exit(_run("bulk_edit", job, options, dask, wait=wait, quiet=quiet, verbose=verbose))
@@ -85,7 +85,7 @@ def augment(
 ) -> None:
     """Balance a data set with the fewest edits, each of them checked.
 
-    JOB is an entry of augment in params.yaml: which balance, and what counts as a good edit.
+    JOB is an entry of augment in params.yaml: the balance, and the criteria of a good edit.
     """
     ctx.exit(_run("augment", job, _given("--out", out), dask, wait=wait, quiet=quiet, verbose=verbose))
 

@@ -12,6 +12,15 @@ from flows.cli.common import Number, NumberRange, enter_root, one_dataset
 _OUT = Path("out")
 _PATH = click.Path(path_type=Path)
 _IMAGE = click.Path(path_type=Path, exists=True, dir_okay=False)
+_DATASET = click.option(
+    "--dataset", metavar="NAME", help="Use its model and boundaries [default: the only one in params.yaml]."
+)
+_ATTRIBUTE = click.option(
+    "--attribute", "attributes", required=True, multiple=True, metavar="NAME", help="Attribute to change."
+)
+_STRENGTHS = click.option(
+    "--strength", "strengths", multiple=True, type=Number(), default=(1.0,), help="May be repeated [default: 1.0]."
+)
 
 
 @click.command(
@@ -21,21 +30,14 @@ Examples:
   boundaryflow edit *.png --attribute eyeglasses --strength 0.5 --strength 1 --out edited"""
 )
 @click.argument("photos", metavar="PHOTO...", nargs=-1, required=True, type=_IMAGE)
-@click.option("--dataset", metavar="NAME", help="Whose model and boundaries [default: the only one in params.yaml].")
-@click.option("--attribute", "attributes", required=True, multiple=True, metavar="NAME", help="What to change.")
-@click.option(
-    "--strength",
-    "strengths",
-    multiple=True,
-    type=Number(),
-    default=(1.0,),
-    help="May be repeated [default: 1.0].",
-)
+@_DATASET
+@_ATTRIBUTE
+@_STRENGTHS
 @click.option("--out", type=_PATH, default=_OUT / "edit", show_default=True, help="Folder for the pictures.")
 def edit(
     photos: tuple[Path, ...], dataset: str | None, attributes: tuple[str, ...], strengths: tuple[float, ...], out: Path
 ) -> None:
-    """Edit a few images, from the boundaries that `boundaryflow run` left."""
+    """Edit a few images, with the boundaries of `boundaryflow run`."""
     attribute = _only(attributes)
     photos, out = tuple(path.resolve() for path in photos), out.resolve()
     enter_root()
@@ -48,8 +50,8 @@ def edit(
 
 @click.command(epilog="\b\nExample:\n  boundaryflow sweep photo.png --attribute smiling --from 0 --to 2 --num 9")
 @click.argument("photo", metavar="PHOTO", type=_IMAGE)
-@click.option("--dataset", metavar="NAME", help="Whose model and boundaries [default: the only one in params.yaml].")
-@click.option("--attribute", "attributes", required=True, multiple=True, metavar="NAME", help="What to change.")
+@_DATASET
+@_ATTRIBUTE
 @click.option("--from", "start", type=Number(), default=0.0, show_default=True, help="First strength.")
 @click.option("--to", "stop", type=Number(), default=2.0, show_default=True, help="Last strength.")
 @click.option("--num", type=click.IntRange(2, 101), default=9, show_default=True, help="How many strengths.")
@@ -75,7 +77,7 @@ Examples:
   boundaryflow sample -n 64 --attribute hat=0.5 --attribute eyeglasses=0.25"""
 )
 @click.option("-n", "--num", type=click.IntRange(1, 10_000), default=16, show_default=True, help="How many images.")
-@click.option("--dataset", metavar="NAME", help="Whose model and boundaries [default: the only one in params.yaml].")
+@_DATASET
 @click.option(
     "--attribute",
     "attributes",
@@ -83,8 +85,8 @@ Examples:
     metavar="NAME[=on|off|SHARE]",
     help="With it, without it, or that share of the images with it (0 to 1); may be repeated.",
 )
-@click.option("--strength", type=NumberRange(min=0), default=1.0, show_default=True, help="How far, as in `edit`.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Which noise to start from.")
+@click.option("--strength", type=NumberRange(min=0), default=1.0, show_default=True, help="As in `edit`.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the noise.")
 @click.option("--out", type=_PATH, default=_OUT / "sample", show_default=True, help="Folder for the pictures.")
 def sample(num: int, dataset: str | None, attributes: tuple[str, ...], strength: float, seed: int, out: Path) -> None:
     """Draw images from noise, with attributes on, off, or at a given rate."""
@@ -106,9 +108,9 @@ Examples:
 )
 @click.argument("words")
 @click.argument("photos", metavar="[PHOTO]...", nargs=-1, type=_IMAGE)
-@click.option("--from", "start", required=True, metavar="WORDS", help="What describes images as they are.")
-@click.option("--dataset", metavar="NAME", help="Whose model [default: the only one in params.yaml].")
-@click.option("--name", metavar="NAME", help="Of the boundary [default: made of the words].")
+@click.option("--from", "start", required=True, metavar="WORDS", help="Description of images before the edit.")
+@click.option("--dataset", metavar="NAME", help="Use its model [default: the only one in params.yaml].")
+@click.option("--name", metavar="NAME", help="Name of the boundary [default: made from the words].")
 @click.option(
     "--on",
     type=click.Choice(["samples", "images"]),
@@ -117,17 +119,10 @@ Examples:
     help="Look at images that the model draws, or at the data set's own.",
 )
 @click.option("--positives", type=click.Path(path_type=Path, exists=True, file_okay=False), metavar="DIR",
-              help="Images that show it, made elsewhere; instead of asking CLIP.")  # fmt: skip
+              help="Images that fit WORDS, made elsewhere; used instead of CLIP.")  # fmt: skip
 @click.option("--num", type=click.IntRange(30), default=400, show_default=True, help="How many images to look at.")
-@click.option(
-    "--strength",
-    "strengths",
-    multiple=True,
-    type=Number(),
-    default=(1.0,),
-    help="May be repeated [default: 1.0].",
-)
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of what the model draws.")
+@_STRENGTHS
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the drawn images.")
 @click.option("--out", type=_PATH, default=_OUT / "text", show_default=True, help="Folder for the pictures.")
 def text(
     words: str,
@@ -169,7 +164,7 @@ def _only(attributes: tuple[str, ...]) -> str:
     attribute, *others = attributes
     if others:
         raise click.UsageError(
-            f"--attribute is there {len(attributes)} times; edit one attribute at a time, or describe a joint edit "
+            f"--attribute is given {len(attributes)} times; edit one attribute at a time, or describe a joint edit "
             "under edit.edits in params.yaml"
         )
     return attribute
@@ -204,7 +199,7 @@ Examples:
     help="Of each image only the weakest strength at which the judge gives the edit probability P.",
 )
 @click.option(
-    "--method", type=click.Choice(["guided", "single_step"]), help="Whose pictures [default: those of edit.method]."
+    "--method", type=click.Choice(["guided", "single_step"]), help="Pictures of this method [default: edit.method]."
 )
 def export(
     dataset: str | None,

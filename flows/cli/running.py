@@ -1,4 +1,4 @@
-"""Commands that run the graph, look at it and tidy up: run, status, report, doctor, gc."""
+"""Commands that run the graph, inspect it and clean up: run, status, report, doctor, gc."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ Examples:
 @click.option("--force", is_flag=True, help="Run stages that are up to date, too; finished shards are kept.")
 @click.option("--pull", is_flag=True, help="Fetch what DVC's default remote has instead of computing it.")
 @click.option("--push", is_flag=True, help="Then send the outputs to DVC's default remote.")
-@click.option("--estimate", is_flag=True, help="Only say what it would take: time, disk, network calls.")
-@click.option("--images", "num_images", type=click.IntRange(min=8), help="With --estimate: for so many images.")
+@click.option("--estimate", is_flag=True, help="Only estimate the cost: time, disk, network calls.")
+@click.option("--images", "num_images", type=click.IntRange(min=8), help="With --estimate: number of images to assume.")
 @how_it_runs
 @click.pass_context
 def run(
@@ -53,7 +53,7 @@ def run(
 ) -> None:
     """Bring all stages up to date, params to report, for the data sets in params.yaml.
 
-    Only what changed is computed. Ctrl-C stops it; the next run goes on where it was.
+    Only what changed is computed. Ctrl-C stops it; the next run continues from finished shards.
     """
     root = enter_root()
     if num_images is not None and not estimate:
@@ -77,7 +77,7 @@ def _estimate(datasets: Sequence[str], num_images: int | None) -> None:
 
 
 def _check_params(root: Path, datasets: Sequence[str], stages: Sequence[str], *, push: bool, quiet: bool) -> None:
-    """Validate params.yaml as a whole, after adding known data sets that are not in its `datasets`."""
+    """Validate params.yaml as a whole, after adding named data sets that are not in its `datasets`."""
     from boundaryflow.config import described, load_params
 
     params = load_params()
@@ -95,7 +95,7 @@ def _check_params(root: Path, datasets: Sequence[str], stages: Sequence[str], *,
 
 
 def _activate(root: Path, new: Sequence[str], datasets: Sequence[str], stages: Sequence[str], *, push: bool) -> None:
-    """Add data sets to params.yaml; none of them stays there unless the run that was asked for can begin."""
+    """Add data sets to params.yaml; they are removed again if the requested run cannot begin."""
     from boundaryflow.config import activate_dataset, copy_entry, load_params, ready_entries
     from boundaryflow.sources.raw import RawFolder, Wanted
     from flows.dvc_graph import has_remote, plan
@@ -143,7 +143,7 @@ def status(as_json: bool) -> None:
 @click.option("--dataset", metavar="NAME", help="Only this data set.")
 @click.option("--open", "open_it", is_flag=True, help="Open it in a browser.")
 def report(dataset: str | None, open_it: bool) -> None:
-    """Print where the HTML report lies."""
+    """Print the path of the HTML report."""
     root = enter_root()
     from boundaryflow.config import load_params
     from flows.summary import report_path
@@ -189,7 +189,7 @@ def params(name: str | None) -> None:
 @click.command()
 @click.pass_context
 def doctor(ctx: click.Context) -> None:
-    """Check this machine and this checkout; each line that is not ok says the way out."""
+    """Check this machine and this checkout; each line that is not ok gives a remedy."""
     root = enter_root()
     from flows.doctor import examine
 
@@ -211,17 +211,19 @@ Examples:
     type=click.Choice(["workspace", "branches", "commits"]),
     default="branches",
     show_default=True,
-    help="What of DVC's cache stays: what the working tree uses, also branches and tags, also any commit.",
+    help="What of DVC's cache to keep: files of the working tree, also of branches and tags, also of all commits.",
 )
 @click.option("--inactive", is_flag=True, help="Also results of data sets that are described but not in `datasets`.")
-@click.option("--dry-run", is_flag=True, help="Only show what can go.")
+@click.option("--dry-run", is_flag=True, help="Only show what can be removed.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 def gc(keep: Any, inactive: bool, dry_run: bool, yes: bool) -> None:
-    """Free what no current result needs: shows what and how much, and asks first.
+    """Remove files that no current result needs, after showing them with their sizes and asking.
 
-    Raw images, models, boundaries from words, and what was delivered or written to out/ stay in any case.
+    Raw images, models, boundaries from words, delivered files and files in out/ are always kept.
     """
     root = enter_root()
+    from humanize import naturalsize
+
     from flows import gc as room
 
     found = room.collect(root, keep=keep, inactive=inactive)
@@ -236,4 +238,5 @@ def gc(keep: Any, inactive: bool, dry_run: bool, yes: bool) -> None:
     if not yes and not click.confirm("Remove all this?"):
         click.echo("nothing was removed")
         return
-    click.echo(f"{room.size_text(room.remove(root, found, keep=keep, inactive=inactive))} freed")
+    freed = naturalsize(room.remove(root, found, keep=keep, inactive=inactive), binary=True)
+    click.echo(f"{freed} freed")

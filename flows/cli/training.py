@@ -40,8 +40,8 @@ Examples:
 )
 @click.argument("source", metavar="SOURCE")
 @click.argument("out", metavar="OUT", type=click.Path(path_type=Path))
-@click.option("--minutes", type=NumberRange(min=0, min_open=True), help="Train for so long, earlier sessions included.")
-@click.option("--images", type=click.IntRange(min=1), help="Train until it has seen so many images, repeats included.")
+@click.option("--minutes", type=NumberRange(min=0, min_open=True), help="Time to train, earlier sessions included.")
+@click.option("--images", type=click.IntRange(min=1), help="Length of the training in images seen, repeats included.")
 @click.option("--size", type=click.IntRange(8, 1024), help="Side in pixels [default: 64; what was ingested].")
 @click.option("--channels", type=click.Choice(["1", "3"]), help="Grey or RGB [default: 3; what was ingested].")
 @click.option(

@@ -657,7 +657,7 @@ def test_strengths_of_jobs_are_told_apart(project: Path, tmp_path: Path) -> None
     folder = with_change(project, tmp_path, "bulk_edit", {"hats": job})
     with pytest.raises(ParamsError, match=r"bulk_edit\.hats\.strengths: 1 is there twice"):
         load_params(folder)
-    with pytest.raises(ManifestError, match="edit: strength 1 is there twice .*; keep one"):
+    with pytest.raises(ManifestError, match="edit: strength 1 is given twice .*; keep one"):
         check_strengths("edit", [1.0, 0.5, 1.0000001])
 
 

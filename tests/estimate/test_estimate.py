@@ -13,6 +13,7 @@ from boundaryflow.config import load_params
 from boundaryflow.errors import ManifestError
 from boundaryflow.estimate import Forecast, forecast
 from boundaryflow.runtime.metering import TALLY
+from tests.foreign_judges import channel_means, declare
 from tests.small_project import run_here, write_project
 
 _WAYS = {
@@ -71,6 +72,22 @@ def test_more_images_cost_more_where_all_of_them_are_worked_on(tmp_path: Path, m
     assert many["observe"].num_images == 1500
     assert many["edit"].image_calls == few["edit"].image_calls  # edit.max_images of them
     assert few["report"].num_images == 10
+
+
+def test_labelling_by_a_classifier_is_timed_and_its_outputs_take_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attributes = {"hat": {"column": "Reddish"}, "blue": {"column": "Bluish"}}
+    write_project(tmp_path, label={
+        "source": {"kind": "classifier", "weights": "data/pretrained/colours", "calibration": None},
+        "attributes": attributes,
+    }, edit__edits={"hat": {"hat": "flip"}})  # fmt: skip
+    channel_means(tmp_path / "data/pretrained/colours")
+    declare(tmp_path / "data/pretrained/colours", "colours", attributes={"Reddish": 0, "Bluish": 2}, activation="none")
+    monkeypatch.chdir(tmp_path)
+    few, many = ({s.stage: s for s in quick(num_images=num).stages} for num in (100, 1_000_000))
+    assert many["label"].seconds - few["label"].seconds > 0.1
+    assert few["label"].num_bytes == 100 * (8 + 4 * 2 + 4 * 2)
 
 
 def test_a_folder_without_images_cannot_be_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

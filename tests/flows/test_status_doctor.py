@@ -41,6 +41,27 @@ def test_status_tells_never_run_stale_and_up_to_date_apart(half_done: Path) -> N
     assert json.loads(status.as_json(found))["stages"][1]["reason"] == "changed deps: params.yaml length"
 
 
+def test_status_text_has_blocks_whose_columns_align() -> None:
+    stages = [
+        status.StageStatus("ingest@toy", "toy", "up to date", "", 40, 2, 2048),
+        status.StageStatus("params", "", "stale", "changed", None, None, 0),
+        status.StageStatus("label@toy", "toy", "never run", "", None, None, 0),
+    ]
+    jobs = (status.JobStatus("augment@far-longer", "failed", "2026-11-27 09:00", "no\nroom", 3 * 2**30),)
+    assert status.as_text(status.Status("", tuple(stages), jobs, 0, "rest")).splitlines() == [
+        "toy:",
+        "  ingest@toy          up to date  40 items, 2 bad   2.0 KiB",
+        "  label@toy           never run",
+        "all data sets:",
+        "  params              stale                                  changed",
+        "jobs:",
+        "  augment@far-longer  failed      2026-11-27 09:00  3.0 GiB  no; room",
+        "",
+        "on disk: 3.0 GiB of results, 0 Bytes in DVC's cache",
+        "next: rest",
+    ]
+
+
 def test_status_while_a_run_is_at_work_reads_its_record(toy: Path) -> None:
     board = Board(toy)
     board.begin([Step("a@toy", (), "x", (), True), Step("b@toy", (), "x", (), True), Step("c@toy", (), "x", (), True)])
@@ -60,6 +81,12 @@ def test_status_counts_items_and_those_set_aside(toy: Path) -> None:
     pq.write_table(pa.table({"item_id": ["a", "b", "c"]}), label / "labels.parquet")
     assert status._count(ingest, "ingest") == (40, 2)
     assert status._count(label, "label") == (3, None)
+    boundary = toy / "data/boundary/toy"
+    boundary.mkdir(parents=True)
+    pq.write_table(pa.table({"attribute": []}), boundary / "boundaries.parquet")  # none at the mixing step
+    assert status._count(boundary, "boundary") == (None, None)
+    pq.write_table(pa.table({"attribute": ["hat", "hat"]}), boundary / "path.parquet")
+    assert status._count(boundary, "boundary") == (2, None)
     assert status._count(label, "edit") == (None, None)
 
 
@@ -159,7 +186,7 @@ def test_summary_names_report_and_seconds(tmp_path: Path) -> None:
     page.write_text("<html></html>")
     steps = [Step("edit@toy", (), "", (), True)]
     said = summary.text(tmp_path, steps, {"edit@toy": Outcome("done", 12.0)})
-    assert "edit@toy  12 s" in said
+    assert "edit@toy    12 s" in said
     assert said.endswith(f"report: {page}")
 
 

@@ -157,7 +157,7 @@ def test_target_out_of_reach_is_one_line_and_the_set_is_written_all_the_same(
     lopsided: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     set_job(lopsided, min_probability=0.999999999)
-    with pytest.raises(ManifestError, match=r"augment some: \d+ of \d+ in hat-1 are lacking: every image .* lower"):
+    with pytest.raises(ManifestError, match=r"augment some: \d+ of \d+ in hat-1 are missing: every image .* lower"):
         run(lopsided, monkeypatch)
     assert len(metadata(lopsided)) > 0
     assert json.loads((lopsided / "data/augment/some/last_run.json").read_text())["state"] == "failed"
@@ -169,7 +169,7 @@ def test_folder_of_something_else_and_unknown_attributes_are_refused(
     (lopsided / "out/other").mkdir(parents=True)
     write_table(lopsided / "out/other/metadata.parquet", pd.DataFrame({"a": [1]}), schema="delivery/1")
     set_job(lopsided, out="out/other")
-    with pytest.raises(ManifestError, match=r"out/other: metadata.parquet is there, and not as a run wrote it"):
+    with pytest.raises(ManifestError, match=r"out/other: metadata.parquet exists, and is not as a run wrote it"):
         run(lopsided, monkeypatch)
     set_job(lopsided, target={"independent": ["hat", "hat"]})
     with pytest.raises(Exception, match=r"augment.some.target.independent: names one attribute twice"):

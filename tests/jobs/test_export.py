@@ -147,7 +147,7 @@ def test_export_over_a_table_of_somebody_else_is_refused_before_anything_is_writ
     out = root / "out"
     out.mkdir()
     (out / "metadata.parquet").write_bytes(b"mine")
-    with pytest.raises(ManifestError, match=r"metadata\.parquet is there, and not as a run wrote it; move it away"):
+    with pytest.raises(ManifestError, match=r"metadata\.parquet exists, and is not as a run wrote it; move it away"):
         export_images("toy", out, root=root)
     assert (out / "metadata.parquet").read_bytes() == b"mine"
     assert not list(out.rglob("*.png"))

@@ -39,7 +39,7 @@ def test_a_stage_that_fails_leaves_no_listener() -> None:
     with pytest.raises(ValueError, match="broken"), process.Progress("edit", 12, "images"):
         raise ValueError("broken")
     process.tick(1)
-    assert not process._told_of  # noqa: SLF001
+    assert not process._DISPLAYS  # noqa: SLF001
 
 
 @pytest.mark.parametrize(

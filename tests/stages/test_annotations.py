@@ -155,7 +155,7 @@ def test_same_picture_with_contradicting_labels_is_unknown(tmp_path: Path, caplo
         tmp_path, FolderLabels(kind="folders"), rule, images, copies={"dog/1.png": "a", "cat/9.png": "c"}
     )
     np.testing.assert_array_equal(labels["cat"], [np.nan, 0, 1])
-    assert "contradict one another about cat, such as cat/1.png and dog/1.png; they are unknown" in caplog.text
+    assert "contradict each other about cat, such as cat/1.png and dog/1.png; they are unknown" in caplog.text
 
 
 def test_a_picture_is_labelled_by_any_of_its_names(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ import yaml
 from PIL import Image
 
 from boundaryflow.errors import LabelError, ParamsError
+from boundaryflow.evaluation.judges import JudgeNet
 from boundaryflow.labelling import ClipLabeller
 from boundaryflow.store.tables import read_table, write_table
 from tests.foreign_judges import channel_means, declare
@@ -327,7 +328,7 @@ def test_rare_attribute_is_left_out_and_the_others_go_on(
     rows.assign(rare=0).drop(columns="hat").to_csv(project / "data/raw/avatars/l.csv", index=False)
     avatars["label"]["attributes"], avatars["edit"]["edits"] = {"rare": {"column": None}}, {"rare": {"rare": "add"}}
     (project / "params.yaml").write_text(yaml.safe_dump(params))
-    with pytest.raises(LabelError, match="no attribute has images enough to go on; rare: 0 images of train have"):
+    with pytest.raises(LabelError, match="no attribute has enough images; rare: 0 images of train have"):
         run_here(project, monkeypatch, "label")
 
 
@@ -366,6 +367,38 @@ def test_classifier_labels_the_images(classified: Path, monkeypatch: pytest.Monk
     assert ((labels["capped"] > 0.5) == truth["hat"]).mean() >= 0.95
     np.testing.assert_allclose(labels["bare"], 1 - labels["capped"], atol=1e-6)
     assert labels["smiling"].nunique() > 10  # probabilities, not verdicts
+
+
+def test_classifier_runs_on_new_images_only(classified: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = copy_project(classified, tmp_path / "project")
+    shutil.rmtree(project / "data/label", ignore_errors=True)
+    source = {"kind": "classifier", "weights": JUDGES, "calibration": None}
+    rules = {"smiling": {"column": None}}
+    batches: list[int] = []
+    forward = JudgeNet.forward
+    monkeypatch.setattr(
+        JudgeNet, "forward", lambda self, images: (batches.append(len(images)), forward(self, images))[1]
+    )
+    drawn = {"kind": "avatars", "num_images": 40, "seed": 0, "rates": {}, "correlations": {}}
+    before = relabel(project, monkeypatch, {"source": source, "attributes": rules}, source=drawn)
+    assert sum(batches) >= 40
+    batches.clear()
+    rules["capped"] = {"column": "hat"}  # another attribute of the same classifier
+    both = relabel(project, monkeypatch, {"source": source, "attributes": rules})
+    assert not batches
+    pd.testing.assert_frame_equal(both[["item_id", "smiling"]], before)
+    after = content(project / "data/label/avatars")
+    for path in (project / "data/label/avatars").iterdir():
+        path.unlink()
+    run_here(project, monkeypatch, "label")
+    assert content(project / "data/label/avatars") == after
+    source["weights"] = "data/pretrained/red"
+    channel_means(project / "data/pretrained/red")
+    declare(project / "data/pretrained/red", "red", attributes={"Reddish": 0}, activation="none")
+    relabel(project, monkeypatch, {"source": source, "attributes": {"smiling": {"column": "Reddish"}}})
+    assert not set(content(project / "data/label/avatars")) & set(after) - {"labels.parquet", "label.json"}
+    relabel(project, monkeypatch, {"source": {"kind": "avatars"}, "attributes": {"smiling": {"column": None}}})
+    assert not list((project / "data/label/avatars").glob("shard-*"))
 
 
 def test_classifier_from_elsewhere_labels_and_classifiers_are_calibrated(

@@ -332,4 +332,4 @@ def test_folders_of_others_among_the_edits_stay(
     assert not (folder / "former").exists()
     assert {name: content(folder / name) for name in before} == before
     assert (folder / "link").is_symlink()
-    assert "best: belongs to no edit and holds files that are not ours; it is left alone" in caplog.text
+    assert "best: belongs to no edit, but holds files that this project did not write; it is kept" in caplog.text

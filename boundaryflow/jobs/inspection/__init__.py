@@ -18,7 +18,7 @@ __all__ = ["as_text", "inspect"]
 
 
 def inspect(source: str, pictures: Sequence[Path] = ()) -> dict[str, Any]:
-    """Find out what is at a path.
+    """Identify a file or folder.
 
     Args:
         source: A file, a folder, or what `model:` in params.yaml may name.
@@ -28,7 +28,7 @@ def inspect(source: str, pictures: Sequence[Path] = ()) -> dict[str, Any]:
         `what`, then facts by name, in the order of printing.
 
     Raises:
-        PipelineError: Nothing is there, or it is damaged or of no kind that is known.
+        PipelineError: The path does not exist, or the file is damaged or of an unknown kind.
     """
     logging.getLogger("diffusers").setLevel(logging.ERROR)
     path = Path(source)
@@ -43,7 +43,7 @@ def inspect(source: str, pictures: Sequence[Path] = ()) -> dict[str, Any]:
         return models.about_model(source)
     if not path.is_dir():
         try:
-            check_regular(path)  # a FIFO or a device would be read for ever
+            check_regular(path)  # a FIFO or a device has no end
         except RefusedFileError as error:
             raise PipelineError(f"inspect {path}: {error.reason}") from None
     for room in (ours, models, tables, images):

@@ -1,4 +1,4 @@
-"""Pictures: one, a folder of them, an archive, an LMDB."""
+"""A picture, or a folder, archive or LMDB of pictures."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _ALL = 2**20  # of an LMDB with several resolutions the largest
 
 
 def about(path: Path) -> dict[str, Any] | None:
-    """A picture or what holds pictures; None for anything else.
+    """A picture, or a container of pictures; None for anything else.
 
     Raises:
         ManifestError: An archive or LMDB is damaged.
@@ -74,10 +74,10 @@ def _about_folder(path: Path) -> dict[str, Any] | None:
 
 
 def _facts(names: Sequence[str], refused: list[str], read: Callable[[str], bytes]) -> dict[str, Any]:
-    """Counts of all, and of a sample spread over them the formats and sizes.
+    """Number of pictures, and the formats and sizes of an evenly spread sample.
 
     Raises:
-        ManifestError: What holds the pictures is damaged.
+        ManifestError: The container is damaged.
     """
     step = max(1, len(names) // _SAMPLE)
     formats, sizes, bad = Counter[str](), Counter[str](), list(refused)
@@ -113,7 +113,7 @@ def _most(counts: Counter[str]) -> dict[str, int]:
 
 
 def _about_picture(path: Path) -> dict[str, Any] | None:
-    """A picture, with what this project wrote into it.
+    """A picture, with the facts that this project wrote into it.
 
     Raises:
         ManifestError: It is damaged, too large, or no regular file.
@@ -127,7 +127,7 @@ def _about_picture(path: Path) -> dict[str, Any] | None:
                 "width": picture.width,
                 "height": picture.height,
             }
-            # Texts before the pixels, where this project writes them; those after them would cost decoding it.
+            # Only texts before the pixels, where this project writes them; later ones would need decoding.
             texts = {visible(str(k)[:_MAX_TEXT]): v for k, v in picture.info.items() if isinstance(v, str)}
             shown = list(texts.items())[:_MAX_LISTED]
             facts |= {f"says {key}": visible(text[:_MAX_TEXT]) for key, text in shown if picture.format == "PNG"}

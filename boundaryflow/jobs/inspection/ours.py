@@ -94,7 +94,7 @@ def _about_declared(path: Path) -> dict[str, Any]:
 
 
 def _about_foreign(path: Path) -> dict[str, Any]:
-    """What a declaration of the network has to say, as far as the network says it itself."""
+    """The inputs and outputs of a network, from which its declaration is written."""
     net = open_network(path)
     ports = {"takes": net.inputs, "gives": net.outputs}
     return {

@@ -78,7 +78,7 @@ def _about_text(path: Path) -> dict[str, Any] | None:
 
 
 def _file_column(table: pd.DataFrame) -> str | None:
-    """The one column whose cells look like file names, by its name or by theirs."""
+    """The one column of file names, recognised by its name or by its cells; None if there is not exactly one."""
     named = [c for c in table.columns if str(c).lower() in _FILE_COLUMNS]
     if len(named) == 1:
         return str(named[0])

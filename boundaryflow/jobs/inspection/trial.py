@@ -1,4 +1,4 @@
-"""`boundaryflow inspect MODEL --try PICTURES`: which guess about a model fits pictures of the user's."""
+"""`boundaryflow inspect MODEL --try PICTURES`: which assumptions about a model fit the user's pictures."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ _CLEARLY = 0.9  # a stated prediction is doubted where another has less than thi
 
 
 def try_model(source: str, pictures: Sequence[Path]) -> dict[str, Any]:
-    """Measure how well a model predicts noise on pictures, over all that nothing states about it.
+    """Measure how well a model predicts noise on pictures, under all assumptions about what its files do not state.
 
     Args:
         source: What `model:` in params.yaml may name.
-        pictures: Files, or folders of which some are taken.
+        pictures: Files, or folders from which a sample is taken.
 
     Returns:
-        Facts by name, in the order in which they are told.
+        Facts by name, in the order in which they are printed.
 
     Raises:
         PipelineError: The model cannot be used, or none of the pictures can be read.
@@ -62,7 +62,7 @@ def try_model(source: str, pictures: Sequence[Path]) -> dict[str, Any]:
 
 
 class _Trial:
-    """Measures guesses; networks and pictures are kept while only the rest of a guess changes."""
+    """Measures guesses; the network and the pictures are kept from one guess to the next if it does not change them."""
 
     def __init__(self, checkpoint: Checkpoint, files: Sequence[bytes], progress: Progress) -> None:
         self._checkpoint, self._files, self._progress = checkpoint, files, progress
@@ -165,7 +165,7 @@ def _doubts(search: Search, checkpoint: Checkpoint, shortest: int) -> dict[str, 
 
 
 def _label(search: Search, checkpoint: Checkpoint, axis: str, guess: Stated) -> str:
-    """A guess about one thing, in words."""
+    """One property of a guess, in words."""
     if axis == "predicts":
         return search.prediction(guess)
     if axis == "schedule":
@@ -195,7 +195,7 @@ def _verdict(error: float) -> str:
 
 
 def _read(pictures: Sequence[Path]) -> list[bytes]:
-    """Some pictures, those of folders spread over them."""
+    """Bytes of some pictures; from folders an evenly spread sample."""
     found: list[bytes] = []
     for path in pictures:
         if len(found) >= MAX_PICTURES:
@@ -221,7 +221,7 @@ def _of_folder(path: Path, num: int) -> list[bytes]:
             data = folder.read(name)
             _side(data)
         except (UnusableError, ManifestError):
-            continue  # others are there
+            continue  # the folder has others
         found.append(data)
         if len(found) == num:
             break

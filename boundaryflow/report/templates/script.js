@@ -18,7 +18,7 @@ for (const card of document.querySelectorAll(".card")) {
       const verdict = image.parentElement.querySelector(".verdict");
       if (verdict) verdict.className = "verdict " + image.dataset.verdicts.split("|")[at];
       const p = image.dataset.probability.split("|")[at];
-      image.parentElement.title = image.dataset.asked + (p ? ", judge p = " + p : "");
+      image.parentElement.title = image.dataset.requested + (p ? ", judge p = " + p : "");
     }
   });
 }

@@ -1,6 +1,6 @@
-"""Every folder of data/ once: who writes it, and the paths, tables, schemas and units there.
+"""Every folder of data/, defined once: which stage or job writes it, its paths, tables, schemas and units.
 
-A module for each, so that a change of one makes only those stages stale that write or read it.
+Each folder has its own module, so that a change makes only those stages stale that write or read that folder.
 """
 
 from boundaryflow.store.catalog.boundary import BOUNDARY, METRICS
@@ -34,4 +34,4 @@ _STAGES = (
 )
 _OTHERS = (BULK_EDIT, AUGMENT, TEXT, RAW)
 CATALOG: dict[str, Output] = {output.name: output for output in (*_STAGES, *_OTHERS)}
-"""Name of a folder of data/ to what is known of it; stages in the order in which they run."""
+"""Name of a folder of data/ to its entry; stages in the order in which they run."""

@@ -20,6 +20,6 @@ SCORES = Table(
 BOUNDARY = Output(
     "boundary",
     files=r"\w[\w-]*\.safetensors|(boundaries|path|scores)\.parquet",
-    counted=(BOUNDARIES.file,),
+    counted=(BOUNDARIES.file, NOISE_LEVELS.file),
 )
 METRICS = Output("boundary_metrics")  # data/boundary_metrics/NAME.json

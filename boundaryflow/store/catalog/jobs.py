@@ -1,4 +1,4 @@
-"""What jobs and commands keep outside the graph."""
+"""What jobs and commands write outside the stage graph."""
 
 from boundaryflow.store.catalog.output import SHARD, Output
 

@@ -1,4 +1,4 @@
-"""What the stage listing writes: what there is to be read, by name and content."""
+"""What the stage listing writes: the names and hashes of the raw files."""
 
 from boundaryflow.store.catalog.output import Output, Table
 

@@ -1,4 +1,4 @@
-"""What the stage mixing writes: the mixing step, and the curves that it was chosen by."""
+"""What the stage mixing writes: the mixing step, and the curves from which it was chosen."""
 
 from boundaryflow.store.catalog.output import Output, Table
 

@@ -1,4 +1,4 @@
-"""What an entry of the catalog says: of a folder of data/, and of a table in it."""
+"""Entries of the catalog: a folder of data/, and a table in it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Table:
     """A Parquet table.
 
     Attributes:
-        file: Its name, from the folder of the data set.
+        file: Its path, relative to the folder of the data set.
         schema: Name and version of its columns.
         units: Column to unit.
         types: Column to dtype, for a table that may have no rows.
@@ -31,12 +31,12 @@ class Table:
     types: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def typed(self, table: pd.DataFrame, order: Sequence[str]) -> pd.DataFrame:
-        """Its columns in their types, also where it has no rows, sorted by some of them."""
+        """The table with the declared dtypes (an empty one too), its rows sorted by `order`."""
         typed = table.reindex(columns=list(self.types)).astype(dict(self.types))
         return typed.sort_values(list(order), ignore_index=True)
 
     def read(self, folder: Path) -> pd.DataFrame:
-        """Read it.
+        """Read the table.
 
         Raises:
             ManifestError: It is missing, damaged, or of another schema.
@@ -46,7 +46,7 @@ class Table:
         return read_table(folder / self.file, schema=self.schema)
 
     def write(self, folder: Path, table: pd.DataFrame, units: Mapping[str, str] | None = None) -> None:
-        """Write it; `units` are of columns that are named by the data set."""
+        """Write the table; `units` gives the units of columns whose names depend on the data set."""
         from boundaryflow.store.tables import write_table
 
         write_table(folder / self.file, table, schema=self.schema, units={**self.units, **(units or {})})
@@ -57,13 +57,13 @@ class Output:
     r"""A folder of data/, with an entry for each data set, or for each job.
 
     Attributes:
-        name: Of the folder, and of the stage or kind of job that writes it.
-        files: Regular expression that the names of its files match, below the entry: what `boundaryflow gc` may remove.
+        name: Name of the folder, and of the stage or kind of job that writes it.
+        files: Regular expression of the paths of its files, relative to an entry; `boundaryflow gc` removes only such.
         facts: The JSON file that says how it was made; empty if there is none.
-        counted: What `boundaryflow status` counts: a table, by its rows; or `facts` and the keys there of the number
-            of items and of those rejected.
+        counted: What `boundaryflow status` counts: the rows of tables; or `facts`, with the keys of the numbers of
+            items and of rejected items.
         runs_networks: Whether its stage needs the GPU.
-        by: Who fills it; a person chose the names in it, if not a stage or a job.
+        by: Who writes it: a stage, a job, or a person, who also chooses the names of its entries.
     """
 
     name: str
@@ -82,7 +82,7 @@ class Output:
         return self.folder(entry, root) / self.facts
 
     def read_facts(self, entry: str, root: Path = Path()) -> Any:
-        """What the JSON file of a data set says.
+        """Content of the JSON file of a data set.
 
         Raises:
             ManifestError: It is missing or damaged.

@@ -1,4 +1,4 @@
-"""What the user puts there: images, and files of labels and splits beside them."""
+"""The user's own files: images, and tables of labels and splits beside them."""
 
 from boundaryflow.store.catalog.output import Output
 

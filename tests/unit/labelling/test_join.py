@@ -111,7 +111,7 @@ def test_rows_of_one_image_under_two_spellings_are_unknown_where_they_disagree(
     values = pd.DataFrame({"file": files, "smile": [1.0, 0.0], "hat": [1.0, 1.0]})
     labels, stray = join_values(values, "l.csv", {"x": source})
     assert (labels["smile"].isna().tolist(), labels["hat"].tolist(), stray) == ([True], [1.0], 0)
-    assert "contradict one another about smile" in caplog.text
+    assert "contradict each other about smile" in caplog.text
 
 
 def test_row_of_another_suffix_is_about_another_image() -> None:

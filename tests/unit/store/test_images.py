@@ -114,7 +114,7 @@ def test_unusable_file_gives_its_reason(data: bytes, reason: str) -> None:
         ("wide scans.jpg", "14100 x 14100 are more than 133,333,333 pixels; make it smaller"),
         ("small scans.jpg", "16 x 16 in 1,001 scans; save it anew"),
         ("chunks.png", "has more than 100,000 chunks; save it anew"),
-        ("deep key.png", r"16 bits and a see-through colour \(tRNS\), which are not read together; save it with alpha"),
+        ("deep key.png", r"16 bits and a transparent colour \(tRNS\), which are not read together; save it with alpha"),
         ("lying.jp2", r"damaged \(16 x 16 by its header, but 30000 x 30000\)"),
         ("big.webp", "damaged"),
         ("big.gif", "65535 x 65535 are more than 200,000,000 pixels"),

@@ -114,7 +114,7 @@ def test_state_that_somebody_planted_is_refused_and_not_waited_for(tmp_path: Pat
 @pytest.mark.parametrize("name", ["metadata.parquet", "inbox.parquet", "runs.jsonl"])
 def test_tables_of_somebody_else_are_refused_at_once(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"mine")
-    with pytest.raises(ManifestError, match="is there, and not as a run wrote it"), open_outbox(str(tmp_path), "job"):
+    with pytest.raises(ManifestError, match="exists, and is not as a run wrote it"), open_outbox(str(tmp_path), "job"):
         pass
     assert (tmp_path / name).read_bytes() == b"mine"
 
@@ -122,7 +122,7 @@ def test_tables_of_somebody_else_are_refused_at_once(tmp_path: Path, name: str) 
 def test_picture_of_somebody_else_is_not_replaced_and_our_own_is(tmp_path: Path) -> None:
     (tmp_path / "mine.png").write_bytes(b"mine")
     with open_outbox(str(tmp_path), "job") as box:
-        with pytest.raises(ManifestError, match=r"mine\.png is there"):
+        with pytest.raises(ManifestError, match=r"mine\.png exists, and"):
             box.write("mine.png", b"x")
         box.write("mine.png", b"mine")  # the same bytes: nothing is lost
         box.write("ours.png", b"1")
@@ -157,7 +157,7 @@ def test_huge_file_in_the_place_of_ours_is_refused_unread(tmp_path: Path) -> Non
     os.truncate(tmp_path / "a.png", 2**36)
     os.truncate(tmp_path / STATE / "written.jsonl", (tmp_path / STATE / "written.jsonl").stat().st_size + 2**24)
     with open_outbox(str(tmp_path), "job") as box:
-        with pytest.raises(ManifestError, match=r"a\.png is there"):
+        with pytest.raises(ManifestError, match=r"a\.png exists, and"):
             box.write("a.png", b"y")
         box.remove_others(set())
     assert (tmp_path / "a.png").stat().st_size == 2**36
