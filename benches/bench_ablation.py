@@ -34,6 +34,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "no look-ahead": {"tweedie_projection": False},
     "nothing held": {"preserve": 0.0},
     "small changes kept": {"soft_threshold": 0.0},
+    "steps of any length": {"max_step": 0.0},
     "certainty 0.5": {"certainty": 0.5},
 }
 HIGHEST = (160, 280, 400)  # timesteps above which no hyperplane is followed

@@ -73,6 +73,7 @@ class GuidedParams(Section):
     certainty: float = Field(ge=0.5, lt=1)
     tweedie_projection: bool
     preserve: float = Field(ge=0)
+    max_step: float = Field(ge=0)
     soft_threshold: float = Field(ge=0)
     region: Share
     num_draws: int = Field(ge=1)

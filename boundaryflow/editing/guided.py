@@ -44,6 +44,9 @@ class Guidance:
             minimises |step|^2 + preserve w (g_h step - loss)^2 / |g_h|^2. For a loss near 0 that
             direction is rounding noise; the weight w = loss^2 / (loss^2 + tau^2) then goes to 0. tau
             is 1 % of the mean reach of the preserved attributes.
+        max_step: Largest root mean square of the step of one timestep, in model range of the image; a longer step
+            is shortened to it, as the linear model of the features that it comes from holds nearby only (a trust
+            region). 0 is no limit.
         soft_threshold: Changes smaller than this are faded out at every timestep, in model range; 0 is off.
         region: The edit is limited to where the smoothed change exceeds this share of its largest
             value, fading to zero at half of that; 0 is off.
@@ -54,6 +57,7 @@ class Guidance:
     certainty: float
     tweedie_projection: bool
     preserve: float
+    max_step: float
     soft_threshold: float
     region: float
     num_draws: int
@@ -223,7 +227,8 @@ def _change(
                         model, x_t, t, source.features, source.seen[t, draw], targets[t], directions, strength,
                         guidance, mask,
                     )  # fmt: skip
-                    parts.append(step / alpha_bar**0.5 - fall * (eps - source.eps[t, draw]))
+                    step = _shortened(step / alpha_bar**0.5, guidance.max_step)
+                    parts.append(step - fall * (eps - source.eps[t, draw]))
                 else:
                     parts.append(-fall * (model.eps(x_t, t) - source.eps[t, draw]))
             change = change + torch.stack(parts).mean(0)
@@ -300,6 +305,14 @@ def _smallest_step(gradients: Tensor, missing: Tensor, num_edited: int, preserve
         slack[:, num_edited:] += preserved / preserve
     shares = torch.linalg.solve(products + torch.diag_embed(slack), distances[..., None])
     return (flat * shares).sum(1).float().reshape(gradients[:, 0].shape)
+
+
+def _shortened(step: Tensor, most: float) -> Tensor:
+    """Steps [B,C,H,W] with a root mean square of at most `most` each; 0 is no limit."""
+    if most == 0:
+        return step
+    size = step.flatten(1).square().mean(1).sqrt().clamp(min=1e-12)
+    return step * (most / size).clamp(max=1)[:, None, None, None]
 
 
 def _smoothed(change: Tensor, width: float) -> Tensor:

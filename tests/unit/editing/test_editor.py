@@ -37,6 +37,7 @@ SETTINGS = EditSettings(
         "certainty": 0.9,
         "tweedie_projection": True,
         "preserve": 1.0,
+        "max_step": 0.0,
         "soft_threshold": 0.0,
         "region": 0.0,
         "num_draws": 1,

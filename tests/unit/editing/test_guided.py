@@ -19,7 +19,14 @@ from tests.unit.gaussian import GaussianModel
 
 PATH = (0, 30, 80, 150, 250)
 PLAIN = Guidance(
-    certainty=0.5, tweedie_projection=False, preserve=0.0, soft_threshold=0.0, region=0.0, num_draws=1, num_iterations=1
+    certainty=0.5,
+    tweedie_projection=False,
+    preserve=0.0,
+    max_step=0.0,
+    soft_threshold=0.0,
+    region=0.0,
+    num_draws=1,
+    num_iterations=1,
 )
 
 
@@ -110,6 +117,19 @@ def test_mask_keeps_the_rest_as_it_is() -> None:
     edited = guided_edit(GaussianModel(), source(), [hyperplanes()], torch.ones(3, 1), [1.0], PLAIN, mask=mask)
     assert torch.equal(edited[:, 0, :, 2:], images()[:, :, 2:])
     assert not torch.equal(edited[:, 0, :, :2], images()[:, :, :2])
+
+
+def test_step_is_no_longer_than_max_step() -> None:
+    """With one noise level the edit of a Gaussian, whose prediction does not depend on the change, is the step."""
+    directions, plane = torch.ones(3, 1), hyperplanes(at=(0,))
+    far = guided_edit(GaussianModel(), source(), [plane], directions, [1.0], PLAIN)[:, 0] - images()
+    size = far.flatten(1).square().mean(1).sqrt()
+    most = 0.5 * float(size.min() + size.max())
+    limited = replace(PLAIN, max_step=most)
+    near = guided_edit(GaussianModel(), source(), [plane], directions, [1.0], limited)[:, 0] - images()
+    wanted = far * (most / size).clamp(max=1)[:, None, None, None]
+    assert float(size.min()) < most < float(size.max())
+    torch.testing.assert_close(near, wanted, atol=1e-5, rtol=1e-4)
 
 
 def test_small_changes_fade_out() -> None:
