@@ -1,4 +1,4 @@
-# make demo    everything on the built-in faces, from nothing to the HTML report
+# make demo    everything on faces drawn from noise, from nothing to the HTML report
 # make test    the tests
 # make check   linter, types, import contracts
 # make faults  the fault suite: kills and corrupts, over and over

@@ -3,9 +3,9 @@
     make bench NAME=engine                        about twenty minutes on two cores
     make bench NAME=engine ARGS="--no-quality"    the speed alone, about six
 
-Every arm runs in a process of its own, in turns, on the built-in faces and on the paper's network at 256 x 256 with
+Every arm runs in a process of its own, in turns, on the avatars and on the paper's network at 256 x 256 with
 random weights. There a path of a few timesteps stands for the whole: every call costs the same. The quality of edits
-with fewer calls is measured on the built-in faces, where the truth is known (docs/quality.md). Writes
+with fewer calls is measured on the avatars, where the truth is known (docs/quality.md). Writes
 benches/results/engine.json and its tables in docs/performance.md.
 """
 
