@@ -59,7 +59,7 @@ def write_project(folder: Path, **changes: Any) -> Path:
     }
     avatars["mixing"].update(rule="fixed", fixed_t=300, num_images=16, num_sampled=4, num_steps=4)
     avatars["invert"].update(num_steps=4)
-    avatars["observe"].update(t_max=300, num_steps=4)
+    avatars["observe"].update(t_max=300, num_steps=4, features=None)
     avatars["boundary"].update(num_bootstraps=2, min_auc=0.5)
     avatars["edit"].update(
         max_images=10, strengths=[0.0, 1.0], edits={"hat": {"hat": "flip"}, "dark": {"dark_skin": "add"}}
