@@ -11,10 +11,11 @@ SUCCESS_BY = "target_success_by_"
 """Prefix of the column of one judge's result, when several judges know the attribute."""
 SHARES = frozenset({"target_success", "clean_success", "same_person"})
 """Metrics that are true or false for each image, so that their mean is a share; columns of `SUCCESS_BY` are too."""
+ENOUGH = 0.9
+"""Target success from which on a strength counts as good; larger ones cost other attributes."""
 RULES = (
-    ("clean_success", "the largest clean success"),
+    ("target_success", f"a target success of {ENOUGH}, or else the largest"),
     ("counterfactual_recovery", "the largest recovery R"),
-    ("target_success", "the largest target success"),
 )
 """Metrics that decide, with the rule in words; the first one that some edit has is used."""
 
@@ -22,8 +23,10 @@ RULES = (
 def best_strengths(edits: Mapping[str, Mapping[float, Means]]) -> tuple[dict[str, float], str]:
     """The strength each edit is shown at, and the rule in words.
 
-    Of equally good strengths the one nearest to 1 is shown, as strength 1 is calibrated to a typical member of the
-    other class. Strength 0 changes nothing and is shown only if it is the only one.
+    Target success decides where it was measured, and more than `ENOUGH` of it counts no more. Clean success does not
+    decide: where attributes depend on one another, such as a smile and an open mouth, it is largest where hardly
+    anything happens. Of equally good strengths the one nearest to 1 is shown, as strength 1 is calibrated to a typical
+    member of the other class. Strength 0 changes nothing and is shown only if it is the only one.
 
     Args:
         edits: Edit to strength to means; every edit has a strength.
@@ -34,7 +37,11 @@ def best_strengths(edits: Mapping[str, Mapping[float, Means]]) -> tuple[dict[str
     candidates = {edit: _candidates(by_strength) for edit, by_strength in edits.items()}
     for metric, words in RULES:
         values = {
-            edit: {s: value for s in candidates[edit] if (value := by_strength[s].get(metric)) is not None}
+            edit: {
+                s: min(value, ENOUGH) if metric == "target_success" else value
+                for s in candidates[edit]
+                if (value := by_strength[s].get(metric)) is not None
+            }
             for edit, by_strength in edits.items()
         }
         if any(values.values()):

@@ -169,13 +169,13 @@ def test_doctor_without_dvc_fails_with_the_command(tmp_path: Path) -> None:
 def test_metrics_table_has_each_edit_at_its_best_strength(tmp_path: Path) -> None:
     path = tmp_path / "metrics.json"
     assert summary.metrics_table(path) == ((), [])
-    hat = {"0": {"clean_success": 1.0}, "1": {"clean_success": 0.5, "clip_fd": 12.34}, "2": {"clean_success": 0.5}}
-    beard = {"1": {"clean_success": None, "drift": 0.1}, "2": {"counterfactual_recovery": 0.2}}
+    hat = {"0": {"target_success": 1.0}, "1": {"target_success": 0.5, "clip_fd": 12.34}, "2": {"target_success": 0.5}}
+    beard = {"1": {"target_success": None, "drift": 0.1}, "2": {"counterfactual_recovery": 0.2}}
     path.write_text(json.dumps({"num_images": 3, "edits": {"hat": hat, "beard": beard}}))
     header, rows = summary.metrics_table(path)
-    assert header == ("edit", "strength", "clean success", "counterfactual recovery", "clip fd")
+    assert header == ("edit", "strength", "target success", "counterfactual recovery", "clip fd")
     assert rows == [("hat", "1", "0.5", "", "12.3"), ("beard", "2", "", "0.2", "")]
-    compared = {"single_step": {"hat": {"1": {"clean_success": 0.1}, "3": {"clean_success": 0.2}}}}
+    compared = {"single_step": {"hat": {"1": {"target_success": 0.1}, "3": {"target_success": 0.2}}}}
     path.write_text(json.dumps({"num_images": 3, "edits": {"hat": hat, "beard": beard}, "compared": compared}))
     assert summary.metrics_table(path)[1] == [rows[0], ("hat, single step", "3", "0.2", "", ""), rows[1]]
 

@@ -198,11 +198,11 @@ def _per_image() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["edit", "strength", "target_success", "num_others_flipped"])
 
 
-def test_best_strength_is_largest_clean_success_and_nearest_to_1_wins_tie() -> None:
+def test_best_strength_has_enough_target_success_and_nearest_to_1_wins_tie() -> None:
     table = with_clean_success(_per_image())
     best, rule = shown_strengths(table, ["hat"], [0.0, 1.0, 2.0, 3.0])
     assert best == {"hat": 1.0}
-    assert "clean success" in rule
+    assert "target success" in rule
     assert shown_strengths(None, ["hat"], [0.0, 1.0, 3.0])[0] == {"hat": 3.0}
     stated = {"2": {"clean_success_low": 0.0, "clean_success_high": 0.79, "clip_fd": 1.5, "clip_kd": None}}
     found, distances = estimates(table, shown_metrics(table), {"edits": {"hat": stated}})

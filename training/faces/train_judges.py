@@ -35,6 +35,11 @@ MIN_AUC = 0.9
 NUM_DIMENSIONS = 64  # of identity; dlib has 128, of which half say next to nothing
 RENAMED = {"Mouth_Slightly_Open": "mouth_open", "No_Beard": "beard"}
 """What the networks call an attribute of CelebA, where it is not its name in small letters; `beard` is the opposite."""
+IMPLIED = {
+    "5_o_Clock_Shadow", "Goatee", "Mustache", "Sideburns", "Heavy_Makeup", "Wearing_Lipstick", "High_Cheekbones",
+    "Rosy_Cheeks",
+}  # fmt: skip
+"""What the judge leaves out: a beard, a gender or a smile cannot change without these, so they are no side effects."""
 SAME_PERSON = 0.5  # dlib's distance, stricter than its authors' 0.6
 
 
@@ -122,8 +127,9 @@ def train_classifiers(data: CelebA, pixels: Tensor, out: Path) -> dict[str, Any]
         auc[name] = {a: round(float(roc_auc_score(known[:, k], found[:, k])), 4) for k, a in enumerate(data.names)}
     kept = [k for k, a in enumerate(data.names) if min(of[a] for of in auc.values()) >= MIN_AUC]
     for name, net in nets.items():
-        names = keep_outputs(net, [data.names[k] for k in kept], data.names)
-        config = {"channels": 3, "widths": list(WIDTHS), "image_size": 64, "num_outputs": len(kept)}
+        wanted = [data.names[k] for k in kept if name == "labeller" or data.names[k] not in IMPLIED]
+        names = keep_outputs(net, wanted, data.names)
+        config = {"channels": 3, "widths": list(WIDTHS), "image_size": 64, "num_outputs": len(names)}
         folder = out / ("faces64_judges" if name == "judge" else "faces64_labeller")
         save_judge(folder, "classify", net.cpu(), config, names)
     return {"auc": auc, "kept": [data.names[k] for k in kept]}
