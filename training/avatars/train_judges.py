@@ -68,6 +68,7 @@ def fit(
     lr: float,
     name: str,
     *,
+    weight_decay: float = 1e-3,
     checkpoint: Path | None = None,
     checkpoint_every_s: float = 60,
 ) -> None:
@@ -79,10 +80,11 @@ def fit(
         num_steps: Optimiser steps in all.
         lr: Highest learning rate.
         name: For the log.
+        weight_decay: Of AdamW.
         checkpoint: State of the run; where it exists, the run goes on from it.
         checkpoint_every_s: Seconds between checkpoints.
     """
-    optimiser = torch.optim.AdamW(net.parameters(), lr=lr, weight_decay=1e-3)
+    optimiser = torch.optim.AdamW(net.parameters(), lr=lr, weight_decay=weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, num_steps, pct_start=0.1)
     parts = {"net": net, "optimiser": optimiser, "schedule": schedule}
     first = 0

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from torch import Tensor, nn
 
 from boundaryflow.evaluation.judges import JudgeNet, save_judge
 from boundaryflow.runtime.device import device
+from training.avatars.train_judges import fit
 from training.faces.pictures import NUM_TRAIN, CelebA, halves, pictures_of, read_celeba
 
 WIDTHS = (32, 64, 128, 192)
@@ -68,24 +70,18 @@ def augmented(images_01: Tensor, draw: torch.Generator) -> Tensor:
     return torch.where(covered, torch.full_like(out, 0.5), out).clamp(0, 1)
 
 
-def fit(
+def fit_on(
     net: nn.Module, pixels: Tensor, rows: NDArray[np.int64], loss_of: Callable[[Tensor, Tensor], Tensor], seed: int
 ) -> nn.Module:
-    """AdamW, one cycle. `loss_of` takes the network's output and the rows that it is of."""
+    """Fit to augmented pictures. `loss_of` takes the network's output and the rows that it is of."""
     draw = torch.Generator(pixels.device).manual_seed(seed)
     chosen = torch.from_numpy(rows).to(pixels.device)
-    net.to(pixels.device).train()
-    optimiser = torch.optim.AdamW(net.parameters(), lr=3e-3, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 3e-3, NUM_STEPS, pct_start=0.1)
-    for step in range(NUM_STEPS):
+
+    def loss_of_step(_step: int) -> Tensor:
         some = chosen[torch.randint(len(chosen), (BATCH,), generator=draw, device=pixels.device)]
-        loss = loss_of(net(augmented(pixels[some].float() / 255, draw)), some)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-        schedule.step()
-        if (step + 1) % 500 == 0:
-            print(f"step {step + 1}: loss {loss.item():.4f}", flush=True)
+        return loss_of(net(augmented(pixels[some].float() / 255, draw)), some)
+
+    fit(net.to(pixels.device).train(), loss_of_step, NUM_STEPS, 3e-3, f"seed {seed}", weight_decay=0.05)
     return net.eval()
 
 
@@ -119,7 +115,7 @@ def train_classifiers(data: CelebA, pixels: Tensor, out: Path) -> dict[str, Any]
     for seed, (name, rows) in enumerate(halves().items()):
         torch.manual_seed(seed)
         net = JudgeNet(3, WIDTHS, 64, len(data.names), "classify")
-        nets[name] = fit(
+        nets[name] = fit_on(
             net, pixels, rows, lambda out, some: F.binary_cross_entropy_with_logits(out, truth[some]), seed
         )
         found = outputs(net, pixels[NUM_TRAIN:]).numpy()
@@ -163,7 +159,7 @@ def train_identity(pixels: Tensor, taught: NDArray[np.float32], out: Path) -> di
     torch.manual_seed(9)
     net = JudgeNet(3, WIDTHS, 64, directions.shape[1], "embed")
     rows = np.concatenate(list(halves().values()))
-    fit(net, pixels, rows, lambda out, some: 10 * (1 - (out * directions[some]).sum(1)).mean(), 9)
+    fit_on(net, pixels, rows, lambda out, some: 10 * (1 - (out * directions[some]).sum(1)).mean(), 9)
     keep_principal(net, outputs(net, pixels[:NUM_TRAIN:2]))
     held_out = pixels[NUM_TRAIN:]
     found, mirrored = outputs(net, held_out), outputs(net, held_out.flip(-1))
@@ -190,6 +186,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, required=True, help="folder for dlib's descriptors")
     parser.add_argument("--out", type=Path, default=Path("out/pretrained"))
     args = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     data = read_celeba(args.celeba)
     pixels = torch.from_numpy(data.pixels).to(device())
     taught = descriptors(args.celeba, args.teacher, args.landmarks, args.cache)
