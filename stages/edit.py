@@ -8,7 +8,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
@@ -53,7 +52,7 @@ def run_shards(
     dataset: str,
     model: str,
     run_seed: int,
-    settings: Mapping[str, dict[str, Any]],
+    settings: Mapping[str, EditSettings],
     folders: Mapping[str, tuple[str, str]],
     edits: Mapping[str, list[str]],
     held: Mapping[str, list[str]],
@@ -68,8 +67,8 @@ def run_shards(
     for method, of_method in settings.items():
         mine = {folder: task for folder, task in tasks.items() if folders[folder][0] == method}
         if mine:
-            net = open_model(model, of_method["dtype"])
-            editor = open_editor(net, EditSettings(**of_method), run_seed)
+            net = open_model(model, of_method.dtype)
+            editor = open_editor(net, of_method, run_seed)
             names = {folder: folders[folder][1] for folder in mine}
             done |= _edited(mine, dataset, net, editor, names, edits, held[method], directions)
     return done
@@ -209,7 +208,7 @@ def run(dataset: str, params: DatasetParams, run_seed: int) -> int:
         for folder, (method, edit) in folders.items()
     }
     context = {"dataset": dataset, "model": params.model, "run_seed": run_seed, "folders": folders}
-    context |= {"settings": {method: asdict(way.how) for method, way in ways.items()}}
+    context |= {"settings": {method: way.how for method, way in ways.items()}}
     context |= {"held": {method: way.held for method, way in ways.items()}}
     context |= {"edits": {edit: list(params.edit.edits[edit]) for edit in variants}}
     num_computed = run_sharded_together(
@@ -266,7 +265,7 @@ def _cache_key(dataset: str, model_sha256: str, run_seed: int, way: Way, edit: s
         model=model_sha256,
         upstream=(INGEST if how.is_guided else INVERT).read_facts(dataset)["cache_key"],
         run_seed=run_seed if draws_noise else None,
-        segmenter=sha256_of(Path(how.mask["segmenter"])) if how.is_guided and how.mask else None,
+        segmenter=sha256_of(Path(how.mask.segmenter)) if how.is_guided and how.mask else None,
         boundaries=[
             describe(open_boundaries(dataset, attribute), guided=how.is_guided)
             for attribute in [*way.edits[edit], *way.held]

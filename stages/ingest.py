@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from boundaryflow.avatars import ATTRIBUTES, FACTORS
-from boundaryflow.config import AvatarSource, FileSplit, ListedSource, Split, image_source, load_params
+from boundaryflow.config import AvatarSource, FileSplit, ListedSource, Split, load_params
 from boundaryflow.errors import ManifestError
 from boundaryflow.runtime.fingerprints import code_hash
 from boundaryflow.runtime.process import Progress, entry, own_folder
@@ -41,7 +41,7 @@ def run_shard(
     spool: str,
     num_rows: int,
     dataset: str,
-    source: dict[str, Any],
+    source: AvatarSource | ListedSource,
     geometry: Mapping[str, Any],
     rows: Mapping[str, int],
     sources: Mapping[str, str],
@@ -55,13 +55,12 @@ def run_shard(
     kept = np.memmap(spool, np.uint8, "r", shape=shape) if rows else np.empty(0, np.uint8)
     lost = [item for item in task.missing if item not in rows]
     again: dict[str, np.ndarray[Any, Any]] = {}
-    origin = image_source(source)
-    if isinstance(origin, AvatarSource):
+    if isinstance(source, AvatarSource):
         for item in lost:
             chunk, place = divmod(int(sources[item].removeprefix(FACE)), FACES_AT_ONCE)
-            again[item], _item = face_of(draw_avatars(origin, chunk)[place], side)
+            again[item], _item = face_of(draw_avatars(source, chunk)[place], side)
     elif lost:
-        raw = open_raw(dataset, origin, side)
+        raw = open_raw(dataset, source, side)
         again = {item: decode_image(raw.read(sources[item]), **geometry)[0] for item in lost}
     pixels = [again[item] if item in again else kept[rows[item]] for item in task.missing]
     return {"pixels": torch.from_numpy(np.stack(pixels))}
@@ -148,7 +147,7 @@ def _write_shards(
 ) -> int:
     """Bring the shards up to date from the spool and existing shards; `seen` is item to name."""
     context = {"spool": str(spool.path), "num_rows": len(spool.rows), "dataset": out.name}
-    context |= {"source": source.model_dump(), "geometry": dict(geometry)}
+    context |= {"source": source, "geometry": dict(geometry)}
     return run_sharded(
         "ingest", out, sorted(seen), cache_key, shard_size, run_shard, context,
         of_items={"rows": spool.rows, "sources": seen}, num_threads=os.cpu_count() or 1,

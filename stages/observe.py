@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor
 
 from boundaryflow.config import load_params
+from boundaryflow.config.edit_settings import features_of
 from boundaryflow.diffusion import Features, timestep_path
 from boundaryflow.diffusion.observation import DENSITY, noised_features, tensor_name
 from boundaryflow.pixels import to_model_range
@@ -36,18 +35,18 @@ def run_shard(
     ingested: str,
     model: str,
     dtype: str,
-    features: Mapping[str, Any],
+    features: Features,
     timesteps: list[int],
     run_seed: int,
     store_dtype: str,
 ) -> dict[str, Tensor]:
     """Features of the images that one shard still lacks."""
-    net, which = open_model(model, dtype), Features(**features)
+    net = open_model(model, dtype)
     pixels = load_items(Path(ingested), task.missing, ["pixels"])["pixels"]
 
     def observe_some(some: slice) -> dict[str, Tensor]:
         x_0, ids = to_model_range(pixels[some], net.value_range), task.missing[some]
-        seen = {tensor_name(which, t): noised_features(net, x_0, ids, t, run_seed, which) for t in timesteps}
+        seen = {tensor_name(features, t): noised_features(net, x_0, ids, t, run_seed, features) for t in timesteps}
         tick(len(ids))
         return seen
 
@@ -62,7 +61,7 @@ def run(
     model: str,
     dtype: str,
     run_seed: int,
-    features: Mapping[str, Any] | None,
+    features: Features,
     t_max: int,
     num_steps: int,
     max_images: int,
@@ -71,10 +70,10 @@ def run(
 ) -> int:
     """Look at what has not been looked at yet; returns the number of images that were."""
     ingested, out = INGEST.folder(dataset), own_folder("observe", dataset)
-    net, which = open_model(model, dtype), Features(**(features or {}))
-    check_features(net, which, model)
+    net = open_model(model, dtype)
+    check_features(net, features, model)
     matters = {
-        "features": asdict(which),
+        "features": asdict(features),
         "dtype": str(resolve_dtype(dtype)).removeprefix("torch."),
         "run_seed": run_seed,
         "store_dtype": store_dtype,
@@ -85,7 +84,7 @@ def run(
         stage="observe", code=code_hash("stages.observe"), model=net.sha256, upstream=upstream, **matters
     )
     items = chosen_items(dataset, max_images)
-    context = {"ingested": str(ingested), "model": model, **matters}
+    context = {"ingested": str(ingested), "model": model, **matters, "features": features}
     num_computed = run_sharded("observe", out, items, cache_key, shard_size, run_shard, context)
     NOISED.write(out, shard_index(out))
     write_json(out / OBSERVE.facts, {**matters, "model_sha256": net.sha256, "num_items": len(items)})
@@ -115,7 +114,8 @@ def main() -> None:
         dtype=dataset.dtype,
         run_seed=params.run_seed,
         shard_size=dataset.ingest.shard_size,
-        **dataset.observe.model_dump(),
+        features=features_of(dataset.observe),
+        **dataset.observe.model_dump(exclude={"features"}),
     )
 
 

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from boundaryflow.config.agreement import disagreements, job_disagreements
 from boundaryflow.config.base import MAX_STRENGTH, alike, is_name
 from boundaryflow.config.defaults import DEFAULTS, TAKEN_WHOLE, as_stated, filled, is_default
-from boundaryflow.config.image_sources import AvatarSource, FolderSource, ListedSource, RemoteSource, image_source
+from boundaryflow.config.image_sources import AvatarSource, FolderSource, ListedSource, RemoteSource
 from boundaryflow.config.ingest import CropBox, FileSplit, Split
 from boundaryflow.config.label import LabelParams
 from boundaryflow.config.label_rules import (
@@ -81,7 +81,6 @@ __all__ = [
     "described",
     "files_beside_images",
     "filled",
-    "image_source",
     "is_name",
     "load_params",
     "ready_entries",

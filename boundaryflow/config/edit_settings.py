@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from boundaryflow.config.sections import DatasetParams
+from boundaryflow.config.sections import DatasetParams, ObserveParams
+from boundaryflow.diffusion import BOTTLENECK, Features
+from boundaryflow.editing import Guidance
 from boundaryflow.editing.editor import EditSettings
+from boundaryflow.editing.mask import Mask
 
 
 def edit_settings(
@@ -36,9 +39,14 @@ def edit_settings(
         paper_mode=dataset.paper_mode,
         dtype=dtype,
         method=method,
-        guided=edit.guided.model_dump(),
-        mask=edit.mask.model_dump() if edit.mask else None,
+        guided=Guidance(**edit.guided.model_dump()),
+        mask=Mask(**edit.mask.model_dump()) if edit.mask else None,
         conditional=edit.conditional,
         timesteps=list(observed["timesteps"]),
-        features=observed.get("features", {}),  # a run of an earlier version has none: h
+        features=Features(**observed.get("features", {})),  # a run of an earlier version has none: h
     )
+
+
+def features_of(observe: ObserveParams) -> Features:
+    """The features that the hyperplanes of the guided edit lie in."""
+    return Features(**observe.features.model_dump()) if observe.features else BOTTLENECK

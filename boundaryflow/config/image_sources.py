@@ -7,9 +7,9 @@ Another kind is a class here and in `ListedSource`, how it is listed (`sources/l
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field
 
 from boundaryflow.config.base import Section, Share
 from boundaryflow.config.wording import nearest
@@ -136,8 +136,3 @@ class RemoteSource(ImageKind):
 ListedSource = FolderSource | RemoteSource
 """Images that lie somewhere, to be listed and decoded."""
 ImageSource = Annotated[AvatarSource | ListedSource, Field(discriminator="kind")]
-
-
-def image_source(values: dict[str, Any]) -> AvatarSource | ListedSource:
-    """A source from its values, as `model_dump` gives them."""
-    return TypeAdapter[AvatarSource | ListedSource](ImageSource).validate_python(values)

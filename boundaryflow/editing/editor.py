@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -10,7 +10,9 @@ from torch import Tensor
 
 from boundaryflow.boundary import Boundaries
 from boundaryflow.boundary.hyperplane import SPACES, Space
-from boundaryflow.diffusion import EpsModel, Order
+from boundaryflow.diffusion import EpsModel, Features, Order
+from boundaryflow.editing.guided import Guidance
+from boundaryflow.editing.mask import Mask
 from boundaryflow.errors import BoundaryError
 
 NOT_INVERTED = (
@@ -39,13 +41,12 @@ class EditSettings:
         paper_mode: Compute what the authors' release computes.
         dtype: Floating point type of the network.
         method: `guided` follows the boundaries of many noise levels, `single_step` moves once at t_mix.
-        guided: Fields of `boundaryflow.editing.Guidance`.
-        mask: Where images may change: `segmenter` (file), `parts` (attribute to names), `grow` (pixels);
-            None is everywhere. For the guided edit.
+        guided: Of the guided edit.
+        mask: Where a guided edit may change images; None is everywhere.
         conditional: Move orthogonally to the normals of the attributes that are not edited. For the
             single step.
         timesteps: Path of the guided edit, ascending.
-        features: Fields of `boundaryflow.diffusion.Features`, which the guided edit follows the hyperplanes in.
+        features: Features in which the guided edit follows the hyperplanes.
     """
 
     t_mix: int | None
@@ -61,11 +62,11 @@ class EditSettings:
     paper_mode: bool
     dtype: str
     method: str
-    guided: Mapping[str, Any]
-    mask: Mapping[str, Any] | None
+    guided: Guidance
+    mask: Mask | None
     conditional: bool
     timesteps: Sequence[int]
-    features: Mapping[str, Any]
+    features: Features
 
     @property
     def is_guided(self) -> bool:
@@ -92,7 +93,7 @@ class EditSettings:
     @property
     def keeps_others(self) -> bool:
         """Whether an edit needs the boundaries of the attributes that it preserves."""
-        return self.guided["preserve"] > 0 if self.is_guided else self.conditional and not self.paper_mode
+        return self.guided.preserve > 0 if self.is_guided else self.conditional and not self.paper_mode
 
 
 @runtime_checkable

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from boundaryflow.boundary import Boundaries
-from boundaryflow.diffusion import Features
 from boundaryflow.editing.editor import BaseEditor
-from boundaryflow.editing.guided import Guidance, NoisedSource, guided_edit, observe_noised
+from boundaryflow.editing.guided import NoisedSource, guided_edit, observe_noised
 from boundaryflow.editing.mask import PartSegmenter, parts_mask
 from boundaryflow.rng import item_noise
 
@@ -43,8 +42,8 @@ class GuidedEditor(BaseEditor):
             x_0,
             self.settings.timesteps,
             lambda t, draw: item_noise(self.run_seed, item_ids, f"guided {t} {draw}", tuple(x_0.shape[1:])),
-            num_noises=Guidance(**self.settings.guided).num_noises,
-            features=Features(**self.settings.features),
+            num_noises=self.settings.guided.num_noises,
+            features=self.settings.features,
         )
         low, high = self.model.value_range
         return GuidedSource(noised, self.segmenter((x_0.float() - low) / (high - low)) if self.segmenter else None)
@@ -74,7 +73,7 @@ class GuidedEditor(BaseEditor):
             [b.along_path(*follow) for b in boundaries],
             directions,
             settings.strengths,
-            Guidance(**settings.guided),
+            settings.guided,
             preserved=others,
             mask=self._mask([b.attribute for b in boundaries], source, rows),
             num_together=self.num_together(len(directions)),
@@ -83,7 +82,7 @@ class GuidedEditor(BaseEditor):
     def _mask(self, attributes: Sequence[str], source: GuidedSource, rows: Sequence[int]) -> Tensor | None:
         """[len(rows),H,W] 1 where the images may change: the parts of all edited attributes together."""
         mask, segmenter = self.settings.mask, self.segmenter
-        if mask is None or segmenter is None or source.parts is None or not set(attributes) <= set(mask["parts"]):
+        if mask is None or segmenter is None or source.parts is None or not set(attributes) <= set(mask.parts):
             return None
-        wanted = {segmenter.parts.index(part) for attribute in attributes for part in mask["parts"][attribute]}
-        return parts_mask(source.parts[list(rows)], wanted, grow=mask["grow"])
+        wanted = {segmenter.parts.index(part) for attribute in attributes for part in mask.parts[attribute]}
+        return parts_mask(source.parts[list(rows)], wanted, grow=mask.grow)

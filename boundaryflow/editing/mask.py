@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -23,6 +24,21 @@ class PartSegmenter(Protocol):
     def __call__(self, images_01: Tensor, /) -> Tensor:
         """[B,H,W] number of the part that each pixel of images [B,C,H,W] in [0, 1] shows."""
         ...
+
+
+@dataclass(frozen=True)
+class Mask:
+    """Where images may change.
+
+    Attributes:
+        segmenter: File of the segmenter.
+        parts: Attribute to the names of the parts that its edits may change.
+        grow: Pixels around these parts that may change too.
+    """
+
+    segmenter: str
+    parts: Mapping[str, Sequence[str]]
+    grow: int
 
 
 def parts_mask(parts: Int64[Tensor, "b h w"], wanted: Iterable[int], *, grow: int) -> Float[Tensor, "b h w"]:

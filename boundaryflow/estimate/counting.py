@@ -12,7 +12,7 @@ from torch.nn.functional import one_hot
 
 from boundaryflow.boundary import Boundaries, Boundary, Calibration, load_boundaries
 from boundaryflow.config import DatasetParams
-from boundaryflow.config.edit_settings import edit_settings
+from boundaryflow.config.edit_settings import edit_settings, features_of
 from boundaryflow.diffusion import EpsModel, Features, NoiseSchedule, invert, timestep_path
 from boundaryflow.diffusion.observation import DENSITY
 from boundaryflow.editing import paper_invert
@@ -120,7 +120,7 @@ class Planned:
     @property
     def features(self) -> Features:
         """Features that the hyperplanes along the path lie in."""
-        return Features(**self.params.observe.model_dump()["features"] or {})
+        return features_of(self.params.observe)
 
     def cut_short(self) -> Planned:
         """A shorter path with a few network calls of every kind of the full path."""

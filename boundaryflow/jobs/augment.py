@@ -208,7 +208,7 @@ def _write_edits(
                 "edit": route.name,
                 "strength": edit.strength,
                 "probability": round(edit.probability, 3),
-                "judged_by": plan.by[route.attribute],
+                "judged_by": plan.labeller.by[route.attribute],
                 "boundary": plan.boundaries[route.attribute],
             }
             shows = {**images.labels[item], route.attribute: int(route.sign > 0)}
@@ -243,7 +243,7 @@ def main() -> None:
 
 
 def _warn_of_planes(name: str, plan: EditPlan) -> None:
-    by_hyperplanes = [attribute for attribute, by in plan.by.items() if by == "hyperplanes"]
+    by_hyperplanes = [attribute for attribute, by in plan.labeller.by.items() if by == "hyperplanes"]
     if by_hyperplanes:
         LOG.warning(
             "augment %s: edits of %s are checked by the hyperplanes that made them, a weak check; name judges in "

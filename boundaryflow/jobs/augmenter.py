@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
@@ -48,9 +47,7 @@ class Route:
         return f"{self.attribute}-{_SIDES[self.sign]}"
 
 
-def run_shard(
-    job: ShardTask, *, ingested: str, attribute: str, sign: int, plan: Mapping[str, Any]
-) -> dict[str, Tensor]:
+def run_shard(job: ShardTask, *, ingested: str, attribute: str, sign: int, plan: EditPlan) -> dict[str, Tensor]:
     """Images of one shard changed in one attribute.
 
     Returns:
@@ -105,9 +102,9 @@ class Augmenter:
     ) -> None:
         self._plan, self._attributes = plan, list(attributes)
         self._strengths, self._min_probability = list(strengths), min_probability
-        self._ingested = INGEST.folder(plan.context["dataset"])
+        self._ingested = INGEST.folder(plan.dataset)
         self._work, self._shard_size = own_folder("augment", name), shard_size
-        self._seen = list(plan.context["labeller"]["by"])
+        self._seen = list(plan.labeller.by)
         self._made: dict[str, dict[str, Good | None]] = {}
 
     def fill(self, group: Group, num: int, routes: Sequence[Route]) -> list[Good]:
@@ -146,7 +143,7 @@ class Augmenter:
             "ingested": str(self._ingested),
             "attribute": route.attribute,
             "sign": route.sign,
-            "plan": dict(self._plan.context),
+            "plan": self._plan,
         }
         run_sharded(f"augment {route.name}", folder, wanted, cache_key, self._shard_size, run_shard, context)
         new = [item for item in items if item not in known]

@@ -6,7 +6,6 @@ labeller's probabilities are stored with each.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
@@ -16,11 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from boundaryflow.boundary import Boundaries
 from boundaryflow.config import DatasetParams
 from boundaryflow.editing.editor import EditSettings
 from boundaryflow.jobs.fitted import fitted_boundaries, model_and_settings, open_boundary
-from boundaryflow.jobs.labeller import Labeller, identity_of, spec_of
+from boundaryflow.jobs.labeller import Labeller, LabellerSpec, identity_of, spec_of
 from boundaryflow.models.weights import sha256_of
 from boundaryflow.pixels import to_model_range, to_u8
 from boundaryflow.runtime.editor import open_editor
@@ -33,34 +31,47 @@ from boundaryflow.store.fingerprint import fingerprint
 
 @dataclass(frozen=True)
 class EditPlan:
-    """How pictures are edited and judged.
+    """How pictures are edited and judged: all that `open_batch_editor` needs, here or on another machine.
 
     Attributes:
         cache_key: Hash of everything that a result depends on, except the picture and its directions.
-        context: Plain values from which `open_batch_editor` builds the editor, here or on another machine.
-        boundaries: Attribute to a hash of its hyperplanes.
+        dataset: Data set whose model, settings and boundaries are used.
+        model: Its model.
         model_sha256: Of the frozen model.
-        by: Attribute to what labels it: judges, classifier, clip or hyperplanes.
+        run_seed: Seed of all noise, with the image's id.
+        settings: How the edits are made.
+        edits: Name of each edit to the attributes it changes.
+        preserved: Attributes whose boundaries an edit needs to leave them as they are.
+        labeller: What labels the pictures.
+        boundaries: Edited attribute to a hash of its hyperplanes.
     """
 
     cache_key: str
-    context: Mapping[str, Any]
-    boundaries: Mapping[str, str]
+    dataset: str
+    model: str
     model_sha256: str
-    by: Mapping[str, str]
+    run_seed: int
+    settings: EditSettings
+    edits: Mapping[str, Sequence[str]]
+    preserved: Sequence[str]
+    labeller: LabellerSpec
+    boundaries: Mapping[str, str]
+
+    def __hash__(self) -> int:
+        return hash(self.cache_key)
 
     def about(self) -> dict[str, Any]:
         """Models and hyperplanes, for a run's record."""
         return {
-            "model": self.context["model"],
+            "model": self.model,
             "model_sha256": self.model_sha256,
             "boundaries": dict(self.boundaries),
-            "judged_by": dict(self.by),
+            "judged_by": dict(self.labeller.by),
         }
 
     def params(self) -> dict[str, Any]:
         """Settings, for a run's record."""
-        return {"run_seed": self.context["run_seed"], "settings": self.context["settings"]}
+        return {"run_seed": self.run_seed, "settings": asdict(self.settings)}
 
 
 @dataclass(frozen=True)
@@ -100,47 +111,47 @@ def plan_edits(
     attributes = sorted({attribute for targets in edits.values() for attribute in targets})
     hyperplanes = {attribute: open_boundary(name, attribute) for attribute in attributes}
     preserved = {b.attribute: b for b in fitted_boundaries(name)} if settings.keeps_others else {}
-    spec = spec_of(dataset, attributes)
+    labeller = spec_of(dataset, attributes)
     hashes = {
         a: fingerprint(hyperplanes=describe(b, guided=settings.is_guided))
         for a, b in {**preserved, **hyperplanes}.items()
     }
-    context: dict[str, Any] = {
-        "dataset": name,
-        "model": dataset.model,
-        "run_seed": run_seed,
-        "settings": asdict(settings),
-        "edits": {edit: list(targets) for edit, targets in edits.items()},
-        "preserved": sorted(preserved),
-        "labeller": spec,
-    }
     cache_key = fingerprint(
         code=code_hash("boundaryflow.jobs.batch"),
         model=model.sha256,
-        segmenter=sha256_of(Path(settings.mask["segmenter"])) if settings.is_guided and settings.mask else None,
+        segmenter=sha256_of(Path(settings.mask.segmenter)) if settings.is_guided and settings.mask else None,
         boundaries=hashes,
-        judged_by=identity_of(spec),
-        **{key: value for key, value in context.items() if key not in ("dataset", "model", "labeller")},
+        judged_by=identity_of(labeller),
+        run_seed=run_seed,
+        settings=asdict(settings),
+        edits=edits,
+        preserved=sorted(preserved),
     )
-    hashes = {attribute: hashes[attribute] for attribute in attributes}
-    return EditPlan(cache_key, {**context, "cache_key": cache_key}, hashes, model.sha256, spec["by"])
+    return EditPlan(
+        cache_key,
+        name,
+        dataset.model,
+        model.sha256,
+        run_seed,
+        settings,
+        edits,
+        sorted(preserved),
+        labeller,
+        {attribute: hashes[attribute] for attribute in attributes},
+    )
 
 
 class BatchEditor:
     """Labels pictures, edits them, and labels the edits; one per process and plan, see `open_batch_editor`."""
 
-    def __init__(self, context: Mapping[str, Any]) -> None:
-        settings = EditSettings(**context["settings"])
-        self._net = open_model(context["model"], settings.dtype)
-        self._editor = open_editor(self._net, settings, context["run_seed"])
-        self._edits: Mapping[str, list[str]] = context["edits"]
-        self._strengths = list(settings.strengths)
-        spec, dataset = context["labeller"], context["dataset"]
-        self._planes: dict[str, Boundaries] = {
-            name: open_boundary(dataset, name) for name in sorted({*spec["by"], *context["preserved"]})
-        }
-        self._preserved = [self._planes[name] for name in context["preserved"]]
-        self.labeller = Labeller(spec, self._planes, self._net, self._editor, settings, context["run_seed"])
+    def __init__(self, plan: EditPlan) -> None:
+        self._net = open_model(plan.model, plan.settings.dtype)
+        self._editor = open_editor(self._net, plan.settings, plan.run_seed)
+        self._edits, self._strengths = plan.edits, plan.settings.strengths
+        needed = sorted({*plan.labeller.by, *plan.preserved})
+        self._planes = {name: open_boundary(plan.dataset, name) for name in needed}
+        self._preserved = [self._planes[name] for name in plan.preserved]
+        self.labeller = Labeller(plan.labeller, self._planes, self._net, self._editor, plan.settings, plan.run_seed)
 
     def edit(self, pixels_u8: Tensor, ids: Sequence[str], signs: Mapping[str, Tensor]) -> dict[str, Edited]:
         """Edit pictures at every strength.
@@ -202,11 +213,7 @@ def weakest(strengths: Sequence[float], is_good: Sequence[bool]) -> int | None:
     return min(good, key=lambda k: abs(strengths[k]), default=None)
 
 
-def open_batch_editor(context: Mapping[str, Any]) -> BatchEditor:
-    """The editor of a plan's context; each process keeps the last one open."""
-    return _open(json.dumps(context, sort_keys=True))
-
-
 @lru_cache(maxsize=1)
-def _open(context: str) -> BatchEditor:
-    return BatchEditor(json.loads(context))
+def open_batch_editor(plan: EditPlan) -> BatchEditor:
+    """The editor of a plan; each process keeps the last one open."""
+    return BatchEditor(plan)

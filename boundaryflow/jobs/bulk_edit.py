@@ -80,7 +80,7 @@ def run_shard(
     rows: Mapping[str, int],
     shape: Sequence[int],
     edits: Mapping[str, Mapping[str, str]],
-    plan: Mapping[str, Any],
+    plan: EditPlan,
 ) -> dict[str, Tensor]:
     """Edits of the pictures that one shard lacks, their directions and the labeller's probabilities.
 
@@ -197,7 +197,7 @@ def _edit_and_deliver(
             "rows": spool.rows,
             "shape": [ingest.channels, ingest.image_size, ingest.image_size],
             "edits": {edit: dict(targets) for edit, targets in job.edits.items()},
-            "plan": dict(job.plan.context),
+            "plan": job.plan,
         }
         shards = work / "shards"
         run_sharded("bulk_edit", shards, sorted(chosen), job.fingerprint, ingest.shard_size, run_shard, context)
@@ -264,7 +264,7 @@ def _deliver(job: Job, shards: Path, chosen: Mapping[str, str], delivery: Delive
                         targets=targets,
                         probability=sure[index],
                         boundaries={name: plan.boundaries[name] for name in targets},
-                        judged_by={name: plan.by[name] for name in targets},
+                        judged_by={name: plan.labeller.by[name] for name in targets},
                     )
                     status[item] = "delivered"
                     summary.pictures[edit] = summary.pictures.get(edit, 0) + 1

@@ -8,6 +8,7 @@ else the hyperplane with the best AUC.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +18,55 @@ from torch import Tensor
 from boundaryflow.boundary import Boundaries
 from boundaryflow.boundary.hyperplane import most_telling
 from boundaryflow.config import ClassifierSource, ClipSource, ColumnRule, DatasetParams, PromptRule
-from boundaryflow.diffusion import EpsModel, Features
+from boundaryflow.diffusion import EpsModel
 from boundaryflow.diffusion.observation import noised_features
 from boundaryflow.editing.editor import Editor, EditSettings
 from boundaryflow.errors import CheckpointError
-from boundaryflow.evaluation import Judges, load_judges
+from boundaryflow.evaluation import load_judges
 from boundaryflow.evaluation.panel import judge_files
-from boundaryflow.labelling import ClipLabeller, load_clip
+from boundaryflow.labelling import load_clip
 from boundaryflow.models.weights import sha256_of
 from boundaryflow.pixels import to_model_range
 from boundaryflow.runtime.device import device
 
-Spec = Mapping[str, Any]
-"""A labeller as plain values: `by` (attribute to judges, classifier, clip or hyperplanes), and what each needs."""
+
+@dataclass(frozen=True)
+class ClassifierSpec:
+    """A classifier: its folder, and attribute to output."""
+
+    weights: str
+    columns: Mapping[str, str]
 
 
-def spec_of(dataset: DatasetParams, attributes: Sequence[str]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class ClipSpec:
+    """CLIP: its weights, and how prompts become log-odds."""
+
+    weights: str
+    templates: Sequence[str]
+    temperature: float | None
+
+
+@dataclass(frozen=True)
+class LabellerSpec:
+    """What a labeller is made of.
+
+    Attributes:
+        by: Attribute to what labels it: judges, classifier, clip or hyperplanes.
+        judges: Their folder or file; None if no attribute needs them, like the next two.
+        classifier: Of the attributes that a classifier labels.
+        clip: Of the attributes that CLIP labels.
+        prompts: Attribute to its positive and negative prompts for CLIP.
+    """
+
+    by: Mapping[str, str]
+    judges: str | None
+    classifier: ClassifierSpec | None
+    clip: ClipSpec | None
+    prompts: Mapping[str, tuple[Sequence[str], Sequence[str]]]
+
+
+def spec_of(dataset: DatasetParams, attributes: Sequence[str]) -> LabellerSpec:
     """The label source of each attribute, and what it needs.
 
     Raises:
@@ -41,7 +75,8 @@ def spec_of(dataset: DatasetParams, attributes: Sequence[str]) -> dict[str, Any]
     path = dataset.evaluate.judges
     known = load_judges(Path(path)).attributes if path else ()
     source, rules = dataset.label.source, dataset.label.attributes
-    prompts: dict[str, tuple[list[str], list[str]]] = {}
+    prompts: dict[str, tuple[Sequence[str], Sequence[str]]] = {}
+    clip: ClipSpec | None = None
     columns: dict[str, str] = {}
     by: dict[str, str] = {}
     for name in attributes:
@@ -52,21 +87,20 @@ def spec_of(dataset: DatasetParams, attributes: Sequence[str]) -> dict[str, Any]
             by[name], columns[name] = "classifier", rule.column or name
         elif isinstance(source, ClipSource) and isinstance(rule, PromptRule):
             by[name], prompts[name] = "clip", (rule.positive, rule.negative)
+            clip = ClipSpec(source.weights, source.templates, source.temperature)
         else:
             by[name] = "hyperplanes"
-    classifier = {"weights": source.network, "columns": columns} if columns else None
-    clip = source.model_dump(include={"weights", "templates", "temperature"}) if prompts else None
-    judges = path if "judges" in by.values() else None
-    return {"by": by, "judges": judges, "classifier": classifier, "clip": clip, "prompts": prompts}
+    classifier = ClassifierSpec(source.weights, columns) if isinstance(source, ClassifierSource) and columns else None
+    return LabellerSpec(by, path if "judges" in by.values() else None, classifier, clip, prompts)
 
 
-def identity_of(spec: Spec) -> dict[str, Any]:
+def identity_of(spec: LabellerSpec) -> dict[str, Any]:
     """Everything that a labeller's probabilities depend on, except hyperplanes: the spec with hashes of its files."""
-    folders = [spec["judges"], spec["classifier"] and spec["classifier"]["weights"]]
+    folders = [spec.judges, spec.classifier and spec.classifier.weights]
     files = [path for folder in folders if folder for path in judge_files(Path(folder))]
-    clip = Path(spec["clip"]["weights"]) if spec["clip"] else None
+    clip = Path(spec.clip.weights) if spec.clip else None
     hashes = {str(path): sha256_of(path) for path in [*files, *([clip] if clip and clip.is_file() else [])]}
-    return {**spec, "hashes": hashes}
+    return {**asdict(spec), "hashes": hashes}
 
 
 class Labeller:
@@ -83,20 +117,17 @@ class Labeller:
 
     def __init__(
         self,
-        spec: Spec,
+        spec: LabellerSpec,
         hyperplanes: Mapping[str, Boundaries],
         model: EpsModel,
         editor: Editor,
         settings: EditSettings,
         run_seed: int,
     ) -> None:
-        self.attributes = list(spec["by"])
-        self._by: Mapping[str, str] = spec["by"]
-        self._judges: Judges | None = load_judges(Path(spec["judges"]), device()) if spec["judges"] else None
-        self._classifier: Judges | None = (
-            load_judges(Path(spec["classifier"]["weights"]), device()) if spec["classifier"] else None
-        )
-        self._clip: ClipLabeller | None = load_clip(spec["clip"]["weights"], device()) if spec["clip"] else None
+        self.attributes = list(spec.by)
+        self._judges = load_judges(Path(spec.judges), device()) if spec.judges else None
+        self._classifier = load_judges(Path(spec.classifier.weights), device()) if spec.classifier else None
+        self._clip = load_clip(spec.clip.weights, device()) if spec.clip else None
         self._spec, self._planes, self._model, self._editor = spec, hyperplanes, model, editor
         self._settings, self._run_seed = settings, run_seed
 
@@ -107,24 +138,23 @@ class Labeller:
             pixels_u8: [N,C,H,W] uint8.
             ids: Their ids, from which the noise of noised images is drawn.
         """
-        columns: dict[str, Tensor] = {}
+        spec, columns = self._spec, dict[str, Tensor]()
         images_01 = to_model_range(pixels_u8, (0.0, 1.0))
         if self._judges is not None:
             judged = self._judges.probabilities(images_01)
             columns |= {name: judged[:, column] for column, name in enumerate(self._judges.attributes)}
-        if self._classifier is not None:
+        if self._classifier is not None and spec.classifier is not None:
             judged, known = self._classifier.probabilities(images_01), self._classifier.attributes
-            columns |= {name: judged[:, known.index(of)] for name, of in self._spec["classifier"]["columns"].items()}
-        if self._clip is not None:
+            columns |= {name: judged[:, known.index(of)] for name, of in spec.classifier.columns.items()}
+        if self._clip is not None and spec.clip is not None:
             features = self._clip.image_features(images_01)
-            about = self._spec["clip"]
-            for name, (positive, negative) in self._spec["prompts"].items():
+            for name, (positive, negative) in spec.prompts.items():
                 odds = self._clip.log_odds(
-                    features, positive, negative, templates=about["templates"], temperature=about["temperature"]
+                    features, positive, negative, templates=spec.clip.templates, temperature=spec.clip.temperature
                 )
                 columns[name] = odds.sigmoid()
         for name in self.attributes:
-            if self._by[name] == "hyperplanes":
+            if spec.by[name] == "hyperplanes":
                 columns[name] = self._by_plane(self._planes[name], pixels_u8, ids)
         if not self.attributes:
             return torch.zeros(len(pixels_u8), 0)
@@ -133,7 +163,7 @@ class Labeller:
         if bad:
             name = self.attributes[bad[0]]
             raise CheckpointError(
-                f"the {self._by[name]} give no number (NaN) for {name!r} of some pictures, none of which is delivered; "
+                f"the {spec.by[name]} give no number (NaN) for {name!r} of some pictures, none of which is delivered; "
                 "their weights are damaged: put whole ones in their place"
             )
         return seen
@@ -141,7 +171,7 @@ class Labeller:
     def _by_plane(self, boundaries: Boundaries, pixels_u8: Tensor, ids: Sequence[str]) -> Tensor:
         x_0, settings = to_model_range(pixels_u8, self._model.value_range), self._settings
         if boundaries.noised:
-            features = Features(**settings.features)
+            features = settings.features
             hyperplane = most_telling(boundaries.along_path(settings.timesteps, self._model.sha256, features.space))
             latents = noised_features(self._model, x_0, ids, hyperplane.t, self._run_seed, features)
         elif settings.t_mix is None:

@@ -16,7 +16,7 @@ from boundaryflow.boundary import Boundaries, Boundary
 from boundaryflow.boundary.hyperplane import Space, most_telling
 from boundaryflow.config import MAX_STRENGTH, DatasetParams, alike, load_params
 from boundaryflow.config.places import check_output
-from boundaryflow.diffusion import EpsModel, Features, Inversion, ddim_step, denoise, timestep_path
+from boundaryflow.diffusion import EpsModel, Inversion, ddim_step, denoise, timestep_path
 from boundaryflow.diffusion.observation import noised_features
 from boundaryflow.editing.editor import Editor, EditSettings
 from boundaryflow.editing.mixing_step_editors import InvertedSource
@@ -216,7 +216,7 @@ class _GuidedSampler(_Sampler):
     def has(self, x_0: Tensor, ids: list[str]) -> Tensor:
         """[B,A] whether images have each attribute, by its hyperplane with the best AUC."""
         seen: list[tuple[Boundary, Tensor]] = []
-        features = Features(**self.settings.features)
+        features = self.settings.features
         for of_attribute in self.boundaries:
             best = most_telling(of_attribute.along_path(self.settings.timesteps, self.model.sha256, features.space))
             seen.append((best, noised_features(self.model, x_0, ids, best.t, self.seed, features)))

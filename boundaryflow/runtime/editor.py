@@ -22,5 +22,5 @@ def open_editor(model: EpsModel, settings: EditSettings, run_seed: int) -> Edito
     if not settings.is_guided:
         method = PaperEditor if settings.paper_mode else SingleStepEditor
         return method(model, settings, run_seed, chunk_size)
-    segmenter = load_segmenter(Path(settings.mask["segmenter"]), device()) if settings.mask else None
+    segmenter = load_segmenter(Path(settings.mask.segmenter), device()) if settings.mask else None
     return GuidedEditor(model, settings, run_seed, chunk_size, segmenter)

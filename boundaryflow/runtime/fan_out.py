@@ -62,7 +62,7 @@ def fan_out(
     Args:
         complete: Importable function of (group, context) that writes the shards of a group.
         groups: Groups of shards.
-        context: Plain values that all groups share.
+        context: Values that all groups share, pickled for other processes.
         folder: Where shards are written.
         num_threads: Groups at once in this process, if the environment sets neither worker processes nor a cluster.
 

@@ -49,7 +49,7 @@ def run_sharded(
         shard_size: See `plan_shards`.
         run_shard: Importable function of (task, **context, **of_items) that computes the tensors of
             `task.missing`.
-        context: Plain values for it.
+        context: Values for it; they are pickled where the work is done by other processes.
         of_items: Name to item to value; each call receives the values of the items that it computes.
         num_threads: Shards at once in this process, for work that waits for the disk; without effect where the
             environment sets worker processes or a cluster.
@@ -86,7 +86,7 @@ def run_sharded_together(
         shard_size: See `plan_shards`.
         run_shards: Importable function of (tasks by folder name, **context, **of_items) that computes the
             tensors of each task's missing items.
-        context: Plain values for it.
+        context: Values for it; they are pickled where the work is done by other processes.
         variants: Folder name to the variants of its items, see `plan_shards`.
         of_items: See `run_sharded`.
 

@@ -27,7 +27,7 @@ def test_classifier_of_the_labels_labels_new_pictures_where_no_judge_does(
     edits = {"hat": {"hat": "flip"}}
     write_project(tmp_path, label=label, evaluate__judges="judges", edit__edits=edits)
     spec = spec_of(load_params(tmp_path).dataset("avatars"), ["hat", "dark_skin"])
-    assert spec["by"] == {"hat": "judges", "dark_skin": "classifier"}
+    assert spec.by == {"hat": "judges", "dark_skin": "classifier"}
     labeller = Labeller(spec, {}, None, None, None, 0)  # type: ignore[arg-type]  # no hyperplane is asked
     pixels = torch.tensor([51, 102, 204], dtype=torch.uint8).view(1, 3, 1, 1).expand(1, 3, 16, 16)
     torch.testing.assert_close(labeller(pixels, ["a"]), torch.tensor([[0.8, 0.4]]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -121,10 +122,10 @@ def test_what_was_made_for_no_single_step_serves_guided_edits_only(
     sample_images("avatars", 2, {"hat": 1.0}, 7, tmp_path / "samples")
     dataset = load_params().dataset("avatars")
     plan = plan_edits("avatars", dataset, 0, {"hat": ["hat"]}, [1.0])
-    made = open_batch_editor(plan.context).edit(
-        torch.zeros(1, 3, 16, 16, dtype=torch.uint8), ["a"], {"hat": torch.ones(1, 1)}
-    )
-    assert plan.by == {"hat": "hyperplanes"}
+    editor = open_batch_editor(plan)
+    assert open_batch_editor(pickle.loads(pickle.dumps(plan))) is editor  # noqa: S301 - as a worker process receives it
+    made = editor.edit(torch.zeros(1, 3, 16, 16, dtype=torch.uint8), ["a"], {"hat": torch.ones(1, 1)})
+    assert plan.labeller.by == {"hat": "hyperplanes"}
     assert made["hat"].pixels.shape == (1, 1, 3, 16, 16)
     params["data"]["avatars"]["edit"]["method"] = "single_step"
     (project / "params.yaml").write_text(yaml.safe_dump(params))

@@ -83,7 +83,7 @@ def test_jobs_follow_and_refuse_boundaries_of_another_space(
     picture.write_bytes(encode_png(torch.full((3, 16, 16), 200, dtype=torch.uint8), {}))
     (edited,) = edit_photos([picture], "avatars", "dark_skin", [1.0], folder / "out")
     assert edited.is_file()
-    assert model_and_settings("avatars", load_params().dataset("avatars"))[1].features == LAYER
+    assert model_and_settings("avatars", load_params().dataset("avatars"))[1].features == FEATURES
     path = folder / "data/boundary/avatars/dark_skin.safetensors"
     path.write_bytes((finished / "data/boundary/avatars/dark_skin.safetensors").read_bytes())
     with pytest.raises(BoundaryError, match=r"lies in the space h of .*, what is looked at is up_blocks.1.resnets.0:4"):

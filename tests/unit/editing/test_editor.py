@@ -11,8 +11,10 @@ import torch
 from boundaryflow.boundary import Boundaries, Boundary, Calibration
 from boundaryflow.boundary.hyperplane import Space
 from boundaryflow.config.advice import with_advice
-from boundaryflow.editing import Move
+from boundaryflow.diffusion import BOTTLENECK
+from boundaryflow.editing import Guidance, Move
 from boundaryflow.editing.editor import EditSettings
+from boundaryflow.editing.mask import Mask
 from boundaryflow.errors import BoundaryError, CheckpointError
 from boundaryflow.evaluation.judges import SegmenterNet, save_judge
 from boundaryflow.runtime.editor import open_editor
@@ -33,20 +35,20 @@ SETTINGS = EditSettings(
     paper_mode=False,
     dtype="float32",
     method="single_step",
-    guided={
-        "certainty": 0.9,
-        "tweedie_projection": True,
-        "preserve": 1.0,
-        "max_step": 0.0,
-        "soft_threshold": 0.0,
-        "region": 0.0,
-        "num_draws": 1,
-        "num_iterations": 2,
-    },
+    guided=Guidance(
+        certainty=0.9,
+        tweedie_projection=True,
+        preserve=1.0,
+        max_step=0.0,
+        soft_threshold=0.0,
+        region=0.0,
+        num_draws=1,
+        num_iterations=2,
+    ),
     mask=None,
     conditional=False,
     timesteps=(0, 60, 200),
-    features={},
+    features=BOTTLENECK,
 )
 GUIDED = dataclasses.replace(SETTINGS, method="guided")
 IDS = ["a", "b", "c"]
@@ -203,18 +205,18 @@ def test_masked_edit_changes_the_parts_of_its_attribute_only(tmp_path: Path, mon
     parts[:2, :, 3] = 1  # the third image has no mouth
     file = segmenter(tmp_path)
     monkeypatch.setattr("boundaryflow.evaluation.Segmenter.__call__", lambda _self, images: parts[: len(images)])
-    mask = {"segmenter": str(file), "parts": {"hat": ["mouth"]}, "grow": 0}
+    mask = Mask(str(file), {"hat": ["mouth"]}, grow=0)
     everywhere, masked = edited(GUIDED), edited(dataclasses.replace(GUIDED, mask=mask))
     changed = (masked[:, 1] - images()).abs().amax(1)
     assert (changed[:2, :, 3] > 1e-3).all()
     assert (changed[:2, :, 0] == 0).all()
     assert (changed[2] == 0).all()
-    other = dataclasses.replace(GUIDED, mask={**mask, "parts": {"beard": ["mouth"]}})
+    other = dataclasses.replace(GUIDED, mask=dataclasses.replace(mask, parts={"beard": ["mouth"]}))
     torch.testing.assert_close(edited(other), everywhere)
 
 
 def test_mask_without_its_segmenter_is_one_clear_line(tmp_path: Path) -> None:
-    mask = {"segmenter": str(tmp_path / "none.safetensors"), "parts": {"hat": ["mouth"]}, "grow": 0}
+    mask = Mask(str(tmp_path / "none.safetensors"), {"hat": ["mouth"]}, grow=0)
     with pytest.raises(CheckpointError, match="none.safetensors: no such file"):
         edited(dataclasses.replace(GUIDED, mask=mask))
 
