@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 
 from boundaryflow.config import (
     Annotations,
@@ -182,22 +183,18 @@ def _calibrated(
     items: list[str], scored: Mapping[str, torch.Tensor], known: pd.DataFrame | None, stray: int
 ) -> tuple[pd.DataFrame, Facts]:
     """Probabilities from log-odds [n] of each attribute, calibrated if there are annotations."""
-    labels, about = pd.DataFrame({"item_id": items}), Facts()
-    for name, scores in scored.items():
-        if known is None:
-            labels[name] = scores.sigmoid().numpy().astype(np.float32)
-            continue
-        odds = scores.double().numpy()
-        try:
-            curve, report = calibrate(odds, known[name].to_numpy(np.float64), name)
-        except TooFewLabelsError as error:
-            labels[name], about[name] = np.float32("nan"), {"left_out": str(error)}
-            continue
-        labels[name] = curve.probabilities(odds).astype(np.float32)
-        about[name] = {**_rounded(report), **_rounded(curve), "rows_without_image": stray}
+    if known is None:
+        raw = {name: scores.sigmoid().numpy().astype(np.float32) for name, scores in scored.items()}
+        return pd.DataFrame({"item_id": items, **raw}), {}
+
+    def fit(name: str, annotated: NDArray[np.float64]) -> tuple[NDArray[np.float64], dict[str, Any]]:
+        odds = scored[name].double().numpy()
+        curve, report = calibrate(odds, annotated, name)
         if report.log_loss_after > report.log_loss_before:
             LOG.warning("label %s: calibration makes the log-loss worse; annotate more, or go without", name)
-    return labels, about
+        return curve.probabilities(odds), {**_rounded(report), **_rounded(curve)}
+
+    return _fitted(items, scored, known, stray, fit)
 
 
 def _by_probe(
@@ -214,18 +211,32 @@ def _by_probe(
     points = np.empty((len(items), features.clip.num_features), np.float32)
     for rows, some in features.read(items):
         points[rows] = some.numpy()
+
+    def fit(name: str, annotated: NDArray[np.float64]) -> tuple[NDArray[np.float64], dict[str, Any]]:
+        probability, report = probe_labels(points, annotated, source.num_folds, attribute=name)
+        return probability, {
+            f"cv_{k}" if k in ("auc", "log_loss", "ece") else k: v for k, v in _rounded(report).items()
+        }
+
+    return _fitted(items, rules, known, stray, fit)
+
+
+def _fitted(
+    items: list[str],
+    names: Collection[str],
+    known: pd.DataFrame,
+    stray: int,
+    fit: Callable[[str, NDArray[np.float64]], tuple[NDArray[np.float64], dict[str, Any]]],
+) -> tuple[pd.DataFrame, Facts]:
+    """Probabilities of each attribute, fitted to its annotations; an attribute with too few of them has none."""
     labels, about = pd.DataFrame({"item_id": items}), Facts()
-    for name in rules:
+    for name in names:
         try:
-            probability, report = probe_labels(
-                points, known[name].to_numpy(np.float64), source.num_folds, attribute=name
-            )
+            probability, measured = fit(name, known[name].to_numpy(np.float64))
         except TooFewLabelsError as error:
             labels[name], about[name] = np.float32("nan"), {"left_out": str(error)}
             continue
-        labels[name] = probability.astype(np.float32)
-        measured = {f"cv_{k}" if k in ("auc", "log_loss", "ece") else k: v for k, v in _rounded(report).items()}
-        about[name] = {**measured, "rows_without_image": stray}
+        labels[name], about[name] = probability.astype(np.float32), {**measured, "rows_without_image": stray}
     return labels, about
 
 

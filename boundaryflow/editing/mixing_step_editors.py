@@ -35,6 +35,16 @@ class InvertedSource:
     x_0: Tensor | None = None
     reconstruction: Tensor | None = None
 
+    def take(self, rows: Sequence[int]) -> InvertedSource:
+        """Select images by row."""
+        index = list(rows)
+        return InvertedSource(
+            [self.item_ids[row] for row in index],
+            self.inversion.take(index),
+            None if self.x_0 is None else self.x_0[index],
+            None if self.reconstruction is None else self.reconstruction[index],
+        )
+
 
 @dataclass(frozen=True)
 class _AtMixingStep(BaseEditor, ABC):
@@ -51,22 +61,17 @@ class _AtMixingStep(BaseEditor, ABC):
         """See `Editor.edit`."""
         is_edited = directions.ne(0).any(1)
         if source.x_0 is None or is_edited.all():
-            return self._edit(source, rows, boundaries, directions, preserved)
+            return self._edit(source.take(rows), boundaries, directions, preserved)
         result = source.x_0[list(rows)].float()[:, None].repeat(1, len(self.settings.strengths), 1, 1, 1)
         edited = is_edited.nonzero().flatten().tolist()
         if edited:
-            part = [rows[row] for row in edited]
-            result[edited] = self._edit(source, part, boundaries, directions[edited], preserved).to(result)
+            part = source.take([rows[row] for row in edited])
+            result[edited] = self._edit(part, boundaries, directions[edited], preserved).to(result)
         return result
 
     @abstractmethod
     def _edit(
-        self,
-        source: InvertedSource,
-        rows: Sequence[int],
-        boundaries: Sequence[Boundaries],
-        directions: Tensor,
-        preserved: Sequence[Boundaries],
+        self, of: InvertedSource, boundaries: Sequence[Boundaries], directions: Tensor, preserved: Sequence[Boundaries]
     ) -> Tensor:
         """`edit` for drawn latents, or images that each have a direction other than 0."""
 
@@ -87,9 +92,9 @@ class _AtMixingStep(BaseEditor, ABC):
     def _path(self) -> tuple[int, ...]:
         return timestep_path(self.settings.mixing_step, self.settings.num_steps)
 
-    def _noise(self, source: InvertedSource, rows: Sequence[int], t: int, extra: str = "") -> Tensor:
+    def _noise(self, item_ids: Sequence[str], t: int, extra: str = "") -> Tensor:
         shape = (self.model.channels, self.model.image_size, self.model.image_size)
-        return item_noise(self.run_seed, [source.item_ids[row] for row in rows], f"denoise {t} {extra}".rstrip(), shape)
+        return item_noise(self.run_seed, item_ids, f"denoise {t} {extra}".rstrip(), shape)
 
 
 @dataclass(frozen=True)
@@ -117,20 +122,15 @@ class SingleStepEditor(_AtMixingStep):
             inversion.x_mix,
             self._path(),
             eta=settings.eta,
-            noise=lambda t: self._noise(source, range(len(item_ids)), t),
+            noise=lambda t: self._noise(item_ids, t),
             residuals=inversion.residuals,
         )
         return replace(source, reconstruction=back)
 
     def _edit(
-        self,
-        source: InvertedSource,
-        rows: Sequence[int],
-        boundaries: Sequence[Boundaries],
-        directions: Tensor,
-        preserved: Sequence[Boundaries],
+        self, of: InvertedSource, boundaries: Sequence[Boundaries], directions: Tensor, preserved: Sequence[Boundaries]
     ) -> Tensor:
-        settings, inversion = self.settings, source.inversion.take(rows)
+        settings, inversion, back = self.settings, of.inversion, of.reconstruction
         scales: dict[Space, float] = {"eps": settings.eps_scale, "h": settings.h_scale}
         spaces = settings.spaces
         if settings.conditional:
@@ -138,10 +138,9 @@ class SingleStepEditor(_AtMixingStep):
             boundaries = [*boundaries, *others]
             directions = torch.cat([directions, torch.zeros(len(directions), len(others))], 1)
         by_space = self._hyperplanes(boundaries, spaces, inversion)
-        back = source.reconstruction
         moving = [s for s in settings.strengths if s != 0 or back is None]
         if not moving and back is not None:
-            return torch.stack([back[list(rows)] for _ in settings.strengths], 1)
+            return torch.stack([back for _ in settings.strengths], 1)
         edited = edit_at_strengths(
             self.model,
             inversion,
@@ -151,11 +150,11 @@ class SingleStepEditor(_AtMixingStep):
             scales=scales,
             h_window=(settings.h_window[0], settings.h_window[1]),
             eta=settings.eta,
-            noise=lambda t: self._noise(source, rows, t),
-            num_together=self.num_together(len(rows)),
+            noise=lambda t: self._noise(of.item_ids, t),
+            num_together=self.num_together(len(directions)),
         )
         at = iter(edited.unbind(1))
-        chosen = [back[list(rows)] if back is not None and s == 0 else next(at) for s in settings.strengths]
+        chosen = [back if back is not None and s == 0 else next(at) for s in settings.strengths]
         return torch.stack(chosen, 1)
 
 
@@ -169,14 +168,9 @@ class PaperEditor(_AtMixingStep):
         return InvertedSource(item_ids, Inversion(x_lat, h_lat, self._path(), None), x_0)
 
     def _edit(
-        self,
-        source: InvertedSource,
-        rows: Sequence[int],
-        boundaries: Sequence[Boundaries],
-        directions: Tensor,
-        preserved: Sequence[Boundaries],
+        self, of: InvertedSource, boundaries: Sequence[Boundaries], directions: Tensor, preserved: Sequence[Boundaries]
     ) -> Tensor:
-        inversion = source.inversion.take(rows)
+        inversion = of.inversion
         by_space = self._hyperplanes(boundaries, self.settings.spaces, inversion)
         if directions.shape[1] != 1:
             raise BoundaryError(
@@ -193,7 +187,7 @@ class PaperEditor(_AtMixingStep):
                 distance=strength * directions[:, 0],
                 inject_h=getattr(self.model, "family", "ddpm") != "iddpm",
                 eta=self.settings.eta,
-                noise=lambda t, s=strength: self._noise(source, rows, t, f"{s}"),
+                noise=lambda t, s=strength: self._noise(of.item_ids, t, f"{s}"),
             )
             for strength in self.settings.strengths
         ]

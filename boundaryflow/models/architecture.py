@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -38,6 +38,50 @@ class Architecture:
     assumptions: tuple[str, ...]
     num_heads: int | None = None
     assumes_size: bool = False
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the names and shapes of a network's tensors say.
+
+    Attributes:
+        width: Base width, which the time embedding starts from.
+        first: Width behind the first convolution.
+        widths: Of each level, from the full size down.
+        num_res_blocks: Residual blocks of a level, on the way down.
+        attends: Of each level, whether it attends.
+        in_channels: Channels of a sample.
+        out_channels: Channels of the output.
+    """
+
+    width: int
+    first: int
+    widths: list[int]
+    num_res_blocks: int
+    attends: list[bool]
+    in_channels: int
+    out_channels: int
+
+
+_S = TypeVar("_S", bound=Shape)
+
+
+def checked_shape(read: Callable[[], _S], where: object) -> _S:
+    """The shape that `read` finds.
+
+    Raises:
+        CheckpointError: A tensor is missing, or the network is of a variant that is not known.
+    """
+    try:
+        shape = read()
+    except KeyError as error:
+        raise CheckpointError(f"model {where}: tensor {error} is missing; the file is incomplete") from None
+    check_channels(shape.in_channels, shape.out_channels, where)
+    if not shape.widths or {shape.widths[0], shape.first} != {shape.width}:
+        raise CheckpointError(
+            f"model {where}: its first level is not of the base width {shape.width}; not a known variant"
+        )
+    return shape
 
 
 class Renamer:
@@ -102,17 +146,15 @@ def check_all_taken(renamer: Renamer, where: object) -> None:
         )
 
 
-def common_config(
-    *, image_size: int, in_channels: int, out_channels: int, widths: Iterable[int], num_res_blocks: int
-) -> dict[str, Any]:
+def common_config(image_size: int, shape: Shape) -> dict[str, Any]:
     """The part of a `UNet2DModel` config.json that all families share."""
     return {
         "_class_name": "UNet2DModel",
         "sample_size": image_size,
-        "in_channels": in_channels,
-        "out_channels": out_channels,
-        "block_out_channels": list(widths),
-        "layers_per_block": num_res_blocks,
+        "in_channels": shape.in_channels,
+        "out_channels": shape.out_channels,
+        "block_out_channels": shape.widths,
+        "layers_per_block": shape.num_res_blocks,
         "mid_block_scale_factor": 1,
         "center_input_sample": False,
         "time_embedding_type": "positional",

@@ -15,8 +15,9 @@ from boundaryflow.errors import CheckpointError
 from boundaryflow.models.architecture import (
     Architecture,
     Renamer,
+    Shape,
     check_all_taken,
-    check_channels,
+    checked_shape,
     common_config,
     image_size_from,
     num_blocks,
@@ -39,20 +40,9 @@ def convert_ddpm(state: Mapping[str, Tensor], stated: Stated, where: object) -> 
     Raises:
         CheckpointError: A part is missing, or of a variant that is not known.
     """
-    levels = num_blocks(state, "down")
-    try:
-        width = int(state["temb.dense.0.weight"].shape[1])
-        widths = [int(state[f"down.{i}.block.0.conv1.weight"].shape[0]) for i in range(levels)]
-        in_channels, out_channels = int(state["conv_in.weight"].shape[1]), int(state["conv_out.weight"].shape[0])
-        first = int(state["conv_in.weight"].shape[0])
-    except KeyError as error:
-        raise CheckpointError(f"model {where}: tensor {error} is missing; the file is not whole") from None
-    check_channels(in_channels, out_channels, where)
-    if not widths or widths[0] != width or first != width:
-        raise CheckpointError(f"model {where}: its first level is not of the base width {width}; not a known variant")
-    num_res_blocks = len({name.split(".")[3] for name in state if name.startswith("down.0.block.")})
-    attends = [f"down.{i}.attn.0.q.weight" in state for i in range(levels)]
-    size, assumptions = image_size_from(stated.image_size, attends, levels, where)
+    shape = checked_shape(lambda: _shape_of(state), where)
+    levels = len(shape.widths)
+    size, assumptions = image_size_from(stated.image_size, shape.attends, levels, where)
     if levels > 1 and not any(f"down.0.downsample.{name}.weight" in state for name in ("conv", "op")):
         raise CheckpointError(f"model {where}: it resamples without convolutions; this variant is not known")
     renamer = Renamer(state)
@@ -62,7 +52,7 @@ def convert_ddpm(state: Mapping[str, Tensor], stated: Stated, where: object) -> 
     for side, new_side in (("down", "down_blocks"), ("up", "up_blocks")):
         for level in range(levels):
             new = f"{new_side}.{level if side == 'down' else levels - 1 - level}"
-            for block in range(num_res_blocks + (side == "up")):
+            for block in range(shape.num_res_blocks + (side == "up")):
                 renamer.modules(f"{side}.{level}.block.{block}", f"{new}.resnets.{block}", _RESNET)
                 _attention(renamer, f"{side}.{level}.attn.{block}", f"{new}.attentions.{block}")
             for name in ("conv", "op"):
@@ -71,16 +61,9 @@ def convert_ddpm(state: Mapping[str, Tensor], stated: Stated, where: object) -> 
     _attention(renamer, "mid.attn_1", "mid_block.attentions.0")
     renamer.modules("mid.block_2", "mid_block.resnets.1", _RESNET)
     check_all_taken(renamer, where)
-    config = common_config(
-        image_size=size,
-        in_channels=in_channels,
-        out_channels=out_channels,
-        widths=widths,
-        num_res_blocks=num_res_blocks,
-    )
-    config |= {
-        "down_block_types": ["AttnDownBlock2D" if a else "DownBlock2D" for a in attends],
-        "up_block_types": ["AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(attends)],
+    config = common_config(size, shape) | {
+        "down_block_types": ["AttnDownBlock2D" if a else "DownBlock2D" for a in shape.attends],
+        "up_block_types": ["AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(shape.attends)],
         "downsample_padding": 0,  # diffusers then pads right and bottom
         "flip_sin_to_cos": False,
         "freq_shift": 1,
@@ -92,6 +75,19 @@ def convert_ddpm(state: Mapping[str, Tensor], stated: Stated, where: object) -> 
         assumptions.append("attention with one head, as in all networks of this family")
     heads = stated.num_heads if stated.num_heads != 1 else None
     return Architecture("ddpm", config, renamer.taken, tuple(assumptions), heads, stated.image_size is None)
+
+
+def _shape_of(state: Mapping[str, Tensor]) -> Shape:
+    levels = num_blocks(state, "down")
+    return Shape(
+        width=int(state["temb.dense.0.weight"].shape[1]),
+        first=int(state["conv_in.weight"].shape[0]),
+        widths=[int(state[f"down.{i}.block.0.conv1.weight"].shape[0]) for i in range(levels)],
+        num_res_blocks=len({name.split(".")[3] for name in state if name.startswith("down.0.block.")}),
+        attends=[f"down.{i}.attn.0.q.weight" in state for i in range(levels)],
+        in_channels=int(state["conv_in.weight"].shape[1]),
+        out_channels=int(state["conv_out.weight"].shape[0]),
+    )
 
 
 def _attention(renamer: Renamer, old: str, new: str) -> None:

@@ -9,7 +9,7 @@ values are packed, leaves no trace in the tensors.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -17,8 +17,9 @@ from boundaryflow.errors import CheckpointError
 from boundaryflow.models.architecture import (
     Architecture,
     Renamer,
+    Shape,
     check_all_taken,
-    check_channels,
+    checked_shape,
     common_config,
     image_size_from,
     num_blocks,
@@ -33,17 +34,12 @@ _RESNET = {"in_layers.0": "norm1", "in_layers.2": "conv1", "emb_layers.1": "time
            "out_layers.3": "conv2", "skip_connection": "conv_shortcut"}  # fmt: skip
 
 
-class _Shape(NamedTuple):
-    """What the names and shapes of the tensors say."""
+@dataclass(frozen=True)
+class _Shape(Shape):
+    """What the tensors say in this family."""
 
-    width: int
-    widths: list[int]
-    num_res_blocks: int
-    attends: list[bool]
     resblock_updown: bool
     scale_shift: bool
-    in_channels: int
-    out_channels: int
 
 
 def convert_iddpm(state: Mapping[str, Tensor], stated: Stated, where: object) -> Architecture:
@@ -58,11 +54,7 @@ def convert_iddpm(state: Mapping[str, Tensor], stated: Stated, where: object) ->
         CheckpointError: A part is missing, or of a variant that is not known; or the stated heads do
             not divide the channels.
     """
-    try:
-        shape = _shape_of(state, where)
-    except KeyError as error:
-        raise CheckpointError(f"model {where}: tensor {error} is missing; the file is not whole") from None
-    check_channels(shape.in_channels, shape.out_channels, where)
+    shape = checked_shape(lambda: _shape_of(state, where), where)
     levels = len(shape.widths)
     size, assumptions = image_size_from(stated.image_size, shape.attends, levels, where, shape.widths)
     attended = sorted({width for width, attends in zip(shape.widths, shape.attends, strict=True) if attends}
@@ -73,19 +65,12 @@ def convert_iddpm(state: Mapping[str, Tensor], stated: Stated, where: object) ->
     renamer = Renamer(state)
     _rename(renamer, shape, heads, stated.qkv_order == "new")
     check_all_taken(renamer, where)
-    config = common_config(
-        image_size=size,
-        in_channels=shape.in_channels,
-        out_channels=shape.out_channels,
-        widths=shape.widths,
-        num_res_blocks=shape.num_res_blocks,
-    )
     resample = "resnet" if shape.resblock_updown else "conv"
     plain = (
         ("ResnetDownsampleBlock2D", "ResnetUpsampleBlock2D") if shape.resblock_updown else ("DownBlock2D", "UpBlock2D")
     )
     head_channels = {width // heads[width] for width in attended}
-    config |= {
+    config = common_config(size, shape) | {
         "down_block_types": ["AttnDownBlock2D" if a else plain[0] for a in shape.attends],
         "up_block_types": ["AttnUpBlock2D" if a else plain[1] for a in reversed(shape.attends)],
         "downsample_type": resample,
@@ -111,16 +96,14 @@ def _shape_of(state: Mapping[str, Tensor], where: object) -> _Shape:
     if per_level < 2 or levels * per_level != num_outputs or num_inputs != levels * per_level:  # noqa: PLR2004
         raise CheckpointError(
             f"model {where}: {num_inputs} input and {num_outputs} output blocks make no U-Net of equal levels; it "
-            "resamples without parameters, or the file is not whole"
+            "resamples without parameters, or the file is incomplete"
         )
     num_res_blocks = per_level - 1
     firsts = [1 + level * per_level for level in range(levels)]
-    width = int(state["time_embed.0.weight"].shape[1])
     widths = [int(state[f"input_blocks.{k}.0.in_layers.2.weight"].shape[0]) for k in firsts]
-    if int(state["input_blocks.0.0.weight"].shape[0]) != width or widths[0] != width:
-        raise CheckpointError(f"model {where}: its first level is not of the base width {width}; not a known variant")
     return _Shape(
-        width=width,
+        width=int(state["time_embed.0.weight"].shape[1]),
+        first=int(state["input_blocks.0.0.weight"].shape[0]),
         widths=widths,
         num_res_blocks=num_res_blocks,
         attends=[f"input_blocks.{k}.1.qkv.weight" in state for k in firsts],
