@@ -18,7 +18,7 @@ from boundaryflow.text import masked
 def open_remote(url: str, what: str) -> tuple[Any, str]:
     """The driver of a remote folder and its path there.
 
-    The driver is made anew: one from fsspec's cache may have the credentials of an earlier environment.
+    The driver is made again: one from fsspec's cache may have the credentials of an earlier environment.
 
     Args:
         url: Its address.
@@ -28,7 +28,7 @@ def open_remote(url: str, what: str) -> tuple[Any, str]:
         ManifestError: It is no such address, or cannot be reached.
     """
     if "://" not in url:
-        raise ManifestError(f"{what} {masked(url)}: is no address of a remote folder, such as s3://bucket/folder")
+        raise ManifestError(f"{what} {masked(url)}: is not the address of a remote folder, such as s3://bucket/folder")
     if fault := about_user(url):
         raise ManifestError(f"{what} {masked(url)}: {fault}")
     try:

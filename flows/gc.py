@@ -212,8 +212,8 @@ def _check_record(root: Path, repo: Any, own: OwnOutputs) -> None:
             if any(own.is_cached(file) for file in few):
                 raise PipelineError(
                     f"{root / 'dvc.lock'}: has no outputs of {kind}@{name}, though DVC's cache has what lies in "
-                    f"{entry}; it was cut or removed: restore it (`git checkout dvc.lock`) or run `boundaryflow run`, "
-                    "then gc"
+                    f"{entry}; it was truncated or removed: restore it (`git checkout dvc.lock`) or run "
+                    "`boundaryflow run`, then gc"
                 )
 
 
@@ -261,4 +261,4 @@ def check_terminal(*, is_terminal: bool, yes: bool) -> None:
         PipelineError: There is neither a terminal to confirm on nor `--yes`.
     """
     if not is_terminal and not yes:
-        raise PipelineError("gc: there is no terminal to ask on; say --yes to remove this, --dry-run to only look")
+        raise PipelineError("gc: cannot ask without a terminal; use --yes to remove this, or --dry-run to list it only")

@@ -244,8 +244,8 @@ def stopped_like_a_command() -> Generator[None]:
         named = environment.server_url()
         server = f"the Prefect server at {masked(named)}" if named else "the Prefect server of this run"
         raise PipelineError(
-            f"{server} went away in mid-run ({masked(str(error)) or type(error).__name__}); finished stages are kept, "
-            f"run again{' when it answers' if named else ''}"
+            f"{server} stopped answering during the run ({masked(str(error)) or type(error).__name__}); finished "
+            f"stages are kept, run again{' when it answers' if named else ''}"
         ) from None
     finally:
         processes.stop_all()

@@ -171,7 +171,7 @@ def check(url: str) -> None:
     reason, where = refusal(url, timeout_s=10), f"{environment.url_source()} is {masked(url)}"
     if reason in ("401", "403"):
         raise PipelineError(
-            f"{where}: the server lets nobody in without a password, or not with this one (status "
+            f"{where}: the server requires another password (status "
             f"{reason}); set PREFECT_API_AUTH_STRING to its USER:PASSWORD"
         )
     if reason:

@@ -239,7 +239,7 @@ def _ways(dataset: str, params: DatasetParams, labels: pd.DataFrame, model_sha25
             raise BoundaryError(NOT_INVERTED)
         if model_sha256 != (noised if how.is_guided else path)["model_sha256"]:
             raise BoundaryError(
-                f"edit {dataset}: the model changed since its latents were taken; run `boundaryflow run`"
+                f"edit {dataset}: the model changed after its latents were computed; run `boundaryflow run`"
             )
         wanted = ways[params.edit.method].edits if number else params.edit.edits
         try:

@@ -58,7 +58,7 @@ def run(
     method: str = EDIT.read_facts(dataset)["method"]
     if manifest.empty:
         raise ManifestError(
-            f"evaluate {dataset}: no image was to be changed; see edit.edits, edit.split and edit.max_images "
+            f"evaluate {dataset}: no edit changes any image; see edit.edits, edit.split and edit.max_images "
             "in params.yaml"
         )
     if counterfactuals and not (ingested / FACES.file).exists():

@@ -262,7 +262,7 @@ def _check_bad(
         examples = "; ".join(f"{row['source']}: {row['reason']}" for row in bad[:3])
         raise ManifestError(
             f"ingest {where}: {len(bad)} of {len(rows)} files cannot be used, max_failed_items is {max_failed_items} "
-            f"({examples}); mend or remove them, or raise the limit"
+            f"({examples}); repair or remove them, or raise the limit"
         )
     if not seen:
         raise ManifestError(

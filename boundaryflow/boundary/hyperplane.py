@@ -132,8 +132,8 @@ class Boundary:
         """
         if self.space != space:
             raise BoundaryError(
-                f"{self._where} lies in the space {self.space} of the network, what is looked at is {space}; run "
-                "`boundaryflow run`, or `boundaryflow text` if it is from words, to fit it there"
+                f"{self._where} lies in the space {self.space} of the network, but the features used are in {space}; "
+                "run `boundaryflow run`, or `boundaryflow text` if it is from words, to fit it there"
             )
 
     @property
@@ -230,7 +230,7 @@ class Boundaries:
             if boundary.t not in timesteps:
                 raise BoundaryError(
                     f"boundary {self.attribute!r}: has a hyperplane at timestep {boundary.t}, which is not on the path "
-                    f"{list(timesteps)}; run `boundaryflow run` to fit it anew"
+                    f"{list(timesteps)}; run `boundaryflow run` to fit it again"
                 )
             boundary.check_fits(model_sha256, boundary.t)
             boundary.check_space(space)
@@ -267,7 +267,7 @@ def load_boundaries(path: Path) -> Boundaries:
     try:
         tensors, about = read_tensors(path)
     except SafetensorError as error:
-        raise BoundaryError(f"boundary {path}: not a whole safetensors file ({error}); fit it again") from None
+        raise BoundaryError(f"boundary {path}: not a complete safetensors file ({error}); fit it again") from None
     if about.get("schema") != SCHEMA:
         raise BoundaryError(f"boundary {path}: schema is {about.get('schema')!r}, must be {SCHEMA!r}; fit it again")
     attribute, facts = about.get("attribute"), about.get("boundaries")
@@ -275,7 +275,7 @@ def load_boundaries(path: Path) -> Boundaries:
         if not isinstance(attribute, str) or not isinstance(facts, dict) or not facts:
             raise ValueError("it has no attribute, or no hyperplanes")
         if tensors.keys() != {f"{name}.normal" for name in facts}:
-            raise ValueError("its normals are not those of its hyperplanes")
+            raise ValueError("its normals and hyperplanes do not match")
         hyperplanes = {name: _plane(name, attribute, fact, tensors[f"{name}.normal"]) for name, fact in facts.items()}
         if len(spaces := {plane.space for name, plane in hyperplanes.items() if "@" in name}) > 1:
             raise ValueError(f"its hyperplanes between noised images lie in {len(spaces)} spaces, must be one")
@@ -307,7 +307,7 @@ def _plane(name: str, attribute: str, fact: Any, normal: Tensor) -> Boundary:
         raise ValueError(f"hyperplane {name} is of {fact['attribute']!r}, not of {attribute!r}")
     norm = float(normal.double().norm()) if normal.is_floating_point() and normal.ndim == 1 else math.nan
     if not abs(norm - 1) < _NORM_TOLERANCE:  # NaN, too
-        raise ValueError(f"the normal of hyperplane {name} is no unit vector of finite numbers")
+        raise ValueError(f"the normal of hyperplane {name} is not a finite unit vector")
     whole: dict[str, Any] = {**fact, "calibration": Calibration(**fact["calibration"])}
     return Boundary(normal=normal.float(), **whole)
 

@@ -20,7 +20,7 @@ def low_passed(
     held_out: LatentRows,
     has_attribute: NDArray[np.bool_],
 ) -> Boundary:
-    """Smooth the normal of a hyperplane in ε-space as if it were an image, and calibrate the hyperplane anew.
+    """Smooth the normal of a hyperplane in ε-space as if it were an image, and calibrate the hyperplane again.
 
     Args:
         boundary: In ε-space.

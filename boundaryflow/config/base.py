@@ -63,7 +63,7 @@ def alike(strengths: Sequence[float]) -> str:
 
 def _distinct(strengths: list[float]) -> list[float]:
     if twice := alike(strengths):
-        raise ValueError(f"{twice} is there twice (results are named by six digits of a strength); keep one")
+        raise ValueError(f"{twice} occurs twice (results are named by six digits of a strength); keep one")
     return strengths
 
 

@@ -233,7 +233,7 @@ def _header(path: Path) -> dict[str, Any]:
     config, names, kind = about["config"], about["names"], about["kind"]
     num = config["num_parts" if kind == "segment" else "num_outputs"]
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise TypeError("names are no list of texts")
+        raise TypeError("names is not a list of strings")
     if kind != "embed" and len(names) != num:
         raise ValueError(f"names {len(names)} of {num} outputs")
     return about

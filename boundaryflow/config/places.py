@@ -43,7 +43,7 @@ def check_output(address: str | Path, option: str, root: Path = Path(), *, may_b
             )
     there = next(folder for folder in (path, *path.parents) if folder.exists())
     if not there.is_dir():
-        raise ManifestError(f"{option} {shown}: {visible(str(there))} is no folder; choose another one")
+        raise ManifestError(f"{option} {shown}: {visible(str(there))} is not a folder; choose another one")
     if not os.access(there, os.W_OK | os.X_OK):
         raise ManifestError(f"{option} {shown}: {visible(str(there))} cannot be written to; change its permissions")
 

@@ -149,7 +149,7 @@ class _Loader(yaml.SafeLoader):
             value = super().construct_object(node, deep)
         except ValueError:  # PyYAML lets through what int, float and date make of a scalar
             shown = visible(str(node.value))[:40]
-            raise _refused(f"{shown!r} is no date and no number that can be read; put it in quotes", node) from None
+            raise _refused(f"{shown!r} is neither a readable date nor a number; put it in quotes", node) from None
         if isinstance(value, set | bytes):
             kind = type(value).__name__
             raise _refused(f"has a value of kind {kind}, which is not read; write a list or a mapping", node)

@@ -131,7 +131,7 @@ class Declaration:
         off = found[(found < -_TOLERANCE) | (found > 1 + _TOLERANCE)]
         if len(off):
             raise ValueError(
-                f"gives {float(off[0]):.4g}, which is no probability; set activation to sigmoid or softmax, or the "
+                f"gives {float(off[0]):.4g}, which is not a probability; set activation to sigmoid or softmax, or the "
                 "range right"
             )
         return found.clamp(0, 1)
@@ -281,7 +281,7 @@ def _attributes(fields: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         if len(set(several)) != len(several):
             raise ValueError(f"attributes: {name!r:.60} names an output twice")
         if not name or visible(name) != name:
-            raise ValueError(f"attributes: {name!r:.60} is no name of an attribute")
+            raise ValueError(f"attributes: {name!r:.60} is not a valid attribute name")
         found[name] = tuple(several)
     if fields["activation"] == "sigmoid" and any(len(places) > 1 for places in found.values()):
         raise ValueError("attributes: probabilities of activation sigmoid do not add up; give one output each")

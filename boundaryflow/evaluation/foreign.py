@@ -224,7 +224,7 @@ class DeclaredNet:
             if highest >= outputs.shape[1]:
                 raise ValueError(f"attributes names output {highest}, but the network has 0 to {outputs.shape[1] - 1}")
             if not bool(outputs.isfinite().all()):
-                raise ValueError("gives values that are no numbers (NaN or infinite) for some pictures")
+                raise ValueError("gives NaN or infinite values for some pictures")
             return self.declaration.probabilities(outputs) if self.declaration.kind == "classify" else outputs
         except ValueError as error:
             raise CheckpointError(f"{self._where}: {error}") from None

@@ -170,7 +170,7 @@ def read_judge(
             if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
                 raise ValueError(f"tensor {name} is not of finite floating-point numbers")
     except SafetensorError as error:
-        raise CheckpointError(f"judge {path}: not a whole safetensors file ({error}); fetch it again") from None
+        raise CheckpointError(f"judge {path}: not a complete safetensors file ({error}); fetch it again") from None
     except ValueError as error:
         raise CheckpointError(f"judge {path}: {error}; fetch it again, or give another") from None
     net.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)

@@ -97,7 +97,7 @@ def read_pickle(file: BinaryIO, make_tensor: MakeTensor) -> Any:
     except (ValueError, TypeError, LookupError, RuntimeError, OverflowError) as error:
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise RefusedPickleError(f"the pickle in it is damaged: {visible(reason)}") from None
-    raise RefusedPickleError("the pickle in it is damaged: it has no end")
+    raise RefusedPickleError("the pickle in it is damaged: it does not end")
 
 
 class _Machine:
@@ -118,7 +118,7 @@ class _Machine:
         elif name in ("BINPUT", "LONG_BINPUT", "PUT", "MEMOIZE"):
             place = len(self._memo) if name == "MEMOIZE" else _only(int, argument)
             if not 0 <= place < 2**32:
-                raise ValueError("it remembers something under a number beyond 32 bits")
+                raise ValueError("it has a memo index beyond 32 bits")
             self._memo[place] = stack[-1]
         elif name in ("BINGET", "LONG_BINGET", "GET"):
             stack.append(self._memo[argument])
@@ -167,7 +167,7 @@ class _Machine:
 
     def _popped(self, num: int) -> list[Any]:
         if len(self.stack) < num:
-            raise IndexError("it takes more than there is")
+            raise IndexError("it reads beyond its stack")
         items = self.stack[-num:]
         del self.stack[-num:]
         return items

@@ -56,7 +56,7 @@ def read_header(path: Path) -> TensorHeader:
             raise SafetensorError("cut off")
         about = facts.get(ABOUT, "{}") if isinstance(facts, dict) else None
         if not isinstance(about, str):
-            raise SafetensorError("its metadata are no texts")
+            raise SafetensorError("its metadata values are not strings")
         return TensorHeader(shapes, parse_json_object(about.encode()))
     except RefusedFileError as error:
         raise SafetensorError(error.reason) from None
@@ -84,7 +84,7 @@ def parse_json_object(data: bytes) -> dict[str, Any]:
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"it has {name}, which is no number")
+    raise ValueError(f"it has {name}, which is not a number")
 
 
 def _shape(name: str, entry: Any, length: int) -> tuple[int, ...]:

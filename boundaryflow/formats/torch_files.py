@@ -99,7 +99,7 @@ def read_torch_file(path: Path, what: str = "model") -> TorchFile:
             raise
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
         raise CheckpointError(
-            f"{what} {path}: not a whole checkpoint ({reason}); it was cut short or is of another kind, fetch it again"
+            f"{what} {path}: not a complete checkpoint ({reason}); it is truncated or of another kind, fetch it again"
         ) from None
 
 

@@ -124,10 +124,10 @@ def _weakest(chosen: pd.DataFrame, probability: float, evaluated: Path, dataset:
         judged[[*keys, "target_probability"]], on=keys, how="left", indicator="found"
     )
     if (known["found"] != "both").any():
-        raise ManifestError(f"{path}: is not about these edits, which are newer; {again}")
+        raise ManifestError(f"{path}: is older than these edits; {again}")
     unjudged = sorted(set(known.loc[known["target_probability"].isna(), "edit"]))
     if unjudged:
-        raise ManifestError(f"{path}: the judge knows nothing of edit {unjudged[0]}; choose others with --edit")
+        raise ManifestError(f"{path}: the judge does not measure edit {unjudged[0]}; choose others with --edit")
     sure = known[known["target_probability"] >= probability].drop(columns=["target_probability", "found"])
     return sure.sort_values("strength", key=abs, kind="stable").drop_duplicates(["item_id", "edit"])
 

@@ -163,8 +163,8 @@ class Labeller:
         if bad:
             name = self.attributes[bad[0]]
             raise CheckpointError(
-                f"the {spec.by[name]} give no number (NaN) for {name!r} of some pictures, none of which is delivered; "
-                "their weights are damaged: put whole ones in their place"
+                f"the {spec.by[name]} give NaN for {name!r} of some pictures, and nothing is delivered; "
+                "their weights are damaged: replace them"
             )
         return seen
 

@@ -145,7 +145,8 @@ def _from_raw(spool: Spool, path: Path, geometry: Mapping[str, Any]) -> tuple[tu
     num = len(raw.names) + len(raw.refused)
     if len(bad) > _MAX_BAD * num:
         raise ManifestError(
-            f"train-denoiser {path}: {len(bad)} of {num} pictures cannot be used, such as {bad[0]}; mend or remove them"
+            f"train-denoiser {path}: {len(bad)} of {num} pictures cannot be used, such as {bad[0]}; repair or "
+            "remove them"
         )
     if bad:
         LOG.warning("%s: %d of %d pictures cannot be used, such as %s", path, len(bad), num, bad[0])
@@ -158,7 +159,7 @@ def _only(path: Path) -> Sequence[Found]:
         return [Found(path.name, "archive", path.stat().st_size)]
     if path.suffix.lower() == ".lmdb":
         return [Found(path.name, "lmdb", path.stat().st_size)]
-    raise ManifestError(f"train-denoiser {visible(str(path))}: is no folder, archive or LMDB of pictures")
+    raise ManifestError(f"train-denoiser {visible(str(path))}: is not a folder, archive or LMDB of pictures")
 
 
 def _line(picture: Decoded) -> str:

@@ -102,8 +102,8 @@ def calibrate(
     curve = fit_platt(scores, has_attribute)
     if curve.slope <= 0:
         raise LabelError(
-            f"calibration of {attribute!r}: the scores say the opposite of the annotations (slope {curve.slope:.3g}, "
-            "must be above 0); look for positive and negative in the wrong place, or take other prompts or outputs"
+            f"calibration of {attribute!r}: the scores contradict the annotations (slope {curve.slope:.3g}, "
+            "must be above 0); check that positive and negative are not swapped, or use other prompts or outputs"
         )
     before, after = sigmoid(scores), cross_fitted(scores, has_attribute, _MAX_FOLDS)
     return curve, CalibrationReport(

@@ -56,7 +56,7 @@ def read_celeba(path: Path) -> pd.DataFrame:
                     _refuse(path, number, f"has {short(value)!r} for {short(name)}, must be -1 or 1")
                 column.append(_VALUES[value])
     if count is not None and (count.lstrip("0") or "0") != str(len(files)):
-        _refuse(path, 1, f"says {short(count)} rows, but there are {len(files)}; the file is not whole")
+        _refuse(path, 1, f"says {short(count)} rows, but there are {len(files)}; the file is incomplete")
     if not files:
         _refuse(path, number, "is all there is; rows must follow")
     return pd.DataFrame({"file": files, **dict(zip(names, columns, strict=True))}, dtype=object)
@@ -177,7 +177,7 @@ def _check_names(path: Path, number: int, names: list[str]) -> None:
     if twice is not None:
         _refuse(path, number, f"has the name {short(twice)!r} twice")
     if "file" in names:
-        _refuse(path, number, "has the name 'file', which is no attribute")
+        _refuse(path, number, "has the name 'file', which is not an attribute")
 
 
 def _refuse(path: Path, number: int, what: str) -> NoReturn:

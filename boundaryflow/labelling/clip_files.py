@@ -83,7 +83,7 @@ def _network(package: ModuleType, path: Path, state: dict[str, Tensor]) -> Any:
     try:
         arguments = _arguments(state)
     except KeyError as error:
-        raise CheckpointError(f"clip {path}: tensor {error} is missing; the file is not whole") from None
+        raise CheckpointError(f"clip {path}: tensor {error} is missing; the file is incomplete") from None
     except IndexError:
         raise CheckpointError(f"clip {path}: a tensor has too few dimensions; it is of no CLIP") from None
     size = arguments["image_resolution"]
@@ -100,7 +100,7 @@ def _network(package: ModuleType, path: Path, state: dict[str, Tensor]) -> Any:
             model.eval().encode_image(torch.empty(1, 3, size, size))
     except Exception as error:  # noqa: BLE001 - clip-anytorch raises nearly anything on sizes that do not fit
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        raise CheckpointError(f"clip {path}: its tensors make no network ({reason})") from None
+        raise CheckpointError(f"clip {path}: its tensors do not form a network ({reason})") from None
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in state.items()}
     wrong = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))

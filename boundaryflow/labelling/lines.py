@@ -43,7 +43,7 @@ def _checked_lines(path: Path, text: io.TextIOWrapper) -> Iterator[str]:
         if byte is not None:
             refuse(path, f"is not UTF-8 (byte 0x{byte - 0xDC00:02x} in line {number}); save it as UTF-8")
         if "\0" in line:
-            refuse(path, f"line {number} has a NUL byte; it is no text, or damaged")
+            refuse(path, f"line {number} has a NUL byte; it is not a text file, or is damaged")
         if is_blank and line.strip():
             is_blank = False
         yield line

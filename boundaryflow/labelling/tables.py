@@ -101,7 +101,7 @@ def find_tables(root: Path, pattern: str) -> list[Path]:
     try:
         found = sorted(path for path in root.glob(pattern) if path.is_file())
     except ValueError as error:
-        raise LabelError(f"labels {path}: is no pattern ({error})") from None
+        raise LabelError(f"labels {path}: is not a valid pattern ({error})") from None
     if not found:
         raise LabelError(f"labels {path}: no file fits this pattern; check it")
     return found
@@ -218,7 +218,7 @@ def _plain_columns(path: Path, schema: Any, wanted: Wanted | None) -> dict[str, 
         is_text = types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
         is_plain = is_text or types.is_primitive(kind) or types.is_decimal(kind) or types.is_null(kind)
         if wanted is not None and field.name in wanted.columns and not is_plain:
-            what = "is nested" if types.is_nested(kind) else "is no column of texts or numbers"
+            what = "is nested" if types.is_nested(kind) else "is not a column of strings or numbers"
             refuse(path, f"column {short(field.name)!r} {what} ({short(kind)}), must hold a text or number in each row")
         if is_plain and (wanted is None or field.name in wanted.columns):
             columns[field.name] = is_text

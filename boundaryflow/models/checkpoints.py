@@ -243,7 +243,7 @@ def understand(path: Path, weights: Weights, stated: Stated) -> Checkpoint:
         architecture = convert(weights.state, stated, path)
     except (LookupError, ValueError, RuntimeError) as error:  # tensors of shapes that no network of the family has
         reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        raise CheckpointError(f"model {path}: its tensors make no network of the {family} family ({reason})") from None
+        raise CheckpointError(f"model {path}: its tensors do not form a {family} network ({reason})") from None
     schedule = {**USUAL, **(scaled_linear_betas(stated.schedule) if family == "iddpm" else stated.schedule)}
     schedule_betas(schedule, str(path))
     prediction_of(schedule, path)
@@ -317,7 +317,7 @@ def _from_hub(name: str) -> Path:
     except (HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise CheckpointError(
-            f"model {name!r}: neither a folder here nor to be had from the hub ({reason}); check the name or "
+            f"model {name!r}: neither a local folder nor available from the hub ({reason}); check the name or "
             "download the folder by hand and give its path"
         ) from error
 

@@ -60,7 +60,7 @@ def check_members(model: Any, where: str) -> None:
             f"model {where}: what it gives has no {missing[0]}; a model has {', '.join(_MEMBERS)} (protocol EpsModel)"
         )
     if re.fullmatch(r"[0-9a-f]{64}", str(model.sha256)) is None:
-        raise CheckpointError(f"model {where}: its sha256 is none; network_sha256 of boundaryflow.models gives one")
+        raise CheckpointError(f"model {where}: its sha256 is not a SHA-256; use boundaryflow.models.network_sha256")
 
 
 def _import(path: Path) -> ModuleType:

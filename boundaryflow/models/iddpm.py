@@ -95,8 +95,8 @@ def _shape_of(state: Mapping[str, Tensor], where: object) -> _Shape:
     levels = len(ends) + 1
     if per_level < 2 or levels * per_level != num_outputs or num_inputs != levels * per_level:  # noqa: PLR2004
         raise CheckpointError(
-            f"model {where}: {num_inputs} input and {num_outputs} output blocks make no U-Net of equal levels; it "
-            "resamples without parameters, or the file is incomplete"
+            f"model {where}: {num_inputs} input and {num_outputs} output blocks do not form a U-Net with equal levels; "
+            "it resamples without parameters, or the file is incomplete"
         )
     num_res_blocks = per_level - 1
     firsts = [1 + level * per_level for level in range(levels)]

@@ -42,7 +42,7 @@ def import_checkpoint(source: str | Path, target: Path, stated: Stated | None = 
         CheckpointError: The checkpoint cannot be used, or the folder holds something.
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise CheckpointError(f"model {target}: there is something already; name a folder that is not there yet")
+        raise CheckpointError(f"model {target}: already exists; name a new folder")
     checkpoint = open_checkpoint(source, stated)
     check_finite(checkpoint.file, checkpoint.architecture.state)
     unet = build_network(checkpoint)

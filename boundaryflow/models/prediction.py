@@ -31,7 +31,7 @@ def prediction_of(schedule: Mapping[str, Any], where: object) -> Prediction:
         where: For messages.
 
     Raises:
-        CheckpointError: `prediction_type` is of no kind that is known.
+        CheckpointError: `prediction_type` is unknown.
     """
     kind = schedule.get("prediction_type", "epsilon")
     if kind not in get_args(Prediction):

@@ -73,7 +73,7 @@ def read_content(path: Path) -> TorchFile:
     try:
         return TorchFile(read_tensors(path)[0], is_script=False)
     except SafetensorError as error:
-        raise CheckpointError(f"model {path}: not a whole safetensors file ({error}); fetch it again") from None
+        raise CheckpointError(f"model {path}: not a complete safetensors file ({error}); fetch it again") from None
 
 
 def check_finite(path: Path, state: Mapping[str, Tensor]) -> None:

@@ -239,8 +239,8 @@ class _Cluster:
             if any(self._known.values()) and not self._is_restarting():
                 worker, reason = next((w, r) for w, r in self._known.items() if r)
                 raise ParamsError(
-                    f"Dask cluster {self._address}: no worker is fit, such as {worker}: {reason}; start workers from "
-                    "this checkout and this virtual environment"
+                    f"Dask cluster {self._address}: no worker matches this run, such as {worker}: {reason}; start "
+                    "workers from this checkout and this virtual environment"
                 )
             if time.monotonic() > deadline:
                 raise TransientError(

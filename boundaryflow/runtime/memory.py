@@ -84,12 +84,12 @@ def with_less(work: Callable[[int], _T], model: EpsModel | None = None) -> _T:
             reason = (str(error).splitlines() or [type(error).__name__])[0]
         if size == 1:
             raise PipelineError(
-                f"memory does not suffice for one image at a time ({reason}); end what else uses it, or take a machine "
-                "or a device with more"
+                f"there is not enough memory for one image at a time ({reason}); stop other programs that use it, "
+                "or use a machine or device with more"
             )
         _learned[:] = [size // 2]
         LOG.warning(
-            "memory does not suffice for %d images at once (%s): going on with %d (BOUNDARYFLOW_BATCH_SIZE=%d)",
+            "not enough memory for %d images at once (%s): going on with %d (BOUNDARYFLOW_BATCH_SIZE=%d)",
             size,
             reason,
             size // 2,

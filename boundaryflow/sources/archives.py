@@ -309,9 +309,7 @@ def _line(error: BaseException) -> str:
 def _refusal(path: Path, error: BaseException) -> ManifestError:
     if isinstance(error, PermissionError):
         return ManifestError(f"ingest {path}: cannot be read ({_line(error)}); change its permissions")
-    return ManifestError(
-        f"ingest {path}: damaged or cut off, not a whole archive ({_line(error)}); fetch it again, or take it away"
-    )
+    return ManifestError(f"ingest {path}: damaged or incomplete archive ({_line(error)}); fetch it again, or remove it")
 
 
 def _unusable(error: BaseException) -> UnusableError:

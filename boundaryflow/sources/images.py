@@ -166,7 +166,7 @@ def _check_chunks(data: bytes) -> None:
     while data.startswith(_PNG) and at < len(data) and data[at + 4 : at + 8] != b"IEND":
         at, num = at + 12 + int.from_bytes(data[at : at + 4], "big"), num + 1
         if num > _MAX_CHUNKS:
-            raise ManifestError(f"has more than {_MAX_CHUNKS:,} chunks; save it anew")
+            raise ManifestError(f"has more than {_MAX_CHUNKS:,} chunks; save it again")
 
 
 def _check_bounds(picture: ImageFile.ImageFile, data: bytes) -> None:
@@ -179,10 +179,10 @@ def _check_bounds(picture: ImageFile.ImageFile, data: bytes) -> None:
     tags: Mapping[int, Any] = getattr(picture, "tag_v2", {})
     tile = [tags.get(key, 0) for key in (322, 323)]  # TileWidth, TileLength
     if not all(isinstance(side, int) for side in tile) or tile[0] * tile[1] > max(_MAX_TILE, num):
-        raise ManifestError(f"{width} x {height} in tiles of {tile[0]} x {tile[1]}; save it anew")
+        raise ManifestError(f"{width} x {height} in tiles of {tile[0]} x {tile[1]}; save it again")
     num_scans = data.count(_SCAN) if _is_scanned(picture, data) else 1
     if num_scans > _MAX_SCANS or num_scans * num > _MAX_SCANNED:
-        raise ManifestError(f"{width} x {height} in {num_scans:,} scans; save it anew")
+        raise ManifestError(f"{width} x {height} in {num_scans:,} scans; save it again")
     if picture.format == "JPEG2000":
         at = data.find(b"\xff\x4f\xff\x51") + 4  # the SIZ segment, from which the decoder takes the size
         right, bottom, left, top = (int.from_bytes(data[at + n : at + n + 4], "big") for n in (4, 8, 12, 16))
@@ -249,7 +249,7 @@ def _span_of(picture: Image.Image, levels: Sequence[float] | None) -> tuple[floa
         black, white = 0.0, 2.0**bits - 1
     else:
         kind = "floating-point numbers" if picture.mode == "F" else "numbers of 32 bits"
-        raise ManifestError(f"{kind}, whose range nobody knows; say in ingest.levels which are black and white")
+        raise ManifestError(f"{kind}, whose range is unknown; state the values of black and white in ingest.levels")
     is_inverted = bool(tags) and not tags.get(262, 0)  # PhotometricInterpretation 0: white is zero
     return (white, black) if is_inverted else (black, white)
 

@@ -56,7 +56,7 @@ class _Reader:
             while num:
                 if not selector.select(max(0.0, deadline - time.monotonic())):
                     self.close()
-                    raise ReaderError(f"its reader gave no answer for {CALL_S:g} s")
+                    raise ReaderError(f"its reader did not answer for {CALL_S:g} s")
                 part = os.read(self._process.stdout.fileno(), min(num, 2**20))
                 if not part:
                     raise self._ended()

@@ -76,12 +76,12 @@ def open_outbox(address: str, job: str) -> Generator[Outbox]:
         return
     folder = Path(address)
     if folder.exists() and not folder.is_dir():
-        raise ManifestError(f"outbox {address}: is no folder; choose another one")
+        raise ManifestError(f"outbox {address}: is not a folder; choose another one")
     if folder.is_symlink() and not folder.exists():
         raise ManifestError(f"outbox {address}: is a link that leads nowhere; remove it, or choose another outbox")
     state = folder / STATE
     if state.is_symlink() or (state.exists() and not state.is_dir()):
-        raise ManifestError(f"outbox {address}: {STATE} in it is a link or no folder; remove it, or choose another one")
+        raise ManifestError(f"outbox {address}: {STATE} in it is a link or not a folder; remove it, or choose another")
     state.mkdir(parents=True, exist_ok=True)
     with _open_own(folder / _LOCK) as lock:
         if not try_lock(lock):
@@ -126,7 +126,7 @@ def _open_own(path: Path) -> IO[str]:
         raise ManifestError(f"outbox {path}: is a link; remove it, or choose another outbox") from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise ManifestError(f"outbox {path}: is no regular file; remove it, or choose another outbox")
+        raise ManifestError(f"outbox {path}: is not a regular file; remove it, or choose another outbox")
     return os.fdopen(descriptor, "a", encoding="utf-8")
 
 
@@ -197,7 +197,7 @@ class _LocalOutbox:
         """Refuse a file that we did not write; returns whether it exists with exactly these bytes."""
         path = self._place(name)
         if path.is_symlink() or (path.exists() and not path.is_file()):
-            raise ManifestError(f"outbox {self._folder}: {name} is a link or no file; move it away")
+            raise ManifestError(f"outbox {self._folder}: {name} is a link or not a file; move it away")
         if path.is_file():
             if data is not None and path.stat().st_size == len(data) and path.read_bytes() == data:
                 return True

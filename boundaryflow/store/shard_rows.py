@@ -72,7 +72,7 @@ class ShardRows:
             (first, one), (second, other) = list(shapes.items())[:2]
             raise ManifestError(
                 f"shards {folder}: {name} is {first} in {one.name} and {second} in {other.name}, must be the same; "
-                "run `boundaryflow run` to make them anew"
+                "run `boundaryflow run` to rebuild them"
             )
         if shapes:
             self.shape = next(iter(shapes))

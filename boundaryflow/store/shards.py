@@ -196,11 +196,11 @@ def read_shard(path: Path) -> Shard:
         stated = about.pop("sha256", None)
         is_whole = about.get("schema") == SCHEMA and stated == _digest(tensors, about)
     except (SafetensorError, OSError, ValueError, AttributeError) as error:
-        raise ManifestError(f"shard {path}: cannot be read ({error}); run `boundaryflow run` to make it anew") from None
+        raise ManifestError(f"shard {path}: cannot be read ({error}); run `boundaryflow run` to rebuild it") from None
     items, cache_key = about.get("item_ids"), about.get("cache_key")
     if not is_whole or not isinstance(items, list) or not isinstance(cache_key, str):
         raise ManifestError(
-            f"shard {path}: its content is not what its header says; run `boundaryflow run` to make it anew"
+            f"shard {path}: its content and its header do not match; run `boundaryflow run` to rebuild it"
         )
     return Shard(tuple(items), tuple(about.get("variants", [""] * len(items))), cache_key, tensors)
 

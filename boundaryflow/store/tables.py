@@ -105,6 +105,6 @@ def parse_table(source: Path | BinaryIO, name: str, *, schema: str) -> pd.DataFr
     found = (arrow.schema.metadata or {}).get(_SCHEMA, b"none").decode()
     if found != schema:
         raise ManifestError(
-            f"table {name}: schema is {found!r}, must be {schema!r}; run `boundaryflow run` to make it anew"
+            f"table {name}: schema is {found!r}, must be {schema!r}; run `boundaryflow run` to rebuild it"
         )
     return arrow.to_pandas()

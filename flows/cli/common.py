@@ -68,7 +68,9 @@ def use_dask(address: str | None) -> None:
     if address is None:
         return
     if not re.fullmatch(r"(tcp|tls|ucx|ws|wss)://[^/\s]+:\d+", address):
-        raise ParamsError(f"--dask {masked(address)}: is no address of a Dask scheduler, such as tcp://10.0.0.5:8786")
+        raise ParamsError(
+            f"--dask {masked(address)}: is not the address of a Dask scheduler, such as tcp://10.0.0.5:8786"
+        )
     os.environ["BOUNDARYFLOW_DASK"] = address
 
 

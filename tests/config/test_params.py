@@ -224,13 +224,13 @@ CASES = [
     (
         A + "edit.strengths",
         [1, 0, 1.0],
-        "data.avatars.edit.strengths: 1 is there twice (results are named by six digits",
+        "data.avatars.edit.strengths: 1 occurs twice (results are named by six digits",
     ),
-    (A + "edit.strengths", [1, 1.0000001], "data.avatars.edit.strengths: 1 is there twice (results are named by six"),
+    (A + "edit.strengths", [1, 1.0000001], "data.avatars.edit.strengths: 1 occurs twice (results are named by six"),
     (
         A + "edit.strengths",
         [-0.0, 0.0],
-        "data.avatars.edit.strengths: 0 is there twice (results are named by six digits",
+        "data.avatars.edit.strengths: 0 occurs twice (results are named by six digits",
     ),
     (A + "edit.strengths", [], "data.avatars.edit.strengths: list should have at least 1 item"),
     (
@@ -655,7 +655,7 @@ def test_strengths_of_jobs_are_told_apart(project: Path, tmp_path: Path) -> None
     job = {"dataset": "avatars", "inbox": "in", "outbox": "out/a", "edits": {"h": {"hat": "flip"}},
               "strengths": [1.0, 1.0000001], "min_probability": None}  # fmt: skip
     folder = with_change(project, tmp_path, "bulk_edit", {"hats": job})
-    with pytest.raises(ParamsError, match=r"bulk_edit\.hats\.strengths: 1 is there twice"):
+    with pytest.raises(ParamsError, match=r"bulk_edit\.hats\.strengths: 1 occurs twice"):
         load_params(folder)
     with pytest.raises(ManifestError, match="edit: strength 1 is given twice .*; keep one"):
         check_strengths("edit", [1.0, 0.5, 1.0000001])

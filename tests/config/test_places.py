@@ -59,7 +59,7 @@ def test_models_may_lie_among_the_pretrained_ones(tmp_path: Path, monkeypatch: p
 def test_file_is_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(ManifestError, match=r"--out .* is no folder; choose another one"):
+    with pytest.raises(ManifestError, match=r"--out .* is not a folder; choose another one"):
         check_output(place, "--out")
 
 

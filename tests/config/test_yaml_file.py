@@ -13,7 +13,7 @@ from boundaryflow.files import RefusedFileError
 from tests.hostile.corpus_labels import SETTINGS
 
 MESSAGES = {
-    "date that is none": "params.yaml line 2: '2024-02-30' is no date and no number that can be read; put it in quotes",
+    "date that is none": "params.yaml line 2: '2024-02-30' is neither a readable date nor a number; put it in quotes",
     "number of 4000 digits": "params.yaml line 2: has a number that does not fit into 64 bits; lower it",
     "number of 5000 digits": "params.yaml line 2: has a text of 5,000 characters, at most 4,096 are read",
     "UTF-16": "params.yaml line 1: is not UTF-8 (byte 0xff); save it as UTF-8",

@@ -144,7 +144,7 @@ def test_worker_of_another_version_is_refused(finished: Path, emptied: Path, tmp
     with Cluster(emptied, tmp_path / "cluster", num_workers=1, code=code) as cluster:
         alone = run_stage(emptied, STAGE, BOUNDARYFLOW_DASK=cluster.address)
         assert alone.returncode == 2
-        assert "no worker is fit, such as tcp://" in alone.stderr
+        assert "no worker matches this run, such as tcp://" in alone.stderr
         assert "code is " in alone.stderr
         assert "Traceback" not in alone.stderr
         cluster.add_worker(ROOT)

@@ -76,7 +76,7 @@ def test_damaged_shard_is_told_of_by_the_stage_that_reads_it(
         _flip_payload(victim, [], rng)
     for path in (project / "data" / READER[stage]).rglob("shard-*"):
         path.unlink()
-    with pytest.raises(PipelineError, match=r"shard .*: its content is not what its header says; run"):
+    with pytest.raises(PipelineError, match=r"shard .*: its content and its header do not match; run"):
         run_here(project, monkeypatch, READER[stage])
 
 
@@ -223,6 +223,6 @@ def test_memory_that_is_limited(project: Path, tally: Tally) -> None:
         [sys.executable, "-c", script], cwd=project, env=environment(), capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert "memory does not suffice for 32 images at once" in done.stderr
+    assert "not enough memory for 32 images at once" in done.stderr
     assert "going on with 4" in done.stderr
     tally.count("memory limit", undisturbed, content(project / "data/edit"))

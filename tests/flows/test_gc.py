@@ -158,7 +158,7 @@ def test_old_error_logs_go_young_ones_stay(used: Path) -> None:
 def test_run_at_work_and_nobody_to_ask_are_refused(used: Path) -> None:
     with locks.flow_lock(used), pytest.raises(locks.FlowBusyError):
         gc.collect(used)
-    with pytest.raises(PipelineError, match="no terminal to ask on; say --yes"):
+    with pytest.raises(PipelineError, match="cannot ask without a terminal; use --yes"):
         gc.check_terminal(is_terminal=False, yes=False)
     gc.check_terminal(is_terminal=False, yes=True)
 

@@ -76,8 +76,8 @@ def test_record_is_told_in_a_line_in_a_table_and_in_full() -> None:
         (["serve", "--every", "-1"], "--every -1.0: must be a number of seconds from 1 to 31622400"),
         (["serve", "--every", "60", "--port", "65536"], "--port 65536: must be a whole number from 1 to 65535"),
         (["bulk-edit", "--", "--inbox"], "params.yaml: bulk_edit has no job '--inbox'"),
-        (["run", "--dask", "host:8786"], "--dask host:8786: is no address of a Dask scheduler"),
-        (["run", "--dask", "tls://me:s3cret@host"], "--dask tls://***@host: is no address of a Dask scheduler"),
+        (["run", "--dask", "host:8786"], "--dask host:8786: is not the address of a Dask scheduler"),
+        (["run", "--dask", "tls://me:s3cret@host"], "--dask tls://***@host: is not the address of a Dask scheduler"),
     ],
     ids=[
         "job",

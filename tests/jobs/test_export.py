@@ -117,7 +117,7 @@ def test_weakest_without_a_judge_says_what_to_run(root: Path) -> None:
     with pytest.raises(ManifestError, match="not about these edits"):
         export_images("toy", root / "out", weakest=0.6, root=root)
     judge_edits(root, {(i, e, 1.5): 0.9 if e == "hat" else float("nan") for i in _IDS for e in ("hat", "smile")})
-    with pytest.raises(ManifestError, match="knows nothing of edit smile; choose others with --edit"):
+    with pytest.raises(ManifestError, match="does not measure edit smile; choose others with --edit"):
         export_images("toy", root / "out", weakest=0.6, root=root)
     assert export_images("toy", root / "out", edits=["hat"], weakest=0.6, root=root) == (2, 0)
     table = pd.DataFrame({"item_id": ["aaaa"], "edit": ["hat"], "strength": [1.5], "ssim": [1.0]})
@@ -155,5 +155,5 @@ def test_export_over_a_table_of_somebody_else_is_refused_before_anything_is_writ
 
 def test_export_to_a_file_is_one_line(root: Path) -> None:
     (root / "file").write_bytes(b"")
-    with pytest.raises(ManifestError, match=r"--to .*file/x: .*file is no folder; choose another one"):
+    with pytest.raises(ManifestError, match=r"--to .*file/x: .*file is not a folder; choose another one"):
         export_images("toy", root / "file/x", root=root)

@@ -206,7 +206,7 @@ def test_texts_of_a_picture_are_bounded_and_made_visible(tmp_path: Path) -> None
         ("ztxt.png", "damaged (Decompressed data too large for PngImagePlugin.MAX_TEXT_CHUNK)"),
         ("fifo", "a FIFO, not a regular file"),
         ("sparse movie.mp4", "42,949,672,960 bytes, more than the 268,435,456 that are read"),
-        ("eps.jpg", "of no kind that is known: "),
+        ("eps.jpg", "of an unknown kind; known are "),
         ("LMDB in a zip", "an archive that holds no pictures (church_val_lmdb/data.mdb: an LMDB in an archive;"),
     ],
 )
@@ -227,7 +227,7 @@ def test_damaged_page_of_an_lmdb_names_the_file(tmp_path: Path) -> None:
     ("name", "content", "message"),
     [
         ("nothing", None, "there is no such file or folder"),
-        ("notes.md", "hello", "of no kind that is known"),
+        ("notes.md", "hello", "of an unknown kind"),
         ("empty.csv", "", "is empty"),
     ],
 )
@@ -274,7 +274,7 @@ def test_text_of_a_file_is_made_visible() -> None:
 
 def test_empty_folder_is_told(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(PipelineError, match="of no kind that is known"):
+    with pytest.raises(PipelineError, match="of an unknown kind"):
         inspect(str(tmp_path / "empty"))
 
 

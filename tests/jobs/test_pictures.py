@@ -89,7 +89,7 @@ def test_boundary_of_another_size_or_of_nan_is_refused_before_a_picture_is_writt
     whole = load_boundaries(path)
     for change, reason in (
         (lambda normal: normal[:7] / normal[:7].norm(), "has 7 dimensions, the latents of this model have"),
-        (lambda normal: normal * torch.nan, "is no unit vector of finite numbers"),
+        (lambda normal: normal * torch.nan, "is not a finite unit vector"),
     ):
         noised = tuple(replace(hyperplane, normal=change(hyperplane.normal)) for hyperplane in whole.noised)
         mixed = {

@@ -43,8 +43,8 @@ def test_chunks_get_smaller_and_nothing_is_left_out(
     assert [item for part in done for item in part] == list(range(20))
     assert seen == [(0, 4), (4, 8), (8, 12), (12, 16), (16, 20)]
     assert [record.getMessage().partition("(")[0] for record in caplog.records] == [
-        "memory does not suffice for 16 images at once ",
-        "memory does not suffice for 8 images at once ",
+        "not enough memory for 16 images at once ",
+        "not enough memory for 8 images at once ",
     ]
     assert "going on with 4 (BOUNDARYFLOW_BATCH_SIZE=4)" in caplog.text
     assert memory.chunk_size() == 4, "the rest of the process goes on with what is known to fit"
@@ -52,7 +52,7 @@ def test_chunks_get_smaller_and_nothing_is_left_out(
 
 def test_single_image_that_does_not_fit_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BOUNDARYFLOW_BATCH_SIZE", "2")
-    with pytest.raises(PipelineError, match="memory does not suffice for one image at a time .* take a machine"):
+    with pytest.raises(PipelineError, match="there is not enough memory for one image at a time .* take a machine"):
         memory.in_chunks(3, _needs(0, []))
 
 

@@ -24,7 +24,7 @@ MESSAGES = {
     "Parquet of one long text": "column 'hat' has 'xxxxxx",
     "Parquet cut off": "cannot be read (",
     "Parquet, endless footer": "cannot be read (Parquet file size is 12 bytes",
-    "CSV with a NUL": "line 2 has a NUL byte; it is no text, or damaged",
+    "CSV with a NUL": "line 2 has a NUL byte; it is not a text file, or is damaged",
     "CSV in Latin-1": "is not UTF-8 (byte 0xe9 in line 2); save it as UTF-8",
     "CSV in UTF-16": "is not UTF-8 (byte 0xff in line 1); save it as UTF-8",
     "CSV of one long cell": "line 2 cannot be read (field larger than field limit (131072))",
@@ -36,8 +36,8 @@ MESSAGES = {
     "JSON lines, number of 5000 digits": "line 1 is not JSON; every line must be one object",
     "JSON lines, number beyond floats": "column 'hat' has 'inf' in row 1; must be 0/1",
     "JSON lines of numbers": "line 1 is no JSON object; every line must be one",
-    "CelebA, count of 5000 digits": "9... rows, but there are 1; the file is not whole",
-    "CelebA, count below 0": "line 1 says -5 rows, but there are 1; the file is not whole",
+    "CelebA, count of 5000 digits": "9... rows, but there are 1; the file is incomplete",
+    "CelebA, count below 0": "line 1 says -5 rows, but there are 1; the file is incomplete",
     "CelebA, count in other digits": "line 2 has 0 values after hat, must have 1, one per name",
     "CelebA, huge value": "9...' for hat, must be -1 or 1",
     "mapping, number of 5000 digits": "must have 3, one per name",
@@ -172,5 +172,5 @@ def test_paths_out_of_the_folder_are_refused(tmp_path: Path) -> None:
     for pattern in ("../l.csv", "../*.csv", str(tmp_path / "l.csv"), "a/../../*.csv"):
         with pytest.raises(LabelError, match=r"must be relative to .* and stay in it, without \.\."):
             find_tables(tmp_path / "raw", pattern)
-    with pytest.raises(LabelError, match="is no pattern"):
+    with pytest.raises(LabelError, match="is not a valid pattern"):
         find_tables(tmp_path / "raw", "**x/*.csv")

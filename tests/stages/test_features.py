@@ -86,7 +86,7 @@ def test_jobs_follow_and_refuse_boundaries_of_another_space(
     assert model_and_settings("avatars", load_params().dataset("avatars"))[1].features == FEATURES
     path = folder / "data/boundary/avatars/dark_skin.safetensors"
     path.write_bytes((finished / "data/boundary/avatars/dark_skin.safetensors").read_bytes())
-    with pytest.raises(BoundaryError, match=r"lies in the space h of .*, what is looked at is up_blocks.1.resnets.0:4"):
+    with pytest.raises(BoundaryError, match=r"in the space h of .* the features used are in up_blocks.1.resnets.0:4"):
         edit_photos([picture], "avatars", "dark_skin", [1.0], folder / "out")
 
 

@@ -115,7 +115,8 @@ def test_cut_off_archive_stops_the_run_in_one_line(raw: Path, ingest: Ingest) ->
     whole = (raw / "images.tar.gz").read_bytes()
     (raw / "images.tar.gz").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(
-        ManifestError, match=r"^ingest data/raw/avatars/images.tar.gz: damaged or cut off, .*; fetch it again, or take"
+        ManifestError,
+        match=r"^ingest data/raw/avatars/images.tar.gz: damaged or incomplete archive .*; fetch it again, or",
     ):
         ingest()
 

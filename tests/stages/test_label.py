@@ -413,7 +413,7 @@ def test_classifier_from_elsewhere_labels_and_classifiers_are_calibrated(
     plain = relabel(classified, monkeypatch, label)
     assert plain["smiling"].between(0.2, 0.8).all()
     source["calibration"] = {"kind": "csv", "path": "some.csv", "file_column": "file"}
-    with pytest.raises(LabelError, match="calibration of 'smiling': the scores say the opposite"):
+    with pytest.raises(LabelError, match="calibration of 'smiling': the scores contradict"):
         relabel(classified, monkeypatch, label)
     source["weights"] = JUDGES
     label["attributes"] = {"smiling": {"column": None}}

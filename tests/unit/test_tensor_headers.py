@@ -19,7 +19,7 @@ from tests.hostile.corpus_models import SAFETENSORS
 REASONS = {
     "about_deep": "its header is nested too deep",
     "about_list": "its header holds a list, must be a JSON object",
-    "about_nan": "it has NaN, which is no number",
+    "about_nan": "it has NaN, which is not a number",
     "about_no_json": "its header is not JSON at line 1",
     "cut": "cut off",
     "deep": "its header is nested too deep",
@@ -28,7 +28,7 @@ REASONS = {
     "f4": "tensor a is of type F4, which is not read",
     "header_of_1e18": "cut off",
     "list": "its header holds a list, must be a JSON object",
-    "metadata_list": "its metadata are no texts",
+    "metadata_list": "its metadata values are not strings",
     "not_utf_8": "is not JSON: 'utf-8' codec",
     "nothing": "cut off",
     "shape_negative": "the entry of tensor a is damaged",

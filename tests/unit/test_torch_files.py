@@ -40,7 +40,7 @@ REASONS = {
     "storage_missing": "no item named",
     "bytes_of_1e18": "the pickle in it is damaged: expected 1000000000000000000 bytes",
     "no_end": "pickle exhausted before seeing STOP",
-    "nothing_on_the_stack": "it takes more than there is",
+    "nothing_on_the_stack": "it reads beyond its stack",
     "changes_a_function": "it changes a function",
     "calls_torch_load": "wants to call torch.load",
     "another_zip": "a zip archive, but not of torch",

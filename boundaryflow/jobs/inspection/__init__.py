@@ -51,8 +51,8 @@ def inspect(source: str, pictures: Sequence[Path] = ()) -> dict[str, Any]:
         if facts is not None:
             return facts
     raise PipelineError(
-        f"inspect {path}: of no kind that is known: a checkpoint, a table of labels, a picture, a folder or archive of "
-        "pictures, an LMDB, or a file of this project"
+        f"inspect {path}: of an unknown kind; known are a checkpoint, a table of labels, a picture, a folder or "
+        "archive of pictures, an LMDB, or a file of this project"
     )
 
 

@@ -73,7 +73,7 @@ def test_damaged_file_is_one_clear_line(tmp_path: Path) -> None:
     path = tmp_path / "smiling.safetensors"
     save_boundaries(path, Boundaries("smiling", {"eps": boundary()}))
     path.write_bytes(path.read_bytes()[:-3])
-    with pytest.raises(BoundaryError, match="not a whole safetensors file"):
+    with pytest.raises(BoundaryError, match="not a complete safetensors file"):
         load_boundaries(path)
     with pytest.raises(BoundaryError, match="no such file"):
         load_boundaries(tmp_path / "other.safetensors")
@@ -85,10 +85,10 @@ REASONS = {
     "extra_key": "hyperplane eps has not the facts intercept, space",
     "intercept_1e400": "hyperplane eps has intercept inf, must be finite",
     "intercept_1e400_written_out": "hyperplane eps has intercept 1000",
-    "nan": "the normal of hyperplane eps is no unit vector of finite numbers",
+    "nan": "the normal of hyperplane eps is not a finite unit vector",
     "no_attribute": "it has no attribute, or no hyperplanes",
     "no_planes": "it has no attribute, or no hyperplanes",
-    "not_unit": "the normal of hyperplane eps is no unit vector",
+    "not_unit": "the normal of hyperplane eps is not a finite unit vector",
     "other_attribute": "hyperplane eps is of 'hat', not of 'beard'",
     "other_space": "hyperplane eps is of z-space at timestep 5",
     "plane_number": "hyperplane eps has not the facts",
@@ -105,8 +105,8 @@ REASONS = {
     "t_negative": "of eps-space at timestep -1",
     "t_true": "has t True, must be of type int",
     "t_word": "has t '5', must be of type int",
-    "two_axes": "the normal of hyperplane eps is no unit vector",
-    "whole_numbers": "the normal of hyperplane eps is no unit vector",
+    "two_axes": "the normal of hyperplane eps is not a finite unit vector",
+    "whole_numbers": "the normal of hyperplane eps is not a finite unit vector",
 }
 
 
@@ -196,7 +196,7 @@ def test_plane_of_another_path_or_none_is_refused() -> None:
     with pytest.raises(BoundaryError, match="separated well enough at any noise level") as caught:
         Boundaries("smiling", {}).along_path([5, 40], "a" * 64, "h")
     assert "lower boundary.min_auc" in with_advice(caught.value)
-    with pytest.raises(BoundaryError, match="lies in the space h of the network, what is looked at is d:4"):
+    with pytest.raises(BoundaryError, match="lies in the space h of the network, but the features used are in d:4"):
         Boundaries("smiling", {}, path).along_path([5, 40], "a" * 64, "d:4")
     other = Boundaries("hat", {}, tuple(replace(plane, space="d:4") for plane in path))
     with pytest.raises(BoundaryError, match=r"'smiling' \(h-space\) lies in the space h of the network"):

@@ -105,7 +105,7 @@ def test_outputs_become_probabilities(
         ({"attributes": {"hat": True}}, "must be the number of an output, from 0 on"),
         ({"attributes": {"hat": [1, 1]}}, "names an output twice"),
         ({"attributes": {"hat": [1, 2]}}, "sigmoid do not add up"),
-        ({"attributes": {"ha\nt": 1}}, "is no name of an attribute"),
+        ({"attributes": {"ha\nt": 1}}, "is not a valid attribute name"),
         ({"activation": "tanh"}, "must be one of none, sigmoid, softmax"),
         ({"distance": "cosine"}, "has no key 'distance'"),
         (
@@ -199,7 +199,7 @@ def test_identity_by_a_declared_distance(tmp_path: Path, distance: str, far: lis
         ({"outputs": ["a", "b"]}, {}, "output must say which of a, b is read"),
         ({}, {"output": "c"}, "output is 'c', there is means"),
         ({}, {"attributes": {"hat": 3}}, "names output 3, but the network has 0 to 2"),
-        ({}, {"activation": "none", "range": [0, 255]}, "gives 127.5, which is no probability"),
+        ({}, {"activation": "none", "range": [0, 255]}, "gives 127.5, which is not a probability"),
         ({"op": "Mine", "domain": "my.operators"}, {}, "my.operators:Mine.* is not a registered function"),
         ({"location": "../more.bin"}, {}, "escapes model directory"),
         ({"location": "/etc/hostname"}, {}, "Absolute path not allowed"),

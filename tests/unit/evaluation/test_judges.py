@@ -87,7 +87,7 @@ def test_missing_damaged_or_other_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "attributes.safetensors"
     whole = path.read_bytes()
     path.write_bytes(whole[:-8])
-    with pytest.raises(CheckpointError, match="not a whole safetensors file"):
+    with pytest.raises(CheckpointError, match="not a complete safetensors file"):
         load_judges(tmp_path)
     path.write_bytes((tmp_path / "identity.safetensors").read_bytes())
     with pytest.raises(CheckpointError, match="kind is 'embed', must be 'classify'"):

@@ -82,7 +82,7 @@ def test_folds_are_spoken_for_by_the_others() -> None:
             [1.0] * 24,
             "24 annotated images with it and 0 without, must be at least 20 together and 2 each; annotate more",
         ),
-        ([0.0] * 12 + [1.0] * 12, "the scores say the opposite of the annotations"),
+        ([0.0] * 12 + [1.0] * 12, "the scores contradict the annotations"),
     ],
 )
 def test_annotations_that_calibrate_nothing_are_refused(labels: list[float], message: str) -> None:

@@ -40,7 +40,7 @@ def test_two_blanks_after_the_name_shift_nothing(tmp_path: Path) -> None:
     [
         (CELEBA.split("\n", 2)[2], r"line 1 must be the names of the attributes, and is a row \(000001.jpg\); put"),
         ("3\n" + CELEBA.split("\n", 2)[2], "line 2 must be the names of the attributes, and is a row"),
-        (CELEBA.replace("3\n", "4\n", 1), "line 1 says 4 rows, but there are 3; the file is not whole"),
+        (CELEBA.replace("3\n", "4\n", 1), "line 1 says 4 rows, but there are 3; the file is incomplete"),
         (CELEBA + "000004.jpg 1 1 1\n", "line 1 says 3 rows, but there are 4"),
         (CELEBA.replace("1\n000003", "\n000003"), "line 4 has 2 values after 000002.jpg, must have 3, one per name"),
         (CELEBA.replace("1\n000003", "1 1\n000003"), "line 4 has 4 values after 000002.jpg, must have 3"),
@@ -52,7 +52,7 @@ def test_two_blanks_after_the_name_shift_nothing(tmp_path: Path) -> None:
         ("", "is empty"),
         ("Male Male\n1.jpg 1 1\n", "line 1 has the name 'Male' twice"),
         ("image_id,Male\n1.jpg,1\n", "line 1 has commas; this is a CSV table, read it with kind csv"),
-        ("file Male\n1.jpg 1 1\n", "line 1 has the name 'file', which is no attribute"),
+        ("file Male\n1.jpg 1 1\n", "line 1 has the name 'file', which is not an attribute"),
         ("<html><body>quota</body></html>", "is a web page"),
     ],
 )

@@ -150,7 +150,7 @@ WRONG: dict[str, tuple[Callable[[dict[Any, Any]], dict[Any, Any]], str]] = {
     "extra": (lambda s: {**s, "more": torch.zeros(2)}, r"first is more: \(2,\), must be left out"),
     "scalar": (lambda s: {**s, "text_projection": torch.tensor(1.0)}, "a tensor has too few dimensions"),
     "other shape": (lambda s: {**s, "text_projection": torch.zeros(64, 9)}, "tensors do not fit"),
-    "no width": (lambda s: {**s, "ln_final.weight": torch.zeros(0)}, "its tensors make no network"),
+    "no width": (lambda s: {**s, "ln_final.weight": torch.zeros(0)}, "its tensors do not form a network"),
     "int key": (lambda s: {**s, 3: torch.zeros(2)}, "first is 3"),
     "words": (
         lambda s: {**s, "token_embedding.weight": torch.zeros(20_000_000, 0)},
@@ -194,7 +194,7 @@ def test_code_in_a_file_is_never_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_file_that_is_cut_or_not_there_is_refused(weights: Path, tmp_path: Path) -> None:
     (tmp_path / "cut.pt").write_bytes(weights.read_bytes()[:5000])
     for name, reason in (
-        ("cut.pt", "not a whole checkpoint"),
+        ("cut.pt", "not a complete checkpoint"),
         ("none.pt", "neither a file nor a model name; names are"),
     ):
         with pytest.raises(CheckpointError, match=reason):

@@ -133,7 +133,7 @@ def test_nested_and_binary_columns_beside_the_wanted_are_no_matter(tmp_path: Pat
     [
         ([[1], [0]], r"column 'smile' is nested \(list<element: int64>\), must hold a text or number in each row"),
         ([{"b": 1}] * 2, r"column 'smile' is nested \(struct<b: int64>\)"),
-        ([b"1", b"0"], r"column 'smile' is no column of texts or numbers \(binary\)"),
+        ([b"1", b"0"], r"column 'smile' is not a column of strings or numbers \(binary\)"),
         (["1", "x" * 140_000], "column 'smile' has a cell of 140,000 bytes, at most 131,072 are read"),
         (
             ["x" * 2**28, "x"],

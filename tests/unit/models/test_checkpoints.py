@@ -110,7 +110,7 @@ def test_imported_folder_is_read_by_diffusers_itself(tmp_path: Path) -> None:
 def test_import_does_not_overwrite(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder/mine.txt").write_text("mine")
-    with pytest.raises(CheckpointError, match="there is something already"):
+    with pytest.raises(CheckpointError, match="already exists"):
         import_checkpoint(write(tmp_path / "net.pt", DDPM), tmp_path / "folder")
 
 
@@ -337,7 +337,7 @@ def make_wrong(case: str, path: Path) -> None:  # noqa: C901, PLR0912 - a table
 WRONG = {
     "code": "the pickle in it wants to call posix.mkdir; nothing in it was run",
     "plain pickle": "nothing in it was run",
-    "truncated": "not a whole checkpoint",
+    "truncated": "not a complete checkpoint",
     "empty": "the file is empty",
     "text": "not a",
     "pointer": "git-lfs pointer",
@@ -434,7 +434,7 @@ def test_model_of_the_hub_is_read_from_its_cache(tmp_path: Path, monkeypatch: py
     generator = torch.Generator().manual_seed(1)
     torch.testing.assert_close(model.eps(torch.randn(2, 3, 8, 8, generator=generator), 300), expected)
     assert load_model(f"owner/name@{commit}").sha256 == model.sha256
-    with pytest.raises(CheckpointError, match="neither a folder here nor to be had from the hub"):
+    with pytest.raises(CheckpointError, match="neither a local folder nor available from the hub"):
         load_model("owner/other")
 
 
@@ -449,4 +449,4 @@ def test_command_takes_what_is_stated(tmp_path: Path) -> None:
     scheduler = json.loads((tmp_path / "out/scheduler_config.json").read_text())
     assert scheduler["beta_schedule"] == "squaredcos_cap_v2"
     again = CliRunner().invoke(cli, arguments)
-    assert (again.exit_code, "there is something already" in again.output) == (2, True)
+    assert (again.exit_code, "already exists" in again.output) == (2, True)

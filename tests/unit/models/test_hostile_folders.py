@@ -32,7 +32,7 @@ REASONS = {
     "config_groups_3": "must be divisible by num_groups",
     "config_block_unknown": "EvilBlock2D does not exist",
     "config_middle_null": "mid_block_type None, must be a word",
-    "config_epsilon_nan": "it has NaN, which is no number",
+    "config_epsilon_nan": "it has NaN, which is not a number",
     "config_epsilon_negative": "norm_eps -1.0, must be a number above 0",
     "config_epsilon_1e400": "norm_eps 1000",
     "config_padding_negative": "downsample_padding -1",

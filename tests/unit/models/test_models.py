@@ -210,7 +210,7 @@ def damage(folder: Path, case: str) -> None:
 @pytest.mark.parametrize(
     ("case", "message"),
     [
-        ("truncated", "not a whole safetensors file"),
+        ("truncated", "not a complete safetensors file"),
         ("pointer", "git-lfs pointer"),
         ("nan", "conv_in.weight holds NaN"),
         ("no weights", "diffusion_pytorch_model.safetensors is missing"),

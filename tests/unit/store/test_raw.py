@@ -121,9 +121,9 @@ def test_encrypted_and_damaged_members_have_their_reason(folder: Path) -> None:
 def test_archive_that_is_cut_off_is_one_line(folder: Path, suffix: str, share: float) -> None:
     path = write_archive(folder, suffix, {f"{i}.png": encoded(i) for i in range(12)})
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    with pytest.raises(ManifestError, match=rf"^ingest .*images{suffix}: damaged or cut off, not a whole archive") as e:
+    with pytest.raises(ManifestError, match=rf"^ingest .*images{suffix}: damaged or incomplete archive") as e:
         opened(folder)
-    assert str(e.value).endswith("; fetch it again, or take it away")
+    assert str(e.value).endswith("; fetch it again, or remove it")
     assert "\n" not in str(e.value)
 
 
@@ -132,7 +132,7 @@ def test_tar_with_a_broken_header_in_the_middle_is_not_taken_for_a_short_one(fol
     data = bytearray(path.read_bytes())
     data[data.index(b"a/1.png") + 148] ^= 1  # its checksum
     path.write_bytes(data)
-    with pytest.raises(ManifestError, match=r"not a whole archive \(no header at byte 2,048, and no end\); fetch it"):
+    with pytest.raises(ManifestError, match=r"incomplete archive \(no header at byte 2,048, and no end\); fetch it"):
         opened(folder)
 
 
@@ -390,7 +390,7 @@ def test_remote_folder_of_any_protocol_is_read() -> None:
 def test_remote_folder_says_what_is_wrong(folder: Path) -> None:
     (folder / "a.zip").write_bytes(b"x")
     for url, message in {
-        "s3//x": "ingest s3//x: is no address of a remote folder, such as s3://bucket/folder",
+        "s3//x": "ingest s3//x: is not the address of a remote folder, such as s3://bucket/folder",
         "nosuch://x": "ingest nosuch://x: Protocol not known: nosuch; see fsspec's list of protocols",
         "gs://x": "ingest gs://x: Please install gcsfs",
         f"file://{folder}": f"ingest file://{folder}: holds no images; 1 other files are there; check the address",

@@ -43,5 +43,5 @@ def test_what_is_not_there_or_damaged_is_one_line(tmp_path: Path) -> None:
     data = bytearray(shard.read_bytes())
     data[-1] ^= 1
     shard.write_bytes(data)
-    with pytest.raises(ManifestError, match="its content is not what its header says"):
+    with pytest.raises(ManifestError, match="its content and its header do not match"):
         ShardRows(folder, ITEMS, "x")
