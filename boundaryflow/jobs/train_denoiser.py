@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,10 @@ from boundaryflow.diffusion import NoiseSchedule
 from boundaryflow.errors import CheckpointError, ParamsError, PipelineError
 from boundaryflow.files import is_remote
 from boundaryflow.formats.tensor_files import read_tensors, write_tensors
+from boundaryflow.formats.tensor_headers import read_header
 from boundaryflow.jobs.training_folder import beta_schedule, measure, write_folder
 from boundaryflow.jobs.training_pictures import TrainingPictures, open_pictures
-from boundaryflow.jobs.training_state import CHECKPOINT, MADE_BY, locked_state, state_folder
+from boundaryflow.jobs.training_state import CHECKPOINT, MADE_BY, Run, check_shapes, locked_state, run_of, state_folder
 from boundaryflow.models.betas import schedule_betas
 from boundaryflow.runtime.device import device, resolve_dtype
 from boundaryflow.text import visible
@@ -51,15 +52,6 @@ class Budget:
     def share(self, elapsed_s: float, num_images: int) -> float:
         """Share of the budget that is used; 1 is all of it."""
         return elapsed_s / (60 * self.minutes) if self.minutes is not None else num_images / (self.images or 1)
-
-
-@dataclass
-class _Run:
-    """State of a run apart from its tensors."""
-
-    elapsed_s: float = 0.0
-    hardware: list[str] = field(default_factory=list[str])
-    measured: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
 
 
 def train_denoiser(
@@ -113,7 +105,7 @@ def train_from(
     """
     if not is_remote(source) and any(meet(source, str(path)) for path in (out, state_folder(out))):
         raise CheckpointError(
-            f"train-denoiser {out}: lies in {visible(source)}, or the other way round, so that its samples would be "
+            f"train-denoiser {out}: lies in {visible(source)}, or contains it, so that its samples would be "
             "trained on; name another OUT"
         )
     is_ingested = (Path(source) / "manifest.parquet").is_file()
@@ -166,7 +158,7 @@ class _Trainer:
         schedule = NoiseSchedule.from_betas(schedule_betas(beta_schedule(network), str(out)))
         self._training = DenoiserTraining(network, settings, schedule, where, resolved)
         self._pixels = _resident(pictures.pixels, where)
-        self._run = _Run()
+        self._run = Run()
         self._go_on()
         here = f"{_hardware(where)}, {str(resolved).removeprefix('torch.')}"
         self._run.hardware = sorted({*self._run.hardware, here})
@@ -244,7 +236,7 @@ class _Trainer:
         loss = float(self._training.loss)
         if not math.isfinite(loss):
             raise CheckpointError(
-                f"train-denoiser {self._out}: the loss is {loss} at step {self._training.step}; begin anew with a "
+                f"train-denoiser {self._out}: the loss is {loss} at step {self._training.step}; start over with a "
                 f"--learning-rate below {self._settings.learning_rate:g}, or with --dtype float32"
             )
         return loss
@@ -259,23 +251,25 @@ class _Trainer:
     def _go_on(self) -> None:
         if not self._checkpoint.exists():
             return
+        start_over = f"name another OUT, or delete {self._checkpoint.parent} and {self._out} to start over"
         try:
-            tensors, about = read_tensors(self._checkpoint)
-            before = about["identity"]
+            header = read_header(self._checkpoint)
+            before, step = header.about["identity"], header.about["step"]
             other = [name for name, value in self._identity.items() if before.get(name) != value]
             if not other:
-                self._training.go_on_from(tensors, about["step"])
-                self._run = _Run(**about["run"])
-        except (SafetensorError, OSError, LookupError, ValueError, TypeError, RuntimeError, AttributeError) as error:
+                self._run = run_of(header.about["run"], step)
+                check_shapes(header.shapes, self._training.state_shapes(step))
+                self._training.go_on_from(read_tensors(self._checkpoint)[0], step)
+        except (SafetensorError, OSError, KeyError, ValueError, TypeError, AttributeError) as error:
+            reason = visible(f"has no {error}" if isinstance(error, KeyError) else str(error))[:200]
             raise CheckpointError(
-                f"train-denoiser {self._checkpoint}: cannot be read ({error}); delete its folder to begin anew"
+                f"train-denoiser {self._checkpoint}: training cannot continue from it ({reason}); {start_over}"
             ) from None
         if other:
-            changes = ", ".join(f"{name} was {before.get(name)} and is {self._identity[name]}" for name in other)
-            raise ParamsError(
-                f"train-denoiser {self._out}: was begun with other settings ({changes}); name another OUT, or delete "
-                f"{self._checkpoint.parent} and {self._out} to begin anew"
+            changes = ", ".join(
+                f"{name} was {visible(str(before.get(name)))[:60]} and is {self._identity[name]}" for name in other
             )
+            raise ParamsError(f"train-denoiser {self._out}: was begun with other settings ({changes}); {start_over}")
 
     def _measure(self) -> None:
         """Measure the model of the folder, and report the result."""

@@ -1,11 +1,13 @@
-"""The folder of a training run's state: its path, its lock, and the check that it holds no foreign files."""
+"""The folder of a training run's state: its path, its lock, and checks of what is in it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from boundaryflow.config.places import check_output
 from boundaryflow.errors import CheckpointError, PipelineError
@@ -15,6 +17,17 @@ from boundaryflow.text import visible
 CARD, CHECKPOINT, _LOCK = "training.json", "checkpoint.safetensors", "lock"
 MADE_BY = "boundaryflow train-denoiser"
 """What `made_by` of the card says."""
+_MEASURED = {"images_seen", "wall_time_s", "held_out_loss", "trained_on_loss", "round_trip_psnr_db"}
+_MAX_STEPS = 2**40
+
+
+@dataclass
+class Run:
+    """State of a run apart from its tensors."""
+
+    elapsed_s: float = 0.0
+    hardware: list[str] = field(default_factory=list[str])
+    measured: list[dict[str, float]] = field(default_factory=list[dict[str, float]])
 
 
 def state_folder(out: Path) -> Path:
@@ -32,11 +45,11 @@ def locked_state(out: Path) -> Generator[Path]:
     check_output(out, "OUT", may_be="data/pretrained")
     out = out.absolute()
     if not out.name:
-        raise CheckpointError(f"train-denoiser {out}: is no folder of its own; name another OUT")
+        raise CheckpointError(f"train-denoiser {out}: is not a separate folder; name another OUT")
     folder = state_folder(out)
     for path in (out, folder):
         if path.is_symlink() or (path.exists() and not path.is_dir()):
-            raise CheckpointError(f"train-denoiser {path}: is a link or no folder; move it away, or name another OUT")
+            raise CheckpointError(f"train-denoiser {path}: is a link or not a folder; move it, or name another OUT")
     _check_ours(out, folder)
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / _LOCK).open("a") as lock:
@@ -59,13 +72,16 @@ def _check_ours(out: Path, folder: Path) -> None:
         CheckpointError: One of them holds foreign files.
     """
     has_state = (folder / CHECKPOINT).is_file() and not (folder / CHECKPOINT).is_symlink()
+    lock = folder / _LOCK
+    if lock.is_symlink() or (lock.exists() and not lock.is_file()):
+        raise CheckpointError(f"train-denoiser {lock}: is a link or not a regular file; move it, or name another OUT")
     if folder.exists() and not has_state:
         half_written = set(leftovers(folder))
         for path in folder.iterdir():
-            if path not in half_written and (path.name != _LOCK or path.is_symlink() or path.stat().st_size):
+            if path not in half_written and (path != lock or lock.stat().st_size):
                 raise CheckpointError(
-                    f"train-denoiser {folder}: holds {visible(path.name)}, which is of no run; move it away, or name "
-                    "another OUT"
+                    f"train-denoiser {folder}: holds {visible(path.name)}, which train-denoiser did not write; move it, or "
+                    "name another OUT"
                 )
     if not out.exists() or not any(out.iterdir()):
         return
@@ -75,6 +91,33 @@ def _check_ours(out: Path, folder: Path) -> None:
         made_by = None
     if made_by != MADE_BY or not has_state:
         raise CheckpointError(
-            f"train-denoiser {out}: there is something already, and nothing in {folder} to go on from; name a folder "
-            "that is not there yet"
+            f"train-denoiser {out}: already exists, and {folder} has no checkpoint to continue from; name a new folder"
         )
+
+
+def run_of(facts: Any, step: Any) -> Run:
+    """The state of a run from a checkpoint's header.
+
+    Raises:
+        TypeError, ValueError: It is damaged.
+    """
+    run = Run(**facts)
+    numbers: list[Any] = [run.elapsed_s, step, *(value for found in run.measured for value in found.values())]
+    is_sound = all(type(value) in (int, float) for value in numbers) and type(step) is int and 0 <= step < _MAX_STEPS
+    if not is_sound or not all(isinstance(name, str) for name in run.hardware):
+        raise ValueError("its facts about the run are damaged")
+    if any(found.keys() != _MEASURED for found in run.measured):
+        raise ValueError("its measurements are damaged")
+    return run
+
+
+def check_shapes(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse a checkpoint of other tensors.
+
+    Raises:
+        ValueError: It lacks a tensor, or has another one.
+    """
+    for name in sorted({*found, *expected}):
+        if found.get(name) != expected.get(name):
+            shapes = [list(of[name]) if name in of else "none" for of in (found, expected)]
+            raise ValueError(f"the shape of tensor {name[:80]} is {shapes[0]}, must be {shapes[1]}")

@@ -130,12 +130,32 @@ class DenoiserTraining:
             tensors |= {f"{number}.{p}.{name}": value for p, of_p in kept.items() for name, value in of_p.items()}
         return tensors
 
+    def state_shapes(self, step: int) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of `state` after so many steps."""
+        shapes: dict[str, tuple[int, ...]] = {"loss": ()}
+        for name, p in self.network.named_parameters():
+            shapes |= {f"network.{name}": tuple(p.shape), f"averaged.{name}": tuple(p.shape)}
+        for number, optimiser in enumerate(self._optimisers if step else ()):
+            is_muon = isinstance(optimiser, Muon)
+            for index, p in enumerate(optimiser.param_groups[0]["params"]):
+                names = ("momentum",) if is_muon else ("exp_avg", "exp_avg_sq")
+                shapes |= {f"{number}.{index}.{name}": tuple(p.shape) for name in names}
+                shapes |= {} if is_muon else {f"{number}.{index}.step": ()}
+        return shapes
+
     def go_on_from(self, tensors: Mapping[str, Tensor], step: int) -> None:
         """Take up a state of the same network and settings.
 
+        Args:
+            tensors: Of the names and shapes of `state_shapes`.
+            step: Steps taken.
+
         Raises:
-            KeyError, ValueError, RuntimeError: It is of another network.
+            ValueError: A tensor is of another type, or has NaN or infinite values.
         """
+        for name, value in tensors.items():
+            if value.dtype != torch.float32 or not value.isfinite().all():
+                raise ValueError(f"tensor {name} is not of finite float32 numbers")
         self.step, self.loss = step, tensors["loss"].to(self._device)
         with torch.no_grad():
             for name, p in self.network.named_parameters():

@@ -124,7 +124,7 @@ def test_loss_that_is_not_finite_stops_before_anything_is_kept(tmp_path: Path, m
 
     monkeypatch.setattr(DenoiserTraining, "advance", diverge)
     with pytest.raises(
-        CheckpointError, match="the loss is nan at step 6; begin anew with a --learning-rate below 0.02"
+        CheckpointError, match="the loss is nan at step 6; start over with a --learning-rate below 0.02"
     ):
         trained(tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
@@ -209,7 +209,7 @@ def test_options_that_a_data_set_contradicts_are_refused(option: dict[str, Any],
     [
         (["nowhere", "out"], "nowhere: no such folder or file"),
         (["s3://bucket/faces", "out"], "is remote; ingest it first"),
-        (["photos/19.png", "out"], "is no folder, archive or LMDB of pictures"),
+        (["photos/19.png", "out"], "is not a folder, archive or LMDB of pictures"),
         (["few", "out"], "3 different pictures, must be at least 16"),
         (["damaged", "out"], "16 of 16 pictures cannot be used, such as 0.png: not an image"),
         (["photos", "photos"], "its samples would be trained on"),
@@ -255,19 +255,19 @@ def test_folders_of_somebody_else_are_refused_and_stay_as_they_are(tmp_path: Pat
     out, state = tmp_path / "m", tmp_path / "m.training"
     state.mkdir()
     (state / "lock").write_text("precious")
-    with pytest.raises(CheckpointError, match=r"m\.training: holds lock, which is of no run; move it away"):
+    with pytest.raises(CheckpointError, match=r"m\.training: holds lock, which train-denoiser did not write; move it"):
         trained(out)
     assert (state / "lock").read_text() == "precious"
     (state / "lock").unlink()
     state.rmdir()
     (tmp_path / "elsewhere").mkdir()
     state.symlink_to("elsewhere")
-    with pytest.raises(CheckpointError, match=r"m\.training: is a link or no folder"):
+    with pytest.raises(CheckpointError, match=r"m\.training: is a link or not a folder"):
         trained(out)
     assert not list((tmp_path / "elsewhere").iterdir())
     state.unlink()
     out.symlink_to("nowhere")
-    with pytest.raises(CheckpointError, match=r"m: is a link or no folder"):
+    with pytest.raises(CheckpointError, match=r"m: is a link or not a folder"):
         trained(out)
 
 
@@ -276,7 +276,7 @@ def test_folder_that_took_the_place_of_the_model_is_not_written_to(tmp_path: Pat
     shutil.rmtree(tmp_path / "m")
     (tmp_path / "m").mkdir()
     (tmp_path / "m/README.md").write_text("mine")
-    with pytest.raises(CheckpointError, match="m: there is something already"):
+    with pytest.raises(CheckpointError, match="m: already exists"):
         trained(tmp_path / "m", 48)
     assert (tmp_path / "m/README.md").read_text() == "mine"
 
