@@ -80,8 +80,8 @@ def _check_ours(out: Path, folder: Path) -> None:
         for path in folder.iterdir():
             if path not in half_written and (path != lock or lock.stat().st_size):
                 raise CheckpointError(
-                    f"train-denoiser {folder}: holds {visible(path.name)}, which train-denoiser did not write; move it, or "
-                    "name another OUT"
+                    f"train-denoiser {folder}: has {visible(path.name)}, which train-denoiser did not write; move it, "
+                    "or name another OUT"
                 )
     if not out.exists() or not any(out.iterdir()):
         return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -100,7 +100,18 @@ def boundaries(inputs: Inputs) -> dict[str, Any] | None:
         followed = None if noise_levels is None else _followed(attribute, noise_levels)
         attributes.append({"title": attribute.replace("_", " "), "hyperplanes": hyperplanes, "followed": followed})
     held_out = "test" if "auc_test" in table and table["auc_test"].notna().any() else "validation"
-    return {"attributes": attributes, "held_out": held_out, "spaces": [SPACE_NAMES[s] for s in spaces]}
+    features = "" if noise_levels is None else _feature_space(inputs.facts["edit"].get("features", {}))
+    return {
+        "attributes": attributes, "held_out": held_out, "spaces": [SPACE_NAMES[s] for s in spaces], "features": features
+    }  # fmt: skip
+
+
+def _feature_space(features: Mapping[str, Any]) -> str:
+    """The features that the hyperplanes of guided edits lie in, in words."""
+    layer, pool = features.get("layer"), features.get("pool")
+    if layer is None:
+        return "the bottleneck h of the network"
+    return f"the output of the network's layer {layer}" + (f", averaged to {pool} x {pool} per channel" if pool else "")
 
 
 def _followed(attribute: str, noise_levels: pd.DataFrame) -> str:

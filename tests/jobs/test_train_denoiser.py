@@ -255,7 +255,7 @@ def test_folders_of_somebody_else_are_refused_and_stay_as_they_are(tmp_path: Pat
     out, state = tmp_path / "m", tmp_path / "m.training"
     state.mkdir()
     (state / "lock").write_text("precious")
-    with pytest.raises(CheckpointError, match=r"m\.training: holds lock, which train-denoiser did not write; move it"):
+    with pytest.raises(CheckpointError, match=r"m\.training: has lock, which train-denoiser did not write; move it"):
         trained(out)
     assert (state / "lock").read_text() == "precious"
     (state / "lock").unlink()

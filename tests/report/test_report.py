@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import shutil
 from collections.abc import Mapping
@@ -120,6 +121,28 @@ def test_page_of_guided_edits_alone_tells_of_their_boundaries(project: Path) -> 
     assert '<section id="mixing"' not in html
     assert "Hyperplanes between noised images, which guided edits follow" in html
     assert "Followed from timestep 300 down" in html
+
+
+@pytest.mark.parametrize(
+    ("features", "words"),
+    [
+        (None, "the bottleneck h of the network"),
+        ({"layer": None, "pool": None}, "the bottleneck h of the network"),
+        ({"layer": "mid_block", "pool": None}, "the output of the network&#39;s layer mid_block"),
+        ({"layer": "up_blocks.1", "pool": 4}, "the output of the network&#39;s layer up_blocks.1, averaged to 4 x 4"),
+    ],
+    ids=["earlier version", "bottleneck", "layer", "pooled layer"],
+)
+def test_page_says_which_features_the_hyperplanes_of_guided_edits_lie_in(
+    features: dict[str, Any] | None, words: str, project: Path
+) -> None:
+    shutil.rmtree(project / "data")
+    write_inputs(project / "data", methods={"guided": 1.0})
+    path = project / "data/edit/avatars/edit.json"
+    facts = {key: value for key, value in json.loads(path.read_text()).items() if key != "features"}
+    path.write_text(json.dumps(facts if features is None else {**facts, "features": features}))
+    html = run("avatars", root=project, **SETTINGS).read_text(encoding="utf-8")
+    assert f"The hyperplanes that guided edits follow lie in {words}" in html
 
 
 def test_page_opens_offline(page: str, made: Path) -> None:
