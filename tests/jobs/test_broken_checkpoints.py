@@ -20,8 +20,6 @@ from boundaryflow.formats.tensor_headers import ABOUT
 from boundaryflow.jobs import train_denoiser as job
 from tests.jobs.test_train_denoiser import trained
 
-Content = tuple[dict[str, Tensor], Any]
-
 
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:

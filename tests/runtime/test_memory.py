@@ -52,7 +52,7 @@ def test_chunks_get_smaller_and_nothing_is_left_out(
 
 def test_single_image_that_does_not_fit_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BOUNDARYFLOW_BATCH_SIZE", "2")
-    with pytest.raises(PipelineError, match="there is not enough memory for one image at a time .* take a machine"):
+    with pytest.raises(PipelineError, match="there is not enough memory for one image at a time .* use a machine"):
         memory.in_chunks(3, _needs(0, []))
 
 
