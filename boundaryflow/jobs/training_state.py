@@ -104,7 +104,8 @@ def run_of(facts: Any, step: Any) -> Run:
     run = Run(**facts)
     numbers: list[Any] = [run.elapsed_s, step, *(value for found in run.measured for value in found.values())]
     is_sound = all(type(value) in (int, float) for value in numbers) and type(step) is int and 0 <= step < _MAX_STEPS
-    if not is_sound or not all(isinstance(name, str) for name in run.hardware):
+    hardware: list[Any] = run.hardware
+    if not is_sound or not all(isinstance(name, str) for name in hardware):
         raise ValueError("its facts about the run are damaged")
     if any(found.keys() != _MEASURED for found in run.measured):
         raise ValueError("its measurements are damaged")
