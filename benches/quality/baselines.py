@@ -36,14 +36,14 @@ def baseline_rows(model: EpsModel, latents: Latents, num_train: int, settings: d
     few = Loops(counter, classifier, timestep_path(START, NUM_DIME_STEPS))
     ace = Ace(counter, classifier, ACE_PATH)
     ours = Guided(counter, latents, num_train, settings)
-    observed = timestep_path(settings["t_max"], settings["num_steps"], 1.5)[2::3]
+    observed = timestep_path(settings["t_max"], settings["num_steps"], 1.5)[5::3]
     directions = LatentDirections(
         counter, Latents(model, latents.train, latents.held_out), num_train, observed,
         timestep_path(DIRECTIONS_END, NUM_DIRECTION_STEPS),
     )  # fmt: skip
     pullback_at = observed[-2]
     scales, plane_scales, steps = (15.0, 30.0, 60.0, 120.0), (1.0, 3.0, 10.0), (1.0, 2.0, 4.0)
-    gaps, lengths = (1.0, 2.0, 4.0), (4.0, 8.0, 16.0)
+    gaps, lengths = (2.0, 4.0, 8.0, 16.0), (4.0, 8.0, 16.0, 32.0)
     code = ("benches.quality.counterfactuals",)
     direction_code = ("benches.quality.latent_directions",)
     plane_settings = {**settings, "start": START, "num_steps": NUM_STEPS}

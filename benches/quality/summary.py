@@ -53,7 +53,10 @@ def curve(measured: Mapping[str, Mapping[str, Any]], name: str) -> list[float]:
 
 def _mean(values: Any, axis: int) -> NDArray[np.float64]:
     """Over the values that are numbers; NaN where none is."""
-    return np.ma.masked_invalid(np.asarray(values, float)).mean(axis).filled(np.nan)
+    numbers = np.asarray(values, float)
+    known = np.isfinite(numbers)
+    count = known.sum(axis)
+    return np.where(count > 0, np.where(known, numbers, 0).sum(axis) / np.maximum(count, 1), np.nan)
 
 
 def at_success(row: Mapping[str, Any], level: float) -> dict[str, float] | None:
@@ -121,7 +124,7 @@ def baselines(rows: Rows) -> dict[str, Mapping[str, Any]]:
 def bars(rows: Rows, size: int, strength_0_difference: float) -> list[dict[str, Any]]:
     """What is asked of the default method, with intervals over the edited faces."""
     ours, cheap = (rows[f"{name}, n={size}"] for name in (OURS, CHEAP))
-    others = baselines(rows)
+    known = [_arrays(row) for row in (ours, cheap, *baselines(rows).values())]
     few = rows.get(f"{OURS}, n=100")
     rng = np.random.default_rng(0)
     samples: dict[str, list[float]] = {}
@@ -129,12 +132,11 @@ def bars(rows: Rows, size: int, strength_0_difference: float) -> list[dict[str, 
         index = {
             name: rng.integers(0, len(of["spearman"]), len(of["spearman"])) for name, of in ours["attributes"].items()
         }
-        drawn = [_resampled(row, index) for row in others.values()]
-        for name, value in _compared(_resampled(ours, index), _resampled(cheap, index), drawn).items():
+        for name, value in _compared(*(_resampled(row, index) for row in known)).items():
             samples.setdefault(name, []).append(value)
     pairs = [max(np.mean(of["success"], axis=1)) for of in ours["pairs"].values()]
     values = {
-        **_compared(ours, cheap, list(others.values())),
+        **_compared(*known),
         _CALLS: ours["calls"],
         _STILL: strength_0_difference,
         **({_PAIRS: float(min(pairs))} if pairs else {}),
@@ -164,9 +166,7 @@ def _recoveries(row: Mapping[str, Any]) -> tuple[float, float]:
     return float(np.median(medians)), min(medians)
 
 
-def _compared(
-    ours: Mapping[str, Any], cheap: Mapping[str, Any], others: Sequence[Mapping[str, Any]]
-) -> dict[str, float]:
+def _compared(ours: Mapping[str, Any], cheap: Mapping[str, Any], *others: Mapping[str, Any]) -> dict[str, float]:
     """The bars that depend on the faces."""
     median, least = _recoveries(ours)
     of = ours["attributes"]
@@ -181,28 +181,34 @@ def _compared(
         _SPEARMAN: float(np.nanmean([np.nanmean(a["spearman"]) for a in of.values()])),
     }
     if others:
-        with_calls = [(_errors(row), row["calls"]) for row in (ours, cheap)]
-        theirs = [(_errors(row), row["calls"]) for row in others]
-        found[_ERROR] = max(error_ratio(with_calls[0][0], errors) for errors, _ in theirs)
-        at_their_cost = [
-            min((error_ratio(mine, errors) for mine, ours_takes in with_calls if ours_takes <= takes), default=None)
-            for errors, takes in theirs
-        ]
-        ratios = [ratio for ratio in at_their_cost if ratio is not None]
-        found[_SAME_CALLS] = (
-            max(ratios) if len(ratios) == len(theirs) else float("nan")
-        )  # not met where ours costs more
+        found[_ERROR], found[_SAME_CALLS] = np.max([_against(ours, cheap, other) for other in others], 0).tolist()
     return found
+
+
+def _against(ours: Mapping[str, Any], cheap: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[float, float]:
+    """Our error over that of a baseline: the default's, and of ours that need no more calls the least; NaN if none."""
+    errors = _errors(other)
+    ratios = [(error_ratio(_errors(row), errors), row["calls"] <= other["calls"]) for row in (ours, cheap)]
+    return ratios[0][0], min((ratio for ratio, is_as_cheap in ratios if is_as_cheap), default=float("nan"))
 
 
 def _errors(row: Mapping[str, Any]) -> dict[str, list[float]]:
     return {name: curve(row["attributes"], name) for name in ("success", "rmse")}
 
 
+def _arrays(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row with what `_compared` needs of it, as arrays."""
+    names = ("success", "drift", "recovery", "rmse", "spearman")
+    return {
+        **row,
+        "attributes": {a: {name: np.asarray(of[name]) for name in names} for a, of in row["attributes"].items()},
+    }
+
+
 def _resampled(row: Mapping[str, Any], index: Mapping[str, NDArray[np.int64]]) -> dict[str, Any]:
     """A row as if other faces had been drawn."""
     attributes = {
-        name: {m: np.asarray(values)[..., index[name]] for m, values in of.items() if m != "changes"}
+        name: {measure: values[..., index[name]] for measure, values in of.items()}
         for name, of in row["attributes"].items()
     }
     return {**row, "attributes": attributes}
@@ -238,9 +244,20 @@ def tables(rows: Rows, found_bars: list[dict[str, Any]], size: int) -> str:
         ),
         "By attribute, at the strength of the largest median recovery (median [95 % of the mean]; success):",
         page.markdown_table(["row", *ATTRIBUTES, "median"], attribute_rows),
+        "Error of the default over that of each baseline, at a success that both reach:",
+        _baseline_table(rows, size),
         page.markdown_table(["bar", "measured", "95 % interval", "limit", "met"], bar_rows),
     ]
     return "\n\n".join(parts)
+
+
+def _baseline_table(rows: Rows, size: int) -> str:
+    ours, cheap = (rows[f"{name}, n={size}"] for name in (OURS, CHEAP))
+    lines = [
+        [key, *(f"{ratio:.2f}" for ratio in _against(ours, cheap, row)), f"{row['calls']:.0f}"]
+        for key, row in baselines(rows).items()
+    ]
+    return page.markdown_table(["baseline", "the default's", f"by {OURS} or {CHEAP}, no more calls", "calls"], lines)
 
 
 def _at_level(rows: Rows, level: float, columns: Mapping[str, str], *, every_row: bool = True) -> str:

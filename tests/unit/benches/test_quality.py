@@ -19,7 +19,7 @@ from benches.quality.latent_directions import LatentDirections
 from benches.quality.measure import OF_SETS, PER_IMAGE, correlation_difference, cout
 from benches.quality.pictures import Latents, Pictures
 from benches.quality.rows import CHEAP, OURS, all_rows
-from benches.quality.summary import bars, error_ratio
+from benches.quality.summary import _baseline_table, bars, error_ratio
 from boundaryflow.diffusion import BOTTLENECK, NoiseSchedule
 from boundaryflow.evaluation import Judges
 from boundaryflow.evaluation.panel import Classifier
@@ -162,18 +162,18 @@ def test_directions_of_strength_zero_return_the_input_and_others_go_the_way_aske
         assert not torch.allclose(moved, some.x_0, atol=1e-2)
 
 
+def sees_pixel(row: int, column: int) -> Judges:
+    """A judge that sees an attribute where one pixel is bright."""
+    by_pixel = Classifier("pixel", ("bright",), lambda images: (images[:, :1, row, column] > 0.55).float())
+    return Judges((by_pixel,), None, None)
+
+
 def test_cout_is_high_where_the_pixels_that_change_most_decide() -> None:
     before, after = torch.full((1, 3, 10, 10), 0.5), torch.full((1, 3, 10, 10), 0.6)
     after[0, :, 0, 0] = 1.0
-    at = (
-        lambda row, column: Judges(  # noqa: E731
-            (Classifier("corner", ("corner",), lambda images: (images[:, :1, row, column] > 0.55).float()),), None, None
-        )
-    )
-    decided_first, decided_last = (
-        float(cout(at(*place), before, after, torch.ones(1, 1))) for place in ((0, 0), (9, 9))
-    )
-    assert first == pytest.approx(0.9)  # 0 in the first of eleven points, of half weight
+    first = float(cout(sees_pixel(0, 0), before, after, torch.ones(1, 1)))
+    last = float(cout(sees_pixel(9, 9), before, after, torch.ones(1, 1)))
+    assert first == pytest.approx(0.9)  # -1 at the first of eleven points, which has half the weight, then 1
     assert last < first
 
 
@@ -211,6 +211,7 @@ def test_bars_compare_with_the_best_baseline_and_at_as_many_calls() -> None:
     assert found["error over the best baseline's"]["value"] == pytest.approx(0.5)
     assert found["error over that of any baseline"]["value"] == pytest.approx(0.75)
     assert not found["network calls per image at one strength"]["met"]
+    assert "| dear | 0.33 | 0.33 | 900 |" in " ".join(_baseline_table(rows, 9).split())
     rows[f"{CHEAP}, n=9"]["calls"] = 61
     found = {bar["name"].partition(",")[0]: bar for bar in bars(rows, 9, 0.0)}
     assert not found["error over that of any baseline"]["met"]
@@ -225,7 +226,10 @@ def test_other_methods_are_fitted_on_the_most_faces_and_costly_ones_once(latents
             *baseline_rows(GaussianModel(), latents, 40, SETTINGS),
         )
     }
-    wanted = lambda name, seed, size: _is_wanted(rows[name], plan, seed, size)  # noqa: E731
+
+    def wanted(name: str, seed: int, size: int) -> bool:
+        return _is_wanted(rows[name], plan, seed, size)
+
     assert wanted("FastDiME", 1, 40)
     assert not wanted("FastDiME", 1, 20)
     assert wanted("DiME", 0, 40)
