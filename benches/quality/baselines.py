@@ -42,7 +42,7 @@ def baseline_rows(model: EpsModel, latents: Latents, num_train: int, settings: d
         timestep_path(DIRECTIONS_END, NUM_DIRECTION_STEPS),
     )  # fmt: skip
     pullback_at = observed[-2]
-    scales, plane_scales, steps = (15.0, 30.0, 60.0, 120.0), (1.0, 3.0, 10.0), (1.0, 2.0, 4.0)
+    scales, plane_scales, steps = (15.0, 30.0, 60.0, 120.0), (1.0, 3.0, 10.0), (2.0, 4.0, 8.0)
     gaps, lengths = (2.0, 4.0, 8.0, 16.0), (4.0, 8.0, 16.0, 32.0)
     code = ("benches.quality.counterfactuals",)
     direction_code = ("benches.quality.latent_directions",)
@@ -54,8 +54,8 @@ def baseline_rows(model: EpsModel, latents: Latents, num_train: int, settings: d
             at_scales(loops.fast_dime, scales), counter, classified, code),
         Row("MaskDiME", "the same, only where the gradient is largest", scales,
             at_scales(loops.mask_dime, scales), counter, classified, code),
-        Row("DiME", "the CNN sees a sample drawn to the end at every step; 20 steps, few faces", scales,
-            at_scales(few.dime, scales), counter, {"start": START, "num_steps": NUM_DIME_STEPS}, code,
+        Row("DiME", "the CNN sees a sample drawn to the end at every step; 20 steps, few faces", scales[1:],
+            at_scales(few.dime, scales[1:]), counter, {"start": START, "num_steps": NUM_DIME_STEPS}, code,
             most_faces=DIME_FACES),
         Row("ACE", "the CNN attacked through five steps of the denoiser, L1; strengths are grey levels a step", steps,
             at_scales(ace.edit, steps), counter, {"path": ACE_PATH}, ("benches.quality.ace",)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import cast
 
@@ -45,7 +45,7 @@ class Counted:
         return ((self.calls - self.shared) / num_strengths + self.shared) / num_images
 
     @contextmanager
-    def for_all_strengths(self) -> Iterator[None]:
+    def for_all_strengths(self) -> Generator[None]:
         """A context for calls that are made once for all strengths of an image."""
         before = self.calls
         yield
