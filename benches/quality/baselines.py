@@ -46,7 +46,6 @@ def baseline_rows(model: EpsModel, latents: Latents, num_train: int, settings: d
     gaps, lengths = (2.0, 4.0, 8.0, 16.0), (4.0, 8.0, 16.0, 32.0)
     code = ("benches.quality.counterfactuals",)
     direction_code = ("benches.quality.latent_directions",)
-    plane_settings = {**settings, "start": START, "num_steps": NUM_STEPS}
     classified = {"start": START, "num_steps": NUM_STEPS}
     along = {"observed": observed, "end": DIRECTIONS_END, "num_steps": NUM_DIRECTION_STEPS}
     rows = [
@@ -61,7 +60,7 @@ def baseline_rows(model: EpsModel, latents: Latents, num_train: int, settings: d
             at_scales(ace.edit, steps), counter, {"path": ACE_PATH}, ("benches.quality.ace",)),
         Row("FastDiME, our hyperplanes", "its loop with the log-odds of our hyperplanes", plane_scales,
             at_scales(loops.fast_dime_with(lambda: ours.hyperplanes, Features(**(settings["features"] or {}))),
-                      plane_scales), counter, plane_settings, code),
+                      plane_scales), counter, {**settings, "loop": classified}, (*code, "benches.quality.guided")),
         Row("edit-friendly, our hyperplanes", "DDPM inversion with the noise kept, h moved by class gaps", gaps,
             directions.edit_friendly(gaps), counter, along, direction_code),
         Row("pullback directions", "a singular vector of the Jacobian of h, chosen and signed by labels", lengths,
