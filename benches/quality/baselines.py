@@ -42,7 +42,7 @@ def baseline_rows(model: EpsModel, latents: Latents, num_train: int, settings: d
         timestep_path(DIRECTIONS_END, NUM_DIRECTION_STEPS),
     )  # fmt: skip
     pullback_at = observed[-2]
-    scales, plane_scales, steps = (15.0, 30.0, 60.0, 120.0), (1.0, 3.0, 10.0), (2.0, 4.0, 8.0)
+    scales, plane_scales, steps = (15.0, 30.0, 60.0, 120.0), (1.0, 3.0, 10.0, 30.0), (2.0, 4.0, 8.0)
     gaps, lengths = (2.0, 4.0, 8.0, 16.0), (4.0, 8.0, 16.0, 32.0)
     code = ("benches.quality.counterfactuals",)
     direction_code = ("benches.quality.latent_directions",)
