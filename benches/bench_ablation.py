@@ -15,9 +15,10 @@ import numpy as np
 
 from benches import machine, page
 from benches.bench_quality import PAGE, ROOT, settings_of
+from benches.quality.calls import Counted
+from benches.quality.guided import Guided
 from benches.quality.measure import judge
 from benches.quality.pictures import Faces, Latents
-from benches.quality.rows import Guided
 from boundaryflow.avatars import ATTRIBUTES
 from boundaryflow.evaluation import load_judges
 from boundaryflow.models import load_model
@@ -53,7 +54,7 @@ def measure(num_images: int, num_train: int) -> dict[str, Any]:
     variants += [(f"from timestep {t} down", {}, t) for t in HIGHEST]
     for name, change, highest in variants:
         changed = {**settings, **{part: _changed(settings[part], change) for part in ("guided", "boundary")}}
-        guided = Guided(model, latents, num_train, changed, highest)
+        guided = Guided(Counted(model), latents, num_train, changed, highest)
         found = {a: judge(judges, test, [a], to_u8(guided.edit(test, [a], [1.0]))) for a in ATTRIBUTES}
         rows[name] = {"change": change, "highest": highest, "attributes": found}
         print(name, flush=True)

@@ -24,6 +24,7 @@ from benches import machine, page
 from benches.alone import alone
 from benches.bars import Bar, bar, bar_table, beside
 from benches.engine.arms import ARMS, MODELS, count_flops
+from benches.quality.calls import Counted
 from benches.quality.measure import judge
 from benches.quality.pictures import Faces, Latents
 from benches.quality.single_step import SingleStep
@@ -89,7 +90,7 @@ def quality(num_faces: int, num_train: int) -> dict[str, Any]:
     train, held_out, test = Faces.draw(0, num_train), Faces.draw(1, 150), Faces.draw(2, num_faces)
     rows: dict[str, Any] = {}
     for num in (RELEASE_STEPS, *FEWER):
-        way = SingleStep(model, Latents(model, train, held_out), num_train, timestep_path(T_MIX, num))
+        way = SingleStep(Counted(model), Latents(model, train, held_out), num_train, timestep_path(T_MIX, num))
         measured: dict[str, Any] = {}
         for number, attribute in enumerate(ATTRIBUTES):
             some = test.take(range(number, num_faces, len(ATTRIBUTES)))

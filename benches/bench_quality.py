@@ -1,12 +1,12 @@
 """The counterfactual benchmark: held-out faces, every attribute flipped the way it is not, by every method.
 
-    make bench NAME=quality                       about an hour and a half on two cores
-    make bench NAME=quality ARGS="--images 16 --sizes 200 --ours-only --seeds 0"
+    make bench NAME=quality                       many hours on two cores
+    make bench NAME=quality ARGS="--images 32 --sizes 1000 --ours-only --seeds 0 --mix-steps 12"
 
 Every face is edited on one attribute, so that no face counts twice. Rows are compared at one target
 success, which every strength of a row is measured for. Edits are kept in out/bench_quality: what
-was cut off goes on. Writes benches/results/quality.json, the table in docs/quality.md and
-docs/images/quality.png.
+was cut off goes on, and `--only` makes those of a few rows at a time. Writes
+benches/results/quality.json, the tables in docs/quality.md and docs/images/quality.png.
 """
 
 from __future__ import annotations
@@ -18,14 +18,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from benches import machine, page
+from benches.quality.calls import Counted
 from benches.quality.edits import Made, Plan, every_edit
 from benches.quality.guided import Guided
-from benches.quality.measure import judge, set_distances
+from benches.quality.measure import correlation_difference, judge, judge_features, set_distances
 from benches.quality.pictures import Faces, Latents
 from benches.quality.rows import OURS
 from benches.quality.summary import bars, curve, matched_level, tables
@@ -67,19 +69,24 @@ def measure(plan: Plan, keep: Path, only: Sequence[str] | None) -> dict[str, Any
         return None
     judges = load_judges(weights / "avatars64_judges", device())
     clip = load_clip(str(weights / "avatars64_clip/clip.pt"), device())
+    features = judge_features(weights / "avatars64_judges")
     rows: dict[str, Any] = {}
     for key, edits in merged(made).items():
         parts = [part for part in made if part.key == key]
-        singles = {names: of for names, of in edits.items() if len(names) == 1}
         found = {names: judge(judges, test.take(faces), names, edited) for names, (faces, edited) in edits.items()}
+        singles = {names[0]: of for names, of in found.items() if len(names) == 1}
+        sets = [(test.take(edits[name,][0]), (name,), edits[name,][1], of["success"]) for name, of in singles.items()]
         rows[key] = {
             "what": parts[0].row.what, "strengths": parts[0].row.strengths, "num_train": parts[0].size,
-            "calls": parts[0].row.calls,
-            "attributes": {names[0]: of for names, of in found.items() if len(names) == 1},
+            "is_baseline": parts[0].row.is_baseline,
+            "calls": round(float(np.mean([part.calls for part in parts])), 1),
+            "seconds": round(float(np.median([part.seconds for part in parts])), 3),
+            "attributes": singles,
             "pairs": {" and ".join(names): of for names, of in found.items() if len(names) > 1},
-            **set_distances(clip, [(test.take(faces), names, edited) for names, (faces, edited) in singles.items()]),
+            "cd": mean_correlation_difference(judges.attributes, singles),
+            **set_distances(clip.image_features, features, sets),
         }  # fmt: skip
-        print(f"{key}: success {curve(rows[key]['attributes'], 'success')}", flush=True)
+        print(f"{key}: success {curve(singles, 'success')}", flush=True)
     return {
         "machine": machine.facts(),
         "settings": {**asdict(plan), **settings},
@@ -87,6 +94,15 @@ def measure(plan: Plan, keep: Path, only: Sequence[str] | None) -> dict[str, Any
         "rows": rows,
         "picture": draw_picture(test, rows, made),
     }
+
+
+def mean_correlation_difference(names: Sequence[str], measured: dict[str, Any]) -> list[float]:
+    """[K] CD, the mean over the edited attributes; `names` are those of the judges."""
+    by_attribute = [
+        [correlation_difference(np.array(changes), names.index(name)) for changes in of["changes"]]
+        for name, of in measured.items()
+    ]
+    return np.mean(by_attribute, 0).round(4).tolist()
 
 
 def merged(made: Iterable[Made]) -> dict[str, dict[tuple[str, ...], tuple[list[int], Tensor]]]:
@@ -102,7 +118,7 @@ def strength_0_difference(model: EpsModel, test: Faces, settings: dict[str, Any]
     """How far an edit of strength 0 is from its input, in model range; the number of faces to fit on plays no part."""
     latents = Latents(model, Faces.draw(0, 64), Faces.draw(1, 64), settings["features"])
     some = test.take(range(min(16, len(test.ids))))
-    still = Guided(model, latents, 64, {**settings, "boundary": {"min_auc": 0.5, "neighbours": 0}}).edit(
+    still = Guided(Counted(model), latents, 64, {**settings, "boundary": {"min_auc": 0.5, "neighbours": 0}}).edit(
         some, ["hat"], [0.0]
     )[:, 0]
     return float((still - some.x_0).abs().max())
@@ -142,15 +158,22 @@ def main() -> None:
     """Measure, write, and say where."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--images", type=int, default=192, help="faces to edit, each on one attribute")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[200, 1000], help="faces to fit on, every row")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[200, 1000], help="faces to fit on")
     parser.add_argument(
-        "--ours-only", type=int, nargs="*", default=[50, 4000], help="the same, the default row and the first seed only"
+        "--ours-only",
+        type=int,
+        nargs="*",
+        default=[100, 4000],
+        help="the same, only the default and the first seed",
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the faces to fit on, in turns")
     parser.add_argument("--t-mix", type=int, default=299, help="mixing step of the single-step rows")
+    parser.add_argument("--mix-steps", type=int, default=40, help="timesteps up to the mixing step")
     parser.add_argument("--only", nargs="+", metavar="ROW", help="make the edits of these rows, and measure nothing")
     asked = parser.parse_args()
-    plan = Plan(asked.images, tuple(asked.sizes), tuple(asked.ours_only), tuple(asked.seeds), asked.t_mix)
+    plan = Plan(
+        asked.images, tuple(asked.sizes), tuple(asked.ours_only), tuple(asked.seeds), asked.t_mix, asked.mix_steps
+    )
     found = measure(plan, KEEP, asked.only)
     if found is None:
         return

@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
+from benches.quality.baselines import baseline_rows
 from benches.quality.pictures import Faces, Latents
 from benches.quality.rows import CLEANED, OURS, Row, all_rows
 from boundaryflow.avatars import ATTRIBUTES
@@ -22,7 +23,7 @@ from boundaryflow.pixels import to_u8
 from boundaryflow.runtime.fingerprints import code_hash
 
 PAIRS = (("hat", "eyeglasses"), ("dark_skin", "eyeglasses"), ("long_hair", "hat"), ("beard", "eyeglasses"))
-CODE = ("benches.quality.pictures",)
+CODE = ("benches.quality.pictures", "benches.quality.calls")
 
 
 @dataclass(frozen=True)
@@ -31,10 +32,11 @@ class Plan:
 
     Attributes:
         images: Faces to edit, each on one attribute; the attributes and the seeds take turns.
-        sizes: Faces to fit on, for every row.
+        sizes: Faces to fit on, for every row; other methods only with the most of these.
         ours_only: The same, for the default row and the first seed only.
         seeds: Of the faces to fit on.
         t_mix: Mixing step of the rows that have one.
+        mix_steps: Timesteps up to it.
     """
 
     images: int
@@ -42,6 +44,7 @@ class Plan:
     ours_only: tuple[int, ...]
     seeds: tuple[int, ...]
     t_mix: int
+    mix_steps: int
 
     def edited_on(self, attribute: str, seed: int) -> list[int]:
         """The faces that are edited on an attribute by what was fitted on the faces of a seed."""
@@ -59,6 +62,8 @@ class Made:
         attributes: What is flipped.
         faces: Numbers of the edited faces.
         edited: [N,K,3,64,64] uint8, by rising strength.
+        calls: Network calls per face and strength, see `Counted`.
+        seconds: The same, by the clock; what was fitted on the way is included.
     """
 
     row: Row
@@ -66,6 +71,8 @@ class Made:
     attributes: tuple[str, ...]
     faces: list[int]
     edited: Tensor
+    calls: float
+    seconds: float
 
     @property
     def key(self) -> str:
@@ -90,18 +97,24 @@ def every_edit(
         sizes = sorted({*plan.sizes, *(plan.ours_only if seed == plan.seeds[0] else ())})
         latents = Latents(model, Faces.draw(0, max(sizes), seed), Faces.draw(1, 200, seed), settings["features"])
         for size in sizes:
-            for row in all_rows(model, latents, size, plan.t_mix, settings):
-                is_wanted = row.name == OURS or (size in plan.sizes and (row.is_fitted or size == min(plan.sizes)))
-                if not is_wanted or (only is not None and row.name not in only):
+            rows = all_rows(model, latents, size, plan.t_mix, settings, plan.mix_steps)
+            for row in [*rows, *baseline_rows(model, latents, size, settings)]:
+                if not _is_wanted(row, plan, seed, size) or (only is not None and row.name not in only):
                     continue
-                edits = [((name,), plan.edited_on(name, seed)) for name in ATTRIBUTES]
+                edits = [((name,), plan.edited_on(name, seed)[: row.most_faces]) for name in ATTRIBUTES]
                 if row.name in (OURS, CLEANED) and size == max(plan.sizes):
                     edits += [(pair, plan.edited_on(pair[0], seed)) for pair in PAIRS]
                 started = time.monotonic()
                 for attributes, faces in edits:
-                    edited = _kept(row, model, seed, size, test, faces, attributes, keep)
-                    yield Made(row, size if row.is_fitted else None, attributes, faces, edited)
+                    kept = _kept(row, model, seed, size, test, faces, attributes, keep)
+                    yield Made(row, size if row.is_fitted else None, attributes, faces, *kept)
                 print(f"seed {seed}, n={size}: {row.name}, {time.monotonic() - started:.0f} s", flush=True)
+
+
+def _is_wanted(row: Row, plan: Plan, seed: int, size: int) -> bool:
+    if row.is_baseline:
+        return size == max(plan.sizes) and (row.most_faces is None or seed == plan.seeds[0])
+    return row.name == OURS or (size in plan.sizes and (row.is_fitted or size == min(plan.sizes)))
 
 
 @cache
@@ -119,14 +132,18 @@ def _kept(
     faces: list[int],
     attributes: tuple[str, ...],
     keep: Path,
-) -> Tensor:
-    """[N,K,3,64,64] uint8."""
+) -> tuple[Tensor, float, float]:
+    """[N,K,3,64,64] uint8; calls and seconds."""
     cache_key = [row.name, row.what, row.strengths, row.settings, _code_hash(row.code), model.sha256,
               [test.ids[face] for face in faces], attributes, *([seed, size] if row.is_fitted else [])]  # fmt: skip
     file = keep / f"{sha256(json.dumps(cache_key).encode()).hexdigest()[:24]}.safetensors"
     if not file.exists():
+        row.counter.reset()
+        started = time.monotonic()
         edited = row.edit(test.take(faces), attributes)
+        seconds = (time.monotonic() - started) / (len(faces) * len(row.strengths))
+        calls = row.counter.per_strength(len(faces), len(row.strengths))
         keep.mkdir(parents=True, exist_ok=True)
-        write_tensors(file, {"edited": to_u8(edited)}, {"row": row.name})
-    found, _ = read_tensors(file)
-    return found["edited"]
+        write_tensors(file, {"edited": to_u8(edited)}, {"row": row.name, "calls": calls, "seconds": seconds})
+    found, about = read_tensors(file)
+    return found["edited"], about["calls"], about["seconds"]

@@ -8,9 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
+from benches.quality.calls import Counted
 from benches.quality.pictures import Latents, Pictures, in_batches, noise_of
 from boundaryflow.boundary import Boundaries
-from boundaryflow.diffusion import EpsModel, timestep_path
+from boundaryflow.diffusion import timestep_path
 from boundaryflow.editing import Guidance, guided_edit, observe_noised
 
 
@@ -23,18 +24,25 @@ class Guided:
         num_train: How many of them.
         settings: See `all_rows`.
         highest: Follow no hyperplane above this timestep; None follows all.
+        every: Visit the last timestep of the path and every so many before it.
     """
 
     strengths = (0.5, 0.75, 1.0, 1.5)
 
     def __init__(
-        self, model: EpsModel, latents: Latents, num_train: int, settings: dict[str, Any], highest: int | None = None
+        self,
+        model: Counted,
+        latents: Latents,
+        num_train: int,
+        settings: dict[str, Any],
+        highest: int | None = None,
+        every: int = 1,
     ) -> None:
         self._model, self._latents, self._num_train = model, latents, num_train
         self._guidance, self._boundary = Guidance(**settings["guided"]), settings["boundary"]
-        self._path = timestep_path(settings["t_max"], settings["num_steps"], 1.5)
-        self.calls = len(self._path) * self._guidance.num_noises * (3 if self._guidance.tweedie_projection else 2)
-        self._followed = [t for t in self._path if highest is None or t <= highest]
+        path = timestep_path(settings["t_max"], settings["num_steps"], 1.5)
+        self._path = path[(len(path) - 1) % every :: every]
+        self._followed = [t for t in path if highest is None or t <= highest]
 
     @cached_property
     def hyperplanes(self) -> Mapping[str, Boundaries]:
@@ -44,14 +52,16 @@ class Guided:
 
     def edit(self, pictures: Pictures, attributes: Sequence[str], strengths: Sequence[float] | None = None) -> Tensor:
         """[N,K,C,H,W] in model range."""
-        held = [b.noised for name, b in self.hyperplanes.items() if name not in attributes]
-        followed = [self.hyperplanes[name].noised for name in attributes]
+        on_path = {name: [b for b in of.noised if b.t in self._path] for name, of in self.hyperplanes.items()}
+        held = [hyperplanes for name, hyperplanes in on_path.items() if name not in attributes]
+        followed = [on_path[name] for name in attributes]
 
         def of_batch(some: Pictures) -> Tensor:
-            source = observe_noised(
-                self._model, some.x_0, self._path, lambda t, draw: noise_of(some, t, f"guided {draw}"),
-                num_noises=self._guidance.num_noises, features=self._latents.features,
-            )  # fmt: skip
+            with self._model.for_all_strengths():
+                source = observe_noised(
+                    self._model, some.x_0, self._path, lambda t, draw: noise_of(some, t, f"guided {draw}"),
+                    num_noises=self._guidance.num_noises, features=self._latents.features,
+                )  # fmt: skip
             return guided_edit(
                 self._model, source, followed, some.directions(attributes), strengths or self.strengths, self._guidance,
                 preserved=held,

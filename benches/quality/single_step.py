@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from benches.quality.calls import Counted
 from benches.quality.pictures import Edit, Latents, Pictures, in_batches, noise_of
 from boundaryflow.boundary import Boundary, Estimator
 from boundaryflow.boundary.hyperplane import Space
-from boundaryflow.diffusion import EpsModel, denoise, invert, noised, timestep_path
+from boundaryflow.diffusion import denoise, invert, noised, timestep_path
 from boundaryflow.editing import edit_at_strengths, paper_edit, paper_invert
 
 PAPER_SHARES = (0.25, 0.5, 1.0, 2.0)  # of the release's 150 at 256 x 256, scaled to the length of the latents here
@@ -29,7 +30,7 @@ class SingleStep:
         path: Up to the mixing step.
     """
 
-    model: EpsModel
+    model: Counted
     latents: Latents
     num_train: int
     path: tuple[int, ...]
@@ -52,9 +53,10 @@ class SingleStep:
             }
 
             def of_batch(some: Pictures) -> Tensor:
-                inversion = invert(
-                    self.model, some.x_0, self.path, keep_residuals=residuals, eta=eta, order=self.latents.order
-                )
+                with self.model.for_all_strengths():
+                    inversion = invert(
+                        self.model, some.x_0, self.path, keep_residuals=residuals, eta=eta, order=self.latents.order
+                    )
                 return edit_at_strengths(
                     self.model, inversion, hyperplanes, some.directions(attributes), strengths, scales=scales,
                     h_window=(1.0, 1.0), eta=eta, noise=lambda t: noise_of(some, t),
@@ -78,7 +80,8 @@ class SingleStep:
         h = self.latents.boundary("paper_h", self.path, name, self.num_train, "svm").normal
 
         def of_batch(some: Pictures) -> Tensor:
-            x_lat, h_lat = paper_invert(self.model, some.x_0, self.path)
+            with self.model.for_all_strengths():
+                x_lat, h_lat = paper_invert(self.model, some.x_0, self.path)
             signs = some.directions(attributes)[:, 0]
             edited = torch.empty(len(x_lat), len(distances), *x_lat.shape[1:])
             for sign in (-1.0, 1.0):
