@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import sys
 from collections.abc import Callable
@@ -36,35 +37,39 @@ def serve_review(root: Path, dataset: str, port: int, ready: Callable[[str], Non
 
     token = secrets.token_urlsafe(24)
     app = create_app(dataset, root, token)
-    with listening_socket(port) as own:
+    with listening_socket(port, or_else="") as own:
         host = f"127.0.0.1:{own.getsockname()[1]}"
-        config = uvicorn.Config(SameOrigin(app, host), log_level="error", lifespan="off", access_log=False)
+        guarded = SameOrigin(app, host)
+        config = uvicorn.Config(
+            guarded, log_level="error", lifespan="off", access_log=False, ws="none", timeout_graceful_shutdown=5
+        )
         ready(f"http://{host}/{token}/")
         with suppress(KeyboardInterrupt):  # uvicorn raises it anew after it has closed
             uvicorn.Server(config).run(sockets=[own])
     return 130
 
 
-def dataset_of(root: Path, name: str | None) -> str:
-    """The data set to review.
+def check_reviewable(root: Path, name: str) -> None:
+    """Refuse a name that is not that of a data set.
 
     Raises:
-        ParamsError: It is a job, whose edits cannot be reviewed.
-        PipelineError: No name is given, and there are several data sets.
+        ParamsError: It is a job, whose edits cannot be reviewed, or unknown.
     """
     from boundaryflow.config import load_params
-    from flows.cli.common import one_dataset
 
     params = load_params(root, check_files=False)  # a review needs no weights
-    dataset = one_dataset(name) if name is None else name
     for kind in ("bulk_edit", "augment"):
-        if dataset not in params.data and dataset in getattr(params, kind):
+        if name not in params.data and name in getattr(params, kind):
             raise ParamsError(
-                f"review {dataset}: is a job of {kind}, and only the edits of data sets can be reviewed; those of its "
-                f"own data set: boundaryflow review {getattr(params, kind)[dataset].dataset}"
+                f"review {name}: is a job of {kind}, and only the edits of data sets can be reviewed; those of its own "
+                f"data set: boundaryflow review {getattr(params, kind)[name].dataset}"
             )
-    params.dataset(dataset)
-    return dataset
+    params.dataset(name)
+
+
+def has_display() -> bool:
+    """Whether a browser can be opened here, which is not so over SSH, for example."""
+    return sys.platform == "darwin" or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
 
 
 def say(text: str) -> None:

@@ -20,7 +20,7 @@ from pydantic import BaseModel, Field
 from boundaryflow.errors import PipelineError
 from boundaryflow.review.cases import Cases, about_measures, generation_of, read_cases
 from boundaryflow.review.neighbours import Features, read_features
-from boundaryflow.review.pictures import THUMB_PX, picture, side_px, strip
+from boundaryflow.review.pictures import LOSSLESS_PX, picture, side_px, strip
 from boundaryflow.review.selecting import STATES, Judged, Selection, judged, select
 from boundaryflow.review.verdicts import Change, Stamp, Verdicts
 from boundaryflow.store.catalog.review import REVIEW
@@ -61,7 +61,7 @@ class Room:
         self._judged: tuple[str, Stamp, Judged] | None = None
         self._lock = threading.Lock()
         self.verdicts = Verdicts(REVIEW.folder(dataset, root))
-        self.judged()
+        self.judged(self._cases)  # refuses a damaged table
 
     def cases(self, generation: str | None = None) -> Cases:
         """The cases as they are now; status 409 if the page knows others, 503 while a run replaces them."""
@@ -75,19 +75,19 @@ class Room:
             raise HTTPException(409, "a run changed the edits")
         return self._cases
 
-    def judged(self) -> Judged:
-        """The verdicts as they are now."""
-        cases, stamp = self._cases, self.verdicts.stamp
-        if self._judged is None or self._judged[:2] != (cases.generation, stamp):
-            self._judged = cases.generation, stamp, judged(cases, self.verdicts.table())
-        return self._judged[2]
+    def judged(self, cases: Cases) -> Judged:
+        """The verdicts on these cases as they are now."""
+        known, stamp = self._judged, self.verdicts.stamp
+        if known is None or known[:2] != (cases.generation, stamp):
+            known = self._judged = cases.generation, stamp, judged(cases, self.verdicts.table())
+        return known[2]
 
-    def features(self) -> Features | None:
+    def features(self, cases: Cases) -> Features | None:
         """Features for neighbours, read when first asked for."""
         with self._lock:
-            if self._features is None or self._features[0] != self._cases.generation:
-                self._features = self._cases.generation, read_features(self._cases)
-        return self._features[1]
+            if self._features is None or self._features[0] != cases.generation:
+                self._features = cases.generation, read_features(cases)
+            return self._features[1]
 
 
 class VerdictOn(BaseModel):
@@ -171,7 +171,7 @@ def _add_reading(app: FastAPI, room: Room) -> None:
         size = side_px(cases)
         edits = [{"name": name, "num": int((cases.edit_of == number).sum())} for number, name in enumerate(cases.edits)]
         about = {"dataset": cases.dataset, "generation": cases.generation, "num": len(cases), "size": size}
-        about |= {"thumb": min(size, THUMB_PX), "edits": edits, "strengths": cases.strengths}
+        about |= {"exact": size <= LOSSLESS_PX, "edits": edits, "strengths": cases.strengths}
         return {**about, "measures": about_measures(cases), **_state(room)}
 
     @app.get("/api/state")
@@ -184,21 +184,22 @@ def _add_reading(app: FastAPI, room: Room) -> None:
         cases = room.cases(generation)
         wanted = _selection(request, mode, cases)
         try:
-            found = select(cases, room.judged(), wanted)
+            found = select(cases, room.judged(cases), wanted)
         except KeyError as error:
             raise HTTPException(422, f"there is no {error}") from None
         return Response(found.astype("<i4").tobytes(), media_type="application/octet-stream")
 
     @app.get("/api/cases")
     def rows(generation: str, ids: Annotated[str, Query(max_length=8192)]) -> list[dict[str, Any]]:
-        cases, verdicts = room.cases(generation), room.judged()
+        cases = room.cases(generation)
+        verdicts = room.judged(cases)
         numbers = [int(text) if text.isdecimal() and text.isascii() else -1 for text in ids.split(",")]
         return [_row(cases, verdicts, _case(cases, number)) for number in numbers]
 
     @app.get("/api/near")
     def near(generation: str, case: int) -> dict[str, Any]:
         cases = room.cases(generation)
-        number, features = _case(cases, case), room.features()
+        number, features = _case(cases, case), room.features(cases)
         if features is None:
             return {"known": False, "cases": []}
         return {"known": True, "cases": features.nearest(number, cases.edit_of, 12)}
@@ -229,7 +230,7 @@ def _add_writing(app: FastAPI, room: Room) -> None:
     @app.post("/api/verdicts")
     def put(body: Verdict) -> dict[str, Any]:
         cases = room.cases(body.generation)
-        shown = cases.shown(_mode(body.mode, cases), room.judged().at)
+        shown = cases.shown(_mode(body.mode, cases), room.judged(cases).at)
         changes: list[Change] = []
         for change in body.changes:
             case = _case(cases, change.case)
@@ -246,7 +247,8 @@ def _add_writing(app: FastAPI, room: Room) -> None:
 
 
 def _state(room: Room) -> dict[str, Any]:
-    cases, verdicts = room.cases(), room.judged()
+    cases = room.cases()
+    verdicts = room.judged(cases)
     counts = np.bincount(verdicts.state, minlength=len(STATES)).tolist()
     stamp = "-".join(map(str, room.verdicts.stamp))
     return {

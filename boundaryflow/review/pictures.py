@@ -19,7 +19,8 @@ from boundaryflow.store.catalog.ingest import INGEST
 
 THUMB_PX = 192
 """Longest side of a picture in a strip."""
-_LOSSLESS_PX = 96  # WebP's halved colours show on smaller pictures
+LOSSLESS_PX = 96
+"""Up to this side strips are lossless, as WebP's halved resolution of colours shows on small pictures."""
 
 
 def side_px(cases: Cases) -> int:
@@ -40,7 +41,7 @@ def strip(cases: Cases, case: int) -> bytes:
     if side > THUMB_PX:
         wide = wide.resize((THUMB_PX * (len(edited) + 1), THUMB_PX), Image.Resampling.BOX, reducing_gap=2)
     buffer = io.BytesIO()
-    wide.save(buffer, "WEBP", lossless=side <= _LOSSLESS_PX, quality=10 if side <= _LOSSLESS_PX else 88, method=0)
+    wide.save(buffer, "WEBP", lossless=side <= LOSSLESS_PX, quality=10 if side <= LOSSLESS_PX else 88, method=0)
     return buffer.getvalue()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from flows.cli.common import enter_root
+from flows.cli.common import enter_root, one_dataset
 
 
 @click.command(
@@ -26,11 +26,13 @@ def review(ctx: click.Context, dataset: str | None, port: int, open_it: bool) ->
     machine reaches the page, by an address that is printed; stop it with Ctrl-C.
     """
     root = enter_root()
+    name = one_dataset(None) if dataset is None else dataset
     from flows import review as room
 
     def ready(address: str) -> None:
         room.say(f"{address} (Ctrl-C stops it)")
-        if open_it:
+        if open_it and room.has_display():
             click.launch(address)
 
-    ctx.exit(room.serve_review(root, room.dataset_of(root, dataset), port, ready))
+    room.check_reviewable(root, name)
+    ctx.exit(room.serve_review(root, name, port, ready))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,8 +11,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from boundaryflow.errors import ManifestError, ParamsError
-from flows.review import dataset_of, serve_review
+from boundaryflow.errors import ManifestError, ParamsError, PipelineError
+from flows.review import check_reviewable, serve_review
 from tests.small_project import environment, write_project
 from tests.unit.review.conftest import write_run
 
@@ -55,10 +56,15 @@ def test_page_is_served_at_the_printed_address_until_it_is_stopped(checkout: Pat
 
 
 def test_what_cannot_be_reviewed_is_one_line(checkout: Path) -> None:
-    assert dataset_of(checkout, None) == "avatars"
+    check_reviewable(checkout, "avatars")
     with pytest.raises(ParamsError, match=r"review glasses: is a job of bulk_edit, .*: boundaryflow review avatars"):
-        dataset_of(checkout, "glasses")
+        check_reviewable(checkout, "glasses")
     with pytest.raises(ParamsError, match="no entry 'avatar'"):
-        dataset_of(checkout, "avatar")
+        check_reviewable(checkout, "avatar")
     with pytest.raises(ManifestError, match="nothing was edited yet; run `boundaryflow run --dataset avatars` first"):
         serve_review(checkout, "avatars", 0, print)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(PipelineError, match="is in use by another program; choose another with --port$"):
+            serve_review(checkout, "toy", taken.getsockname()[1], print)

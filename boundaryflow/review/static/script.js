@@ -48,7 +48,6 @@ function note(text, ms = 7000) {
 
 const number = (value, digits = 2) => (value === null || value === undefined ? "–" : value.toFixed(digits).replace("-", "−"));
 const strengthOf = (k) => `${facts.strengths[k]}`.replace("-", "−");
-const modeOf = () => wanted.mode;
 function shownAt(row) {
   if (chosen.has(row.case)) return chosen.get(row.case);
   if (row.at >= 0) return row.at;
@@ -65,6 +64,7 @@ function titleOf(row) {
 async function start() {
   facts = await json("api/facts");
   rows.clear(); strips.clear(); chosen.clear();
+  if ($("one").open) $("one").close();
   document.title = `Review ${facts.dataset} · boundaryflow`;
   $("name").textContent = facts.dataset;
   const last = facts.strengths.length - 1;
@@ -105,7 +105,7 @@ const requery = (options) => quiet(query(options));
 
 function tell(state) {
   const { accepted, rejected, open } = state.counts, all = accepted + rejected + open;
-  stamp = state.stamp;
+  stamp = state.stamp; facts.counts = state.counts;
   $("counts").replaceChildren(make("b", { textContent: accepted.toLocaleString() }), " accepted · ", make("b", { textContent: rejected.toLocaleString() }), " rejected");
   $("counts").title = `${open.toLocaleString()} open` + (state.gone ? `; ${state.gone} verdicts are on edits that this run does not have, and are kept` : "");
   $("part-accepted").style.width = `${100 * accepted / all}%`;
@@ -256,7 +256,10 @@ function fill(tile) {
     if (order[tile.position] !== id || !tile.row) return;
     tile.strip = strip; tile.waits = null;
     paint(tile.before, strip, 0); paint(tile.after, strip, shownAt(tile.row) + 1);
-  }).catch((error) => { if (error instanceof Changed) start(); });
+  }).catch((error) => {
+    if (error instanceof Changed) start();
+    else if (tile.row?.case === id) tile.waits = null; // asked for again at the next scroll
+  });
 }
 function shownValues() {
   const first = wanted.sort in (facts.measures ?? {}) && !["success", "clean", "probability"].includes(wanted.sort) ? [wanted.sort] : [];
@@ -327,7 +330,7 @@ async function send() {
     else setTimeout(send, 3000);
   }
 }
-const post = (body) => ({ method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ generation: facts.generation, mode: modeOf(), ...body }) });
+const post = (body) => ({ method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ generation: facts.generation, mode: wanted.mode, ...body }) });
 function takeBack() {
   const last = undo.pop();
   if (!last) { note("There is nothing to undo.", 2000); return; }
@@ -404,7 +407,7 @@ function drawOne() {
 }
 function drawStage(row, strip, k) {
   paint($("stage-before"), strip, 0); paint($("stage-after"), strip, k + 1);
-  if (facts.size === facts.thumb) return;
+  if (facts.exact) return;
   for (const [canvas, at] of [[$("stage-before"), "input"], [$("stage-after"), `${k}`]]) {
     const picture = new Image();
     picture.onload = () => {
@@ -562,7 +565,7 @@ $("sizes").addEventListener("click", (event) => { if (event.target.dataset.size)
 let findTimer;
 $("find").addEventListener("input", () => { clearTimeout(findTimer); findTimer = setTimeout(() => { wanted.find = $("find").value.trim(); filtered(); }, 250); });
 $("filter-form").addEventListener("submit", (event) => event.preventDefault());
-$("reset").addEventListener("click", () => { Object.assign(wanted, { edits: [], states: [], ranges: {}, find: "" }); drawFilters(); tell({ ...facts, counts: facts.counts, stamp }); quiet(refreshState()); requery(); });
+$("reset").addEventListener("click", () => { Object.assign(wanted, { edits: [], states: [], ranges: {}, find: "" }); drawFilters(); requery(); });
 $("open-filters").addEventListener("click", () => showFilters(!$("filters").classList.contains("open")));
 $("close-filters").addEventListener("click", () => showFilters(false));
 $("open-keys").addEventListener("click", () => $("keys").showModal());
@@ -629,10 +632,13 @@ async function refreshState() {
   const state = await json("api/state");
   if (state.generation !== facts.generation) { note("A run has changed the edits; this is how they are now.", 5000); await start(); return; }
   const others = state.stamp !== stamp && !pending.size && !sending;
-  facts.counts = state.counts;
   if (others) { rows.clear(); tell(state); render(); for (const tile of tiles.values()) tile.row = null; }
 }
 setInterval(() => { if (facts && !document.hidden && !sending && !pending.size) quiet(refreshState()); }, 5000);
 
-try { wanted = { ...wanted, ...JSON.parse(decodeURIComponent(location.hash.slice(1))) }; } catch { /* no or another hash */ }
+const kind = (value) => (Array.isArray(value) ? "list" : typeof value);
+try {
+  const before = JSON.parse(decodeURIComponent(location.hash.slice(1)));
+  for (const name of Object.keys(wanted)) if (kind(before[name]) === kind(wanted[name])) wanted[name] = before[name];
+} catch { /* no hash, or none of this page's */ }
 quiet(start());

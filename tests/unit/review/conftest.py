@@ -20,12 +20,14 @@ from boundaryflow.store.tables import write_json
 ITEMS, STRENGTHS = ("aaaa", "bbbb", "cccc"), (0.0, 1.0, 2.0)
 
 
-def write_run(root: Path, edits: tuple[str, ...] = ("hat", "smile"), items: tuple[str, ...] = ITEMS) -> None:
+def write_run(
+    root: Path, edits: tuple[str, ...] = ("hat", "smile"), items: tuple[str, ...] = ITEMS, side: int = 16
+) -> None:
     """Pictures, tables and measures. The picture of item i at strength k is 10 i + k all over, its input 200 + i."""
     shard, ids = "shard-0of1-0123456789ab.safetensors", tuple(items)
     task = ShardTask(INGEST.folder("toy", root) / shard, "key", ids, ("",) * len(ids), (), ids)
     numbers = torch.tensor([ITEMS.index(item) for item in items])
-    complete_shard(task, {"pixels": (200 + numbers).to(torch.uint8)[:, None, None, None].expand(-1, 3, 16, 16)})
+    complete_shard(task, {"pixels": (200 + numbers).to(torch.uint8)[:, None, None, None].expand(-1, 3, side, side)})
     MANIFEST.write(
         INGEST.folder("toy", root), pd.DataFrame({"item_id": items, "source": [f"{item}.jpg" for item in items]})
     )
@@ -36,7 +38,7 @@ def write_run(root: Path, edits: tuple[str, ...] = ("hat", "smile"), items: tupl
     for edit in edits:
         values = (10 * numbers[:, None] + torch.arange(len(STRENGTHS))).to(torch.uint8)
         task = ShardTask(EDIT.folder("toy", root) / edit / shard, "key", ids, ("",) * len(ids), (), ids)
-        complete_shard(task, {"edited": values[:, :, None, None, None].expand(-1, -1, 3, 16, 16)})
+        complete_shard(task, {"edited": values[:, :, None, None, None].expand(-1, -1, 3, side, side)})
         for row, item in enumerate(items):
             for k, strength in enumerate(STRENGTHS):
                 probability = [[0.0, 0.9, 0.95], [0.1, 0.4, 0.7], [0.0, 0.2, 0.3]][ITEMS.index(item)][k]

@@ -141,6 +141,16 @@ def test_strip_is_the_input_and_then_every_strength(page: _Page) -> None:
     assert _pixel(page.get(f"picture/{page.generation}/4/input.png").content, 0) == 201
 
 
+def test_large_pictures_are_made_smaller_in_a_strip_alone(root: Path) -> None:
+    write_run(root, side=256)
+    page = _Page(root)
+    assert (page.get("api/facts").json()["size"], page.get("api/facts").json()["exact"]) == (256, False)
+    with Image.open(io.BytesIO(page.get(f"strip/{page.generation}/4.webp").content)) as picture:
+        assert picture.size == (4 * 192, 192)
+    with Image.open(io.BytesIO(page.get(f"picture/{page.generation}/4/1.png").content)) as picture:
+        assert picture.size == (256, 256)
+
+
 def test_neighbours_are_those_of_the_same_edit_nearest_by_features(page: _Page, root: Path) -> None:
     assert page.get("api/near", generation=page.generation, case=3).json() == {"known": True, "cases": [4, 5]}
     shutil.rmtree(LABEL.folder("toy", root))
