@@ -116,7 +116,7 @@ def test_weakest_without_a_judge_says_what_to_run(root: Path) -> None:
     with pytest.raises(ManifestError, match="no edit was judged yet; run `boundaryflow run --dataset toy` first"):
         export_images("toy", root / "out", weakest=0.6, root=root)
     judge_edits(root, {("aaaa", "hat", 1.5): 0.9})
-    with pytest.raises(ManifestError, match="not about these edits"):
+    with pytest.raises(ManifestError, match="older than these edits"):
         export_images("toy", root / "out", weakest=0.6, root=root)
     judge_edits(root, {(i, e, 1.5): 0.9 if e == "hat" else float("nan") for i in _IDS for e in ("hat", "smile")})
     with pytest.raises(ManifestError, match="does not measure edit smile; choose others with --edit"):
