@@ -129,8 +129,15 @@ def _server_environment(server: Server, port: int, *, has_page: bool) -> Mapping
     }
 
 
-def listening_socket(port: int) -> socket.socket:
+_OR_PREFECT = ", or, if a Prefect server that you trust runs there, set PREFECT_API_URL to its address"
+
+
+def listening_socket(port: int, or_else: str = _OR_PREFECT) -> socket.socket:
     """Bind a port of the loopback interface; 0 for any free one.
+
+    Args:
+        port: The port.
+        or_else: What the user can do besides choosing another port, for the message.
 
     Raises:
         PipelineError: Another program uses it, or this user may not bind it.
@@ -145,10 +152,7 @@ def listening_socket(port: int) -> socket.socket:
         reason = (
             "is in use by another program" if error.errno == errno.EADDRINUSE else f"cannot be had ({error.strerror})"
         )
-        raise PipelineError(
-            f"port {port} of 127.0.0.1 {reason}; choose another with --port, or, if a Prefect server that you trust "
-            "runs there, set PREFECT_API_URL to its address"
-        ) from None
+        raise PipelineError(f"port {port} of 127.0.0.1 {reason}; choose another with --port{or_else}") from None
     return own
 
 

@@ -16,6 +16,7 @@ from tabulate import tabulate
 from boundaryflow.config.yaml_file import read_yaml
 from boundaryflow.errors import PipelineError
 from boundaryflow.store.catalog import CATALOG
+from boundaryflow.store.catalog.review import REVIEW, VERDICTS
 from flows import environment, locks, record
 from flows.dvc_graph import Step, plan
 from flows.summary import report_path
@@ -65,6 +66,25 @@ class JobStatus:
 
 
 @dataclass(frozen=True)
+class ReviewStatus:
+    """What was decided on the edits of a data set with `boundaryflow review`.
+
+    Attributes:
+        name: Such as `review@faces`.
+        num_accepted: Edits that were accepted.
+        num_rejected: Edits that were rejected.
+        last: Time of the last verdict, UTC; empty if there is none.
+        size_bytes: Size of the verdicts.
+    """
+
+    name: str
+    num_accepted: int
+    num_rejected: int
+    last: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
 class Status:
     """The state of a checkout.
 
@@ -74,6 +94,7 @@ class Status:
         jobs: Jobs of params.yaml.
         cache_bytes: Size of DVC's cache, with the outputs of all commits.
         next_step: Suggested command.
+        reviews: Verdicts on edits, by data set.
     """
 
     holder: str
@@ -81,11 +102,12 @@ class Status:
     jobs: tuple[JobStatus, ...]
     cache_bytes: int
     next_step: str
+    reviews: tuple[ReviewStatus, ...] = ()
 
     @property
     def size_bytes(self) -> int:
-        """Size of all outputs of stages and jobs in the checkout, without DVC's cache."""
-        return sum(stage.size_bytes for stage in self.stages) + sum(job.size_bytes for job in self.jobs)
+        """Size of all outputs of stages, jobs and reviews in the checkout, without DVC's cache."""
+        return sum(part.size_bytes for part in (*self.stages, *self.jobs, *self.reviews))
 
 
 def collect(root: Path) -> Status:
@@ -96,14 +118,14 @@ def collect(root: Path) -> Status:
     """
     environment.prepare(root)
     holder = locks.flow_holder(root)
-    jobs, cache_bytes = _jobs(root), size_of(root / ".dvc/cache")
+    jobs, cache_bytes, reviews = _jobs(root), size_of(root / ".dvc/cache"), _reviews(root)
     if holder is not None:
         wait = "wait for the run, or stop it with Ctrl-C where it runs"
-        return Status(holder, _from_record(root), jobs, cache_bytes, wait)
+        return Status(holder, _from_record(root), jobs, cache_bytes, wait, reviews)
     steps = plan(root, ask_remote=False)
     errors: dict[str, str] = _record(root).get("errors", {})
     stages = tuple(_status(root, step, errors.get(step.name)) for step in steps)
-    return Status("", stages, jobs, cache_bytes, _next_step(root, steps))
+    return Status("", stages, jobs, cache_bytes, _next_step(root, steps), reviews)
 
 
 def as_json(status: Status) -> str:
@@ -112,7 +134,7 @@ def as_json(status: Status) -> str:
 
 
 def as_text(status: Status) -> str:
-    """For people: a block per data set, the jobs, the sizes."""
+    """For people: a block per data set, the jobs, the reviews, the sizes."""
     lines = [f"a run is at work: {status.holder}"] if status.holder else []
     blocks: dict[str, list[tuple[str, ...]]] = {}
     for stage in status.stages:
@@ -123,6 +145,10 @@ def as_text(status: Status) -> str:
     for job in status.jobs:
         row = (job.name, job.state, job.started, _size_or_blank(job.size_bytes), job.result.replace("\n", "; "))
         blocks.setdefault("jobs", []).append(row)
+    for review in status.reviews:
+        found = f"{review.num_accepted} accepted, {review.num_rejected} rejected"
+        row = (review.name, found, "", _size_or_blank(review.size_bytes), f"last {review.last}" if review.last else "")
+        blocks.setdefault("reviews", []).append(row)
     rows = [row for block in blocks.values() for row in block]  # one table, so that the columns of all blocks align
     sides = ("left", "left", "left", "right", "left") if rows else ()
     table = iter(tabulate(rows, tablefmt="plain", colalign=sides, disable_numparse=True).splitlines())
@@ -162,6 +188,21 @@ def _jobs(root: Path) -> tuple[JobStatus, ...]:
             else:
                 result = last["error"] or record.in_a_line(last)
                 found.append(JobStatus(name, last["state"], last["started"][:16].replace("T", " "), result, size))
+    return tuple(found)
+
+
+def _reviews(root: Path) -> tuple[ReviewStatus, ...]:
+    """The verdicts of each data set; a table that cannot be read is left to `boundaryflow review` to report."""
+    found: list[ReviewStatus] = []
+    for path in sorted((root / "data" / REVIEW.name).glob(f"*/{VERDICTS.file}")):
+        try:
+            table = VERDICTS.read(path.parent)
+        except PipelineError:
+            continue
+        num = {verdict: int((table["verdict"] == verdict).sum()) for verdict in ("accepted", "rejected")}
+        last = f"{table['when'].max():%Y-%m-%d %H:%M}" if len(table) else ""
+        name = f"{REVIEW.name}@{path.parent.name}"
+        found.append(ReviewStatus(name, num["accepted"], num["rejected"], last, path.stat().st_size))
     return tuple(found)
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 
 from boundaryflow.config.places import check_output
 from boundaryflow.errors import ManifestError
+from boundaryflow.review.verdicts import accepted_only
 from boundaryflow.sources.images import encode_png
 from boundaryflow.store.catalog.edit import EDIT, EDITS
 from boundaryflow.store.catalog.evaluate import EVALUATE, PER_IMAGE
@@ -29,6 +30,7 @@ def export_images(
     strengths: Sequence[float] = (),
     weakest: float | None = None,
     method: str | None = None,
+    accepted: bool = False,
     root: Path = Path(),
 ) -> tuple[int, int]:
     """Write `to/<edit>/<strength>/<item_id>.png` and `to/metadata.parquet`, an ImageFolder with its labels.
@@ -44,14 +46,18 @@ def export_images(
         weakest: For each image and edit only the weakest strength whose probability by the judge is at least this, in
             (0, 1); none if no strength reaches it. None for every strength.
         method: `single_step` for the pictures of `edit.compare`; None for those of `edit.method`.
+        accepted: Only pictures that were accepted on the page of `boundaryflow review`, each at its own strength; those
+            of `edit.method`.
         root: The project's root.
 
     Returns:
-        Number of pictures written, and of images of an edit that were left out because of `weakest`.
+        Number of pictures written, and of those left out: images of an edit because of `weakest`, or accepted pictures
+        that do not exist in this run or are not among `edits` and `strengths`.
 
     Raises:
         ManifestError: There is no edit, or none with that name or strength; `weakest` is given and no edit was judged;
-            or the folder belongs to another job, or has a foreign file with the name of one to be written.
+            none was accepted; or the folder belongs to another job, or has a foreign file with the name of one to be
+            written.
     """
     check_output(to, "--to", root)
     folder = EDIT.folder(dataset, root)
@@ -59,15 +65,19 @@ def export_images(
     if not path.is_file():
         raise ManifestError(f"{path}: nothing was edited yet; run `boundaryflow run --dataset {dataset}` first")
     manifest = EDITS.read(folder)
-    chosen = _choose(manifest, "method", [method or EDIT.read_facts(dataset, root)["method"]], path)
+    chosen = _choose(manifest, "method", [_method(dataset, root, method, accepted=accepted)], path)
     chosen = _choose(chosen, "edit", edits, path)
     chosen = _choose(chosen, "strength", strengths, path)
     num_left_out = 0
+    if accepted:
+        chosen, num_left_out = accepted_only(chosen, dataset, root)
     if weakest is not None:
         num_pairs = len(chosen[["item_id", "edit"]].drop_duplicates())
         chosen = _weakest(chosen, weakest, EVALUATE.folder(dataset, root), dataset)
         num_left_out = num_pairs - len(chosen)
-    if chosen.empty:
+    if chosen.empty and weakest is None:
+        raise ManifestError(f"{path}: none of the {num_left_out} accepted pictures is among these; review them again")
+    if chosen.empty and weakest is not None:
         raise ManifestError(
             f"{path}: at none of the strengths does the judge give any image's edit a probability of {weakest:g}; ask "
             "for less, or edit with greater edit.strengths"
@@ -94,6 +104,16 @@ def export_images(
         box.write("metadata.parquet", _table(records))
         box.remove_others({str(record["file_name"]) for record in records})
     return len(records), num_left_out
+
+
+def _method(dataset: str, root: Path, method: str | None, *, accepted: bool) -> str:
+    """The method whose pictures are exported."""
+    own: str = EDIT.read_facts(dataset, root)["method"]
+    if accepted and method not in (None, own):
+        raise ManifestError(
+            f"export {dataset}: pictures of {method} are not reviewed, only those of {own}; leave --method out"
+        )
+    return method or own
 
 
 def _table(records: list[dict[str, object]]) -> bytes:

@@ -15,7 +15,7 @@ import click
 from boundaryflow.errors import PipelineError
 from boundaryflow.files import way_out
 from boundaryflow.text import masked, visible
-from flows.cli import files, jobs, pictures, running, training
+from flows.cli import files, jobs, pictures, review, running, training
 from flows.environment import LOG_FOLDER, find_root
 
 
@@ -94,6 +94,7 @@ Examples:
   boundaryflow sweep photo.png --attribute smiling --from 0 --to 2
   boundaryflow text "a face with a beard" --from "a face" photo.png
   boundaryflow sample -n 16 --attribute smiling --attribute beard=off
+  boundaryflow review faces
   boundaryflow bulk-edit glasses
   boundaryflow serve --cron "0 2 * * *"
   boundaryflow status
@@ -107,7 +108,7 @@ def cli() -> None:
     """
 
 
-for _module in (running, jobs, pictures, files, training):
+for _module in (running, jobs, pictures, review, files, training):
     for _member in vars(_module).values():
         if isinstance(_member, click.Command):
             cli.add_command(_member)

@@ -186,7 +186,8 @@ def _parse_attribute(text: str) -> tuple[str, float]:
     epilog="""\b
 Examples:
   boundaryflow export --dataset avatars --to balanced --edit eyeglasses --strength 1
-  boundaryflow export --dataset avatars --to smiling --edit smiling --weakest 0.9"""
+  boundaryflow export --dataset avatars --to smiling --edit smiling --weakest 0.9
+  boundaryflow export --dataset faces --to chosen --accepted"""
 )
 @click.option("--dataset", metavar="NAME", help="Which data set [default: the only one in params.yaml].")
 @click.option("--to", type=_PATH, required=True, metavar="DIR", help="Folder to write.")
@@ -198,6 +199,7 @@ Examples:
     metavar="P",
     help="Of each image only the weakest strength at which the judge gives the edit probability P.",
 )
+@click.option("--accepted", is_flag=True, help="Only what was accepted in `boundaryflow review`, at its strength.")
 @click.option(
     "--method", type=click.Choice(["guided", "single_step"]), help="Pictures of this method [default: edit.method]."
 )
@@ -207,14 +209,20 @@ def export(
     edits: tuple[str, ...],
     strengths: tuple[float, ...],
     weakest: float | None,
+    accepted: bool,
     method: str | None,
 ) -> None:
     """Write the edited pictures as PNG files: DIR/EDIT/STRENGTH/ITEM.png and DIR/metadata.parquet."""
+    if accepted and weakest is not None:
+        raise click.UsageError("--accepted and --weakest each choose the strength of every picture; give one of them")
     to = to.resolve()
     enter_root()
     name = one_dataset(dataset)
     from boundaryflow.jobs.export import export_images
 
-    num, num_left_out = export_images(name, to, edits=edits, strengths=strengths, weakest=weakest, method=method)
-    left_out = f" ({num_left_out} left out: no strength did)" if num_left_out else ""
+    num, num_left_out = export_images(
+        name, to, edits=edits, strengths=strengths, weakest=weakest, method=method, accepted=accepted
+    )
+    why = "accepted, but not among these edits" if accepted else "no strength did"
+    left_out = f" ({num_left_out} left out: {why})" if num_left_out else ""
     click.echo(f"{num} pictures: {to}{left_out}")

@@ -219,7 +219,7 @@ Examples:
 def gc(keep: Any, inactive: bool, dry_run: bool, yes: bool) -> None:
     """Remove files that no current result needs, after showing them with their sizes and asking.
 
-    Raw images, models, boundaries from words, delivered files and files in out/ are always kept.
+    Raw images, models, boundaries from words, verdicts of reviews, delivered files and files in out/ are always kept.
     """
     root = enter_root()
     from humanize import naturalsize

@@ -31,6 +31,7 @@ _COMMANDS = [
     "inspect",
     "params",
     "report",
+    "review",
     "run",
     "sample",
     "serve",

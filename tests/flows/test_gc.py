@@ -14,7 +14,9 @@ import torch
 
 from boundaryflow.errors import PipelineError
 from boundaryflow.formats.tensor_files import write_tensors
+from boundaryflow.review.verdicts import Change, Verdicts
 from boundaryflow.store.catalog.output import Output
+from boundaryflow.store.catalog.review import REVIEW
 from flows import gc, locks
 from flows.dvc_graph import plan
 from tests.flows.toy import QUIET_DVC, attempts
@@ -89,6 +91,16 @@ def _former(root: Path, job: str = "former", folder: str = "") -> Path:
 def _all(folder: Path) -> dict[str, bytes]:
     files = (path for path in sorted(folder.rglob("*")) if path.is_file())
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
+def test_verdicts_of_people_stay_whatever_params_say(used: Path) -> None:
+    _ran_once(used, "gone")
+    Verdicts(REVIEW.folder("gone", used)).put([Change("a", "hat", 1.0, "accepted")])
+    half = _file(used / "data/review/gone/.boundaryflow-7-0011223344556677.tmp")
+    before = _all(used / "data/review")
+    gc.remove(used, gc.collect(used, inactive=True), inactive=True)
+    assert not half.exists()
+    assert _all(used / "data/review") == {name: data for name, data in before.items() if not name.endswith(".tmp")}
 
 
 def _cached(root: Path) -> int:

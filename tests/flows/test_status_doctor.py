@@ -10,6 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from boundaryflow.errors import PipelineError
+from boundaryflow.review.verdicts import Change, Verdicts
+from boundaryflow.store.catalog.review import REVIEW
 from flows import doctor, environment, locks, status, summary
 from flows.dvc_graph import Step
 from flows.progress import Board, Outcome
@@ -60,6 +62,15 @@ def test_status_text_has_blocks_whose_columns_align() -> None:
         "on disk: 3.0 GiB of results, 0 Bytes in DVC's cache",
         "next: rest",
     ]
+
+
+def test_status_tells_what_was_reviewed(toy: Path) -> None:
+    Verdicts(REVIEW.folder("toy", toy)).put([Change("a", "hat", 1.0, "accepted"), Change("b", "hat", 1.0, "rejected")])
+    (toy / "data/review/torn").mkdir()
+    (toy / "data/review/torn/review.parquet").write_bytes(b"torn")
+    (review,) = status.collect(toy).reviews
+    assert (review.name, review.num_accepted, review.num_rejected) == ("review@toy", 1, 1)
+    assert "reviews:\n  review@toy  1 accepted, 1 rejected" in status.as_text(status.collect(toy))
 
 
 def test_status_while_a_run_is_at_work_reads_its_record(toy: Path) -> None:

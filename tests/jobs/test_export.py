@@ -10,6 +10,8 @@ from PIL import Image
 
 from boundaryflow.errors import ManifestError
 from boundaryflow.jobs.export import export_images
+from boundaryflow.review.verdicts import Change, Verdicts
+from boundaryflow.store.catalog.review import REVIEW
 from boundaryflow.store.shards import ShardTask, complete_shard
 from boundaryflow.store.tables import read_table, write_json, write_table
 
@@ -114,7 +116,7 @@ def test_weakest_without_a_judge_says_what_to_run(root: Path) -> None:
     with pytest.raises(ManifestError, match="no edit was judged yet; run `boundaryflow run --dataset toy` first"):
         export_images("toy", root / "out", weakest=0.6, root=root)
     judge_edits(root, {("aaaa", "hat", 1.5): 0.9})
-    with pytest.raises(ManifestError, match="not about these edits"):
+    with pytest.raises(ManifestError, match="older than these edits"):
         export_images("toy", root / "out", weakest=0.6, root=root)
     judge_edits(root, {(i, e, 1.5): 0.9 if e == "hat" else float("nan") for i in _IDS for e in ("hat", "smile")})
     with pytest.raises(ManifestError, match="does not measure edit smile; choose others with --edit"):
@@ -124,6 +126,34 @@ def test_weakest_without_a_judge_says_what_to_run(root: Path) -> None:
     write_table(root / "data/evaluate/toy/tables/per_image.parquet", table, schema="per_image/2")
     with pytest.raises(ManifestError, match=r"name judges in evaluate\.judges"):
         export_images("toy", root / "out", weakest=0.6, root=root)
+
+
+def test_accepted_pictures_are_exported_at_their_strength_and_no_others(root: Path) -> None:
+    with pytest.raises(ManifestError, match="no edit was accepted yet; choose some with `boundaryflow review toy`"):
+        export_images("toy", root / "out", accepted=True, root=root)
+    verdicts = Verdicts(REVIEW.folder("toy", root))
+    verdicts.put(
+        [
+            Change("aaaa", "hat", 1.5, "accepted"),
+            Change("bbbb", "hat", 0.0, "rejected"),
+            Change("bbbb", "smile", 0.0, "accepted"),
+            Change("gone", "smile", 0.0, "accepted"),
+        ]
+    )
+    assert export_images("toy", root / "out", accepted=True, root=root) == (2, 1)
+    written = sorted(path.relative_to(root / "out").as_posix() for path in (root / "out").rglob("*.png"))
+    assert written == ["hat/1.5/aaaa.png", "smile/0/bbbb.png"]
+    verdicts.put([Change("aaaa", "hat", 1.5, "rejected"), Change("bbbb", "hat", 1.5, "accepted")])
+    assert export_images("toy", root / "out", edits=["hat"], accepted=True, root=root) == (1, 2)
+    assert [path.name for path in (root / "out").rglob("*.png")] == ["bbbb.png"]
+    with pytest.raises(ManifestError, match="none of the 3 accepted pictures is among these"):
+        export_images("toy", root / "out", edits=["hat"], strengths=[0.0], accepted=True, root=root)
+
+
+def test_accepted_pictures_are_those_of_the_data_sets_own_method(root: Path) -> None:
+    Verdicts(REVIEW.folder("toy", root)).put([Change("aaaa", "hat", 3.0, "accepted")])
+    with pytest.raises(ManifestError, match="pictures of single_step are not reviewed, only those of guided"):
+        export_images("toy", root / "out", method="single_step", accepted=True, root=root)
 
 
 def test_second_export_is_all_that_is_there_and_other_files_stay(root: Path) -> None:

@@ -17,6 +17,7 @@ from boundaryflow.store.catalog.output import Output
 from boundaryflow.store.catalog.params import PARAMS
 from boundaryflow.store.catalog.raw import RAW
 from boundaryflow.store.catalog.report import REPORT
+from boundaryflow.store.catalog.review import REVIEW
 
 _STAGES = (
     PARAMS,
@@ -32,6 +33,6 @@ _STAGES = (
     EVALUATE,
     REPORT,
 )
-_OTHERS = (BULK_EDIT, AUGMENT, TEXT, RAW)
+_OTHERS = (BULK_EDIT, AUGMENT, TEXT, REVIEW, RAW)
 CATALOG: dict[str, Output] = {output.name: output for output in (*_STAGES, *_OTHERS)}
 """Name of a folder of data/ to its entry; stages in the order in which they run."""
