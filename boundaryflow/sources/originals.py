@@ -27,7 +27,6 @@ from boundaryflow.sources.images import (
     STRIP,
     bytes_per_pixel,
     flatten,
-    in_8_bits,
     load,
     open_picture,
     span_of,
@@ -35,7 +34,7 @@ from boundaryflow.sources.images import (
 from boundaryflow.sources.placement import Placement
 
 MAX_PIXELS = 100_000_000
-"""A larger picture is not delivered at its own size: it would be in memory several times."""
+"""A larger picture is not delivered at its own size: it would be in memory several times. Half of it with 16 bits."""
 _PLAIN_MODES = ("L", "LA", "RGB", "RGBA")
 _LUMA = np.array([[0.299], [0.587], [0.114]], np.float32)
 
@@ -116,24 +115,28 @@ def read_original(data: bytes, geometry: Mapping[str, Any]) -> Original:
     """
     with open_picture(data) as picture:
         width, height = picture.size
-        if width * height > MAX_PIXELS:
+        has_16_bits = picture.mode.startswith("I") or _has_16_bit_colours(picture, data)
+        most = MAX_PIXELS // 2 if has_16_bits else MAX_PIXELS
+        if width * height > most:
             raise ManifestError(
-                f"{width} x {height} are more than the {MAX_PIXELS:,} pixels up to which originals are edited; make it "
+                f"{width} x {height} are more than the {most:,} pixels up to which originals are edited; make it "
                 "smaller, or deliver the model's pictures (deliver: model)"
             )
         span = span_of(picture, geometry["levels"])
         with DECODING.lent(width * height * bytes_per_pixel(picture, data)):
             load(picture)
-            deep = _colours_of_16_bits(picture, data)
             placement = Placement.of(*picture.size, geometry["size"], geometry["fit"], geometry["crop"])
             exif = picture.getexif()
             written = exif.tobytes() if len(exif) else None
-            if deep is None:
-                deep = _greys_of_16_bits(picture, span)
-            plain, is_converted = _plain(picture, span, geometry["background"])
-            space = None if is_converted else space_of(_without_alpha(plain))
-            pixels = _pixels(plain) if deep is None else deep
-    profile = srgb_profile() if is_converted and picture.info.get("icc_profile") else space and space.profile
+            if _has_16_bit_colours(picture, data):
+                pixels, like, is_converted = _colours_of_16_bits(picture, data), picture, False
+            elif span is not None and picture.mode.startswith("I"):
+                pixels, like, is_converted = _greys_of_16_bits(picture, span), picture, False
+            else:
+                like, is_converted = _plain(picture, span, geometry["background"])
+                pixels = _pixels(like)
+            space = None if is_converted else space_of(_pixel_like(like))
+            profile = srgb_profile() if is_converted and picture.info.get("icc_profile") else space and space.profile
     return Original(pixels, space, profile, written, placement)
 
 
@@ -144,31 +147,25 @@ def _plain(
     is_keyed = picture.has_transparency_data and picture.mode in ("L", "RGB")
     if picture.mode in _PLAIN_MODES:
         opaque = picture.convert("RGBA" if picture.mode == "RGB" else "LA") if is_keyed else picture
-        space = space_of(_without_alpha(picture))
+        space = space_of(_pixel_like(picture))
         if space is not None or to_srgb_of(picture) is None:
             return opaque, False
-    if span is not None:
-        grey = in_8_bits(picture, span)
-        grey.info = picture.info
-        return grey, False
     if picture.has_transparency_data:
         convert = to_srgb_of(picture)
         return (convert(picture) if convert else picture).convert("RGBA"), True
-    channels = 1 if picture.mode in ("1", "L") else 3
-    return flatten(picture, (0, 0, *picture.size), channels, background, None), True
+    channels = 1 if picture.mode in ("1", "L") or span else 3
+    return flatten(picture, (0, 0, *picture.size), channels, background, span), True
 
 
-def _without_alpha(picture: Image.Image) -> Image.Image:
-    """A pixel of the picture, in its mode without alpha and with its profile."""
-    pixel = Image.new(picture.mode.removesuffix("A"), (1, 1))
+def _pixel_like(picture: Image.Image) -> Image.Image:
+    """A pixel with the picture's profile, grey or RGB as its colours are."""
+    pixel = Image.new("RGB" if picture.mode in ("RGB", "RGBA") else "L", (1, 1))
     pixel.info = picture.info
     return pixel
 
 
-def _greys_of_16_bits(picture: Image.Image, span: tuple[float, float] | None) -> NDArray[np.uint16] | None:
-    """[H,W,1] of a picture with 9 to 16 bits; None of others."""
-    if span is None or not picture.mode.startswith("I"):
-        return None
+def _greys_of_16_bits(picture: Image.Image, span: tuple[float, float]) -> NDArray[np.uint16]:
+    """[H,W,1] of a picture with more than 8 bits."""
     low, high = span
     values = np.asarray(picture)
     if (low, high) == (0.0, 65535.0):
@@ -176,14 +173,17 @@ def _greys_of_16_bits(picture: Image.Image, span: tuple[float, float] | None) ->
     return ((values - low) / (high - low) * 65535).round().clip(0, 65535).astype(np.uint16)[:, :, None]
 
 
-def _colours_of_16_bits(picture: ImageFile.ImageFile, data: bytes) -> NDArray[np.uint16] | None:
-    """[H,W,C] upright, of a PNG of 16 bits with colours or alpha, of which Pillow keeps 8 bits; None of others.
+def _has_16_bit_colours(picture: ImageFile.ImageFile, data: bytes) -> bool:
+    """Whether a picture is a PNG of 16 bits with colours or alpha, of which Pillow keeps 8 bits."""
+    is_deep = picture.format == "PNG" and data[24] == 16 and data[25] in (2, 4, 6)  # IHDR: bit depth and colour type
+    return is_deep and "transparency" not in picture.info
+
+
+def _colours_of_16_bits(picture: ImageFile.ImageFile, data: bytes) -> NDArray[np.uint16]:
+    """[H,W,C] upright, of such a picture.
 
     Pillow's decoder is made to give the bytes that it leaves out: the lower ones of colours, and all of grey and alpha.
     """
-    is_deep = picture.format == "PNG" and data[24] == 16 and data[25] in (2, 4, 6)  # IHDR: bit depth and colour type
-    if not is_deep or "transparency" in picture.info:
-        return None
     with Image.open(io.BytesIO(data), formats=["PNG"]) as again:
         packing = str(again.tile[0].args)
         has_all = packing == "LA;16B"
