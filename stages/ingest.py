@@ -22,7 +22,8 @@ from boundaryflow.runtime.process import Progress, entry, own_folder
 from boundaryflow.runtime.sharding import run_sharded, stored_items
 from boundaryflow.sources.datasets import FACE, FACES_AT_ONCE, draw_avatars, face_of, open_raw
 from boundaryflow.sources.decoding import ABOUT, Decoded, Spool, choose, decode_into, item_id_of
-from boundaryflow.sources.images import Box, Fit, decode_image, is_cropped
+from boundaryflow.sources.images import decode_image
+from boundaryflow.sources.placement import Box, Fit, is_cropped
 from boundaryflow.sources.raw import RawPictures
 from boundaryflow.sources.remote import RemoteFolder
 from boundaryflow.sources.splits import split_images

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from boundaryflow.config.agreement import disagreements, job_disagreements
 from boundaryflow.config.base import MAX_STRENGTH, alike, is_name
 from boundaryflow.config.defaults import DEFAULTS, TAKEN_WHOLE, as_stated, filled, is_default
+from boundaryflow.config.delivery import DeliveryParams, NamedDeliveryParams, delivery_of
 from boundaryflow.config.image_sources import AvatarSource, FolderSource, ListedSource, RemoteSource
 from boundaryflow.config.ingest import CropBox, FileSplit, Split
 from boundaryflow.config.label import LabelParams
@@ -59,6 +60,7 @@ __all__ = [
     "CropBox",
     "CsvSource",
     "DatasetParams",
+    "DeliveryParams",
     "EqualTarget",
     "FileSplit",
     "FolderLabels",
@@ -67,6 +69,7 @@ __all__ = [
     "LabelParams",
     "ListedSource",
     "LongSource",
+    "NamedDeliveryParams",
     "Params",
     "ProbeSource",
     "PromptRule",
@@ -78,6 +81,7 @@ __all__ = [
     "activate_dataset",
     "alike",
     "copy_entry",
+    "delivery_of",
     "described",
     "files_beside_images",
     "filled",

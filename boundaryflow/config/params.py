@@ -9,12 +9,13 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from boundaryflow.config.base import Name, Section, Strengths
+from boundaryflow.config.delivery import DeliveryParams, NamedDeliveryParams
 from boundaryflow.config.sections import DatasetParams
 from boundaryflow.config.wording import nearest
 from boundaryflow.errors import ParamsError
 
 
-class BulkEditParams(Section):
+class BulkEditParams(NamedDeliveryParams):
     """A job of the flow `bulk_edit`: what is done with pictures that arrive."""
 
     dataset: Name
@@ -43,7 +44,7 @@ def _target_tag(target: Any) -> str:
     return "IndependentTarget" if isinstance(target, dict) and "independent" in target else "EqualTarget"
 
 
-class AugmentParams(Section):
+class AugmentParams(DeliveryParams):
     """A job of the flow `augment`: which balance a data set shall have, and what counts as a good edit."""
 
     dataset: Name

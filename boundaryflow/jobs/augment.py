@@ -10,6 +10,7 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +18,22 @@ import pandas as pd
 from torch import Tensor
 
 from boundaryflow.augmentation.balance import Group, phi, to_equal_counts, to_independence
-from boundaryflow.config import AugmentParams, EqualTarget, load_params
+from boundaryflow.config import AugmentParams, AvatarSource, EqualTarget, load_params
 from boundaryflow.config.advice import advised
 from boundaryflow.config.places import check_output
 from boundaryflow.errors import ManifestError
 from boundaryflow.jobs.augmenter import Augmenter, Good, groups_of, routes_into
 from boundaryflow.jobs.batch import EditPlan, plan_edits
+from boundaryflow.jobs.finishing import Finisher, Finishing, SourceFiles, finishing_of
 from boundaryflow.jobs.run_record import recorded
 from boundaryflow.jobs.training_set import TrainingSet, group_name
 from boundaryflow.runtime.process import entry
+from boundaryflow.sources.datasets import open_raw
+from boundaryflow.sources.raw import RawPictures
 from boundaryflow.store.catalog.ingest import INGEST, MANIFEST
 from boundaryflow.store.catalog.jobs import AUGMENT
 from boundaryflow.store.catalog.label import LABEL, LABELS
+from boundaryflow.store.fingerprint import fingerprint
 from boundaryflow.store.outbox import open_outbox
 from boundaryflow.store.shards import load_items
 
@@ -67,7 +72,16 @@ def attributes_of(job: AugmentParams) -> list[str]:
     return [target.equal] if isinstance(target, EqualTarget) else list(target.independent)
 
 
-def run(name: str, job: AugmentParams, plan: EditPlan, shard_size: int, out: TrainingSet, summary: Summary) -> None:
+def run(
+    name: str,
+    job: AugmentParams,
+    plan: EditPlan,
+    shard_size: int,
+    finishing: Finishing,
+    raw: RawPictures | None,
+    out: TrainingSet,
+    summary: Summary,
+) -> None:
     """Balance a data set.
 
     Args:
@@ -75,6 +89,8 @@ def run(name: str, job: AugmentParams, plan: EditPlan, shard_size: int, out: Tra
         job: Its values.
         plan: How images are edited.
         shard_size: Items in a shard, on average at most.
+        finishing: What becomes of the images and of their edits.
+        raw: Files of the images; None where none are needed.
         out: Where the set is written.
         summary: Filled as the run goes on.
 
@@ -99,9 +115,10 @@ def run(name: str, job: AugmentParams, plan: EditPlan, shard_size: int, out: Tra
     if len(attributes) == 2:
         after = {group: counts.get(group, 0) + len(edits[group]) for group in add}
         summary.phi = {"before": round(phi(counts), 4), "after": round(phi(after), 4)}
-    _write_images(out, images)
+    finish = _Finish(finishing, images, SourceFiles(f"augment {name}", raw, images.sources) if raw else None)
+    _write_images(out, finish)
     for group, of_group in edits.items():
-        _write_edits(out, images, plan, group, of_group, augmenter, summary)
+        _write_edits(out, finish, plan, group, of_group, augmenter, summary)
     out.commit()
     short = {group: num - summary.added[group] for group, num in summary.wanted.items() if num > summary.added[group]}
     if short:
@@ -175,20 +192,49 @@ def _to_add(name: str, job: AugmentParams, counts: Mapping[Group, int]) -> dict[
         raise ManifestError(f"augment {name}: {error}; choose another target") from None
 
 
-def _write_images(out: TrainingSet, images: _Images) -> None:
+@dataclass(frozen=True)
+class _Finish:
+    """How images and their edits become files.
+
+    Attributes:
+        how: What becomes of them.
+        images: The images.
+        files: Their files; None where none are needed.
+    """
+
+    how: Finishing
+    images: _Images
+    files: SourceFiles | None
+
+    def in_order(self, items: Sequence[str]) -> list[str]:
+        """The order in which their files are read fastest."""
+        return self.files.in_order(items) if self.files else list(items)
+
+    def open(self, item: str, before: Tensor) -> Finisher:
+        """Prepare the file of an image, or of its edits."""
+        data = self.files.read(item) if self.files else None
+        try:
+            return self.how.open(data, before)
+        except ManifestError as error:
+            raise ManifestError(f"augment: {self.images.sources[item]}: {error}") from None
+
+
+def _write_images(out: TrainingSet, finish: _Finish) -> None:
     """Write the images of the data set."""
-    items = sorted(images.groups)
+    images = finish.images
+    items = finish.in_order(sorted(images.groups))
     for start in range(0, len(items), _AT_ONCE):
         some = items[start : start + _AT_ONCE]
         for item, picture in zip(some, images.pixels(some), strict=True):
-            name = f"{group_name(images.attributes, images.groups[item])}/{item}.png"
+            opened = finish.open(item, picture)
+            name = f"{group_name(images.attributes, images.groups[item])}/{item}{opened.extension}"
             facts = {"item_id": item, "source": images.sources[item], "synthetic": False}
-            out.put(name, picture, facts, images.labels[item])
+            out.put(name, partial(opened.file, opened.pixels(picture)), facts, images.labels[item])
 
 
 def _write_edits(
     out: TrainingSet,
-    images: _Images,
+    finish: _Finish,
     plan: EditPlan,
     group: Group,
     edits: Sequence[Good],
@@ -196,11 +242,16 @@ def _write_edits(
     summary: Summary,
 ) -> None:
     """Write the edits that are to be added to a group."""
+    images = finish.images
     folder = group_name(images.attributes, group)
+    place = {item: number for number, item in enumerate(finish.in_order([edit.item for edit in edits]))}
+    edits = sorted(edits, key=lambda edit: place[edit.item])
     for start in range(0, len(edits), _AT_ONCE):
         some = edits[start : start + _AT_ONCE]
-        for edit, picture in zip(some, augmenter.pictures(some), strict=True):
+        before = images.pixels([edit.item for edit in some])
+        for edit, picture, pixels in zip(some, augmenter.pictures(some), before, strict=True):
             route, item = edit.route, edit.item
+            opened = finish.open(item, pixels)
             facts = {
                 "item_id": item,
                 "source": images.sources[item],
@@ -212,9 +263,10 @@ def _write_edits(
                 "boundary": plan.boundaries[route.attribute],
             }
             shows = {**images.labels[item], route.attribute: int(route.sign > 0)}
-            out.put(f"{folder}/{item}_{route.name}.png", picture, facts, shows)
+            name = f"{folder}/{item}_{route.name}{opened.extension}"
+            out.put(name, partial(opened.file, opened.pixels(picture)), facts, shows)
             if len(summary.shown) < _NUM_SHOWN:
-                summary.shown.append((images.pixels([item])[0], picture))
+                summary.shown.append((pixels, picture))
 
 
 @entry
@@ -232,14 +284,24 @@ def main() -> None:
     section, attributes = params.dataset(job.dataset), attributes_of(job)
     plan = plan_edits(job.dataset, section, params.run_seed, {name: [name] for name in attributes}, job.strengths)
     _warn_of_planes(arguments.job, plan)
-    facts = {"dataset": job.dataset, "job": arguments.job, "job_hash": plan.cache_key}
+    source = section.ingest.source
+    has_files = not isinstance(source, AvatarSource)
+    finishing = finishing_of(f"augment.{arguments.job}", job, section, has_files=has_files)
+    raw = open_raw(job.dataset, source, section.ingest.image_size) if has_files and finishing.needs_file else None
+    job_hash = fingerprint(plan=plan.cache_key, delivery=finishing.described())
+    facts = {"dataset": job.dataset, "job": arguments.job, "job_hash": job_hash}
     summary = Summary()
     with (
         open_outbox(address, f"augment {arguments.job}") as box,
-        recorded(STATE / arguments.job, box, lambda: _about(arguments.job, job, address, plan, summary), summary.shown),
+        recorded(
+            STATE / arguments.job,
+            box,
+            lambda: {"job_hash": job_hash, **_about(arguments.job, job, address, plan, summary)},
+            summary.shown,
+        ),
     ):
         out = TrainingSet(box, {**facts, "model_sha256": plan.model_sha256})
-        run(arguments.job, job, plan, section.ingest.shard_size, out, summary)
+        run(arguments.job, job, plan, section.ingest.shard_size, finishing, raw, out, summary)
 
 
 def _warn_of_planes(name: str, plan: EditPlan) -> None:
@@ -257,7 +319,7 @@ def _about(name: str, job: AugmentParams, out: str, plan: EditPlan, summary: Sum
     """Facts for the run's record, apart from how it ended."""
     facts = {key: value for key, value in vars(summary).items() if key != "shown"}
     params = {**job.model_dump(), **plan.params()}
-    return {"job": name, "job_hash": plan.cache_key, "outbox": out, **facts, **plan.about(), "params": params}
+    return {"job": name, "outbox": out, **facts, **plan.about(), "params": params}
 
 
 if __name__ == "__main__":

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,58 +18,32 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from boundaryflow.config import DatasetParams, load_params
+from boundaryflow.config import load_params
 from boundaryflow.config.advice import advised
 from boundaryflow.config.places import check_apart, check_output
 from boundaryflow.editing.targets import TARGET_SIGNS
+from boundaryflow.errors import ManifestError
 from boundaryflow.files import is_remote
 from boundaryflow.jobs.batch import EditPlan, open_batch_editor, plan_edits, reached, weakest
+from boundaryflow.jobs.bulk_job import NUM_TOLD, Job, Picture, Summary
 from boundaryflow.jobs.delivery import Delivery, Entry
+from boundaryflow.jobs.finishing import finishing_of
 from boundaryflow.jobs.run_record import recorded
-from boundaryflow.runtime.fingerprints import code_hash
 from boundaryflow.runtime.process import entry, own_folder
 from boundaryflow.runtime.sharding import run_sharded
-from boundaryflow.sources.decoding import Decoded, Spool, decode_into
+from boundaryflow.sources.archives import UnusableError
+from boundaryflow.sources.decoding import Decoded, Spool, decode_into, item_id_of
 from boundaryflow.sources.inbox import list_inbox, open_inbox
+from boundaryflow.sources.raw import RawPictures
 from boundaryflow.store.catalog.jobs import BULK_EDIT
-from boundaryflow.store.fingerprint import fingerprint
 from boundaryflow.store.outbox import Outbox, open_outbox
-from boundaryflow.store.shards import ShardTask, read_shard, shard_files, shard_index
+from boundaryflow.store.outbox_record import is_within
+from boundaryflow.store.shards import Shard, ShardTask, read_shard, shard_files, shard_index
 from boundaryflow.text import masked
 
 LOG = logging.getLogger(__name__)
 STATE = BULK_EDIT.folder("")
 _AT_ONCE = 2048  # files from decoding to delivery
-_NUM_SHOWN, _NUM_TOLD = 8, 1000
-
-
-@dataclass
-class Summary:
-    """Result of a run.
-
-    Attributes:
-        counts: Numbers of files: listed, new, and for the new ones by status (see `delivery.Entry`), or left for the
-            next run because they changed or could not be read.
-        pictures: Edit to the number of pictures delivered.
-        failures: Files that are bad or were left, with the reason; the first thousand.
-        items: Ids of the pictures that were edited; the first thousand.
-        shown: A few pairs of [C,H,W] pixels, before and after.
-    """
-
-    counts: dict[str, int] = field(default_factory=dict[str, int])
-    pictures: dict[str, int] = field(default_factory=dict[str, int])
-    failures: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
-    items: list[str] = field(default_factory=list[str])
-    shown: list[tuple[Tensor, Tensor]] = field(default_factory=list[tuple[Tensor, Tensor]])
-
-    def count(self, status: str) -> None:
-        """Count one more file with a status."""
-        self.counts[status] = self.counts.get(status, 0) + 1
-
-    def failed(self, name: str, status: str, reason: str) -> None:
-        """Remember a file that was not edited."""
-        if len(self.failures) < _NUM_TOLD:
-            self.failures.append({"file": name, "status": status, "reason": reason})
 
 
 def run_shard(
@@ -108,42 +81,6 @@ def _signs(probabilities: Tensor, change: str) -> Tensor:
     """[N] direction of each picture along an attribute: +1, -1, or 0 if it is already in the requested state."""
     without, having = TARGET_SIGNS[change]
     return torch.where(probabilities > 0.5, float(having), float(without))
-
-
-@dataclass(frozen=True)
-class Job:
-    """How arriving pictures are edited: an entry of `bulk_edit` in params.yaml, and what it refers to.
-
-    Attributes:
-        name: Name of the job.
-        dataset: Data set whose model, settings and boundaries to use.
-        section: Its section of params.yaml.
-        edits: Edit to attribute to add, remove or flip.
-        strengths: Strengths that are tried.
-        min_probability: Deliver only the smallest strength with at least this probability by the labeller; None
-            delivers all.
-        plan: How pictures are edited.
-    """
-
-    name: str
-    dataset: str
-    section: DatasetParams
-    edits: Mapping[str, Mapping[str, str]]
-    strengths: Sequence[float]
-    min_probability: float | None
-    plan: EditPlan
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Hash of everything that a delivered picture depends on, except the arriving file."""
-        return fingerprint(
-            stage="bulk_edit",
-            code=code_hash("boundaryflow.jobs.bulk_edit"),
-            plan=self.plan.cache_key,
-            edits={edit: dict(targets) for edit, targets in self.edits.items()},
-            geometry=self.section.ingest.geometry,
-            min_probability=self.min_probability,
-        )
 
 
 def run(job: Job, inbox: str, box: Outbox, outbox: str, *, again: bool, summary: Summary) -> None:
@@ -190,7 +127,8 @@ def _edit_and_deliver(
     with Spool(work) as spool:
         raw, geometry = open_inbox(inbox, files), job.section.ingest.geometry
         decoded = decode_into(spool, raw, raw.names, {}, geometry, "decode", is_remote=is_remote(inbox))
-        entries, chosen = _sort_out(decoded, versions, edited_before, summary)
+        owners = delivery.edited_items(job_hash=None)
+        entries, chosen = _sort_out(job, decoded, versions, edited_before, owners, summary)
         ingest = job.section.ingest
         context = {
             "spool": str(spool.path),
@@ -201,21 +139,32 @@ def _edit_and_deliver(
         }
         shards = work / "shards"
         run_sharded("bulk_edit", shards, sorted(chosen), job.fingerprint, ingest.shard_size, run_shard, context)
-    for item, status in _deliver(job, shards, chosen, delivery, summary).items():
-        entries.append(Entry(chosen[item], versions[chosen[item]], item, status))
+    for item, (status, reason) in _deliver(job, shards, chosen, raw, delivery, summary).items():
         summary.count(status)
+        if reason:
+            summary.failed(chosen[item], status, reason)
+        if status != "left":
+            entries.append(Entry(chosen[item], versions[chosen[item]], item, status, reason))
     delivery.commit(entries)
 
 
 def _sort_out(
-    decoded: Sequence[Decoded], versions: Mapping[str, str], edited_before: Mapping[str, str], summary: Summary
+    job: Job,
+    decoded: Sequence[Decoded],
+    versions: Mapping[str, str],
+    edited_before: Mapping[str, str],
+    owners: Mapping[str, str],
+    summary: Summary,
 ) -> tuple[list[Entry], dict[str, str]]:
     """Entries of the files that are not edited; and item to file name of those that are.
 
-    A file that could not be read, or changed since it was listed, gets no entry: the next run tries it again.
+    A file that could not be read, or changed since it was listed, gets no entry: the next run tries it again. `owners`
+    is item to file name of all that were ever edited here.
     """
     entries: list[Entry] = []
     chosen: dict[str, str] = {}
+    by_source = job.finishing.names == "source"
+    names = {job.finishing.stem(item, name): name for item, name in owners.items()} if by_source else dict[str, str]()
     for picture in sorted(decoded, key=lambda picture: picture.name):
         name, item = picture.name, picture.item
         if not picture.was_read:
@@ -231,49 +180,89 @@ def _sort_out(
         elif (twin := chosen.get(item, edited_before.get(item, name))) != name:
             summary.count("duplicate")
             entries.append(Entry(name, versions[name], item, "duplicate", f"of {twin}"))
+        elif reason := _unnamable(name, stem := job.finishing.stem(item, name), names.get(stem, name)):
+            summary.count("bad")
+            summary.failed(name, "bad", reason)
+            entries.append(Entry(name, versions[name], item, "bad", reason))
         else:
-            chosen[item] = name
+            chosen[item] = names[stem] = name
     return entries, chosen
 
 
-def _deliver(job: Job, shards: Path, chosen: Mapping[str, str], delivery: Delivery, summary: Summary) -> dict[str, str]:
-    """Write the pictures; returns the status of each item."""
-    status: dict[str, str] = {}
-    plan = job.plan
+def _unnamable(name: str, stem: str, other: str) -> str:
+    """Why a file cannot give its name to its edits; empty if it can. `other` has the same stem."""
+    if other != name:
+        return f"its edits would have the names of those of {other}; rename it, or set names: item"
+    return "" if is_within(f"{stem}.") else "its edits cannot have its name; rename it, or set names: item"
+
+
+def _deliver(
+    job: Job, shards: Path, chosen: Mapping[str, str], raw: RawPictures, delivery: Delivery, summary: Summary
+) -> dict[str, tuple[str, str]]:
+    """Write the pictures; returns the status of each item, and the reason."""
+    status: dict[str, tuple[str, str]] = {}
     for path in sorted(set(shard_index(shards, job.fingerprint)["shard"])):
         shard = read_shard(shards / path)
         for row, item in enumerate(shard.item_ids):
-            needs_change = False
-            for edit, ways in job.edits.items():
-                signs = shard.tensors[f"signs/{edit}"][row].tolist()
-                targets = {name: int(sign) for name, sign in zip(ways, signs, strict=True) if sign}
-                if not targets:
-                    continue
-                needs_change = True
-                sure = shard.tensors[f"reached/{edit}"][row].tolist()
-                for index in _strengths_to_deliver(job, sure):
-                    strength = float(job.strengths[index])
-                    picture = shard.tensors[f"edited/{edit}"][row, index]
-                    delivery.put(
-                        _file_name(job, edit, strength, item),
-                        picture,
-                        item=item,
-                        source=chosen[item],
-                        edit=edit,
-                        strength=strength,
-                        targets=targets,
-                        probability=sure[index],
-                        boundaries={name: plan.boundaries[name] for name in targets},
-                        judged_by={name: plan.labeller.by[name] for name in targets},
-                    )
-                    status[item] = "delivered"
-                    summary.pictures[edit] = summary.pictures.get(edit, 0) + 1
-                    if strength and len(summary.shown) < _NUM_SHOWN:
-                        summary.shown.append((shard.tensors["pixels"][row].clone(), picture.clone()))
-            status.setdefault(item, "unsure" if needs_change else "unchanged")
-            if len(summary.items) < _NUM_TOLD:
+            wanted = list(_wanted(job, shard, row))
+            needs_change = any(bool(shard.tensors[f"signs/{edit}"][row].any()) for edit in job.edits)
+            status[item] = "unsure" if needs_change else "unchanged", ""
+            if wanted:
+                before = shard.tensors["pixels"][row].clone()
+                status[item] = _deliver_all(job, wanted, before, item, chosen[item], raw, delivery)
+                if status[item][0] == "delivered":
+                    summary.delivered(wanted, before)
+            if len(summary.items) < NUM_TOLD:
                 summary.items.append(item)
     return status
+
+
+def _wanted(job: Job, shard: Shard, row: int) -> Iterator[Picture]:
+    """The pictures of one item to deliver."""
+    for edit, ways in job.edits.items():
+        signs = shard.tensors[f"signs/{edit}"][row].tolist()
+        targets = {name: int(sign) for name, sign in zip(ways, signs, strict=True) if sign}
+        sure: list[float] = shard.tensors[f"reached/{edit}"][row].tolist()
+        for index in _strengths_to_deliver(job, sure) if targets else ():
+            pixels = shard.tensors[f"edited/{edit}"][row, index].clone()
+            yield Picture(edit, float(job.strengths[index]), pixels, targets, sure[index])
+
+
+def _deliver_all(
+    job: Job,
+    wanted: Sequence[Picture],
+    before: Tensor,
+    item: str,
+    source: str,
+    raw: RawPictures,
+    delivery: Delivery,
+) -> tuple[str, str]:
+    """Write the pictures of one item; returns its status, and the reason if it is not `delivered`."""
+    try:
+        data = raw.read(source) if job.finishing.needs_file else None
+        if data is not None and item_id_of(data) != item:
+            return "left", "changed while it was edited"
+        opened = job.finishing.open(data, before)
+    except UnusableError as error:
+        return "left", str(error)
+    except ManifestError as error:
+        return "bad", str(error)
+    stem = job.finishing.stem(item, source)
+    for picture in wanted:
+        folder = picture.edit if job.min_probability is not None else f"{picture.edit}/{picture.strength:g}"
+        delivery.put(
+            f"{folder}/{stem}{opened.extension}",
+            partial(opened.file, opened.pixels(picture.pixels)),
+            item=item,
+            source=source,
+            edit=picture.edit,
+            strength=picture.strength,
+            targets=picture.targets,
+            probability=picture.probability,
+            boundaries={name: job.plan.boundaries[name] for name in picture.targets},
+            judged_by={name: job.plan.labeller.by[name] for name in picture.targets},
+        )
+    return "delivered", ""
 
 
 def _strengths_to_deliver(job: Job, sure: Sequence[float]) -> list[int]:
@@ -282,10 +271,6 @@ def _strengths_to_deliver(job: Job, sure: Sequence[float]) -> list[int]:
         return list(range(len(sure)))
     best = weakest(job.strengths, [probability >= job.min_probability for probability in sure])
     return [] if best is None else [best]
-
-
-def _file_name(job: Job, edit: str, strength: float, item: str) -> str:
-    return f"{edit}/{item}.png" if job.min_probability is not None else f"{edit}/{strength:g}/{item}.png"
 
 
 def _forget(work: Path) -> None:
@@ -308,7 +293,7 @@ def _about(job: Job, inbox: str, outbox: str, summary: Summary) -> dict[str, Any
             "dataset": job.dataset,
             "edits": {edit: dict(targets) for edit, targets in job.edits.items()},
             "min_probability": job.min_probability,
-            "geometry": job.section.ingest.geometry,
+            "delivery": job.finishing.described(),
             **job.plan.params(),
         },
     }
@@ -332,7 +317,10 @@ def main() -> None:
     section = params.dataset(entry.dataset)
     attributes = {edit: list(targets) for edit, targets in entry.edits.items()}
     plan = plan_edits(entry.dataset, section, params.run_seed, attributes, entry.strengths)
-    job = Job(arguments.job, entry.dataset, section, entry.edits, entry.strengths, entry.min_probability, plan)
+    finishing = finishing_of(f"bulk_edit.{arguments.job}", entry, section)
+    job = Job(
+        arguments.job, entry.dataset, section, entry.edits, entry.strengths, entry.min_probability, plan, finishing
+    )
     summary = Summary()
     with (
         open_outbox(outbox, f"bulk_edit {arguments.job}") as box,

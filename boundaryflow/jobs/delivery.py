@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
-from torch import Tensor
 
-from boundaryflow.sources.images import encode_png
 from boundaryflow.store.outbox import Outbox
 from boundaryflow.store.tables import parse_table, table_bytes
 
@@ -91,7 +89,7 @@ class Delivery:
     def put(
         self,
         file_name: str,
-        pixels: Tensor,
+        file: Callable[[Mapping[str, str]], bytes],
         *,
         item: str,
         source: str,
@@ -102,7 +100,7 @@ class Delivery:
         boundaries: Mapping[str, str],
         judged_by: Mapping[str, str],
     ) -> None:
-        """Write one picture [C,H,W] uint8 with its provenance in PNG text chunks, and keep its row for `commit`."""
+        """Write one picture, the `file` of its provenance, and keep its row for `commit`."""
         row: dict[str, Any] = {
             "file_name": file_name,
             "item_id": item,
@@ -115,7 +113,7 @@ class Delivery:
             "boundaries": json.dumps(dict(boundaries), sort_keys=True),
             **self._facts,
         }
-        self._box.write(file_name, encode_png(pixels, png_facts({**row, "targets": targets})))
+        self._box.write(file_name, file(facts_of({**row, "targets": targets})))
         self._rows.append({**row, **{f"target_{name}": sign for name, sign in targets.items()}})
 
     def commit(self, entries: Iterable[Entry]) -> None:
@@ -147,8 +145,8 @@ class Delivery:
         self._box.write(name, table_bytes(table, schema=schema, units=units))
 
 
-def png_facts(row: Mapping[str, Any]) -> dict[str, str]:
-    """A row of provenance as the text chunks of a PNG file."""
+def facts_of(row: Mapping[str, Any]) -> dict[str, str]:
+    """A row of provenance as the facts of a picture file."""
     facts: dict[str, str] = {}
     for name, value in row.items():
         if name == "file_name":

@@ -17,7 +17,7 @@ from boundaryflow.errors import PipelineError
 from boundaryflow.files import write_bytes
 from boundaryflow.jobs.pictures import tile
 from boundaryflow.runtime.provenance import provenance
-from boundaryflow.sources.images import encode_png
+from boundaryflow.sources.encoding import encode_png
 from boundaryflow.store.catalog.jobs import GRID, LAST, RECORD_SCHEMA, RUNS
 from boundaryflow.store.outbox import Outbox
 from boundaryflow.store.tables import write_json

@@ -28,7 +28,7 @@ from boundaryflow.config import ClipSource, DatasetParams, is_name, load_params
 from boundaryflow.diffusion import EpsModel, Features
 from boundaryflow.diffusion.observation import noised_features
 from boundaryflow.errors import BoundaryError, ManifestError, ParamsError
-from boundaryflow.jobs.pictures import draw_images
+from boundaryflow.jobs.sampling import draw_images
 from boundaryflow.labelling import load_clip
 from boundaryflow.pixels import to_model_range, to_u8
 from boundaryflow.rng import item_noise, item_seed

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import save
 
 from boundaryflow.files import write_bytes
-from boundaryflow.jobs.pictures import draw_images, tile
+from boundaryflow.jobs.pictures import tile
+from boundaryflow.jobs.sampling import draw_images
 from boundaryflow.jobs.training_pictures import TrainingPictures
 from boundaryflow.jobs.training_state import CARD
 from boundaryflow.models import load_model
@@ -21,7 +22,7 @@ from boundaryflow.models.stated import SIDECAR
 from boundaryflow.pixels import to_model_range, to_u8
 from boundaryflow.rng import item_noise
 from boundaryflow.runtime.device import device
-from boundaryflow.sources.images import encode_png
+from boundaryflow.sources.encoding import encode_png
 from boundaryflow.training import DenoiserTraining, NetworkSettings, round_trip_psnr_db
 from boundaryflow.training.quality import loss_of
 

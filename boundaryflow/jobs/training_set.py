@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
-from torch import Tensor
 
-from boundaryflow.jobs.delivery import png_facts
-from boundaryflow.sources.images import encode_png
+from boundaryflow.jobs.delivery import facts_of
 from boundaryflow.store.outbox import Outbox
 from boundaryflow.store.tables import table_bytes
 
@@ -39,17 +37,23 @@ class TrainingSet:
         self._box, self._facts = box, dict(facts)
         self._rows: list[dict[str, Any]] = []
 
-    def put(self, file_name: str, pixels: Tensor, facts: Mapping[str, Any], labels: Mapping[str, int]) -> None:
+    def put(
+        self,
+        file_name: str,
+        file: Callable[[Mapping[str, str]], bytes],
+        facts: Mapping[str, Any],
+        labels: Mapping[str, int],
+    ) -> None:
         """Write one picture.
 
         Args:
             file_name: Path within the set.
-            pixels: [C,H,W] uint8.
+            file: From its facts to its file.
             facts: Provenance.
             labels: Attribute to 1 or 0.
         """
         row = {"file_name": file_name, **facts, **self._facts}
-        self._box.write(file_name, encode_png(pixels, png_facts({**row, "labels": dict(labels)})))
+        self._box.write(file_name, file(facts_of({**row, "labels": dict(labels)})))
         self._rows.append({**row, **{f"label_{name}": value for name, value in labels.items()}})
 
     def commit(self) -> None:

@@ -17,7 +17,7 @@ from boundaryflow.config import AvatarSource, FolderSource, ListedSource, Remote
 from boundaryflow.config.base import Section
 from boundaryflow.errors import ManifestError
 from boundaryflow.sources.decoding import item_id_of
-from boundaryflow.sources.images import encode_png
+from boundaryflow.sources.encoding import encode_png
 from boundaryflow.sources.listing import pictures_path, read_found
 from boundaryflow.sources.raw import RawFolder, RawPictures, Wanted
 from boundaryflow.sources.remote import RemoteFolder

@@ -17,7 +17,8 @@ from boundaryflow.errors import ManifestError
 from boundaryflow.files import scratch_path
 from boundaryflow.runtime.process import Progress
 from boundaryflow.sources.archives import UnusableError
-from boundaryflow.sources.images import decode_image, is_synthetic
+from boundaryflow.sources.encoding import is_synthetic
+from boundaryflow.sources.images import decode_image
 from boundaryflow.sources.raw import RawPictures
 
 ABOUT = ("width_px", "height_px", "format", "mode")

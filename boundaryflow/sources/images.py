@@ -1,8 +1,8 @@
-"""Conversion between image files and tensors; the only place that clips and rounds pixels.
+"""From image files to pixels of one size.
 
 Pictures are untrusted. Only the formats of `FORMATS` are tried. The size stated in the header is checked before
 decoding, and the decoded size must equal it. Decoding one picture takes at most `MAX_DECODED_BYTES`; all pictures that
-a process decodes at the same time share the budget `_DECODING`.
+a process decodes at the same time share the budget `DECODING`.
 """
 
 from __future__ import annotations
@@ -13,23 +13,19 @@ import threading
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from jaxtyping import UInt8
 from numpy.typing import NDArray
-from PIL import Image, ImageFile, ImageOps, PngImagePlugin, UnidentifiedImageError, features
-from torch import Tensor
+from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError, features
 
 from boundaryflow.errors import ManifestError, PipelineError
 from boundaryflow.files import RefusedFileError, read_bytes
 from boundaryflow.sources.archives import MAX_BYTES
 from boundaryflow.sources.colours import to_srgb_of
+from boundaryflow.sources.placement import Box, Fit, Placement, box_of, colour_of
 from boundaryflow.text import visible
 
-Fit = Literal["crop", "pad", "stretch"]
-Box = tuple[int, int, int, int]
-"""Left, top, width and height in pixels."""
 FORMATS = (
     *("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM"),
     *(("AVIF",) if features.check("avif") else ()),
@@ -42,8 +38,6 @@ _BYTES_PER_PIXEL = {"TIFF": 16, "WEBP": 24, "AVIF": 32, "JPEG2000": 32, "PPM": 1
 """Bytes per pixel that decoding needs at most, if more than `_PLAIN`; see tests/unit/store/test_picture_bounds.py."""
 _PLAIN = 8  # decoded and turned or converted, each with 4 bytes a pixel
 _SCANNED = 12  # of a JPEG in several scans: 4 bytes decoded, and 2 for each of 4 values of all scans
-_FACTS_BYTES = 2**16
-"""Leading bytes of a PNG file that contain the facts of `encode_png`."""
 MAX_ASPECT = 8.0
 """Pictures with a larger ratio of sides are rejected when cropping, as the crop would show too little of them."""
 _MAX_TILE = 2**24  # limit of pixels in a tile of a TIFF, unless the picture itself has more
@@ -52,7 +46,7 @@ _MAX_CHUNKS = 100_000  # limit for a PNG (a second)
 _SCAN = b"\xff\xda"  # the marker at its start
 _SEGMENT = re.compile(rb"\xff[\xc0-\xcf\xdb-\xfe]")  # a marker segment before it, with a length
 _PNG = b"\x89PNG\r\n\x1a\n"
-_STRIP = 2**20  # pixels converted at once
+STRIP = 2**20  # pixels converted at once
 
 
 def read_image(path: Path, **geometry: Any) -> NDArray[np.uint8]:
@@ -106,12 +100,13 @@ def decode_image(
         stated = picture.size
         if picture.format == "JPEG" and crop is None:
             picture.draft("RGB", (2 * size, 2 * size))  # decodes a large JPEG at reduced size
-        span = _span_of(picture, levels)
+        span = span_of(picture, levels)
         width, height = stated if _is_scanned(picture, data) else picture.size
-        with _DECODING.lent(width * height * bytes_per_pixel(picture, data)):
-            _load(picture)
-            plain = _flatten(picture, _box_of(picture, crop, size), channels, background, span)
-            fitted = _fit(plain, size, fit, background)
+        with DECODING.lent(width * height * bytes_per_pixel(picture, data)):
+            load(picture)
+            plain = flatten(picture, box_of(*picture.size, size, crop), channels, background, span)
+            placement = Placement.of(*plain.size, size, fit)
+            fitted = placement.apply(plain, colour_of(plain.mode, background))
         pixels = np.array(fitted, np.uint8)  # a copy, as the picture's buffer is read-only
     return np.ascontiguousarray(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)), about
 
@@ -200,7 +195,7 @@ def _check_aspect(picture: Image.Image) -> None:
         raise ManifestError(f"{width} x {height} is longer than {MAX_ASPECT:g} times its width; crop it by hand")
 
 
-def _load(picture: ImageFile.ImageFile) -> None:
+def load(picture: ImageFile.ImageFile) -> None:
     """Decode, check the size against the header, and rotate upright."""
     stated = picture.size
     if picture.format == "PNG" and "transparency" in picture.info:
@@ -219,25 +214,7 @@ def _mend_key(picture: ImageFile.ImageFile) -> None:
     picture.info["transparency"] = picture.info["transparency"] * {"L;2": 85, "L;4": 17}.get(packing, 1)
 
 
-def is_cropped(width_px: int, height_px: int, size: int, crop: Box) -> bool:
-    """Whether a picture counts as cropped already: its sides are `size`, and the box does not fit into it."""
-    left, top, width, height = crop
-    return (width_px, height_px) == (size, size) and (left + width > size or top + height > size)
-
-
-def _box_of(picture: Image.Image, crop: Box | None, size: int) -> Box:
-    """Left, top, right and bottom of the part that is used."""
-    if crop is None or is_cropped(picture.width, picture.height, size, crop):
-        return 0, 0, picture.width, picture.height
-    left, top, width, height = crop
-    if left + width > picture.width or top + height > picture.height:
-        raise ManifestError(
-            f"{picture.width} x {picture.height} is smaller than the crop box, {width} x {height} from {left}, {top}"
-        )
-    return left, top, left + width, top + height
-
-
-def _span_of(picture: Image.Image, levels: Sequence[float] | None) -> tuple[float, float] | None:
+def span_of(picture: Image.Image, levels: Sequence[float] | None) -> tuple[float, float] | None:
     """Values of black and white; None for a picture with 8 bits."""
     if not (picture.mode.startswith("I") or picture.mode == "F"):
         return None
@@ -254,7 +231,7 @@ def _span_of(picture: Image.Image, levels: Sequence[float] | None) -> tuple[floa
     return (white, black) if is_inverted else (black, white)
 
 
-def _flatten(
+def flatten(
     picture: Image.Image, box: Box, channels: int, background: Sequence[int], span: tuple[float, float] | None
 ) -> Image.Image:
     """The box as an opaque picture in sRGB or greyscale; converted strip by strip, to save memory."""
@@ -264,11 +241,11 @@ def _flatten(
         return picture if box == (0, 0, *picture.size) else picture.crop(box)
     left, top, right, bottom = box
     whole = Image.new(mode, (right - left, bottom - top))
-    rows = max(1, _STRIP // whole.width)
+    rows = max(1, STRIP // whole.width)
     for at in range(top, bottom, rows):
         strip = picture.crop((left, at, right, min(at + rows, bottom)))
         if span is not None:
-            strip = _in_8_bits(strip, span)
+            strip = in_8_bits(strip, span)
         if convert is not None:
             strip = convert(strip)
         if strip.has_transparency_data:
@@ -278,25 +255,13 @@ def _flatten(
     return whole
 
 
-def _in_8_bits(strip: Image.Image, span: tuple[float, float]) -> Image.Image:
+def in_8_bits(strip: Image.Image, span: tuple[float, float]) -> Image.Image:
+    """A greyscale picture with 8 bits of one with more, whose black and white are `span`."""
     values = np.asarray(strip, np.float64)
     if not np.isfinite(values).all():
         raise ManifestError("has values that are NaN or infinite")
     low, high = span
     return Image.fromarray(((values - low) / (high - low) * 255).round().clip(0, 255).astype(np.uint8))
-
-
-def _fit(picture: Image.Image, size: int, fit: Fit, background: Sequence[int]) -> Image.Image:
-    if picture.size == (size, size):
-        return picture
-    if fit == "stretch":
-        return picture.resize((size, size), Image.Resampling.LANCZOS)
-    if fit == "crop":
-        return ImageOps.fit(picture, (size, size), Image.Resampling.LANCZOS)
-    colour = tuple(background) if picture.mode == "RGB" else round(sum(background) / 3)
-    if size * min(picture.size) < max(picture.size):  # so narrow that scaling would leave no pixel
-        picture = picture.resize(tuple(max(1, side * size // max(picture.size)) for side in picture.size))  # pyright: ignore[reportArgumentType]
-    return ImageOps.pad(picture, (size, size), Image.Resampling.LANCZOS, color=colour)
 
 
 class _Budget:
@@ -320,29 +285,8 @@ class _Budget:
                 self._changed.notify_all()
 
 
-_DECODING = _Budget(2_000_000_000)
+DECODING = _Budget(2_000_000_000)
 """More than one picture needs, and less than 16 threads could need."""
-
-
-def encode_png(pixels_u8: UInt8[Tensor, "c h w"], facts: Mapping[str, str] | None = None) -> bytes:
-    """A PNG file with facts in its text chunks; equal content gives equal bytes.
-
-    Args:
-        pixels_u8: [C,H,W] with 1 or 3 channels.
-        facts: Keyword to text.
-    """
-    array = pixels_u8.cpu().numpy()
-    about = PngImagePlugin.PngInfo()
-    for name, text in sorted((facts or {}).items()):
-        about.add_text(name, text)
-    buffer = io.BytesIO()
-    Image.fromarray(array[0] if len(array) == 1 else array.transpose(1, 2, 0)).save(buffer, "PNG", pnginfo=about)
-    return buffer.getvalue()
-
-
-def is_synthetic(data: bytes) -> bool:
-    """Whether a file is a PNG that `encode_png` wrote with the fact `synthetic: true`."""
-    return data.startswith(b"\x89PNG") and b"tEXtsynthetic\x00true" in data[:_FACTS_BYTES]
 
 
 ImageFile.LOAD_TRUNCATED_IMAGES = False  # truncated pictures are rejected

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,29 +23,68 @@ _STRENGTHS = click.option(
     "--strength", "strengths", multiple=True, type=Number(), default=(1.0,), help="May be repeated [default: 1.0]."
 )
 
+_DELIVERY = (
+    click.option(
+        "--deliver",
+        type=click.Choice(["original", "model"]),
+        help="The picture itself with the change, or the model's [default: original, where it can be had].",
+    ),
+    click.option(
+        "--format",
+        type=click.Choice(["png", "jpeg", "webp", "source"]),
+        default="png",
+        show_default=True,
+        help="Format of the files; that of each picture's own file.",
+    ),
+    click.option("--quality", type=click.IntRange(1, 100), help="Of JPEG [default: 95] and WebP [default: lossless]."),
+    click.option(
+        "--metadata",
+        type=click.Choice(["drop", "keep"]),
+        default="drop",
+        show_default=True,
+        help="EXIF of the picture: camera, time, position.",
+    ),
+)
+
+
+def _delivered(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options that say what is written."""
+    for option in reversed(_DELIVERY):
+        command = option(command)
+    return command
+
 
 @click.command(
     epilog="""\b
 Examples:
   boundaryflow edit photo.png --attribute smiling
-  boundaryflow edit *.png --attribute eyeglasses --strength 0.5 --strength 1 --out edited"""
+  boundaryflow edit *.png --attribute eyeglasses --strength 0.5 --strength 1 --out edited
+  boundaryflow edit photo.png --attribute smiling --format jpeg --quality 90"""
 )
 @click.argument("photos", metavar="PHOTO...", nargs=-1, required=True, type=_IMAGE)
 @_DATASET
 @_ATTRIBUTE
 @_STRENGTHS
 @click.option("--out", type=_PATH, default=_OUT / "edit", show_default=True, help="Folder for the pictures.")
+@_delivered
 def edit(
-    photos: tuple[Path, ...], dataset: str | None, attributes: tuple[str, ...], strengths: tuple[float, ...], out: Path
+    photos: tuple[Path, ...],
+    dataset: str | None,
+    attributes: tuple[str, ...],
+    strengths: tuple[float, ...],
+    out: Path,
+    **delivery: Any,
 ) -> None:
     """Edit a few images, with the boundaries of `boundaryflow run`."""
     attribute = _only(attributes)
     photos, out = tuple(path.resolve() for path in photos), out.resolve()
     enter_root()
     name = one_dataset(dataset)
+    from boundaryflow.config import delivery_of
     from boundaryflow.jobs.pictures import edit_photos
 
-    for path in edit_photos(list(photos), name, attribute, list(strengths), out):
+    how = delivery_of("edit", **delivery)
+    for path in edit_photos(list(photos), name, attribute, list(strengths), out, how):
         click.echo(path)
 
 
@@ -56,17 +96,26 @@ def edit(
 @click.option("--to", "stop", type=Number(), default=2.0, show_default=True, help="Last strength.")
 @click.option("--num", type=click.IntRange(2, 101), default=9, show_default=True, help="How many strengths.")
 @click.option("--out", type=_PATH, default=_OUT / "sweep", show_default=True, help="Folder for the strip.")
+@_delivered
 def sweep(
-    photo: Path, dataset: str | None, attributes: tuple[str, ...], start: float, stop: float, num: int, out: Path
+    photo: Path,
+    dataset: str | None,
+    attributes: tuple[str, ...],
+    start: float,
+    stop: float,
+    num: int,
+    out: Path,
+    **delivery: Any,
 ) -> None:
     """Write a strip of one image at many strengths."""
     attribute = _only(attributes)
     photo, out = photo.resolve(), out.resolve()
     enter_root()
     name = one_dataset(dataset)
+    from boundaryflow.config import delivery_of
     from boundaryflow.jobs.pictures import sweep_photo
 
-    click.echo(sweep_photo(photo, name, attribute, start, stop, num, out))
+    click.echo(sweep_photo(photo, name, attribute, start, stop, num, out, delivery_of("sweep", **delivery)))
 
 
 @click.command(
@@ -94,7 +143,7 @@ def sample(num: int, dataset: str | None, attributes: tuple[str, ...], strength:
     out = out.resolve()
     enter_root()
     name = one_dataset(dataset)
-    from boundaryflow.jobs.pictures import sample_images
+    from boundaryflow.jobs.sampling import sample_images
 
     click.echo(sample_images(name, num, wanted, seed, out, strength))
 
@@ -187,7 +236,8 @@ def _parse_attribute(text: str) -> tuple[str, float]:
 Examples:
   boundaryflow export --dataset avatars --to balanced --edit eyeglasses --strength 1
   boundaryflow export --dataset avatars --to smiling --edit smiling --weakest 0.9
-  boundaryflow export --dataset faces --to chosen --accepted"""
+  boundaryflow export --dataset faces --to chosen --accepted
+  boundaryflow export --dataset faces --to edited --names source --suffix _edited --format source"""
 )
 @click.option("--dataset", metavar="NAME", help="Which data set [default: the only one in params.yaml].")
 @click.option("--to", type=_PATH, required=True, metavar="DIR", help="Folder to write.")
@@ -203,6 +253,15 @@ Examples:
 @click.option(
     "--method", type=click.Choice(["guided", "single_step"]), help="Pictures of this method [default: edit.method]."
 )
+@_delivered
+@click.option(
+    "--names",
+    type=click.Choice(["item", "source"]),
+    default="item",
+    show_default=True,
+    help="Name files after the item, or after their source, folders included.",
+)
+@click.option("--suffix", default="", metavar="TEXT", help="Added to the name of the source.")
 def export(
     dataset: str | None,
     to: Path,
@@ -211,17 +270,20 @@ def export(
     weakest: float | None,
     accepted: bool,
     method: str | None,
+    **delivery: Any,
 ) -> None:
-    """Write the edited pictures as PNG files: DIR/EDIT/STRENGTH/ITEM.png and DIR/metadata.parquet."""
+    """Write the edited pictures: DIR/EDIT/STRENGTH/ITEM.png and DIR/metadata.parquet."""
     if accepted and weakest is not None:
         raise click.UsageError("--accepted and --weakest each choose the strength of every picture; give one of them")
     to = to.resolve()
     enter_root()
     name = one_dataset(dataset)
-    from boundaryflow.jobs.export import export_images
+    from boundaryflow.config import delivery_of
+    from boundaryflow.jobs.export import export_dataset
 
-    num, num_left_out = export_images(
-        name, to, edits=edits, strengths=strengths, weakest=weakest, method=method, accepted=accepted
+    how = delivery_of("export", **delivery)
+    num, num_left_out = export_dataset(
+        name, to, how, edits=edits, strengths=strengths, weakest=weakest, method=method, accepted=accepted
     )
     why = "accepted, but not among these edits" if accepted else "no strength did"
     left_out = f" ({num_left_out} left out: {why})" if num_left_out else ""

@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from boundaryflow.boundary import Boundaries
+from boundaryflow.config import NamedDeliveryParams, delivery_of
 from boundaryflow.config.advice import advised
 from boundaryflow.errors import BoundaryError, ParamsError, PipelineError
 from flows import cli as room
@@ -62,7 +63,8 @@ def _replace(monkeypatch: pytest.MonkeyPatch, name: str, **members: object) -> N
 
 @pytest.fixture
 def _params(monkeypatch: pytest.MonkeyPatch) -> None:
-    _replace(monkeypatch, "boundaryflow.config", load_params=lambda: types.SimpleNamespace(datasets=["avatars"]))
+    params = types.SimpleNamespace(datasets=["avatars"])
+    _replace(monkeypatch, "boundaryflow.config", load_params=lambda: params, delivery_of=delivery_of)
 
 
 def test_every_command_is_there_with_help_and_a_runnable_example() -> None:
@@ -276,7 +278,8 @@ def test_edit_resolves_paths_and_prints_what_was_written(checkout: Path, monkeyp
         cli, ["edit", "photo.png", "--attribute", "smiling", "--strength", "-1", "--strength", "2"]
     )
     assert result.output.splitlines() == ["a.png", "b.png"]
-    assert seen == [[checkout / "photo.png"], "avatars", "smiling", [-1.0, 2.0], checkout / "out/edit"]
+    assert seen[:-1] == [[checkout / "photo.png"], "avatars", "smiling", [-1.0, 2.0], checkout / "out/edit"]
+    assert seen[-1] == NamedDeliveryParams()
 
 
 @pytest.mark.usefixtures("_params", "checkout")
@@ -295,7 +298,7 @@ def test_sample_reads_on_and_off(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[object] = []
     _replace(
         monkeypatch,
-        "boundaryflow.jobs.pictures",
+        "boundaryflow.jobs.sampling",
         sample_images=lambda *arguments: seen.extend(arguments) or Path("grid.png"),
     )
     result = CliRunner().invoke(

@@ -24,7 +24,7 @@ from boundaryflow.errors import CheckpointError, ManifestError, PipelineError
 from boundaryflow.jobs import bulk_edit, run_record
 from boundaryflow.jobs.delivery import Delivery
 from boundaryflow.jobs.labeller import Labeller
-from boundaryflow.sources.images import encode_png
+from boundaryflow.sources.encoding import encode_png
 from boundaryflow.store.outbox import STATE, open_outbox
 from boundaryflow.store.shards import load_items
 from boundaryflow.store.tables import read_table, table_bytes
@@ -152,6 +152,7 @@ def test_edits_are_those_of_the_stage(job: Path, monkeypatch: pytest.MonkeyPatch
     pixels = load_items(job / "data/ingest/avatars", sorted(signs), ["pixels"])["pixels"]
     for item, picture in zip(sorted(signs), pixels, strict=True):
         (inbox / f"{item}.png").write_bytes(encode_png(picture))
+    set_job(job, deliver="model")
     run(job, monkeypatch)
     table = read_table(job / "out/some/metadata.parquet", schema="delivery/1")
     same_way = [

@@ -185,7 +185,7 @@ def test_files_of_this_project(project: Path) -> None:
 
 
 def test_picture_says_what_was_written_into_it(tmp_path: Path) -> None:
-    from boundaryflow.sources.images import encode_png
+    from boundaryflow.sources.encoding import encode_png
 
     (tmp_path / "a.png").write_bytes(encode_png(torch.zeros(3, 4, 4, dtype=torch.uint8), {"synthetic": "true"}))
     facts = inspect(str(tmp_path / "a.png"))

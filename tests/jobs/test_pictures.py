@@ -14,11 +14,12 @@ import yaml
 from PIL import Image
 
 from boundaryflow.boundary import Boundaries, load_boundaries, save_boundaries
-from boundaryflow.config import CropBox, load_params
+from boundaryflow.config import CropBox, DeliveryParams, load_params
 from boundaryflow.errors import BoundaryError, ManifestError, ParamsError
 from boundaryflow.jobs import pictures as adhoc
 from boundaryflow.jobs.batch import open_batch_editor, plan_edits
-from boundaryflow.jobs.pictures import directions_to_shares, edit_photos, sample_images, sweep_photo
+from boundaryflow.jobs.pictures import edit_photos, sweep_photo
+from boundaryflow.jobs.sampling import directions_to_shares, sample_images
 from boundaryflow.store.shards import load_items
 from boundaryflow.store.tables import read_table
 from tests.small_project import run_here
@@ -157,7 +158,7 @@ def test_photo_is_cropped_as_the_data_set_is(photo: Path, tmp_path: Path, monkey
     framed = Image.new("RGB", (30, 20), "red")
     framed.paste(Image.open(photo), (4, 2))
     framed.save(large)
-    written = edit_photos([large], "avatars", "hat", [0.0], tmp_path / "out")
+    written = edit_photos([large], "avatars", "hat", [0.0], tmp_path / "out", DeliveryParams(deliver="model"))
     np.testing.assert_array_equal(pixels_of(written[0]), pixels_of(photo))
     (already,) = edit_photos([photo], "avatars", "hat", [0.0], tmp_path / "other")  # of the model's size
     np.testing.assert_array_equal(pixels_of(already), pixels_of(photo))

@@ -18,7 +18,7 @@ from boundaryflow.jobs.fitted import model_and_settings
 from boundaryflow.jobs.pictures import edit_photos
 from boundaryflow.models import load_model
 from boundaryflow.pixels import to_model_range
-from boundaryflow.sources.images import encode_png
+from boundaryflow.sources.encoding import encode_png
 from boundaryflow.store.shards import load_items, read_shard
 from boundaryflow.store.tables import read_table
 from tests.small_project import copy_project, run_here, write_project

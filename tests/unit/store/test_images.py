@@ -13,7 +13,8 @@ from PIL import Image, ImageCms
 
 from boundaryflow.errors import ManifestError, PipelineError
 from boundaryflow.pixels import to_model_range, to_u8
-from boundaryflow.sources.images import decode_image, encode_png, read_image
+from boundaryflow.sources.encoding import encode_png
+from boundaryflow.sources.images import decode_image, read_image
 from tests.hostile.corpus_pictures import CASES, deep_png, float_tiff, grey_png, tiff
 
 WHITE = (255, 255, 255)

@@ -94,7 +94,7 @@ def test_baseline_jpeg_in_several_scans_takes_no_more_than_is_stated() -> None:
 def test_reduced_picture_in_several_scans_borrows_for_all_that_libjpeg_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
     budget = Budget(10**9)
-    monkeypatch.setattr(images, "_DECODING", budget)
+    monkeypatch.setattr(images, "DECODING", budget)
     monkeypatch.setattr(budget, "lent", lambda num: asked.append(num) or contextlib.nullcontext())
     decode_image(plain_scans(3, SIDE), 64, 3, "stretch", (0, 0, 0))
     assert asked == [SIDE * SIDE * 12]
