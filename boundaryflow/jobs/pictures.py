@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, count, pairwise
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from boundaryflow.boundary import Boundaries, Boundary
 from boundaryflow.boundary.hyperplane import Space, most_telling
-from boundaryflow.config import MAX_STRENGTH, DatasetParams, alike, load_params
+from boundaryflow.config import DatasetParams, alike, load_params
 from boundaryflow.config.places import check_output
 from boundaryflow.diffusion import EpsModel, Inversion, ddim_step, denoise, timestep_path
 from boundaryflow.diffusion.observation import noised_features
@@ -22,66 +21,103 @@ from boundaryflow.editing.editor import Editor, EditSettings
 from boundaryflow.editing.mixing_step_editors import InvertedSource
 from boundaryflow.errors import BoundaryError, ManifestError
 from boundaryflow.files import write_bytes
-from boundaryflow.jobs.fitted import fitted_boundaries, model_and_settings, open_boundary
+from boundaryflow.jobs.edit_images import check_amounts, check_range, edit_images, label_of
+from boundaryflow.jobs.fitted import Fitted, fitted_boundaries, fitted_for, model_and_settings, open_boundary
+from boundaryflow.jobs.photos import Photo, Sheet, names_of, pictures_of, read_mask, tile
 from boundaryflow.pixels import to_model_range, to_u8
 from boundaryflow.rng import item_noise, item_seed
 from boundaryflow.runtime.editor import open_editor
 from boundaryflow.runtime.frozen_model import batch_size
-from boundaryflow.sources.images import encode_png, is_synthetic, read_image
+from boundaryflow.runtime.process import Progress
+from boundaryflow.sources.images import encode_png, is_synthetic
 from boundaryflow.text import visible
 
 SAMPLING_STEPS = 50  # from noise to an image
-_MAX_STEM_BYTES = 160
 
 
 def edit_photos(
-    paths: Sequence[Path], dataset: str, attribute: str, strengths: Sequence[float], out: Path
+    paths: Sequence[Path],
+    source: str | Fitted,
+    attributes: str | Mapping[str, float],
+    strengths: Sequence[float],
+    out: Path,
+    *,
+    mask: Path | None = None,
+    grid: Path | None = None,
 ) -> list[Path]:
     """Edit image files.
 
     Args:
-        paths: Image files.
-        dataset: Data set whose model and boundaries to use.
-        attribute: Attribute to change; positive strengths add it.
+        paths: Image files, and folders of them.
+        source: Data set whose model and boundaries to use, or an opened bundle.
+        attributes: Attribute to change, or several with their amounts, see `edit_images`.
         strengths: As `edit.strengths` in params.yaml: 0 leaves the image unchanged, 1 makes it a typical member of the
             other class; with `edit.method: single_step` multiples of `edit.eps_scale` times the distance between class
             means.
         out: Folder for the pictures.
+        mask: Image that is white where the pictures may change.
+        grid: File for a contact sheet: a row for each picture, before and at every strength.
 
     Returns:
-        The files written, one per image and strength.
+        The files written, one per image and strength, then the contact sheet.
 
     Raises:
         PipelineError: There is no such data set, boundary or image.
     """
+    amounts = {attributes: 1.0} if isinstance(attributes, str) else attributes
+    paths, label = pictures_of(paths, "edit"), label_of(amounts)
+    check_amounts("edit", amounts, strengths)
     check_strengths("edit", strengths)
-    targets = [[out / f"{name}_{attribute}_{strength:+g}.png" for strength in strengths] for name in _names(paths)]
+    targets = [[out / f"{name}_{label}_{strength:+g}.png" for strength in strengths] for name in names_of(paths)]
     _check_targets("edit", strengths, out, [target for of_image in targets for target in of_image])
-    pictures = _edited(paths, dataset, attribute, strengths)
+    fitted = _fitted(source)
+    sheet = Sheet("edit", grid, len(paths), 1 + len(strengths), fitted.geometry["size"])
     written: list[Path] = []
-    for path, of_image, shown in zip(paths, targets, pictures, strict=True):
+    pictures = _edited("edit", paths, fitted, amounts, strengths, mask)
+    for path, of_image, (before, shown) in zip(paths, targets, pictures, strict=True):
         for strength, target, picture in zip(strengths, of_image, shown, strict=True):
-            edit = f"{attribute} {strength:+g}"
-            facts = {"synthetic": "true", "source": visible(path.name), "edit": edit, "dataset": dataset}
+            edit = f"{label} {strength:+g}"
+            facts = {"synthetic": "true", "source": visible(path.name), "edit": edit, "dataset": fitted.name}
             write_bytes(target, encode_png(picture, facts))
             written.append(target)
-    return written
+        sheet.add(torch.cat([before[None], shown]))
+    return written + sheet.write({"edit": label, "dataset": fitted.name})
 
 
-def sweep_photo(path: Path, dataset: str, attribute: str, start: float, stop: float, num: int, out: Path) -> Path:
-    """Write one strip: an image at `num` strengths from `start` to `stop`.
+def sweep_photos(
+    paths: Sequence[Path],
+    source: str | Fitted,
+    attributes: str | Mapping[str, float],
+    start: float,
+    stop: float,
+    num: int,
+    out: Path,
+    *,
+    mask: Path | None = None,
+    grid: Path | None = None,
+) -> list[Path]:
+    """Write a strip for each image: it at `num` strengths from `start` to `stop`. For the others see `edit_photos`.
+
+    Returns:
+        The strips, then the contact sheet with all of them.
 
     Raises:
         PipelineError: There is no such data set, boundary or image.
     """
+    amounts = {attributes: 1.0} if isinstance(attributes, str) else attributes
+    paths, label = pictures_of(paths, "sweep"), label_of(amounts)
+    check_amounts("sweep", amounts, [start, stop])
     strengths = torch.linspace(start, stop, num).tolist()
-    target = out / f"{_names([path])[0]}_{attribute}_{start:+g}_to_{stop:+g}.png"
-    _check_targets("sweep", [start, stop], out, [target])
-    pictures = _edited([path], dataset, attribute, strengths)[0]
-    write_bytes(
-        target, encode_png(torch.cat(list(pictures), dim=2), {"synthetic": "true", "edit": f"{attribute} {strengths}"})
-    )
-    return target
+    targets = [out / f"{name}_{label}_{start:+g}_to_{stop:+g}.png" for name in names_of(paths)]
+    _check_targets("sweep", [start, stop], out, targets)
+    fitted = _fitted(source)
+    sheet = Sheet("sweep", grid, len(paths), num, fitted.geometry["size"])
+    facts = {"synthetic": "true", "edit": f"{label} {strengths}"}
+    pictures = _edited("sweep", paths, fitted, amounts, strengths, mask)
+    for target, (_before, shown) in zip(targets, pictures, strict=True):
+        write_bytes(target, encode_png(torch.cat(list(shown), dim=2), facts))
+        sheet.add(shown)
+    return targets + sheet.write({"edit": f"{label} {strengths}", "dataset": fitted.name})
 
 
 def sample_images(
@@ -172,26 +208,29 @@ def _shape(model: EpsModel) -> tuple[int, int, int]:
     return model.channels, model.image_size, model.image_size
 
 
-def _edited(paths: Sequence[Path], dataset: str, attribute: str, strengths: Sequence[float]) -> list[Tensor]:
-    """[K,C,H,W] uint8 per image."""
-    params = _dataset(dataset)
-    boundary, others = open_boundary(dataset, attribute), fitted_boundaries(dataset)
-    pixels: list[Tensor] = []
-    ingest = params.ingest
-    for path in paths:
-        if not path.is_file():
-            raise ManifestError(f"edit {path}: no such image file; check the path")
-        pixels.append(torch.from_numpy(read_image(path, **ingest.geometry)))
-    model, settings = model_and_settings(dataset, params)
-    editor = open_editor(model, replace(settings, strengths=list(strengths)), load_params().run_seed)
-    ids = [hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in paths]
-    results: list[Tensor] = []
-    for start in range(0, len(paths), 16):
-        batch = torch.stack(pixels[start : start + 16])
-        source = editor.open(to_model_range(batch, model.value_range), ids[start : start + 16])
-        edited = editor.edit(source, range(len(batch)), [boundary], torch.ones(len(batch), 1), others)
-        results += list(to_u8(edited, model.value_range))
-    return results
+def _edited(
+    command: str,
+    paths: Sequence[Path],
+    fitted: Fitted,
+    amounts: Mapping[str, float],
+    strengths: Sequence[float],
+    mask: Path | None,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Per image its pixels [C,H,W], brought to the model's size, and [K,C,H,W] of them edited; uint8."""
+    for attribute in amounts:
+        fitted.boundary(attribute)
+    photos = [Photo.read(path, fitted.geometry, command) for path in paths]
+    allowed = None if mask is None else read_mask(mask, fitted.geometry)
+    value_range = fitted.opened[0].value_range
+    with Progress(command, len(photos), "pictures") as progress:
+        for start in range(0, len(photos), 16):
+            some = photos[start : start + 16]
+            batch = torch.stack([photo.pixels for photo in some])
+            masks = None if allowed is None else allowed.expand(len(some), -1, -1)
+            x_0, ids = to_model_range(batch, value_range), [photo.item_id for photo in some]
+            edited = to_u8(edit_images(fitted, x_0, ids, amounts, strengths, masks), value_range)
+            yield from zip(batch, edited, strict=True)
+            progress.advance(len(some))
 
 
 @dataclass(frozen=True)
@@ -275,16 +314,6 @@ def _walk_down(model: EpsModel, x_T: Tensor, t_mix: int, num_steps: int) -> Tens
     return x_t
 
 
-def _names(paths: Sequence[Path]) -> list[str]:
-    """A name for each file's results: its stem, shortened and made printable, with a number if it is not unique."""
-    names: dict[str, None] = {}
-    for path in paths:
-        stem = visible(path.stem).encode()[:_MAX_STEM_BYTES].decode(errors="ignore").replace("\\", "_")
-        numbered = (f"{stem}-{number}" for number in count(2))
-        names[next(name for name in chain([stem], numbered) if name not in names)] = None
-    return list(names)
-
-
 def check_strengths(command: str, strengths: Sequence[float]) -> None:
     """Refuse strengths whose pictures would have the same file name.
 
@@ -302,12 +331,7 @@ def _check_targets(command: str, strengths: Sequence[float], out: Path, targets:
         ManifestError: A strength is too large or not finite, the folder cannot be used, or a result would replace a
             file that this project did not write.
     """
-    for strength in strengths:
-        if not abs(strength) <= MAX_STRENGTH:  # also refuses NaN
-            raise ManifestError(
-                f"{command}: strength {strength:g} must be from {-MAX_STRENGTH:g} to {MAX_STRENGTH:g}; 1 is a typical "
-                "member of the other side"
-            )
+    check_range(command, strengths)
     check_output(out, f"{command} --out")
     for target in targets:
         if target.exists() and not (target.is_file() and is_synthetic(target.read_bytes())):
@@ -318,10 +342,5 @@ def _dataset(name: str) -> DatasetParams:
     return load_params().dataset(name)
 
 
-def tile(pictures: Tensor, num_columns: int) -> Tensor:
-    """One [C,H,W] picture of [N,C,H,W] ones, row by row; missing places stay black."""
-    columns = min(num_columns, len(pictures))
-    missing = -len(pictures) % columns
-    padded = torch.cat([pictures, pictures.new_zeros((missing, *pictures.shape[1:]))])
-    rows = [torch.cat(list(padded[start : start + columns]), dim=2) for start in range(0, len(padded), columns)]
-    return torch.cat(rows, dim=1)
+def _fitted(source: str | Fitted) -> Fitted:
+    return source if isinstance(source, Fitted) else fitted_for(source, _dataset(source), load_params().run_seed)
