@@ -49,7 +49,7 @@ def edit_images(
             f"mask: edit.method of {fitted.where} is single_step, which changes whole images; leave the mask out, or "
             "set edit.method: guided"
         )
-    directions = torch.tensor([list(amounts.values())]).expand(len(x_0), -1)
+    directions = torch.tensor([list(amounts.values())], dtype=torch.float32).expand(len(x_0), -1)
 
     def edit_some(some: slice) -> Tensor:
         images = x_0[some]

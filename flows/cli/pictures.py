@@ -5,11 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from flows.cli.common import Number, NumberRange, enter_root, one_dataset
+
+if TYPE_CHECKING:
+    from boundaryflow.jobs.fitted import Fitted
 
 _OUT = Path("out")
 _PATH = click.Path(path_type=Path)
@@ -30,6 +33,15 @@ def _how_to_edit(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(
         (
             _DATASET,
+            click.option(
+                "--bundle",
+                type=click.Path(path_type=Path, exists=True, file_okay=False),
+                metavar="FOLDER",
+                help="Use what `boundaryflow bundle` wrote instead of a data set; needs no checkout.",
+            ),
+            click.option(
+                "--model", metavar="MODEL", help="The model of the bundle, where it is not in it or elsewhere."
+            ),
             click.option(
                 "--attribute",
                 "attributes",
@@ -52,7 +64,8 @@ Examples:
   boundaryflow edit photo.png --attribute smiling
   boundaryflow edit *.png --attribute eyeglasses --strength 0.5 --strength 1 --out edited
   boundaryflow edit photos/ --attribute smiling --attribute beard=off --grid sheet.png
-  boundaryflow edit photo.png --attribute mouth_open=0.5 --mask mouth.png"""
+  boundaryflow edit photo.png --attribute mouth_open=0.5 --mask mouth.png
+  boundaryflow edit photo.png --bundle out/bundle/faces/ --attribute smiling"""
 )
 @_PICTURES
 @_how_to_edit
@@ -61,6 +74,8 @@ Examples:
 def edit(
     photos: tuple[Path, ...],
     dataset: str | None,
+    bundle: Path | None,
+    model: str | None,
     attributes: tuple[str, ...],
     mask: Path | None,
     grid: Path | None,
@@ -71,11 +86,10 @@ def edit(
     amounts = _amounts(attributes)
     given, more = [path.resolve() for path in photos], _resolved(mask=mask, grid=grid)
     out = out.resolve()
-    enter_root()
-    name = one_dataset(dataset)
+    source = _source(dataset, bundle, model)
     from boundaryflow.jobs.pictures import edit_photos
 
-    for path in edit_photos(given, name, amounts, list(strengths), out, **more):
+    for path in edit_photos(given, source, amounts, list(strengths), out, **more):
         click.echo(path)
 
 
@@ -94,6 +108,8 @@ Examples:
 def sweep(
     photos: tuple[Path, ...],
     dataset: str | None,
+    bundle: Path | None,
+    model: str | None,
     attributes: tuple[str, ...],
     mask: Path | None,
     grid: Path | None,
@@ -106,11 +122,10 @@ def sweep(
     amounts = _amounts(attributes)
     given, more = [path.resolve() for path in photos], _resolved(mask=mask, grid=grid)
     out = out.resolve()
-    enter_root()
-    name = one_dataset(dataset)
+    source = _source(dataset, bundle, model)
     from boundaryflow.jobs.pictures import sweep_photos
 
-    for path in sweep_photos(given, name, amounts, start, stop, num, out, **more):
+    for path in sweep_photos(given, source, amounts, start, stop, num, out, **more):
         click.echo(path)
 
 
@@ -203,6 +218,20 @@ def text(
     )
     for written in edit_photos(list(photos), of, name, list(strengths), out) if photos else []:
         click.echo(written)
+
+
+def _source(dataset: str | None, bundle: Path | None, model: str | None) -> str | Fitted:
+    """The data set, after a change into its checkout, or the opened bundle."""
+    if bundle is None:
+        if model is not None:
+            raise click.UsageError("--model names the model of a bundle; say which with --bundle")
+        enter_root()
+        return one_dataset(dataset)
+    if dataset is not None:
+        raise click.UsageError("--dataset and --bundle are both given; give one")
+    from boundaryflow.jobs.bundle import open_bundle
+
+    return open_bundle(bundle, model)
 
 
 def _resolved(**paths: Path | None) -> dict[str, Path | None]:

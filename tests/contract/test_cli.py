@@ -23,6 +23,7 @@ from flows.locks import FlowBusyError, flow_lock
 _COMMANDS = [
     "augment",
     "bulk-edit",
+    "bundle",
     "doctor",
     "edit",
     "export",
