@@ -103,6 +103,18 @@ class Boundary:
         known = self.calibration
         return ((self.signed_distance(latents) - known.middle) * known.gap / max(known.sd, 1e-12) ** 2).sigmoid()
 
+    def check_model(self, model_sha256: str) -> None:
+        """Refuse to be used with another model.
+
+        Raises:
+            BoundaryError: The model differs from the boundary's own.
+        """
+        if self.model_sha256 != model_sha256:
+            raise BoundaryError(
+                f"{self._where} was fitted on model {self.model_sha256[:12]}, not {model_sha256[:12]}; "
+                "run `boundaryflow run` to fit it for this model"
+            )
+
     def check_fits(self, model_sha256: str, t: int) -> None:
         """Refuse to be used with another model or at another timestep.
 
@@ -110,11 +122,7 @@ class Boundary:
             BoundaryError: The model or the timestep differs from the boundary's own.
         """
         where = self._where
-        if self.model_sha256 != model_sha256:
-            raise BoundaryError(
-                f"{where} was fitted on model {self.model_sha256[:12]}, not {model_sha256[:12]}; "
-                "run `boundaryflow run` to fit it for this model"
-            )
+        self.check_model(model_sha256)
         if self.t != t:
             raise BoundaryError(f"{where} holds at timestep {self.t}, not {t}; run `boundaryflow run` to fit it there")
         if not self.calibration.gap > 0:

@@ -44,7 +44,7 @@ def unfit_files(root: Path, name: str, dataset: DatasetParams) -> Iterator[str]:
     if "model" not in absent and (root / dataset.model).is_file():
         yield from _about_checkpoint(root / dataset.model, dataset)
     if mask is not None and "edit.mask.segmenter" not in absent:
-        yield from _about_segmenter(root / mask.segmenter, mask, dataset)
+        yield from about_segmenter(root / mask.segmenter, mask, dataset)
     if evaluate.judges is not None and "evaluate.judges" not in absent:
         yield from _about_judges(root / evaluate.judges, dataset)
     if isinstance(source, ClassifierSource) and "label.source.weights" not in absent:
@@ -201,7 +201,8 @@ def _declared_judges(key: str, folder: Path, dataset: DatasetParams) -> tuple[li
     return known, []
 
 
-def _about_segmenter(path: Path, mask: MaskParams, dataset: DatasetParams) -> Iterator[str]:
+def about_segmenter(path: Path, mask: MaskParams, dataset: DatasetParams) -> Iterator[str]:
+    """Lines `key: what is wrong` about the segmenter of a mask, and the parts that the mask names."""
     key = "edit.mask.segmenter"
     try:
         about = _header(path)

@@ -126,7 +126,7 @@ class Editor(Protocol):
             source: Result of `open`.
             rows: Rows of the images to edit.
             boundaries: Boundaries of the A edited attributes.
-            directions: [len(rows), A] +1, -1 or 0.
+            directions: [len(rows), A] +1, -1 or 0; another number multiplies the strength of its attribute.
             preserved: Boundaries of the attributes that a guided edit or a conditional single step preserves.
 
         Returns:

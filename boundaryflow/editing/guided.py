@@ -155,7 +155,8 @@ def guided_edit(
         source: Result of `observe_noised`.
         boundaries: Per attribute (A of them) its hyperplanes in the space of the source's features. Their timesteps
             must be on the source's path; an attribute need not have one at every timestep.
-        directions: [B,A] +1 towards the attribute, -1 away from it, 0 for no edit.
+        directions: [B,A] +1 towards the attribute, -1 away from it, 0 for no edit; another number multiplies the
+            strength of its attribute.
         strengths: K strengths.
         guidance: See `Guidance`.
         preserved: Hyperplanes of the attributes to preserve, per attribute.

@@ -22,11 +22,13 @@ class GuidedSource:
 
     Attributes:
         noised: The images with noise at every timestep, and what the network computes from them.
-        parts: [B,H,W] index of the part that each pixel shows; None without a mask.
+        parts: [B,H,W] index of the part that each pixel shows; None without a segmenter.
+        allowed: [B,H,W] in [0, 1], 1 where the image may change; None is everywhere.
     """
 
     noised: NoisedSource
     parts: Tensor | None
+    allowed: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -35,8 +37,8 @@ class GuidedEditor(BaseEditor):
 
     segmenter: PartSegmenter | None = None
 
-    def open(self, x_0: Tensor, item_ids: Sequence[str]) -> GuidedSource:
-        """See `Editor.open`: one network call per timestep and noise."""
+    def open(self, x_0: Tensor, item_ids: Sequence[str], allowed: Tensor | None = None) -> GuidedSource:
+        """See `Editor.open`: one network call per timestep and noise; for `allowed` see `GuidedSource`."""
         noised = observe_noised(
             self.model,
             x_0,
@@ -46,7 +48,8 @@ class GuidedEditor(BaseEditor):
             features=self.settings.features,
         )
         low, high = self.model.value_range
-        return GuidedSource(noised, self.segmenter((x_0.float() - low) / (high - low)) if self.segmenter else None)
+        parts = self.segmenter((x_0.float() - low) / (high - low)) if self.segmenter else None
+        return GuidedSource(noised, parts, allowed)
 
     def edit(
         self,
@@ -80,9 +83,11 @@ class GuidedEditor(BaseEditor):
         )
 
     def _mask(self, attributes: Sequence[str], source: GuidedSource, rows: Sequence[int]) -> Tensor | None:
-        """[len(rows),H,W] 1 where the images may change: the parts of all edited attributes together."""
+        """[len(rows),H,W] 1 where the images may change: the parts of all edited attributes, where it is allowed."""
         mask, segmenter = self.settings.mask, self.segmenter
+        allowed = None if source.allowed is None else source.allowed[list(rows)]
         if mask is None or segmenter is None or source.parts is None or not set(attributes) <= set(mask.parts):
-            return None
+            return allowed
         wanted = {segmenter.parts.index(part) for attribute in attributes for part in mask.parts[attribute]}
-        return parts_mask(source.parts[list(rows)], wanted, grow=mask.grow)
+        parts = parts_mask(source.parts[list(rows)], wanted, grow=mask.grow)
+        return parts if allowed is None else parts * allowed.to(parts)

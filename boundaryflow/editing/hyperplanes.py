@@ -74,12 +74,13 @@ class TimestepTargets:
         Args:
             unedited: [B,D] features of the unedited image.
             edited: [B,D] features of the edited image.
-            directions: [B,A] +1, -1 or 0.
+            directions: [B,A] +1, -1 or 0; another number multiplies the strength of its attribute.
             strength: [B,1], not 0.
         """
         before, after = self.edited.from_middle(unedited), self.edited.from_middle(edited)
-        sign = directions[:, self.columns] * strength.sign()
-        way = ((sign * self.edited.reaches - before) * sign).clamp(min=0) * strength.abs()
+        asked = directions[:, self.columns] * strength
+        sign = asked.sign()
+        way = ((sign * self.edited.reaches - before) * sign).clamp(min=0) * asked.abs()
         ahead = ((before - after) * sign + way).clamp(min=0) * sign  # an image past its target is not moved back
         return torch.where(sign == 0, self.edited.lost(before, after), ahead)
 

@@ -38,7 +38,8 @@ def edit_at_strengths(
         inversion: Of `invert`.
         boundaries: Space to the boundaries of the A attributes, in one order; a space that is
             left out is not moved in.
-        directions: [B,A] +1 towards the attribute, -1 away from it, 0 to leave it alone.
+        directions: [B,A] +1 towards the attribute, -1 away from it, 0 to leave it alone; another number multiplies the
+            strength of its attribute.
         strengths: K strengths.
         scales: Space to the factor above.
         h_window: See `edit`.

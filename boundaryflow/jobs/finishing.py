@@ -144,6 +144,13 @@ def finishing_of(
         ParamsError: The original is asked for where it cannot be had.
     """
     is_guided = (method or dataset.edit.method) == "guided" and not dataset.paper_mode
+    return finishing_with(what, delivery, dataset.ingest.geometry, is_guided=is_guided, has_files=has_files)
+
+
+def finishing_with(
+    what: str, delivery: DeliveryParams, geometry: Mapping[str, Any], *, is_guided: bool, has_files: bool = True
+) -> Finishing:
+    """What becomes of edits of pictures of a geometry; see `finishing_of`."""
     lacking = "" if has_files else "the pictures are drawn, and have no files"
     if not is_guided:
         lacking = "a single step redraws the whole picture, so that there is no change to add to the original"
@@ -152,7 +159,7 @@ def finishing_of(
         raise ParamsError(f"{what}: {key}, but {lacking}; choose deliver: model and metadata: drop")
     named = delivery if isinstance(delivery, NamedDeliveryParams) else NamedDeliveryParams()
     return Finishing(
-        dataset.ingest.geometry,
+        geometry,
         is_original=not lacking and delivery.deliver != "model",
         format=delivery.format,
         quality=delivery.quality,

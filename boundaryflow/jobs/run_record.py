@@ -15,7 +15,7 @@ from torch import Tensor
 
 from boundaryflow.errors import PipelineError
 from boundaryflow.files import write_bytes
-from boundaryflow.jobs.pictures import tile
+from boundaryflow.jobs.photos import tile
 from boundaryflow.runtime.provenance import provenance
 from boundaryflow.sources.encoding import encode_png
 from boundaryflow.store.catalog.jobs import GRID, LAST, RECORD_SCHEMA, RUNS

@@ -21,7 +21,8 @@ from boundaryflow.editing.mixing_step_editors import InvertedSource
 from boundaryflow.errors import BoundaryError
 from boundaryflow.files import write_bytes
 from boundaryflow.jobs.fitted import fitted_boundaries, model_and_settings, open_boundary
-from boundaryflow.jobs.pictures import check_targets, tile
+from boundaryflow.jobs.photos import tile
+from boundaryflow.jobs.pictures import check_targets
 from boundaryflow.pixels import to_u8
 from boundaryflow.rng import item_noise, item_seed
 from boundaryflow.runtime.editor import open_editor

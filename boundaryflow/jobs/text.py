@@ -4,34 +4,23 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from boundaryflow.boundary import (
-    Boundaries,
-    Boundary,
-    Gram,
-    average_neighbours,
-    fit_boundary,
-    save_boundaries,
-    separable,
-)
+from boundaryflow.boundary import Boundaries, save_boundaries
 from boundaryflow.config import ClipSource, DatasetParams, is_name, load_params
 from boundaryflow.diffusion import EpsModel, Features
-from boundaryflow.diffusion.observation import noised_features
 from boundaryflow.errors import BoundaryError, ManifestError, ParamsError
+from boundaryflow.jobs.fit_noised import Sides, fit_noised
 from boundaryflow.jobs.sampling import draw_images
 from boundaryflow.labelling import load_clip
 from boundaryflow.pixels import to_model_range, to_u8
-from boundaryflow.rng import item_noise, item_seed
+from boundaryflow.rng import item_noise
 from boundaryflow.runtime.device import device
 from boundaryflow.runtime.frozen_model import batch_size, open_model
 from boundaryflow.runtime.process import Progress
@@ -48,21 +37,6 @@ LOG = logging.getLogger(__name__)
 On = Literal["samples", "images"]
 EXTREMES = 1 / 3  # share of the images used on each side: those with the most extreme CLIP scores
 MIN_IMAGES = 24
-
-
-@dataclass(frozen=True)
-class Sides:
-    """Images of the two sides of a boundary.
-
-    Attributes:
-        x_0: [N,C,H,W] in model range.
-        ids: [N] names, from which the noise and the held-out quarter are drawn.
-        has: [N] whether the image is on the positive side.
-    """
-
-    x_0: Tensor
-    ids: list[str]
-    has: NDArray[np.bool_]
 
 
 def boundary_from_words(
@@ -104,7 +78,12 @@ def boundary_from_words(
         has = np.repeat([True, False], [len(shown), len(ids)])
         sides = Sides(torch.cat([shown, x_0]), [*(f"positive-{k}" for k in range(len(shown))), *ids], has)
     observed = OBSERVE.read_facts(dataset)
-    hyperplanes = _fit(model, sides, observed["timesteps"], Features(**observed.get("features", {})), name, params)
+    features = Features(**observed.get("features", {}))
+    how = params.boundary
+    hyperplanes = fit_noised(
+        model, sides, observed["timesteps"], features, name,
+        ridge=how.ridge, neighbours=how.neighbours, min_auc=how.min_auc,
+    )  # fmt: skip
     if not hyperplanes:
         raise BoundaryError(
             f"text: {positive!r} and {negative!r} are not separable at any noise level "
@@ -173,32 +152,3 @@ def _by_words(
         "text: mean log-odds %.2f and %.2f on the two sides", odds[order[-each:]].mean(), odds[order[:each]].mean()
     )
     return Sides(x_0[rows], [ids[row] for row in rows], odds[rows] > middle)
-
-
-def _fit(
-    model: EpsModel, sides: Sides, timesteps: Sequence[int], features: Features, name: str, params: DatasetParams
-) -> tuple[Boundary, ...]:
-    """A hyperplane at each timestep at which it separates the held-out quarter of the images."""
-    quarters = np.array([item_seed(0, item, "held out") % 4 for item in sides.ids])
-    train, held_out = np.flatnonzero(quarters > 0), np.flatnonzero(quarters == 0)
-    hyperplanes: list[Boundary] = []
-    held_out_latents: list[Tensor] = []
-    size = batch_size(model)
-    with Progress("boundary", len(timesteps), "noise levels") as progress:
-        for t in timesteps:
-            parts = [
-                noised_features(model, sides.x_0[start : start + size], sides.ids[start : start + size], t, 0, features)
-                for start in range(0, len(sides.ids), size)
-            ]
-            latents = torch.cat(parts)
-            hyperplane, _report = fit_boundary(
-                Gram.of(latents), sides.has, train, held_out, space=features.space, t=t, attribute=name,
-                model_sha256=model.sha256, estimator="ridge", ridge=params.boundary.ridge,
-            )  # fmt: skip
-            hyperplanes.append(hyperplane)
-            held_out_latents.append(latents[held_out])
-            progress.advance(1)
-    averaged = average_neighbours(
-        hyperplanes, held_out_latents, sides.has[held_out], neighbours=params.boundary.neighbours
-    )
-    return separable(averaged, params.boundary.min_auc)

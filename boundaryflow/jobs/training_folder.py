@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save
 
 from boundaryflow.files import write_bytes
-from boundaryflow.jobs.pictures import tile
+from boundaryflow.jobs.photos import tile
 from boundaryflow.jobs.sampling import draw_images
 from boundaryflow.jobs.training_pictures import TrainingPictures
 from boundaryflow.jobs.training_state import CARD

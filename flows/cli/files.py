@@ -1,4 +1,4 @@
-"""Commands about single files: inspect, import-checkpoint."""
+"""Commands about single files and folders: inspect, import-checkpoint, bundle."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import click
+
+from flows.cli.common import enter_root
 
 
 @click.command(
@@ -76,3 +78,27 @@ def import_checkpoint(source: str, target: Path, schedule: str | None, timesteps
         betas["num_train_timesteps"] = timesteps
     for line in convert(source, target, {k: v for k, v in {**stated, "schedule": betas}.items() if v}):
         click.echo(line)
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  boundaryflow bundle faces
+  boundaryflow bundle faces out/smiles --with-model""",
+)
+@click.argument("dataset")
+@click.argument("out", required=False, type=click.Path(path_type=Path))
+@click.option("--with-model", is_flag=True, help="Put the model in, too; otherwise its path or hub id, and its hash.")
+def bundle(dataset: str, out: Path | None, with_model: bool) -> None:
+    """Write boundaries, settings and a card into one folder, which opens elsewhere.
+
+    `edit --bundle OUT`, `sweep --bundle OUT` and `boundaryflow.load(OUT)` open it, without a checkout. OUT is
+    out/bundle/DATASET by default; an earlier bundle of the data set there is replaced.
+    """
+    out = None if out is None else out.resolve()
+    enter_root()
+    from boundaryflow.jobs.bundle import write_bundle
+
+    out = out or Path("out/bundle") / dataset
+    attributes = write_bundle(dataset, out, with_model=with_model)
+    click.echo(f"{out}: {', '.join(attributes)}")

@@ -24,6 +24,7 @@ from flows.locks import FlowBusyError, flow_lock
 _COMMANDS = [
     "augment",
     "bulk-edit",
+    "bundle",
     "doctor",
     "edit",
     "export",
@@ -82,11 +83,10 @@ def test_examples_in_the_help_are_accepted_by_the_parser() -> None:
             words = shlex.split(line)
             if "boundaryflow" in words:
                 arguments = [
-                    word for word in words[words.index("boundaryflow") + 2 :] if not word.endswith((".png", "/"))
+                    __file__ if word.endswith(".png") else str(Path(__file__).parent) if word.endswith("/") else word
+                    for word in words[words.index("boundaryflow") + 2 :]
                 ]
-                arguments = [word for word in arguments if word != "--positives"]
-                photos = [__file__] if name in ("edit", "sweep") else []
-                assert cli.commands[name].make_context(name, [*photos, *arguments])
+                assert cli.commands[name].make_context(name, arguments)
 
 
 def test_numbers_on_the_command_line_are_finite() -> None:
@@ -269,22 +269,34 @@ def test_run_adds_nothing_while_another_run_is_at_work(two_sets: Path) -> None:
 def test_edit_resolves_paths_and_prints_what_was_written(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[object] = []
 
-    def edit_photos(*arguments: object) -> list[Path]:
-        seen.extend(arguments)
+    def edit_photos(*arguments: object, **options: object) -> list[Path]:
+        seen.extend([*arguments, options])
         return [Path("a.png"), Path("b.png")]
 
     _replace(monkeypatch, "boundaryflow.jobs.pictures", edit_photos=edit_photos)
-    result = CliRunner().invoke(
-        cli, ["edit", "photo.png", "--attribute", "smiling", "--strength", "-1", "--strength", "2"]
-    )
+    attributes = ["--attribute", "smiling", "--attribute", "beard=off", "--attribute", "hat=0.5"]
+    strengths = ["--strength", "-1", "--strength", "2", "--mask", "photo.png", "--grid", "sheet.png"]
+    result = CliRunner().invoke(cli, ["edit", "photo.png", *attributes, *strengths])
     assert result.output.splitlines() == ["a.png", "b.png"]
-    assert seen[:-1] == [[checkout / "photo.png"], "avatars", "smiling", [-1.0, 2.0], checkout / "out/edit"]
-    assert seen[-1] == NamedDeliveryParams()
+    amounts = {"smiling": 1.0, "beard": -1.0, "hat": 0.5}
+    files = {"mask": checkout / "photo.png", "grid": checkout / "sheet.png"}
+    assert seen[:-2] == [[checkout / "photo.png"], "avatars", amounts, [-1.0, 2.0], checkout / "out/edit"]
+    assert seen[-2:] == [NamedDeliveryParams(), files]
+
+
+@pytest.mark.usefixtures("checkout")
+def test_edit_refuses_what_is_no_amount_and_an_attribute_named_twice() -> None:
+    for text in ("hat=maybe", "hat=0", "hat=nan", "hat=inf", "=on"):
+        refused = CliRunner().invoke(cli, ["edit", "photo.png", "--attribute", text])
+        assert refused.exit_code == 2
+        assert f"{text!r} is not NAME, NAME=on" in refused.stderr
+    twice = CliRunner().invoke(cli, ["sweep", "photo.png", "--attribute", "hat", "--attribute", "hat=off"])
+    assert "'hat' is named twice; name it once" in twice.stderr
 
 
 @pytest.mark.usefixtures("_params", "checkout")
 def test_edit_without_boundaries_is_one_line_and_status_2(monkeypatch: pytest.MonkeyPatch) -> None:
-    def edit_photos(*_: object) -> list[Path]:
+    def edit_photos(*_: object, **_options: object) -> list[Path]:
         raise BoundaryError("boundary 'smiling' does not exist; run `boundaryflow run` first")
 
     _replace(monkeypatch, "boundaryflow.jobs.pictures", edit_photos=edit_photos)
@@ -338,7 +350,7 @@ def test_report_is_printed_or_missed(checkout: Path) -> None:
 
 @pytest.mark.usefixtures("_params")
 def test_unexpected_error_is_one_line_and_a_log(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def edit_photos(*_: object) -> list[Path]:
+    def edit_photos(*_: object, **_options: object) -> list[Path]:
         raise ZeroDivisionError("division by zero")
 
     _replace(monkeypatch, "boundaryflow.jobs.pictures", edit_photos=edit_photos)

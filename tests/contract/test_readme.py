@@ -48,6 +48,7 @@ def test_boundaryflow_commands_are_accepted_by_the_parser(page: Path, tmp_path: 
         if not arguments and words not in _commands(page, only_blocks=True):
             continue  # the text speaks of the command
         arguments = [str(photo) if word.endswith((".png", ".jpg")) else word for word in arguments]
+        arguments = [str(tmp_path) if word.endswith("/") else word for word in arguments]
         try:
             cli.commands[name].make_context(name, arguments)
         except click.ClickException as error:

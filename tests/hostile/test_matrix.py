@@ -131,13 +131,11 @@ def test_label(harness: Harness, project: Path, case: Case) -> None:
     assert_held(harness.run(["stages.label", "avatars"], project), ["data/label"])
 
 
-@_each("pictures")
+@_each("pictures", "listing")
 def test_edit(harness: Harness, project: Path, case: Case) -> None:
     folder = project / "photos"
     folder.mkdir()
     path = case(folder)
-    if path.is_dir():
-        pytest.skip("a folder, which `edit` does not take")
     outcome = harness.run(["boundaryflow", "edit", os.fspath(path), "--attribute", "hat"], project)
     assert_held(outcome, ["out"])
 

@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 _MODULES = (
-    "boundaryflow.jobs.augment", "boundaryflow.jobs.bulk_edit", "boundaryflow.jobs.export",
-    "boundaryflow.jobs.inspection", "boundaryflow.jobs.pictures", "boundaryflow.labelling.clip_labels", "clip",
+    "boundaryflow.jobs.augment", "boundaryflow.jobs.bulk_edit", "boundaryflow.jobs.bundle",
+    "boundaryflow.jobs.export", "boundaryflow.jobs.inspection", "boundaryflow.jobs.pictures",
+    "boundaryflow.labelling.clip_labels", "clip",
     "diffusers", "dvc.repo", "flows.cli", "flows.doctor", "flows.dvc_graph", "flows.gc", "flows.status", "lmdb",
     "pandas", "PIL.Image", "stages.ingest", "stages.label", "torch",
 )  # fmt: skip

@@ -17,7 +17,7 @@ from boundaryflow.errors import ManifestError, ParamsError
 from boundaryflow.jobs import augment, bulk_edit, pictures
 from boundaryflow.jobs.export import export_images
 from boundaryflow.jobs.finishing import Finishing, finishing_of
-from boundaryflow.jobs.pictures import edit_photos, sweep_photo
+from boundaryflow.jobs.pictures import edit_photos, sweep_photos
 from boundaryflow.sources.decoding import item_id_of
 from boundaryflow.sources.encoding import encode_png, is_synthetic
 from boundaryflow.store.shards import load_items
@@ -173,12 +173,12 @@ def test_strip_of_originals_is_bounded(finished: Path, tmp_path: Path, monkeypat
     monkeypatch.chdir(finished)
     source = tmp_path / "me.png"
     photo().save(source)
-    assert pixels_of(sweep_photo(source, "avatars", "hat", 0, 2, 3, tmp_path / "out")).shape == (40, 150, 3)
+    assert pixels_of(sweep_photos([source], "avatars", "hat", 0, 2, 3, tmp_path / "out")[0]).shape == (40, 150, 3)
     monkeypatch.setattr(pictures, "MAX_PIXELS", 5_000)
     with pytest.raises(
         ManifestError, match=r"sweep .*me\.png: 3 times its size are more than 5,000 pixels; take fewer"
     ):
-        sweep_photo(source, "avatars", "hat", 0, 2, 3, tmp_path / "out2")
+        sweep_photos([source], "avatars", "hat", 0, 2, 3, tmp_path / "out2")
 
 
 def test_single_steps_and_drawn_pictures_have_no_originals(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,8 @@ from boundaryflow.config import CropBox, DeliveryParams, load_params
 from boundaryflow.errors import BoundaryError, ManifestError, ParamsError
 from boundaryflow.jobs import pictures as adhoc
 from boundaryflow.jobs.batch import open_batch_editor, plan_edits
-from boundaryflow.jobs.pictures import edit_photos, sweep_photo
+from boundaryflow.jobs.fitted import fitted_for, open_boundary
+from boundaryflow.jobs.pictures import edit_photos, sweep_photos
 from boundaryflow.jobs.sampling import directions_to_shares, sample_images
 from boundaryflow.store.shards import load_items
 from boundaryflow.store.tables import read_table
@@ -53,9 +54,98 @@ def test_strength_zero_is_the_photo_and_others_are_not(photo: Path, tmp_path: Pa
 
 
 def test_sweep_is_one_strip_whose_middle_is_the_photo(photo: Path, tmp_path: Path) -> None:
-    strip = pixels_of(sweep_photo(photo, "avatars", "hat", -2, 2, 5, tmp_path / "out"))
+    (written,) = sweep_photos([photo], "avatars", "hat", -2, 2, 5, tmp_path / "out")
+    strip = pixels_of(written)
     assert strip.shape == (16, 5 * 16, 3)
     np.testing.assert_array_equal(strip[:, 32:48], pixels_of(photo))
+
+
+@pytest.fixture
+def folder(photo: Path, tmp_path: Path) -> Path:
+    """A folder with pictures at two levels, and something else."""
+    made = tmp_path / "photos"
+    (made / "below").mkdir(parents=True)
+    shutil.copy(photo, made / "a.png")
+    with Image.open(photo) as picture:
+        picture.rotate(90).save(made / "below/b.png")
+    (made / "notes.txt").write_text("no picture")
+    return made
+
+
+def test_folder_is_edited_as_its_pictures_are_one_by_one(folder: Path, tmp_path: Path) -> None:
+    written = edit_photos([folder], "avatars", "hat", [1.0], tmp_path / "out")
+    assert [path.name for path in written] == ["a_hat_+1.png", "b_hat_+1.png"]
+    for name, path in zip(("a.png", "below/b.png"), written, strict=True):
+        (alone,) = edit_photos([folder / name], "avatars", "hat", [1.0], tmp_path / "alone")
+        assert np.abs(pixels_of(alone).astype(int) - pixels_of(path)).max() <= 1  # rounding depends on the batch
+    (folder / "a.png").unlink()
+    (folder / "below/b.png").unlink()
+    with pytest.raises(ManifestError, match=r"^edit .*photos: no pictures in this folder; name another one$"):
+        edit_photos([folder], "avatars", "hat", [1.0], tmp_path / "out")
+
+
+def test_joint_edit_differs_from_each_and_amounts_multiply_the_strength(photo: Path, tmp_path: Path) -> None:
+    def edited(attributes: dict[str, float], strength: float) -> np.ndarray:
+        return pixels_of(edit_photos([photo], "avatars", attributes, [strength], tmp_path / "out")[0])
+
+    joint = edited({"hat": 1.0, "dark_skin": -1.0}, 1.0)
+    assert (tmp_path / "out/me_hat_dark_skin=off_+1.png").exists()
+    assert (joint != edited({"hat": 1.0}, 1.0)).any()
+    assert (joint != edited({"dark_skin": -1.0}, 1.0)).any()
+    np.testing.assert_array_equal(edited({"hat": 0.5}, 2.0), edited({"hat": 1.0}, 1.0))
+    np.testing.assert_array_equal(edited({"hat": -1.0}, 1.0), edited({"hat": 1.0}, -1.0))
+    for amounts, reason in (({}, "no attribute is named"), ({"hat": 0.0}, "change by 0"), ({"hat": 2e3}, "to 1000")):
+        with pytest.raises(ManifestError, match=reason):
+            edit_photos([photo], "avatars", amounts, [1.0], tmp_path / "out")
+
+
+def test_masked_edit_changes_nothing_where_the_mask_is_black(photo: Path, tmp_path: Path) -> None:
+    before = pixels_of(photo)
+    half = np.zeros((32, 32), np.uint8)
+    half[:, :16] = 255
+    Image.fromarray(half).save(tmp_path / "mask.png")
+    written = edit_photos([photo], "avatars", "hat", [0.0, 1.5], tmp_path / "out", mask=tmp_path / "mask.png")
+    same, changed = (pixels_of(path) for path in written)
+    np.testing.assert_array_equal(same, before)
+    np.testing.assert_array_equal(changed[:, 9:], before[:, 9:])
+    assert (changed[:, :7] != before[:, :7]).any()
+    Image.fromarray(half * 0).save(tmp_path / "mask.png")
+    with pytest.raises(ManifestError, match="is black all over; paint white what may change"):
+        edit_photos([photo], "avatars", "hat", [1.0], tmp_path / "out", mask=tmp_path / "mask.png")
+
+
+def test_mask_is_for_guided_edits(project: Path, photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project)
+    text = Path("params.yaml").read_text()
+    Path("params.yaml").write_text(text.replace("method: guided", "method: single_step"))
+    with pytest.raises(BoundaryError, match=r"^mask: edit.method of data set 'avatars' is single_step"):
+        edit_photos([photo], "avatars", "hat", [1.0], tmp_path / "out", mask=photo)
+
+
+def test_contact_sheet_has_a_row_for_each_picture(folder: Path, tmp_path: Path) -> None:
+    grid = tmp_path / "sheet.png"
+    written = edit_photos([folder], "avatars", "hat", [0.0, 1.5], tmp_path / "out", grid=grid)
+    assert written[-1] == grid
+    sheet = pixels_of(grid)
+    assert sheet.shape == (2 * 16, 3 * 16, 3)
+    np.testing.assert_array_equal(sheet[16:, :16], pixels_of(folder / "below/b.png"))
+    np.testing.assert_array_equal(sheet[:16, 32:], pixels_of(written[1]))
+    strips = sweep_photos([folder], "avatars", "hat", 0, 1, 3, tmp_path / "out", grid=grid)  # replaces what is ours
+    np.testing.assert_array_equal(pixels_of(grid), np.concatenate([pixels_of(strip) for strip in strips[:2]]))
+    with pytest.raises(ManifestError, match=r"exists, and is not a picture of ours; choose another --grid$"):
+        edit_photos([folder], "avatars", "hat", [1.0], tmp_path / "more", grid=folder / "a.png")
+    with pytest.raises(ManifestError, match=r"must end in \.png$"):
+        edit_photos([folder], "avatars", "hat", [1.0], tmp_path / "more", grid=folder / "a.jpg")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("boundaryflow.jobs.photos.MAX_SHEET_PIXELS", 1000)
+        with pytest.raises(ManifestError, match="2 rows of 2 images of 16 pixels are more than 1,000 pixels"):
+            edit_photos([folder], "avatars", "hat", [1.0], tmp_path / "more", grid=grid)
+    assert not (tmp_path / "more").exists()
+
+
+def test_mistyped_attribute_is_told_the_nearest(photo: Path, tmp_path: Path) -> None:
+    with pytest.raises(BoundaryError, match=r"there are dark_skin, hat; did you mean 'dark_skin'\?$"):
+        edit_photos([photo], "avatars", "dark_skn", [1.0], tmp_path / "out")
 
 
 def test_samples_are_the_same_for_a_seed_and_more_do_not_change_the_first(photo: Path, tmp_path: Path) -> None:
@@ -150,10 +240,10 @@ def test_photos_of_one_name_do_not_overwrite_each_other(photo: Path, tmp_path: P
 
 
 def test_photo_is_cropped_as_the_data_set_is(photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    params = adhoc._dataset("avatars")
+    params = load_params().dataset("avatars")
     crop = CropBox(left=4, top=2, width=16, height=16)
     cropped = params.model_copy(update={"ingest": params.ingest.model_copy(update={"crop": crop})})
-    monkeypatch.setattr(adhoc, "_dataset", lambda _name: cropped)
+    monkeypatch.setattr(adhoc, "fitted_for", lambda name, _params, run_seed: fitted_for(name, cropped, run_seed))
     large = tmp_path / "large.png"
     framed = Image.new("RGB", (30, 20), "red")
     framed.paste(Image.open(photo), (4, 2))
@@ -201,4 +291,4 @@ def test_attribute_is_a_name_and_never_a_path(photo: Path, tmp_path: Path) -> No
     shutil.copy("data/boundary/avatars/hat.safetensors", tmp_path / "x.safetensors")
     for name in (str(tmp_path / "x"), "../avatars/hat", "hat\x1b[31m"):
         with pytest.raises(BoundaryError, match="does not exist: there are dark_skin, hat"):
-            adhoc.open_boundary("avatars", name)
+            open_boundary("avatars", name)

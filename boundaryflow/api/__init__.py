@@ -1,0 +1,1 @@
+"""The Python API; its names are those of `boundaryflow.__all__` (docs/api.md)."""
