@@ -27,6 +27,7 @@ from benches import machine, page
 from benches.bars import bar
 from benches.bench_quality import settings_of
 from benches.checkout import ROOT
+from benches.quality.calls import Counted
 from benches.quality.guided import Guided
 from benches.quality.pictures import Faces, Latents, Pictures
 from boundaryflow.avatars import ATTRIBUTES, Avatar, render, segment
@@ -172,7 +173,7 @@ def _edited(settings: Mapping[str, Any], faces: Faces, before: Tensor) -> Tensor
     file = KEEP / f"{sha256(json.dumps(key).encode()).hexdigest()[:24]}.safetensors"
     if not file.exists():
         latents = Latents(model, Faces.draw(0, NUM_TRAIN), Faces.draw(1, NUM_HELD_OUT), settings["features"])
-        guided = Guided(model, latents, NUM_TRAIN, dict(settings))
+        guided = Guided(Counted(model), latents, NUM_TRAIN, dict(settings))
         pictures = Pictures(before / 127.5 - 1, faces.has, faces.ids)
         edited = torch.empty(before.shape, dtype=torch.uint8)
         for column, name in enumerate(ATTRIBUTES):
