@@ -1,0 +1,84 @@
+"""From edited photographs to numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import rankdata
+from torch import Tensor
+
+from benches.quality.pictures import Pictures
+from boundaryflow import evaluation as ev
+
+PER_IMAGE = ("success", "drift", "others_changed", "identity", "ssim", "preserved")
+PRESERVED = {"mouth_open": "smiling", "blond_hair": "male", "smiling": "male", "male": "smiling"}
+"""What an edit should leave alone in particular."""
+
+
+def same_person(judges: ev.Judges, pictures: Pictures) -> float:
+    """The cosine of embeddings above which two photographs show the same person.
+
+    It is the 99th percentile of the cosines of two different photographs, which nearly always show two people.
+    """
+    who = judges.identity((pictures.x_0 + 1) / 2)
+    if who is None:
+        raise ValueError("the built-in judges have no identity network")
+    cosines = who @ who.T
+    return float(cosines[~torch.eye(len(who), dtype=torch.bool)].quantile(0.99))
+
+
+def measure_edit(judges: ev.Judges, some: Pictures, attribute: str, edited: Tensor) -> dict[str, Any]:
+    """Measure the edits of one attribute at every strength.
+
+    Args:
+        judges: Networks that were trained on other photographs.
+        some: The N inputs.
+        attribute: What was to be flipped.
+        edited: [N,K,3,H,W] uint8, by rising strength.
+
+    Returns:
+        `PER_IMAGE` to [K][N], NaN where the judges do not know it; `monotonicity` to [N], the rank correlation of
+        strength and logit, that of the input being 0; `frechet` to [K], between the embeddings before and after;
+        `male` to [N], what the judges see before the edit.
+    """
+    before, names = (some.x_0 + 1) / 2, judges.attributes
+    known, who = judges.probabilities(before), judges.identity(before)
+    signs = torch.zeros(len(some.ids), len(names))
+    signs[:, names.index(attribute)] = some.directions([attribute])[:, 0]
+    unknown, other = torch.full((len(some.ids),), torch.nan), PRESERVED.get(attribute)
+    found: dict[str, Any] = {name: [] for name in (*PER_IMAGE, "frechet")}
+    wanted = [_wanted(known, signs)]
+    for pictures in edited.unbind(1):
+        after = pictures.float() / 255
+        now, then = judges.probabilities(after), judges.identity(after)
+        wanted.append(_wanted(now, signs))
+        flipped = (now > 0.5) != (known > 0.5)
+        columns: dict[str, Tensor] = {
+            "success": ev.target_reached(now, signs).float(),
+            "drift": ev.attribute_drift(known, now, signs),
+            "others_changed": flipped[:, [n != attribute for n in names]].float().mean(1),
+            "identity": unknown if who is None or then is None else (who * then).sum(1),
+            "ssim": ev.ssim(after, before),
+            "preserved": 1 - flipped[:, names.index(other)].float() if other in names else unknown,
+        }
+        for name, values in columns.items():
+            found[name].append([round(float(value), 4) for value in values])
+        distance = np.nan if who is None or then is None else ev.frechet_distance(who, then)
+        found["frechet"].append(round(distance, 4))
+    found["monotonicity"] = [_rank_correlation(row) for row in torch.stack(wanted, 1)]
+    found["male"] = (known[:, names.index("male")] > 0.5).tolist() if "male" in names else []
+    return found
+
+
+def _wanted(probabilities: Tensor, signs: Tensor) -> Tensor:
+    """[N] how much of what was asked for the judge sees, a logit."""
+    return (torch.logit(probabilities.double(), 1e-12) * signs).sum(1)
+
+
+def _rank_correlation(logits: Tensor) -> float:
+    """Spearman's, of rising strengths with what the judge says; 0 where it says the same of all."""
+    if float(logits.max() - logits.min()) == 0:
+        return 0.0
+    return round(float(np.corrcoef(np.arange(len(logits)), rankdata(logits.numpy()))[0, 1]), 4)

@@ -1,0 +1,134 @@
+"""From the numbers of single photographs to tables and bars."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from benches import page
+from benches.bars import Bar, bar, bar_table
+from benches.photos.measure import PER_IMAGE
+from boundaryflow import evaluation as ev
+
+OURS = "guided"
+BUILT_IN, ELSEWHERE = "built in", "from elsewhere"
+Values = dict[str, list[float]]
+
+
+def shown(row: Mapping[str, Any], judge: str, strength: float | None = None) -> dict[str, Values]:
+    """Attribute to the values of single photographs at one strength; None is the one with the highest success."""
+    found: dict[str, Values] = {}
+    for attribute, of in row["judges"].get(judge, {}).items():
+        best = int(np.argmax(np.mean(of["success"], 1)))
+        k = best if strength is None else list(row["strengths"]).index(strength)
+        found[attribute] = {name: of[name][k] for name in PER_IMAGE}
+        found[attribute] |= {"monotonicity": of["monotonicity"], "frechet": [of["frechet"][k]], "male": of["male"]}
+    return found
+
+
+def _lines(rows: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], float | None]]:
+    """Names of lines, rows and the strength shown: every strength of the guided edit, of others the best."""
+    for name, row in rows.items():
+        if row["is_ours"]:
+            yield from ((f"{name}, strength {strength:g}", row, strength) for strength in row["strengths"])
+        else:
+            yield name, row, None
+
+
+def tables(found: Mapping[str, Any]) -> str:
+    """A row per method and judge, success per attribute, side effects per gender, and the bars."""
+    limit = found["same_person"]
+    lines: list[list[str]] = []
+    successes: list[list[str]] = []
+    groups: list[list[str]] = []
+    attributes = found["settings"]["attributes"]
+    for name, row, strength in _lines(found["rows"]):
+        for judge in row["judges"]:
+            best = shown(row, judge, strength)
+            if not best:
+                continue
+            lines.append([name, judge, *_pooled(best, limit)])
+            successes.append([name, judge, *(_mean(best[a]["success"]) if a in best else "" for a in attributes)])
+            if judge == BUILT_IN:
+                groups.append([name, *_by_gender(best)])
+    header = ["row", "judge", "success", "drift", "others changed", "same person", "identity", "SSIM",
+              "Fréchet distance", "monotonicity", "preserved"]  # fmt: skip
+    return "\n\n".join(
+        [
+            page.markdown_table(header, lines),
+            "Success per attribute:",
+            page.markdown_table(["row", "judge", *attributes], successes),
+            "Drift by gender, as the judge sees it before the edit, with 95 % intervals; edits of gender are left out:",
+            page.markdown_table(["row", "women", "men"], groups),
+            "Bars:",
+            bar_table(found["bars"]),
+        ]
+    )
+
+
+def bars(found: Mapping[str, Any]) -> list[Bar]:
+    """What is asked of the guided edit at a strength of 1."""
+    ours = found["rows"][OURS]
+    mine, theirs = shown(ours, BUILT_IN, 1.0), shown(ours, ELSEWHERE, 1.0)
+    no_gender = {name: of for name, of in mine.items() if name != "male"}
+    of: list[Bar] = [
+        *(
+            bar(f"success of {name}, by a network from elsewhere", float(np.mean(theirs[name]["success"])), 0.9, ">=")
+            for name in ("smiling", "male")
+            if name in theirs
+        ),
+        *(
+            bar(f"success of {name}", float(np.mean(mine[name]["success"])), 0.85, ">=")
+            for name in ("eyeglasses", "bangs")
+        ),
+        bar("same person, gender apart", _share(_all(no_gender, "identity"), found["same_person"]), 0.9, ">="),
+        bar("other attributes changed", float(np.mean(_all(mine, "others_changed"))), 0.02, "<="),
+        bar("smile kept when the mouth opens or shuts", float(np.mean(mine["mouth_open"]["preserved"])), 0.8, ">="),
+        bar("gender kept when hair turns blond or not", float(np.mean(mine["blond_hair"]["preserved"])), 0.95, ">="),
+        bar("largest difference at strength 0", ours["strength_0_max_difference"], 0.0, "<="),
+    ]  # fmt: skip
+    return of
+
+
+def _pooled(best: Mapping[str, Values], limit: float) -> list[str]:
+    success = _all(best, "success")
+    low, high = ev.wilson_interval(int(success.sum()), len(success))
+    identity = _all(best, "identity")
+    is_known = not np.isnan(identity).all()
+    return [
+        f"{success.mean():.2f} [{low:.2f}, {high:.2f}]",
+        _mean(_all(best, "drift"), 3),
+        _mean(_all(best, "others_changed"), 3),
+        f"{_share(identity, limit):.2f}" if is_known else "",
+        _mean(identity),
+        _mean(_all(best, "ssim")),
+        _mean(_all(best, "frechet")) if is_known else "",
+        _mean(_all(best, "monotonicity")),
+        _mean(_all(best, "preserved")),
+    ]
+
+
+def _by_gender(best: Mapping[str, Values]) -> list[str]:
+    kept = [of for name, of in best.items() if name != "male"]
+    drift = np.concatenate([of["drift"] for of in kept])
+    male = np.concatenate([of["male"] for of in kept]).astype(bool)
+    cells: list[str] = []
+    for values in (drift[~male], drift[male]):
+        low, high = ev.bootstrap_interval(values, 500, seed=0)
+        cells.append(f"{values.mean():.3f} [{low:.3f}, {high:.3f}]")
+    return cells
+
+
+def _all(best: Mapping[str, Values], name: str) -> Any:
+    return np.concatenate([np.array(of[name], float) for of in best.values()])
+
+
+def _share(identity: Any, limit: float) -> float:
+    return float((identity[~np.isnan(identity)] > limit).mean())
+
+
+def _mean(values: Any, digits: int = 2) -> str:
+    values = np.asarray(values, float)
+    return "" if np.isnan(values).all() else f"{np.nanmean(values):.{digits}f}"
