@@ -204,7 +204,7 @@ def test_float_picture_with_a_value_that_is_no_number_is_refused(value: float) -
 
 def test_picture_of_unknown_range_names_the_key() -> None:
     for data in (float_tiff(), encoded(Image.fromarray(np.full((16, 16), 9, np.int32)), "TIFF")):
-        with pytest.raises(ManifestError, match=r"say in ingest\.levels which are black and white$"):
+        with pytest.raises(ManifestError, match=r"state the values of black and white in ingest\.levels$"):
             decode_image(data, 16, 1, "crop", WHITE)
 
 
