@@ -22,7 +22,7 @@ TRAIN = (10, 490, 490, 10)
 NUM_CALIBRATION = (2, 73, 73, 2)
 """Those of TRAIN on which the hyperplanes are calibrated, the others they are fitted on."""
 VAL, TEST = (21, 100, 100, 21), (500, 500, 500, 50)
-STAGES = ("listing", "ingest", "label", "observe", "boundary")
+STAGES = ("listing", "ingest", "label", "mixing", "invert", "observe", "boundary")
 
 
 @dataclass(frozen=True)
