@@ -88,10 +88,10 @@ def make_edits(folder: Path, parts: Parts, route: Route, num: int, strengths: Se
         key = fingerprint(code=code_hash("boundaryflow.jobs.augmenter"), plan=plan.cache_key, route=route.name)
         context = {
             "ingested": str(INGEST.folder(NAME)), "attribute": route.attribute, "sign": route.sign,
-            "plan": dict(plan.context),
+            "plan": plan,
         }  # fmt: skip
         kept = Path("edits") / key[:12] / route.name
         run_sharded(f"edit {route.name}", kept, sorted(items), key, 16, run_shard, context)
         found = load_items(kept, items, ["edited", "seen"])
-    columns = [list(plan.by).index(name) for name in (LABEL, OTHER)]
+    columns = [list(plan.labeller.by).index(name) for name in (LABEL, OTHER)]
     return Edits(np.array([row for _name, row in sources]), found["edited"], found["seen"][..., columns])
