@@ -8,46 +8,74 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from benches.augmentation.sets import Pictures
 from boundaryflow.evaluation.judges import JudgeNet
 
-NUM_STEPS, BATCH, LEARNING_RATE = 600, 64, 2e-3
+NUM_STEPS, BATCH, LEARNING_RATE, WIDTHS = 600, 64, 2e-3, (16, 32, 64)
 
 
 def train_and_test(
     train: Pictures, test: Pictures, seed: int, *, classic: bool = False, oversampled: bool = False
 ) -> dict[str, Any]:
-    """Accuracy per group of a classifier trained on one set.
+    """Accuracy per group of a classifier trained on one set; see `trained`."""
+    weights = balancing(train.group) if oversampled else None
+    net = trained(train.images_u8, train.label[:, None], seed, classic=classic, weights=weights)
+    return accuracies(logits(net, test.images_u8)[:, 0] > 0, test)
+
+
+def balancing(group: NDArray[np.int64]) -> NDArray[np.float64]:
+    """[N] weights with which each group [N] is drawn as often as any other."""
+    return 1.0 / np.bincount(group)[group]
+
+
+def trained(
+    images_u8: Tensor,
+    truth: NDArray[np.bool_],
+    seed: int,
+    *,
+    classic: bool = False,
+    weights: NDArray[np.float64] | None = None,
+    num_steps: int = NUM_STEPS,
+) -> nn.Module:
+    """A classifier, from first weights that the seed draws.
 
     Args:
-        train: What it learns from.
-        test: What it is tested on.
+        images_u8: [N,3,S,S].
+        truth: [N,A] what it is to tell.
         seed: Of its first weights and of the order of pictures.
         classic: Pictures are flipped, turned, shifted, and changed in colour at random while it learns.
-        oversampled: Each group is drawn as often as any other.
+        weights: [N] how often each picture is drawn, in relation to the others; None: all the same.
+        num_steps: Steps of BATCH pictures each.
     """
     torch.manual_seed(seed)
-    net = JudgeNet(3, (16, 32, 64), train.images_u8.shape[-1], 1, "classify")
+    net = JudgeNet(3, WIDTHS, images_u8.shape[-1], truth.shape[1], "classify")
     optimiser = torch.optim.AdamW(net.parameters(), lr=LEARNING_RATE, weight_decay=1e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, NUM_STEPS, pct_start=0.1)
-    sizes = np.bincount(train.group, minlength=4)
-    weights = torch.from_numpy(1.0 / sizes[train.group]) if oversampled else torch.ones(len(train.label))
-    truth = torch.from_numpy(train.label.astype(np.float32))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, num_steps, pct_start=0.1)
+    often = torch.ones(len(truth)).double() if weights is None else torch.from_numpy(weights)
+    wanted = torch.from_numpy(truth.astype(np.float32))
     draw = torch.Generator().manual_seed(seed)
-    for _step in range(NUM_STEPS):
-        rows = torch.multinomial(weights.double(), BATCH, replacement=True, generator=draw)
-        images = train.images_u8[rows].float() / 255
-        logits = net(_classic(images, draw) if classic else images)[:, 0]
-        loss = F.binary_cross_entropy_with_logits(logits, truth[rows])
+    for _step in range(num_steps):
+        rows = torch.multinomial(often, BATCH, replacement=True, generator=draw)
+        images = images_u8[rows].float() / 255
+        loss = F.binary_cross_entropy_with_logits(net(_classic(images, draw) if classic else images), wanted[rows])
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
         schedule.step()
-    net.eval()
-    with torch.inference_mode():
-        says = torch.cat([net(chunk.float() / 255)[:, 0] > 0 for chunk in test.images_u8.split(256)]).numpy()
+    return net.eval()
+
+
+@torch.inference_mode()
+def logits(net: nn.Module, images_u8: Tensor) -> NDArray[np.float32]:
+    """[N,A] what a classifier says of pictures [N,3,S,S]."""
+    return torch.cat([net(chunk.float() / 255) for chunk in images_u8.split(256)]).numpy()
+
+
+def accuracies(says: NDArray[np.bool_], test: Pictures) -> dict[str, Any]:
+    """Shares of right answers [N], in each of the four groups, in the worst, and of all pictures."""
     right = says == test.label
     groups = [float(right[test.group == group].mean()) for group in range(4)]
     return {"groups": groups, "worst": min(groups), "mean": float(right.mean())}

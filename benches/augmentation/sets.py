@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import shutil
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,17 +11,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-import yaml
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from benches.augmentation.project import run_stages, write_project
+from benches.checkout import ROOT
 from boundaryflow.avatars import render, sample_avatars
 from boundaryflow.config import load_params
 
-ROOT = Path(__file__).parents[2]
 LABEL, OTHER = "smiling", "hat"
-STAGES = ("ingest", "label", "mixing", "invert", "observe", "boundary")
+STAGES = ("listing", "ingest", "label", "mixing", "invert", "observe", "boundary")
 
 
 @dataclass(frozen=True)
@@ -49,8 +45,8 @@ class Pictures:
         """[N] 0 to 3: label and other."""
         return self.label.astype(np.int64) * 2 + self.other
 
-    def take(self, rows: NDArray[np.bool_]) -> Pictures:
-        """Some of them."""
+    def take(self, rows: NDArray[np.bool_] | NDArray[np.int64]) -> Pictures:
+        """Some of them, by a mask or by number."""
         return Pictures(
             self.images_u8[torch.from_numpy(rows)], self.label[rows], self.other[rows], self.synthetic[rows]
         )
@@ -89,12 +85,9 @@ def mended(folder: Path, num_images: int, agreement: float, seed: int) -> tuple[
         All pictures, and the record of the augmentation.
     """
     _write_params(folder, num_images, agreement, seed)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    for stage in (*STAGES, "augment"):
-        name = "independent" if stage == "augment" else "faces"
-        done = subprocess.run([sys.executable, "-m", f"stages.{stage}", name], cwd=folder, env=environment, check=False)
-        if done.returncode and stage != "augment":  # one that falls short has written what there is
-            done.check_returncode()
+    run_stages(folder, [f"stages.{stage}" for stage in STAGES], "faces")
+    # one that falls short has written what there is
+    run_stages(folder, ["boundaryflow.jobs.augment"], "independent", must_succeed=False)
     table = pd.read_parquet(folder / "out/metadata.parquet")
     images = [np.array(Image.open(folder / "out" / name)).transpose(2, 0, 1) for name in table["file_name"]]
     label, other = (table[f"label_{name}"].to_numpy(int).astype(bool) for name in (LABEL, OTHER))
@@ -125,10 +118,4 @@ def _write_params(folder: Path, num_images: int, agreement: float, seed: int) ->
         "min_probability": 0.8,
         "out": "out",
     }
-    params = {"datasets": ["faces"], "run_seed": 0, "augment": {"independent": recipe}, "data": {"faces": faces}}
-    for name in ("raw/faces", "pretrained"):
-        (folder / "data" / name).parent.mkdir(parents=True, exist_ok=True)
-    (folder / "data/raw/faces").mkdir(exist_ok=True)
-    if not (folder / "data/pretrained").exists():
-        shutil.copytree(ROOT / "data/pretrained", folder / "data/pretrained")
-    (folder / "params.yaml").write_text(yaml.safe_dump(params))
+    write_project(folder, "faces", faces, {"independent": recipe}, "*")
