@@ -124,13 +124,14 @@ def test_mask_is_for_guided_edits(project: Path, photo: Path, tmp_path: Path, mo
 
 def test_contact_sheet_has_a_row_for_each_picture(folder: Path, tmp_path: Path) -> None:
     grid = tmp_path / "sheet.png"
-    written = edit_photos([folder], "avatars", "hat", [0.0, 1.5], tmp_path / "out", grid=grid)
+    model = DeliveryParams(deliver="model")  # what the sheet shows, too
+    written = edit_photos([folder], "avatars", "hat", [0.0, 1.5], tmp_path / "out", model, grid=grid)
     assert written[-1] == grid
     sheet = pixels_of(grid)
     assert sheet.shape == (2 * 16, 3 * 16, 3)
     np.testing.assert_array_equal(sheet[16:, :16], pixels_of(folder / "below/b.png"))
     np.testing.assert_array_equal(sheet[:16, 32:], pixels_of(written[1]))
-    strips = sweep_photos([folder], "avatars", "hat", 0, 1, 3, tmp_path / "out", grid=grid)  # replaces what is ours
+    strips = sweep_photos([folder], "avatars", "hat", 0, 1, 3, tmp_path / "out", model, grid=grid)  # replaces ours
     np.testing.assert_array_equal(pixels_of(grid), np.concatenate([pixels_of(strip) for strip in strips[:2]]))
     with pytest.raises(ManifestError, match=r"exists, and is not a picture of ours; choose another --grid$"):
         edit_photos([folder], "avatars", "hat", [1.0], tmp_path / "more", grid=folder / "a.png")
