@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from flows.cli.common import Number, NumberRange, enter_root, one_dataset
+from flows.cli.delivering import delivered
 
 if TYPE_CHECKING:
     from boundaryflow.jobs.fitted import Fitted
@@ -26,36 +27,6 @@ _DATASET = click.option(
 _STRENGTHS = click.option(
     "--strength", "strengths", multiple=True, type=Number(), default=(1.0,), help="May be repeated [default: 1.0]."
 )
-
-_DELIVERY = (
-    click.option(
-        "--deliver",
-        type=click.Choice(["original", "model"]),
-        help="The picture itself with the change, or the model's [default: original, where it can be had].",
-    ),
-    click.option(
-        "--format",
-        type=click.Choice(["png", "jpeg", "webp", "source"]),
-        default="png",
-        show_default=True,
-        help="Format of the files; that of each picture's own file.",
-    ),
-    click.option("--quality", type=click.IntRange(1, 100), help="Of JPEG [default: 95] and WebP [default: lossless]."),
-    click.option(
-        "--metadata",
-        type=click.Choice(["drop", "keep"]),
-        default="drop",
-        show_default=True,
-        help="EXIF of the picture: camera, time, position.",
-    ),
-)
-
-
-def _delivered(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the options that say what is written."""
-    for option in reversed(_DELIVERY):
-        command = option(command)
-    return command
 
 
 def _how_to_edit(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -102,7 +73,7 @@ Examples:
 @_how_to_edit
 @_STRENGTHS
 @click.option("--out", type=_PATH, default=_OUT / "edit", show_default=True, help="Folder for the pictures.")
-@_delivered
+@delivered
 def edit(
     photos: tuple[Path, ...],
     dataset: str | None,
@@ -140,7 +111,7 @@ Examples:
 @click.option("--to", "stop", type=Number(), default=2.0, show_default=True, help="Last strength.")
 @click.option("--num", type=click.IntRange(2, 101), default=9, show_default=True, help="How many strengths.")
 @click.option("--out", type=_PATH, default=_OUT / "sweep", show_default=True, help="Folder for the strips.")
-@_delivered
+@delivered
 def sweep(
     photos: tuple[Path, ...],
     dataset: str | None,
@@ -330,7 +301,7 @@ Examples:
 @click.option(
     "--method", type=click.Choice(["guided", "single_step"]), help="Pictures of this method [default: edit.method]."
 )
-@_delivered
+@delivered
 @click.option(
     "--names",
     type=click.Choice(["item", "source"]),
