@@ -14,7 +14,6 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from hashlib import sha256
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,12 +26,12 @@ from benches import machine, page
 from benches.bars import bar
 from benches.bench_quality import settings_of
 from benches.checkout import ROOT
+from benches.kept import kept
 from benches.quality.calls import Counted
 from benches.quality.guided import Guided
 from benches.quality.pictures import Faces, Latents, Pictures
 from boundaryflow.avatars import ATTRIBUTES, Avatar, render, segment
 from boundaryflow.editing.full_size import Axis, FullSizeChange, Kernel, linear, without_faint
-from boundaryflow.formats.tensor_files import read_tensors, write_tensors
 from boundaryflow.models import load_model
 from boundaryflow.pixels import to_u8
 from boundaryflow.runtime.device import device, resolve_dtype
@@ -170,8 +169,8 @@ def _edited(settings: Mapping[str, Any], faces: Faces, before: Tensor) -> Tensor
     model = load_model(str(ROOT / "data/pretrained/avatars64"), device=device(), dtype=resolve_dtype("auto"))
     code = code_hash("benches.quality.guided")
     key = [dict(settings), NUM_FACES, NUM_TRAIN, NUM_HELD_OUT, STRENGTH, model.sha256, code]
-    file = KEEP / f"{sha256(json.dumps(key).encode()).hexdigest()[:24]}.safetensors"
-    if not file.exists():
+
+    def make() -> tuple[Tensor, dict[str, Any]]:
         latents = Latents(model, Faces.draw(0, NUM_TRAIN), Faces.draw(1, NUM_HELD_OUT), settings["features"])
         guided = Guided(Counted(model), latents, NUM_TRAIN, dict(settings))
         pictures = Pictures(before / 127.5 - 1, faces.has, faces.ids)
@@ -180,9 +179,9 @@ def _edited(settings: Mapping[str, Any], faces: Faces, before: Tensor) -> Tensor
             rows = list(range(column, NUM_FACES, len(ATTRIBUTES)))
             edited[rows] = to_u8(guided.edit(pictures.take(rows), [name], [STRENGTH])[:, 0])
             print(f"edited: {name}", flush=True)
-        KEEP.mkdir(parents=True, exist_ok=True)
-        write_tensors(file, {"edited": edited}, {})
-    return read_tensors(file)[0]["edited"]
+        return edited, {}
+
+    return kept(KEEP, key, make)[0]
 
 
 def measure(every: Sequence[Case], *, exact: bool) -> dict[str, dict[str, float]]:

@@ -17,7 +17,6 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from torch import Tensor
 
 from benches import machine, page
 from benches.bench_quality import ROOT, settings_of
+from benches.kept import kept
 from benches.photos.measure import measure_edit, same_person
 from benches.photos.tables import BUILT_IN, ELSEWHERE, OURS, bars, tables
 from benches.quality.calls import Counted
@@ -35,7 +35,6 @@ from benches.quality.pictures import Edit, Latents, Pictures
 from benches.quality.rows import all_rows
 from boundaryflow import evaluation as ev
 from boundaryflow.diffusion import EpsModel
-from boundaryflow.formats.tensor_files import read_tensors, write_tensors
 from boundaryflow.models import load_model
 from boundaryflow.pixels import to_u8
 from boundaryflow.runtime.device import device, resolve_dtype
@@ -128,26 +127,19 @@ def _code_hash(code: tuple[str, ...]) -> str:
     return code_hash(*code, "benches.quality.pictures")
 
 
-def kept(name: str, row: PhotoRow, attribute: str, some: Pictures, model_sha256: str) -> tuple[Tensor, float]:
+def edits_of(name: str, row: PhotoRow, attribute: str, some: Pictures, model_sha256: str) -> tuple[Tensor, float]:
     """[N,K,3,H,W] uint8, and the seconds that it took: made, or found where the same code made them before."""
     cache_key = [
-        name,
-        row.strengths,
-        row.num_train,
-        attribute,
-        some.ids,
-        _code_hash(row.code),
-        row.settings,
-        model_sha256,
-    ]
-    file = KEEP / f"{sha256(json.dumps(cache_key).encode()).hexdigest()[:24]}.safetensors"
-    if not file.exists():
+        name, row.strengths, row.num_train, attribute, some.ids, _code_hash(row.code), row.settings, model_sha256,
+    ]  # fmt: skip
+
+    def make() -> tuple[Tensor, dict[str, Any]]:
         started = time.monotonic()
         edited = to_u8(row.edit(some, [attribute]))
-        KEEP.mkdir(parents=True, exist_ok=True)
-        write_tensors(file, {"edited": edited}, {"seconds": f"{time.monotonic() - started:.1f}"})
-    found, written = read_tensors(file)
-    return found["edited"], float(written["seconds"])
+        return edited, {"seconds": time.monotonic() - started}
+
+    edited, about = kept(KEEP, cache_key, make)
+    return edited, about["seconds"]
 
 
 def measure_row(
@@ -159,7 +151,7 @@ def measure_row(
     seconds, difference = 0.0, 0.0
     for number, attribute in enumerate(COLUMNS):
         some = test.take(range(number, row.num_images, len(COLUMNS)))
-        edited, took = kept(name, row, attribute, some, model_sha256)
+        edited, took = edits_of(name, row, attribute, some, model_sha256)
         seconds += took
         if row.strengths[0] == 0:
             difference = max(difference, float((edited[:, 0].float() - to_u8(some.x_0).float()).abs().max()))

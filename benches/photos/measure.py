@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import rankdata
 from torch import Tensor
 
+from benches.quality.measure import rank_correlation, wanted_logits
 from benches.quality.pictures import Pictures
 from boundaryflow import evaluation as ev
 
@@ -49,11 +49,11 @@ def measure_edit(judges: ev.Judges, some: Pictures, attribute: str, edited: Tens
     signs[:, names.index(attribute)] = some.directions([attribute])[:, 0]
     unknown, other = torch.full((len(some.ids),), torch.nan), PRESERVED.get(attribute)
     found: dict[str, Any] = {name: [] for name in (*PER_IMAGE, "frechet")}
-    wanted = [_wanted(known, signs)]
+    wanted = [wanted_logits(known, signs)]
     for pictures in edited.unbind(1):
         after = pictures.float() / 255
         now, then = judges.probabilities(after), judges.identity(after)
-        wanted.append(_wanted(now, signs))
+        wanted.append(wanted_logits(now, signs))
         flipped = (now > 0.5) != (known > 0.5)
         columns: dict[str, Tensor] = {
             "success": ev.target_reached(now, signs).float(),
@@ -67,18 +67,6 @@ def measure_edit(judges: ev.Judges, some: Pictures, attribute: str, edited: Tens
             found[name].append([round(float(value), 4) for value in values])
         distance = np.nan if who is None or then is None else ev.frechet_distance(who, then)
         found["frechet"].append(round(distance, 4))
-    found["monotonicity"] = [_rank_correlation(row) for row in torch.stack(wanted, 1)]
+    found["monotonicity"] = [round(rank_correlation(row), 4) for row in torch.stack(wanted, 1).numpy()]
     found["male"] = (known[:, names.index("male")] > 0.5).tolist() if "male" in names else []
     return found
-
-
-def _wanted(probabilities: Tensor, signs: Tensor) -> Tensor:
-    """[N] how much of what was asked for the judge sees, a logit."""
-    return (torch.logit(probabilities.double(), 1e-12) * signs).sum(1)
-
-
-def _rank_correlation(logits: Tensor) -> float:
-    """Spearman's, of rising strengths with what the judge says; 0 where it says the same of all."""
-    if float(logits.max() - logits.min()) == 0:
-        return 0.0
-    return round(float(np.corrcoef(np.arange(len(logits)), rankdata(logits.numpy()))[0, 1]), 4)

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from benches.kept import kept
 from benches.quality.baselines import baseline_rows
 from benches.quality.pictures import Faces, Latents
 from benches.quality.rows import CLEANED, OURS, Row, all_rows
 from boundaryflow.avatars import ATTRIBUTES
 from boundaryflow.diffusion import EpsModel
-from boundaryflow.formats.tensor_files import read_tensors, write_tensors
 from boundaryflow.pixels import to_u8
 from boundaryflow.runtime.fingerprints import code_hash
 
@@ -106,8 +104,8 @@ def every_edit(
                     edits += [(pair, plan.edited_on(pair[0], seed)) for pair in PAIRS]
                 started = time.monotonic()
                 for attributes, faces in edits:
-                    kept = _kept(row, model, seed, size, test, faces, attributes, keep)
-                    yield Made(row, size if row.is_fitted else None, attributes, faces, *kept)
+                    found = _kept(row, model, seed, size, test, faces, attributes, keep)
+                    yield Made(row, size if row.is_fitted else None, attributes, faces, *found)
                 print(f"seed {seed}, n={size}: {row.name}, {time.monotonic() - started:.0f} s", flush=True)
 
 
@@ -136,14 +134,14 @@ def _kept(
     """[N,K,3,64,64] uint8; calls and seconds."""
     cache_key = [row.name, row.what, row.strengths, row.settings, _code_hash(row.code), model.sha256,
               [test.ids[face] for face in faces], attributes, *([seed, size] if row.is_fitted else [])]  # fmt: skip
-    file = keep / f"{sha256(json.dumps(cache_key).encode()).hexdigest()[:24]}.safetensors"
-    if not file.exists():
+
+    def make() -> tuple[Tensor, dict[str, Any]]:
         row.counter.reset()
         started = time.monotonic()
         edited = row.edit(test.take(faces), attributes)
         seconds = (time.monotonic() - started) / (len(faces) * len(row.strengths))
         calls = row.counter.per_strength(len(faces), len(row.strengths))
-        keep.mkdir(parents=True, exist_ok=True)
-        write_tensors(file, {"edited": to_u8(edited)}, {"row": row.name, "calls": calls, "seconds": seconds})
-    found, about = read_tensors(file)
-    return found["edited"], about["calls"], about["seconds"]
+        return to_u8(edited), {"row": row.name, "calls": calls, "seconds": seconds}
+
+    edited, about = kept(keep, cache_key, make)
+    return edited, about["calls"], about["seconds"]

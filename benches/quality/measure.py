@@ -46,11 +46,11 @@ def judge(judges: ev.Judges, faces: Faces, attributes: Sequence[str], edited: Te
         signs[:, judges.attributes.index(name)] = faces.directions(attributes)[:, column]
     known, identity = judges.probabilities(before), judges.identity(before)
     found: dict[str, list[Any]] = {name: [] for name in (*PER_IMAGE, "changes")}
-    wanted = [_wanted(known, signs)]
+    wanted = [wanted_logits(known, signs)]
     for pictures in edited.unbind(1):
         after = pictures.float() / 255
         now, who = judges.probabilities(after), judges.identity(after)
-        wanted.append(_wanted(now, signs))
+        wanted.append(wanted_logits(now, signs))
         success, changed = ev.target_reached(now, signs), (now > 0.5).int() - (known > 0.5).int()
         cosine = (who * identity).sum(1) if who is not None and identity is not None else now[:, 0] * np.nan
         columns = {
@@ -69,16 +69,16 @@ def judge(judges: ev.Judges, faces: Faces, attributes: Sequence[str], edited: Te
         found["changes"].append(changed.tolist())
         for name, values in columns.items():
             found[name].append([round(float(v), 5) for v in values])
-    found["spearman"] = [round(_rank_correlation(row), 4) for row in torch.stack(wanted, 1).numpy()]
+    found["spearman"] = [round(rank_correlation(row), 4) for row in torch.stack(wanted, 1).numpy()]
     return found
 
 
-def _wanted(probabilities: Tensor, signs: Tensor) -> Tensor:
+def wanted_logits(probabilities: Tensor, signs: Tensor) -> Tensor:
     """[N] how much of what was asked for the judge sees, a logit."""
     return (torch.logit(probabilities.double(), 1e-12) * signs).sum(1)
 
 
-def _rank_correlation(logits: NDArray[np.float64]) -> float:
+def rank_correlation(logits: NDArray[np.float64]) -> float:
     """Spearman's, of rising strengths with what the judge says; 0 where it says the same of all."""
     if np.ptp(logits) == 0:
         return 0.0
