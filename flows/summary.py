@@ -6,10 +6,10 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from textwrap import indent
+from typing import Any
 
 from tabulate import tabulate
 
-from boundaryflow.evaluation.best_strength import Means, best_strengths
 from boundaryflow.store.catalog.evaluate import EVALUATE
 from boundaryflow.store.catalog.report import REPORT
 from flows.dvc_graph import Step
@@ -23,7 +23,6 @@ _COLUMNS = (
     "identity",
     "ssim",
     "counterfactual_recovery",
-    "clip_fd",
 )
 
 
@@ -45,31 +44,25 @@ def datasets_of(steps: Sequence[Step]) -> tuple[str, ...]:
 def metrics_table(path: Path) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Header and rows of the table of metrics; both empty if there are none.
 
-    Each row is an edit at its best strength; the compared method follows in the next row, at its own best strength.
+    Each row is an edit at the strengths that other images chose; the compared method follows in the next row, at its
+    own.
     """
     if not path.is_file():
         return (), []
     metrics = json.loads(path.read_text(encoding="utf-8"))
-    ours = _at_best(metrics.get("edits", {}))
-    compared = {method: _at_best(edits) for method, edits in metrics.get("compared", {}).items()}
-    chosen: dict[str, tuple[float, Means]] = {}
+    chosen: dict[str, dict[str, dict[str, Any]]] = metrics.get("chosen", {})
+    ours = chosen.get(metrics.get("method"), {})
+    found: dict[str, dict[str, Any]] = {}
     for name, row in ours.items():
-        chosen[name] = row
-        others = ((f"{name}, {method.replace('_', ' ')}", of.get(name)) for method, of in compared.items())
-        chosen |= {words: other for words, other in others if other}
-    columns = [column for column in _COLUMNS if any(row.get(column) is not None for _, row in chosen.values())]
+        found[name] = row
+        others = {method: of[name] for method, of in chosen.items() if of is not ours and name in of}
+        found |= {f"{name}, {method.replace('_', ' ')}": other for method, other in others.items()}
+    columns = [column for column in _COLUMNS if any(row.get(column) is not None for row in found.values())]
     rows = [
-        (name, f"{strength:g}", *(_number(row.get(column)) for column in columns))
-        for name, (strength, row) in chosen.items()
+        (name, " or ".join(f"{s:g}" for s in row["strengths"]), *(_number(row.get(column)) for column in columns))
+        for name, row in found.items()
     ]
     return ("edit", "strength", *(column.replace("_", " ") for column in columns)), rows
-
-
-def _at_best(edits: Mapping[str, Mapping[str, Means]]) -> dict[str, tuple[float, Means]]:
-    """Edit to the strength at which it is shown, and its means."""
-    tables = {name: {float(s): row for s, row in of.items()} for name, of in edits.items() if of}
-    best, _rule = best_strengths(tables)
-    return {name: (best[name], of[best[name]]) for name, of in tables.items()}
 
 
 def text(root: Path, steps: Sequence[Step], outcomes: Mapping[str, Outcome]) -> str:

@@ -17,7 +17,7 @@ from torch import Tensor
 from boundaryflow import evaluation as ev
 from boundaryflow.config import LabelParams, load_params
 from boundaryflow.errors import ManifestError
-from boundaryflow.evaluation.best_strength import SHARES, SUCCESS_BY
+from boundaryflow.evaluation.best_strength import SHARES, SUCCESS_BY, cross_fitted
 from boundaryflow.evaluation.per_image import (
     BATCH,
     MAX_REAL,
@@ -109,6 +109,7 @@ def run(
         "method": method,
         "edits": _metrics(ours),
         "compared": {str(by): _metrics(rows) for by, rows in summary.groupby("method") if by != method},
+        "chosen": {str(by): _chosen(rows, num_bootstraps, run_seed) for by, rows in per_image.groupby("method")},
     }
     if models.judges is not None:
         metrics["judged_by"] = models.judges.deciding
@@ -155,29 +156,47 @@ def _summarise(
     groups = per_image.groupby(["edit", "method", "strength"])
     for (edit, method, strength), kept in distances.items():
         group = groups.get_group((edit, method, strength))
-        row: dict[str, Any] = {"edit": edit, "method": method, "strength": strength, "num_images": len(group)}
-        for column in group.columns.drop(["item_id", "edit", "method", "strength"]):
-            values = group[column].to_numpy(np.float64)
-            row[column] = float(np.nanmean(values)) if not np.isnan(values).all() else float("nan")
-            known = values[~np.isnan(values)]
-            row[f"{column}_low"], row[f"{column}_high"] = (
-                ev.wilson_interval(int((known > 0.5).sum()), len(known))
-                if column in SHARES or str(column).startswith(SUCCESS_BY)
-                else ev.bootstrap_interval(known, num_bootstraps, seed)
-            )
-        rows.append({**row, **kept})
+        about = {"edit": edit, "method": method, "strength": strength}
+        rows.append({**about, **_means(group, num_bootstraps, seed), **kept})
     return pd.DataFrame(rows)
+
+
+def _means(rows: pd.DataFrame, num_bootstraps: int, seed: int) -> dict[str, float]:
+    """Number of images, and the mean of each metric with its interval; NaN where no image has a value."""
+    means: dict[str, float] = {"num_images": len(rows)}
+    for column in map(str, rows.columns.drop(["item_id", "edit", "method", "strength"])):
+        values = rows[column].to_numpy(np.float64)
+        known = values[~np.isnan(values)]
+        means[column] = float(known.mean()) if len(known) else float("nan")
+        means[f"{column}_low"], means[f"{column}_high"] = (
+            ev.wilson_interval(int((known > 0.5).sum()), len(known))
+            if column in SHARES or column.startswith(SUCCESS_BY)
+            else ev.bootstrap_interval(known, num_bootstraps, seed)
+        )
+    return means
+
+
+def _chosen(per_image: pd.DataFrame, num_bootstraps: int, seed: int) -> dict[str, dict[str, Any]]:
+    """One method's edits at the strengths that other images chose: these strengths, and the means."""
+    return {
+        str(edit): {
+            "strengths": sorted({float(s) for s in rows["strength"]}),
+            **_numbers(_means(rows, num_bootstraps, seed)),
+        }
+        for edit, rows in cross_fitted(per_image).groupby("edit")
+    }
+
+
+def _numbers(row: Mapping[str, float]) -> dict[str, float | None]:
+    """Rounded; NaN becomes null."""
+    return {name: round(float(value), 5) if np.isfinite(value) else None for name, value in row.items()}
 
 
 def _metrics(summary: pd.DataFrame) -> dict[str, dict[str, dict[str, float | None]]]:
     """One method's edits: edit to strength to metric; NaN becomes null."""
     edits: dict[str, dict[str, dict[str, float | None]]] = {}
     for row in summary.to_dict("records"):
-        numbers = {
-            str(k): None if not np.isfinite(v) else round(float(v), 5)
-            for k, v in row.items()
-            if k not in ("edit", "method", "strength")
-        }
+        numbers = _numbers({str(k): v for k, v in row.items() if k not in ("edit", "method", "strength")})
         edits.setdefault(row["edit"], {})[f"{row['strength']:g}"] = numbers
     return edits
 

@@ -14,7 +14,7 @@ from boundaryflow.report.comparison import Comparison
 from boundaryflow.report.figures import Line, line_chart, number
 from boundaryflow.report.grids import Pictures, Shown, drawn
 from boundaryflow.report.inputs import Inputs
-from boundaryflow.report.numbers import BY_COLUMN, Estimate, Estimates, Metric
+from boundaryflow.report.numbers import BY_COLUMN, Estimate, Estimates, Metric, cross_fitted_means
 
 TILES = frozenset({"target_success", "clean_success", "drift", "identity", "ssim", "counterfactual_recovery"})
 _UNKNOWN = Estimate(math.nan, math.nan, math.nan, 0)
@@ -163,27 +163,27 @@ def _cell(metric: Metric, value: Estimate) -> dict[str, Any]:
     }
 
 
-def overall(
-    metrics: Sequence[Metric], estimates: Estimates, best: Mapping[str, float], compared: Comparison | None
-) -> list[dict[str, str]]:
-    """Mean over edits, each at the strength shown; for the other method over the same edits, if it has all of them."""
-    others = {(edit, s): compared.numbers(edit) for edit, s in best.items()} if compared else {}
+def overall(inputs: Inputs, metrics: Sequence[Metric]) -> list[dict[str, str]]:
+    """Mean over edits, each image at the strength that other images chose; for the other method likewise."""
+    shown = [metric for metric in metrics if metric.column in TILES]
+    of = [each for each in (inputs, inputs.compared) if each is not None and each.per_image is not None]
+    means = [cross_fitted_means(each.per_image, shown) for each in of if each.per_image is not None]
     tiles: list[dict[str, str]] = []
-    for metric in (m for m in metrics if m.column in TILES):
-        text, other = (_mean(metric, rows, best) for rows in (estimates, others))
-        if text:
-            shown = f"{compared.title} {other}" if compared and other else ""
-            tiles.append({"title": metric.title, "text": text, "meaning": metric.meaning, "compared": shown})
+    for metric in (m for m in shown if means and m.column in means[0]):
+        others = [
+            f"{each.method.replace('_', ' ')} {metric.show(mean[metric.column])}"
+            for each, mean in zip(of[1:], means[1:], strict=True)
+            if metric.column in mean
+        ]
+        tiles.append(
+            {
+                "title": metric.title,
+                "text": metric.show(means[0][metric.column]),
+                "meaning": metric.meaning,
+                "compared": "".join(others),
+            }
+        )
     return tiles
-
-
-def _mean(metric: Metric, rows: Mapping[tuple[str, float], Mapping[str, Estimate]], best: Mapping[str, float]) -> str:
-    """A metric's mean over the edits that have it; empty if none has it or an edit was not made."""
-    if not all(rows.get(key) for key in best.items()):
-        return ""
-    values = [rows[key][metric.column].mean for key in best.items() if metric.column in rows[key]]
-    known = [value for value in values if not math.isnan(value)]
-    return metric.show(sum(known) / len(known)) if known else ""
 
 
 def response_curves(inputs: Inputs, estimates: Estimates, best: Mapping[str, float]) -> dict[str, Any] | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from boundaryflow.evaluation.best_strength import RULES, SUCCESS_BY, best_strengths
+from boundaryflow.evaluation.best_strength import SUCCESS_BY, best_means, best_strengths, cross_fitted
 
 
 @dataclass(frozen=True)
@@ -180,13 +180,11 @@ def shown_strengths(
     per_image: pd.DataFrame | None, edits: list[str], strengths: list[float]
 ) -> tuple[dict[str, float], str]:
     """The strength each edit is shown at, and the rule in words (`boundaryflow.evaluation.best_strength`)."""
-    table: dict[str, dict[float, dict[str, float | None]]] = {edit: {s: {} for s in strengths} for edit in edits}
-    for metric, _words in RULES:
-        if per_image is None or metric not in per_image:
-            continue
-        means = per_image.groupby(["edit", "strength"])[metric].mean()
-        for edit, by_strength in table.items():
-            for strength, row in by_strength.items():
-                mean = float(means.get((edit, strength), math.nan))
-                row[metric] = None if math.isnan(mean) else mean
-    return best_strengths(table)
+    found = {} if per_image is None else best_means(per_image)
+    return best_strengths({edit: {s: found.get(edit, {}).get(s, {}) for s in strengths} for edit in edits})
+
+
+def cross_fitted_means(per_image: pd.DataFrame, metrics: Sequence[Metric]) -> dict[str, float]:
+    """Metric to its mean over edits, each at the strengths that other images chose; without those of no value."""
+    means = cross_fitted(per_image).groupby("edit")[[metric.column for metric in metrics]].mean()
+    return {str(column): float(value) for column, value in means.mean().items() if not math.isnan(value)}

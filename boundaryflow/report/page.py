@@ -64,7 +64,7 @@ def write_page(
         "strips": cards.strips(inputs, pictures, best, num_strips=num_strips, seed=seed),
         "metrics": [*metrics, *distances],
         "judged": any(metric.column == "target_success" for metric in metrics),
-        "tiles": cards.overall(metrics, found, best, compared),
+        "tiles": cards.overall(inputs, metrics),
         "table": cards.table(inputs, [*metrics, *distances], found, best, compared) if metrics else [],
         "curves": cards.response_curves(inputs, found, best),
         "failures": cards.failures(inputs, pictures, best, num_failures=num_failures),

@@ -93,6 +93,10 @@ def test_the_truth_wins_and_the_input_fails(judged: Path) -> None:
         assert exact["s_dir"] > untouched["s_dir"]
         assert metrics["compared"]["single_step"][edit]["0"] == untouched
         assert metrics["compared"]["single_step"][edit]["1"] == untouched
+        assert metrics["chosen"]["guided"][edit] == {
+            "strengths": [1.0], **{name: value for name, value in exact.items() if not name.startswith("clip_")}
+        }  # fmt: skip
+        assert metrics["chosen"]["single_step"][edit]["target_success"] == untouched["target_success"]
     assert metrics["method"] == "guided"
 
 

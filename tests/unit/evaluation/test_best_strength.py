@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import pytest
 
-from boundaryflow.evaluation.best_strength import Means, best_strengths
+from boundaryflow.evaluation.best_strength import Means, best_strengths, cross_fitted
 
 
 @pytest.mark.parametrize(
@@ -33,3 +34,38 @@ def test_edit_without_value_of_the_deciding_metric_is_shown_at_its_largest() -> 
     )
     assert best == {"hat": 1.0, "beard": 2.0}
     assert "target success" in rule
+
+
+def _judged(success: dict[str, dict[float, bool]]) -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {"item_id": item, "edit": "hat", "strength": strength, "target_success": reached}
+            for item, of in success.items()
+            for strength, reached in of.items()
+        ]
+    )
+
+
+def test_an_image_is_measured_at_the_strength_that_other_images_chose() -> None:
+    """Each image succeeds at one strength alone: whichever it is, the other one chose the strength that fails here."""
+    table = _judged({"a": {0.5: True, 1.0: False}, "b": {0.5: False, 1.0: True}})
+    chosen = cross_fitted(table)
+    assert dict(zip(chosen["item_id"], chosen["strength"], strict=True)) == {"a": 1.0, "b": 0.5}
+    assert not chosen["target_success"].any()
+
+
+def test_each_image_appears_once_and_halves_that_agree_change_nothing() -> None:
+    table = _judged({f"{k}": {0.5: k % 3 == 0, 1.0: True, 1.5: True} for k in range(9)})
+    chosen = cross_fitted(table)
+    assert sorted(chosen["item_id"]) == sorted({str(k) for k in range(9)})
+    assert set(chosen["strength"]) == {1.0}
+
+
+def test_single_image_is_shown_at_its_best_strength() -> None:
+    chosen = cross_fitted(_judged({"a": {0.0: False, 0.5: False, 2.0: True}}))
+    assert list(chosen["strength"]) == [2.0]
+
+
+def test_without_a_judge_the_largest_strength_is_shown() -> None:
+    table = _judged({"a": {0.5: True, 1.0: True}, "b": {0.5: True, 1.0: True}}).drop(columns="target_success")
+    assert list(cross_fitted(table)["strength"]) == [1.0, 1.0]
