@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import os
 import re
 import secrets
@@ -167,6 +168,12 @@ def write_bytes(path: Path, data: bytes, *, scratch: Path | None = None, follow:
         if isinstance(error, OSError) and error.filename in (None, str(temporary)):  # name the file that the user knows
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def scratch_path(folder: Path) -> Path:

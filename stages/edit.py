@@ -21,7 +21,7 @@ from boundaryflow.diffusion import EpsModel
 from boundaryflow.editing.editor import NOT_INVERTED, Editor, EditSettings
 from boundaryflow.editing.targets import directions_of
 from boundaryflow.errors import BoundaryError
-from boundaryflow.models.weights import sha256_of
+from boundaryflow.files import file_sha256
 from boundaryflow.pixels import to_model_range, to_u8
 from boundaryflow.runtime.device import resolve_dtype
 from boundaryflow.runtime.editor import open_editor
@@ -156,6 +156,10 @@ def _lacking(
         if how.is_guided:
             if not boundaries.noised:
                 return with_advice(boundaries.not_separable)
+            try:
+                how.guided.visited(boundaries, how.timesteps)
+            except BoundaryError as error:
+                return with_advice(error)
             continue
         try:
             for space in how.spaces:
@@ -265,7 +269,7 @@ def _cache_key(dataset: str, model_sha256: str, run_seed: int, way: Way, edit: s
         model=model_sha256,
         upstream=(INGEST if how.is_guided else INVERT).read_facts(dataset)["cache_key"],
         run_seed=run_seed if draws_noise else None,
-        segmenter=sha256_of(Path(how.mask.segmenter)) if how.is_guided and how.mask else None,
+        segmenter=file_sha256(Path(how.mask.segmenter)) if how.is_guided and how.mask else None,
         boundaries=[
             describe(open_boundaries(dataset, attribute), guided=how.is_guided)
             for attribute in [*way.edits[edit], *way.held]

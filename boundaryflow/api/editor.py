@@ -33,6 +33,7 @@ GUIDANCE = Guidance(
     region=0.0,
     num_draws=1,
     num_iterations=2,
+    stride=2,
 )
 """Values of the guided edit, as `defaults.edit.guided` in params.yaml."""
 _TOGETHER = 16

@@ -78,6 +78,7 @@ class GuidedParams(Section):
     region: Share
     num_draws: int = Field(ge=1)
     num_iterations: int = Field(ge=1)
+    stride: int = Field(ge=1, le=1000)
 
 
 class MaskParams(Section):

@@ -20,10 +20,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from boundaryflow.boundary import Boundary
+from boundaryflow.boundary import Boundaries, Boundary
 from boundaryflow.diffusion import BOTTLENECK, EpsModel, Features, noise_to_signal, noised
 from boundaryflow.diffusion.schedule import CLEAN
 from boundaryflow.editing.hyperplanes import TimestepTargets, targets_by_timestep
+from boundaryflow.errors import BoundaryError
 
 _THRESHOLD_WIDTH = 1.0  # sigma of the smoothing before `soft_threshold`, in 64ths of the image width
 _REGION_WIDTH = 1.5  # the same for `region`
@@ -52,6 +53,8 @@ class Guidance:
             value, fading to zero at half of that; 0 is off.
         num_draws: Noises per timestep, whose edits are averaged; at least 1.
         num_iterations: Iterations over the path; at least 1.
+        stride: Of the timesteps with hyperplanes, the noisiest is visited and every so many below it; 1 visits all.
+            Twice the stride is half the network calls.
     """
 
     certainty: float
@@ -62,11 +65,34 @@ class Guidance:
     region: float
     num_draws: int
     num_iterations: int
+    stride: int
 
     @property
     def num_noises(self) -> int:
         """Noises that an edit needs per timestep."""
         return self.num_draws * self.num_iterations
+
+    def path(self, timesteps: Sequence[int]) -> tuple[int, ...]:
+        """The timesteps that are visited, of the ascending ones with hyperplanes."""
+        return tuple(timesteps[(len(timesteps) - 1) % self.stride :: self.stride])
+
+    def visited(
+        self, boundaries: Boundaries, timesteps: Sequence[int], *, may_be_empty: bool = False
+    ) -> tuple[Boundary, ...]:
+        """The hyperplanes between noised images that lie on the path.
+
+        Raises:
+            BoundaryError: None of them lies there, which is not fine.
+        """
+        path = self.path(timesteps)
+        found = tuple(boundary for boundary in boundaries.noised if boundary.t in path)
+        if boundaries.noised and not found and not may_be_empty:
+            raise BoundaryError(
+                f"boundary {boundaries.attribute!r}: can be separated at timesteps "
+                f"{', '.join(str(boundary.t) for boundary in boundaries.noised)} alone, none of which an edit with "
+                f"stride {self.stride} visits; a stride of 1 visits all"
+            )
+        return found
 
 
 @dataclass(frozen=True)

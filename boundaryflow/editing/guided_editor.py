@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from boundaryflow.boundary import Boundaries
+from boundaryflow.boundary import Boundaries, Boundary
 from boundaryflow.editing.editor import BaseEditor
 from boundaryflow.editing.guided import NoisedSource, guided_edit, observe_noised
 from boundaryflow.editing.mask import PartSegmenter, parts_mask
@@ -42,7 +42,7 @@ class GuidedEditor(BaseEditor):
         noised = observe_noised(
             self.model,
             x_0,
-            self.settings.timesteps,
+            self.settings.guided.path(self.settings.timesteps),
             lambda t, draw: item_noise(self.run_seed, item_ids, f"guided {t} {draw}", tuple(x_0.shape[1:])),
             num_noises=self.settings.guided.num_noises,
             features=self.settings.features,
@@ -61,9 +61,8 @@ class GuidedEditor(BaseEditor):
     ) -> Tensor:
         """See `Editor.edit`."""
         settings = self.settings
-        follow = (settings.timesteps, self.model.sha256, source.noised.features.space)
         others = [
-            other.along_path(*follow, may_be_empty=True)
+            self._visited(other, source, may_be_empty=True)
             for other in preserved
             if not any(
                 edited.attribute == other.attribute or edited.cosine_similarity(other) > _MAX_COSINE
@@ -73,7 +72,7 @@ class GuidedEditor(BaseEditor):
         return guided_edit(
             self.model,
             source.noised.take(rows),
-            [b.along_path(*follow) for b in boundaries],
+            [self._visited(b, source) for b in boundaries],
             directions,
             settings.strengths,
             settings.guided,
@@ -81,6 +80,14 @@ class GuidedEditor(BaseEditor):
             mask=self._mask([b.attribute for b in boundaries], source, rows),
             num_together=self.num_together(len(directions)),
         )
+
+    def _visited(
+        self, boundaries: Boundaries, source: GuidedSource, *, may_be_empty: bool = False
+    ) -> Sequence[Boundary]:
+        """The hyperplanes of an attribute that the edit visits; of one to be preserved there may be none."""
+        timesteps, space = self.settings.timesteps, source.noised.features.space
+        boundaries.along_path(timesteps, self.model.sha256, space, may_be_empty=may_be_empty)
+        return self.settings.guided.visited(boundaries, timesteps, may_be_empty=may_be_empty)
 
     def _mask(self, attributes: Sequence[str], source: GuidedSource, rows: Sequence[int]) -> Tensor | None:
         """[len(rows),H,W] 1 where the images may change: the parts of all edited attributes, where it is allowed."""

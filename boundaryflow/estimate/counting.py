@@ -126,7 +126,7 @@ class Planned:
         """A shorter path with a few network calls of every kind of the full path."""
         params = self.params
         edit, targets = next(iter(params.edit.edits.items()))
-        guided = params.edit.guided.model_copy(update={"num_iterations": 1})
+        guided = params.edit.guided.model_copy(update={"num_iterations": 1, "stride": 1})
         changes = {"strengths": [1.0], "compare": None, "edits": {edit: targets}, "guided": guided}
         short = params.model_copy(
             update={

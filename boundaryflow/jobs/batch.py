@@ -17,9 +17,9 @@ from torch import Tensor
 
 from boundaryflow.config import DatasetParams
 from boundaryflow.editing.editor import EditSettings
+from boundaryflow.files import file_sha256
 from boundaryflow.jobs.fitted import fitted_boundaries, model_and_settings, open_boundary
 from boundaryflow.jobs.labeller import Labeller, LabellerSpec, identity_of, spec_of
-from boundaryflow.models.weights import sha256_of
 from boundaryflow.pixels import to_model_range, to_u8
 from boundaryflow.runtime.editor import open_editor
 from boundaryflow.runtime.fingerprints import code_hash, describe
@@ -119,7 +119,7 @@ def plan_edits(
     cache_key = fingerprint(
         code=code_hash("boundaryflow.jobs.batch"),
         model=model.sha256,
-        segmenter=sha256_of(Path(settings.mask.segmenter)) if settings.is_guided and settings.mask else None,
+        segmenter=file_sha256(Path(settings.mask.segmenter)) if settings.is_guided and settings.mask else None,
         boundaries=hashes,
         judged_by=identity_of(labeller),
         run_seed=run_seed,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePosixPath
@@ -25,7 +24,7 @@ from boundaryflow.config.places import check_output
 from boundaryflow.diffusion import EpsModel
 from boundaryflow.editing.editor import EditSettings
 from boundaryflow.errors import BoundaryError, CheckpointError, ManifestError
-from boundaryflow.files import RefusedFileError, check_regular
+from boundaryflow.files import RefusedFileError, check_regular, file_sha256
 from boundaryflow.jobs.fitted import Fitted, fitted_for, settings_of
 from boundaryflow.models.checkpoints import why_no_hub_id
 from boundaryflow.models.custom import names_python_model
@@ -168,7 +167,7 @@ def _check_file(folder: Path, name: str, stated: Content) -> None:
     try:
         if not path.resolve().is_relative_to(folder.resolve()):
             raise ManifestError(f"bundle {folder}: {name} is a link that leads out of it; fetch it again")
-        is_whole = check_regular(path).st_size == stated.size and _sha256_of(path) == stated.sha256
+        is_whole = check_regular(path).st_size == stated.size and file_sha256(path) == stated.sha256
     except (FileNotFoundError, NotADirectoryError):
         raise ManifestError(f"bundle {folder}: {name} is missing; fetch it again") from None
     except RefusedFileError as error:
@@ -177,11 +176,6 @@ def _check_file(folder: Path, name: str, stated: Content) -> None:
         raise ManifestError(f"bundle {folder}: {name} is a link that leads to itself; fetch it again") from None
     if not is_whole:
         raise ManifestError(f"bundle {folder}: {name} is not the file that {MANIFEST} lists; fetch it again")
-
-
-def _sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _place(folder: Path, bundle: Bundle) -> str:

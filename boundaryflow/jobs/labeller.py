@@ -24,8 +24,8 @@ from boundaryflow.editing.editor import Editor, EditSettings
 from boundaryflow.errors import CheckpointError
 from boundaryflow.evaluation import load_judges
 from boundaryflow.evaluation.panel import judge_files
+from boundaryflow.files import file_sha256
 from boundaryflow.labelling import load_clip
-from boundaryflow.models.weights import sha256_of
 from boundaryflow.pixels import to_model_range
 from boundaryflow.runtime.device import device
 
@@ -99,7 +99,7 @@ def identity_of(spec: LabellerSpec) -> dict[str, Any]:
     folders = [spec.judges, spec.classifier and spec.classifier.weights]
     files = [path for folder in folders if folder for path in judge_files(Path(folder))]
     clip = Path(spec.clip.weights) if spec.clip else None
-    hashes = {str(path): sha256_of(path) for path in [*files, *([clip] if clip and clip.is_file() else [])]}
+    hashes = {str(path): file_sha256(path) for path in [*files, *([clip] if clip and clip.is_file() else [])]}
     return {**asdict(spec), "hashes": hashes}
 
 

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from boundaryflow.errors import CheckpointError
-from boundaryflow.files import RefusedFileError, check_regular
+from boundaryflow.files import RefusedFileError, check_regular, file_sha256
 from boundaryflow.formats.tensor_files import read_tensors
 from boundaryflow.formats.torch_files import TorchFile, check_sharing, read_torch_file
 from boundaryflow.models.sharded import check_complete, is_index, shards_of
@@ -91,8 +91,7 @@ def sha256_of(path: Path) -> str:
     """SHA-256 of a file's bytes; of an index of weights in several files, of all of theirs."""
     if is_index(path):
         return hashlib.sha256("".join(map(sha256_of, shards_of(path))).encode()).hexdigest()
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_sha256(path)
 
 
 def _check_file(path: Path) -> None:

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from boundaryflow.evaluation.panel import Judges, judge_files, load_judges
+from boundaryflow.files import file_sha256
 from boundaryflow.labelling import ClipLabeller, load_clip
-from boundaryflow.models.weights import sha256_of
 from boundaryflow.pixels import to_model_range
 from boundaryflow.runtime.device import device
 from boundaryflow.runtime.fingerprints import code_hash
@@ -85,8 +85,8 @@ class ImageFeatures:
         """Hash of the weights, or their name if that is not the path of a file or folder."""
         path = Path(self.weights)
         if self.kind == "classifier":
-            return fingerprint(files={file.name: sha256_of(file) for file in judge_files(path)})
-        return sha256_of(path) if path.is_file() else self.weights
+            return fingerprint(files={file.name: file_sha256(file) for file in judge_files(path)})
+        return file_sha256(path) if path.is_file() else self.weights
 
     def update(self, item_ids: Sequence[str]) -> int:
         """Compute the missing features of these images; returns for how many images they were computed."""

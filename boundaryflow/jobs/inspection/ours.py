@@ -15,8 +15,8 @@ from boundaryflow.evaluation.declared import RUNTIMES, SUFFIX, find_declarations
 from boundaryflow.evaluation.foreign import DeclaredNet, open_network, shape_of
 from boundaryflow.evaluation.judges import FILES, read_judge
 from boundaryflow.evaluation.panel import load_judges
+from boundaryflow.files import file_sha256
 from boundaryflow.formats.tensor_files import read_about
-from boundaryflow.models.weights import sha256_of
 from boundaryflow.store.catalog import CATALOG
 from boundaryflow.store.shards import read_shard
 from boundaryflow.store.tables import read_json, table_schema
@@ -99,7 +99,7 @@ def _about_foreign(path: Path) -> dict[str, Any]:
     ports = {"takes": net.inputs, "gives": net.outputs}
     return {
         "what": f"a network ({path.suffix.lower()[1:]}); {path.stem}{SUFFIX} beside it makes a judge of it",
-        "sha256": sha256_of(path),
+        "sha256": file_sha256(path),
         **{word: {port.name: f"{port.dtype} {shape_of(port)}" for port in of} for word, of in ports.items()},
     }
 

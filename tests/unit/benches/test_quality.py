@@ -30,7 +30,7 @@ PATH = (0, 60, 120, 180, 240, 299)
 SETTINGS: dict[str, Any] = {
     "guided": {
         "certainty": 0.95, "tweedie_projection": True, "preserve": 3.0, "max_step": 0.0, "soft_threshold": 0.0,
-        "region": 0.0, "num_draws": 1, "num_iterations": 2,
+        "region": 0.0, "num_draws": 1, "num_iterations": 2, "stride": 1,
     },
     "boundary": {"min_auc": 0.7, "neighbours": 0}, "t_max": 300, "num_steps": 9, "features": None,
 }  # fmt: skip

@@ -44,6 +44,7 @@ SETTINGS = EditSettings(
         region=0.0,
         num_draws=1,
         num_iterations=2,
+        stride=1,
     ),
     mask=None,
     conditional=False,
@@ -251,3 +252,27 @@ def test_conditional_step_moves_along_none_of_the_other_attributes() -> None:
     assert (free @ normals["beards"]).abs().min() > 0.05
     torch.testing.assert_close(held @ normals["beards"], torch.zeros(3), atol=1e-5, rtol=0)
     torch.testing.assert_close(held @ normals["hat"], free @ normals["hat"], atol=1e-5, rtol=0)
+
+
+def with_stride(stride: int) -> EditSettings:
+    return dataclasses.replace(GUIDED, guided=dataclasses.replace(GUIDED.guided, stride=stride))
+
+
+def test_edit_with_a_stride_observes_and_follows_the_levels_on_its_path_alone() -> None:
+    thinned = dataclasses.replace(GUIDED, timesteps=(0, 200))
+    at_200 = dataclasses.replace(boundaries(), noised=boundaries().noised[1:])
+    editor, other = (open_editor(GaussianModel(), settings, 0) for settings in (with_stride(2), thinned))
+    found = editor.edit(editor.open(images(), IDS), [0, 1, 2], [boundaries()], torch.ones(3, 1))
+    expected = other.edit(other.open(images(), IDS), [0, 1, 2], [at_200], torch.ones(3, 1))
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+def test_attribute_that_no_visited_level_tells_is_one_clear_line() -> None:
+    editor = open_editor(GaussianModel(), with_stride(2), 0)
+    at_60 = dataclasses.replace(boundaries(), noised=boundaries().noised[:1])
+    source = editor.open(images(), IDS)
+    message = "boundary 'hat': can be separated at timesteps 60 alone, none of which an edit with stride 2 visits"
+    with pytest.raises(BoundaryError, match=message):
+        editor.edit(source, [0], [at_60], torch.ones(1, 1))
+    other = dataclasses.replace(boundaries("beard"), noised=boundaries("beard").noised[:1])
+    editor.edit(source, [0], [boundaries()], torch.ones(1, 1), [other])  # nothing of it is preserved, and that is fine

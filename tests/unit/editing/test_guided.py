@@ -27,6 +27,7 @@ PLAIN = Guidance(
     region=0.0,
     num_draws=1,
     num_iterations=1,
+    stride=1,
 )
 
 
@@ -180,3 +181,10 @@ def test_smallest_step_solves_its_own_problem() -> None:
         along = flat[:, 0] / flat[:, 0].norm(dim=1, keepdim=True)
         other = other - (other * along).sum(1, keepdim=True) * along
         assert (cost(step + other.reshape(step.shape)) > cost(step)).all()
+
+
+def test_stride_visits_the_noisiest_level_and_every_other_below_it() -> None:
+    assert replace(PLAIN, stride=1).path([10, 20, 30, 40]) == (10, 20, 30, 40)
+    assert replace(PLAIN, stride=2).path([10, 20, 30, 40]) == (20, 40)
+    assert replace(PLAIN, stride=2).path([10, 20, 30, 40, 50]) == (10, 30, 50)
+    assert replace(PLAIN, stride=9).path([10, 20]) == (20,)
