@@ -24,7 +24,6 @@ class Guided:
         num_train: How many of them.
         settings: See `all_rows`.
         highest: Follow no hyperplane above this timestep; None follows all.
-        every: Visit the last timestep of the path and every so many before it.
     """
 
     strengths = (0.5, 0.75, 1.0, 1.5)
@@ -36,12 +35,11 @@ class Guided:
         num_train: int,
         settings: dict[str, Any],
         highest: int | None = None,
-        every: int = 1,
     ) -> None:
         self._model, self._latents, self._num_train = model, latents, num_train
         self._guidance, self._boundary = Guidance(**settings["guided"]), settings["boundary"]
         path = timestep_path(settings["t_max"], settings["num_steps"], 1.5)
-        self._path = path[(len(path) - 1) % every :: every]
+        self._path = self._guidance.path(path)
         self._followed = [t for t in path if highest is None or t <= highest]
 
     @cached_property

@@ -62,11 +62,11 @@ def best_strengths(edits: Mapping[str, Mapping[float, Means]]) -> tuple[dict[str
 def best_means(per_image: pd.DataFrame) -> dict[str, dict[float, Means]]:
     """What `best_strengths` decides by: means over images, of a table with a row per image, edit and strength."""
     metrics = [metric for metric, _words in RULES if metric in per_image]
-    if not metrics:
-        return {str(edit): {float(s): {} for s in rows["strength"]} for edit, rows in per_image.groupby("edit")}
     table: dict[str, dict[float, Means]] = {}
-    for (edit, strength), row in per_image.groupby(["edit", "strength"])[metrics].mean().iterrows():
-        table.setdefault(str(edit), {})[float(strength)] = {m: None if pd.isna(v) else float(v) for m, v in row.items()}
+    for (edit, strength), rows in per_image.groupby(["edit", "strength"]):
+        known = {metric: rows[metric].dropna().astype(float) for metric in metrics}
+        means = {metric: float(values.mean()) if len(values) else None for metric, values in known.items()}
+        table.setdefault(str(edit), {})[float(str(strength))] = means
     return table
 
 
