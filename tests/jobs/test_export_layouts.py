@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import resource
 import tarfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from boundaryflow.store.catalog.review import REVIEW
 from boundaryflow.store.outbox import STATE
 from boundaryflow.store.shards import ShardTask, complete_shard, load_items, read_shard
 from boundaryflow.store.tables import read_table, write_table
+from tests.conftest import ROOT
 from tests.jobs.test_delivered import GEOMETRY, Files, files_of_faces
 
 Edits = dict[tuple[str, str, float], np.ndarray[Any, Any]]
@@ -78,7 +81,7 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     import datasets  # reads the environment
 
     datasets.disable_progress_bars()
-    return lambda *args, **values: datasets.load_dataset(*args, **values, cache_dir=str(tmp_path / "cache"))
+    return partial(datasets.load_dataset, cache_dir=str(tmp_path / "cache"))
 
 
 def check_rows(rows: Any, wanted: Edits, *, image: str = "image") -> None:
@@ -459,6 +462,31 @@ def test_pictures_that_were_not_judged_have_no_measures(
     path.unlink()
     export_images("avatars", tmp_path / "out", layout=Layout("table"), root=splits)
     assert "ssim" not in read_table(tmp_path / "out/edits.parquet", schema="edited_pairs/1")
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_documented_readers_run(
+    splits: Path, load: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import datasets
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    exports = {
+        "folder": Layout("imagefolder"),
+        "classes": Layout("imagefolder", label="hat"),
+        "hub": Layout("parquet", label="hat", with_before=True),
+        "tars": Layout("webdataset", label="hat"),
+    }
+    for name, layout in exports.items():
+        export_images("avatars", Path("out") / name, layout=layout, root=splits)
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs/delivery.md").read_text(), re.MULTILINE | re.DOTALL)
+    names: dict[str, Any] = {}
+    for block in blocks[:3]:
+        exec(block, names)
+    assert set(names["hub"]) == set(names["folder"]) == set(names["tars"]) == {"train", "validation", "test"}
+    assert names["row"]["image"].size == names["image"].size == (16, 16)
+    assert names["label"] == names["about"]["label"]
 
 
 @pytest.fixture
