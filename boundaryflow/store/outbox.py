@@ -8,6 +8,7 @@ can claim a remote outbox only while it is empty.
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 import json
 import logging
@@ -16,10 +17,10 @@ import stat
 from collections.abc import Callable, Collection, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, NoReturn, Protocol
 
 from boundaryflow.errors import ManifestError, PipelineError
-from boundaryflow.files import is_remote, read_bytes, remove_leftovers, try_lock, write_bytes
+from boundaryflow.files import is_remote, read_bytes, remove_leftovers, scratch_path, try_lock, write_bytes
 from boundaryflow.remote import open_remote, refuse
 from boundaryflow.store.outbox_record import STATE, TABLES, Content, Written, is_within, lines_of
 from boundaryflow.text import masked, visible
@@ -74,7 +75,14 @@ def open_outbox(address: str, job: str) -> Generator[Outbox]:
             raise
         remote.close()
         return
-    folder = Path(address)
+    with open_folder(Path(address), job) as box:
+        yield box
+
+
+@contextmanager
+def open_folder(folder: Path, job: str) -> Generator[LocalOutbox]:
+    """The outbox that is a folder on this machine; see `open_outbox`."""
+    address = str(folder)
     if folder.exists() and not folder.is_dir():
         raise ManifestError(f"outbox {address}: is not a folder; choose another one")
     if folder.is_symlink() and not folder.exists():
@@ -86,11 +94,14 @@ def open_outbox(address: str, job: str) -> Generator[Outbox]:
     with _open_own(folder / _LOCK) as lock:
         if not try_lock(lock):
             raise ManifestError(f"outbox {address}: another process delivers there; wait for it, or name another one")
-        remove_leftovers(folder / STATE)
-        with _LocalOutbox(folder) as box:
+        remove_leftovers(state)
+        with LocalOutbox(folder) as box:
             _claim(address, job, box.read_own, box.put_own, lambda: None)
             box.check_tables()
-            yield box
+            try:
+                yield box
+            finally:
+                remove_leftovers(state)
 
 
 def _claim(
@@ -130,7 +141,7 @@ def _open_own(path: Path) -> IO[str]:
     return os.fdopen(descriptor, "a", encoding="utf-8")
 
 
-class _LocalOutbox:
+class LocalOutbox:
     """Files of a folder."""
 
     def __init__(self, folder: Path) -> None:
@@ -142,7 +153,7 @@ class _LocalOutbox:
             self._written = Written(lines_of(lines))
         self._record: IO[str] = io.StringIO()
 
-    def __enter__(self) -> _LocalOutbox:
+    def __enter__(self) -> LocalOutbox:
         self._record = _open_own(self._folder / _WRITTEN)
         self._record.write("\n")  # ends a last line that a power failure cut short
         return self
@@ -158,10 +169,37 @@ class _LocalOutbox:
     def write(self, name: str, data: bytes) -> None:
         if self._check_ours(name, data):
             return  # identical bytes exist already; they do not become ours
-        self._record.write(self._written.add(name, data))  # before the file, so that each of our files has a line
+        self._record.write(
+            self._written.add(name, Content.of(data))
+        )  # before the file, so that each of our files has a line
         self._record.flush()
         os.fdatasync(self._record.fileno())
         write_bytes(self._place(name), data, scratch=self._folder / STATE)
+
+    def scratch(self) -> Path:
+        """A new path for a file to be published later; what is not published is gone when the outbox is closed."""
+        return scratch_path(self._folder / STATE)
+
+    def publish(self, name: str, path: Path) -> None:
+        """Give a file of `scratch`, complete and flushed to the disk, its name; see `write`."""
+        self._check_ours(name, None)
+        with path.open("rb") as file:
+            content = Content(path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
+        self._enter(name, content)
+        place = self._place(name)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(path, place)
+
+    def _enter(self, name: str, content: Content) -> None:
+        """Record a file before it is there, so that each of our files has a line."""
+        self._record.write(self._written.add(name, content))
+        self._record.flush()
+        os.fdatasync(self._record.fileno())
+
+    def check_free(self, pattern: str) -> None:
+        """Refuse files that match a pattern of `Path.glob` and are not as a run wrote them, before any work is done."""
+        for path in sorted(self._folder.glob(pattern)):
+            self._check_ours(path.relative_to(self._folder).as_posix(), None)
 
     def put_own(self, name: str, data: bytes) -> None:
         """Write a file of the state folder."""
@@ -183,15 +221,23 @@ class _LocalOutbox:
         except FileNotFoundError:
             return None
 
-    def remove_others(self, wanted: Collection[str]) -> None:
-        for name in self._written.others(wanted):
+    def remove_others(self, wanted: Collection[str], kept: Collection[str] = TABLES) -> None:
+        for name in self._written.others(wanted, kept):
             path = self._place(name)
             if path.is_symlink() or not path.is_file():
                 continue
             if self._written.is_ours(name, path):
                 path.unlink()
+                self._remove_empty(path.parent)
             else:
                 LOG.warning("outbox %s: %s was changed since it was written, and stays", self._folder, name)
+
+    def _remove_empty(self, folder: Path) -> None:
+        """Remove a folder from which a file was removed, and those above it, while they are empty."""
+        with suppress(OSError):  # not empty, or a link
+            while folder != self._folder:
+                folder.rmdir()
+                folder = folder.parent
 
     def _check_ours(self, name: str, data: bytes | None) -> bool:
         """Refuse a file that we did not write; returns whether it exists with exactly these bytes."""
@@ -202,11 +248,14 @@ class _LocalOutbox:
             if data is not None and path.stat().st_size == len(data) and path.read_bytes() == data:
                 return True
             if not self._written.is_ours(name, path):
-                raise ManifestError(
-                    f"outbox {self._folder}: {name} exists, and is not as a run wrote it; move it away, or choose "
-                    "another folder"
-                )
+                self._refuse(name)
         return False
+
+    def _refuse(self, name: str) -> NoReturn:
+        raise ManifestError(
+            f"outbox {self._folder}: {visible(name)} exists, and is not as a run wrote it; move it away, or choose "
+            "another folder"
+        )
 
     def _place(self, name: str) -> Path:
         path = self._folder / name
@@ -244,7 +293,7 @@ class _RemoteOutbox:
         if not is_within(name):
             raise ManifestError(f"outbox {self._shown}: {visible(name)} leads out of it")
         self.put(name, data)
-        self._written.add(name, data)
+        self._written.add(name, Content.of(data))
 
     def put(self, name: str, data: bytes) -> None:
         """Write a file without recording it."""
@@ -274,7 +323,7 @@ class _RemoteOutbox:
         return data
 
     def remove_others(self, wanted: Collection[str]) -> None:
-        for name in self._written.others(wanted):
+        for name in self._written.others(wanted, TABLES):
             data = self.read(name) if self._size(name) == self._written.contents[name].size else None
             if data is None or Content.of(data) != self._written.contents[name]:
                 continue

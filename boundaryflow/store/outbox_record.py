@@ -48,9 +48,9 @@ class Written:
             if isinstance(name, str) and isinstance(size, int) and isinstance(digest, str) and is_within(name):
                 self._enter(name, Content(size, digest))
 
-    def add(self, name: str, data: bytes) -> str:
+    def add(self, name: str, content: Content) -> str:
         """Record a file; returns its line."""
-        self._enter(name, Content.of(data))
+        self._enter(name, content)
         return self.line(name)
 
     def line(self, name: str) -> str:
@@ -70,9 +70,9 @@ class Written:
         with path.open("rb") as file:
             return self.has(name, Content(size, hashlib.file_digest(file, "sha256").hexdigest()))
 
-    def others(self, wanted: Collection[str]) -> Iterator[str]:
-        """Names of recorded pictures that are not in `wanted`."""
-        return (name for name in sorted(self.contents) if name not in wanted and name not in TABLES)
+    def others(self, wanted: Collection[str], kept: Collection[str]) -> Iterator[str]:
+        """Names of recorded files that are neither in `wanted` nor in `kept`."""
+        return (name for name in sorted(self.contents) if name not in wanted and name not in kept)
 
     def _all(self, name: str) -> set[Content]:
         known = self.contents.get(name)

@@ -15,7 +15,7 @@ import click
 from boundaryflow.errors import PipelineError
 from boundaryflow.files import way_out
 from boundaryflow.text import masked, visible
-from flows.cli import files, jobs, pictures, review, running, training
+from flows.cli import exporting, files, jobs, pictures, review, running, training
 from flows.environment import LOG_FOLDER, find_root
 
 
@@ -108,7 +108,7 @@ def cli() -> None:
     """
 
 
-for _module in (running, jobs, pictures, review, files, training):
+for _module in (running, jobs, pictures, exporting, review, files, training):
     for _member in vars(_module).values():
         if isinstance(_member, click.Command):
             cli.add_command(_member)

@@ -1,4 +1,4 @@
-"""Commands that edit and draw pictures, and write out those that were edited: edit, sweep, sample, text, export."""
+"""Commands that edit and draw pictures: edit, sweep, sample, text."""
 
 from __future__ import annotations
 
@@ -277,62 +277,3 @@ def _parse_attribute(text: str) -> tuple[str, float]:
         wanted = "NAME, NAME=on, NAME=off, or NAME=SHARE with a share from 0 to 1"
         raise click.BadParameter(f"{text!r} is not {wanted}", param_hint="--attribute")
     return name, share
-
-
-@click.command(
-    epilog="""\b
-Examples:
-  boundaryflow export --dataset avatars --to balanced --edit eyeglasses --strength 1
-  boundaryflow export --dataset avatars --to smiling --edit smiling --weakest 0.9
-  boundaryflow export --dataset faces --to chosen --accepted
-  boundaryflow export --dataset faces --to edited --names source --suffix _edited --format source"""
-)
-@click.option("--dataset", metavar="NAME", help="Which data set [default: the only one in params.yaml].")
-@click.option("--to", type=_PATH, required=True, metavar="DIR", help="Folder to write.")
-@click.option("--edit", "edits", multiple=True, metavar="NAME", help="Only this edit; may be repeated.")
-@click.option("--strength", "strengths", multiple=True, type=Number(), help="Only this strength; may be repeated.")
-@click.option(
-    "--weakest",
-    type=NumberRange(0, 1, min_open=True, max_open=True),
-    metavar="P",
-    help="Of each image only the weakest strength at which the judge gives the edit probability P.",
-)
-@click.option("--accepted", is_flag=True, help="Only what was accepted in `boundaryflow review`, at its strength.")
-@click.option(
-    "--method", type=click.Choice(["guided", "single_step"]), help="Pictures of this method [default: edit.method]."
-)
-@delivered
-@click.option(
-    "--names",
-    type=click.Choice(["item", "source"]),
-    default="item",
-    show_default=True,
-    help="Name files after the item, or after their source, folders included.",
-)
-@click.option("--suffix", default="", metavar="TEXT", help="Added to the name of the source.")
-def export(
-    dataset: str | None,
-    to: Path,
-    edits: tuple[str, ...],
-    strengths: tuple[float, ...],
-    weakest: float | None,
-    accepted: bool,
-    method: str | None,
-    **delivery: Any,
-) -> None:
-    """Write the edited pictures: DIR/EDIT/STRENGTH/ITEM.png and DIR/metadata.parquet."""
-    if accepted and weakest is not None:
-        raise click.UsageError("--accepted and --weakest each choose the strength of every picture; give one of them")
-    to = to.resolve()
-    enter_root()
-    name = one_dataset(dataset)
-    from boundaryflow.config import delivery_of
-    from boundaryflow.jobs.export import export_dataset
-
-    how = delivery_of("export", **delivery)
-    num, num_left_out = export_dataset(
-        name, to, how, edits=edits, strengths=strengths, weakest=weakest, method=method, accepted=accepted
-    )
-    why = "accepted, but not among these edits" if accepted else "no strength did"
-    left_out = f" ({num_left_out} left out: {why})" if num_left_out else ""
-    click.echo(f"{num} pictures: {to}{left_out}")

@@ -11,7 +11,7 @@ import fsspec
 import pytest
 
 from boundaryflow.errors import ManifestError, PipelineError
-from boundaryflow.store.outbox import STATE, open_outbox
+from boundaryflow.store.outbox import STATE, open_folder, open_outbox
 
 
 def test_removes_only_what_it_wrote_as_it_wrote_it(tmp_path: Path) -> None:
@@ -181,3 +181,43 @@ def test_remote_outbox_is_claimed_while_it_is_empty() -> None:
     assert sorted(name for name in files.find("/box") if name.endswith("png")) == [
         "/box/a/2.png", "/box/a/3.png", "/box/a/4.png",
     ]  # fmt: skip
+
+
+def test_file_is_published_whole_and_what_is_not_is_gone(tmp_path: Path) -> None:
+    with open_folder(tmp_path / "out", "job") as box:
+        for name in ("one", "two"):
+            path = box.scratch()
+            path.write_bytes(name.encode())
+            if name == "one":
+                box.publish("a/one.tar", path)
+    assert (tmp_path / "out/a/one.tar").read_bytes() == b"one"
+    assert sorted(path.name for path in (tmp_path / "out" / STATE).iterdir()) == ["job.json", "lock", "written.jsonl"]
+    with open_folder(tmp_path / "out", "job") as box:
+        box.remove_others(())
+    assert not (tmp_path / "out/a").exists()
+
+
+def test_published_file_replaces_no_file_of_others(tmp_path: Path) -> None:
+    (tmp_path / "out/data").mkdir(parents=True)
+    (tmp_path / "out/data/b-1.tar").write_bytes(b"mine")
+    with open_folder(tmp_path / "out", "job") as box:
+        path = box.scratch()
+        path.write_bytes(b"ours")
+        with pytest.raises(ManifestError, match="b-1.tar exists, and is not as a run wrote it"):
+            box.publish("data/b-1.tar", path)
+        with pytest.raises(ManifestError, match="leads out of it"):
+            box.publish("../b-1.tar", path)
+        with pytest.raises(ManifestError, match="b-1.tar exists, and is not as a run wrote it"):
+            box.check_free("data/b-*.tar")
+        box.check_free("data/c-*.tar")
+    assert (tmp_path / "out/data/b-1.tar").read_bytes() == b"mine"
+
+
+def test_folder_is_removed_with_its_last_file_of_ours_only(tmp_path: Path) -> None:
+    with open_folder(tmp_path / "out", "job") as box:
+        for name in ("a/b/1.png", "c/1.png"):
+            box.write(name, b"x")
+    (tmp_path / "out/c/mine.txt").write_bytes(b"mine")
+    with open_folder(tmp_path / "out", "job") as box:
+        box.remove_others(())
+    assert [path.name for path in (tmp_path / "out").rglob("*") if STATE not in path.parts] == ["c", "mine.txt"]
