@@ -268,6 +268,27 @@ def test_patterns_choose_among_files_and_members(folder: Path) -> None:
         RawFolder(folder, 16, Wanted(include=["x*"]))
 
 
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("**/*.png", {"x.png", "a/x.png", "a/b/x.png"}),
+        ("*.png", {"x.png", "a/x.png", "a/b/x.png"}),
+        ("a/**/x.png", {"a/x.png", "a/b/x.png"}),
+        ("**/b/**", {"a/b/x.png"}),
+        ("**/x.png", {"x.png", "a/x.png", "a/b/x.png"}),
+        ("a/*", {"a/x.png", "a/b/x.png", "a/y.JPG"}),
+        ("[!a]*", {"x.png"}),
+        ("a/?.png", {"a/x.png"}),
+        ("*.jpg", set()),
+        ("x.pn", set()),
+    ],
+)
+def test_pattern_takes_the_names_that_are_documented(pattern: str, names: set[str]) -> None:
+    every = ["x.png", "a/x.png", "a/b/x.png", "a/y.JPG"]
+    assert {name for name in every if Wanted(include=[pattern])(name)} == names
+    assert {name for name in every if not Wanted(exclude=[pattern])(name)} == names
+
+
 @pytest.mark.parametrize("case", sorted(CASES))
 def test_odd_entry_neither_hangs_nor_hides_what_is_fine(tmp_path: Path, case: str) -> None:
     folder = CASES[case](tmp_path)
