@@ -102,6 +102,17 @@ def picture_columns(schema: Any) -> list[str]:
     return structs or [field.name for field in schema if _leaf(field)]
 
 
+def has_pictures(path: Path) -> bool:
+    """Whether a file is Parquet with a column that may hold pictures."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return bool(picture_columns(pq.read_schema(path)))
+    except (pa.ArrowException, OSError, ValueError):
+        return False
+
+
 def picture_leaves(path: Path, schema: Any, column: str | None) -> tuple[str, str]:
     """Leaf columns of the bytes and of the paths of pictures; the second is empty where there are none.
 

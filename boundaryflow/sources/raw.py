@@ -228,6 +228,8 @@ class RawFolder:
     def _what_there_is(self) -> str:
         more = f" and {len(self._beside) - 3} more" if len(self._beside) > 3 else ""
         what = f", only {', '.join(self._beside[:3])}{more}" if self._beside else ""
+        if any(name.lower().endswith(".parquet") for name in self._beside):
+            what += " (pictures within Parquet files are read by ingest.source kind parquet)"
         has_patterns = self._wanted.include or self._wanted.exclude
         return f"{what}, as `include` and `exclude` of ingest.source leave it" if has_patterns else what
 

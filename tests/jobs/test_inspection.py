@@ -180,6 +180,10 @@ def test_parquet_of_pictures(tmp_path: Path) -> None:
     assert facts["formats"] == {"PNG RGB": 1}
     assert [line.partition(":")[0] for line in facts["cannot be used"]] == ["00000001", "00000002"]
     assert list(facts.values())[-1] == {"label": "cat, dog", "age": "double"}
+    assert inspect(str(tmp_path / "x"))["what"] == "a folder of pictures"
+    (tmp_path / "x/a.png").unlink()
+    folder = inspect(str(tmp_path))
+    assert folder["what"].startswith("a folder of Parquet files with pictures")
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(PipelineError, match=r"parquet: cannot be read \("):
         inspect(str(path))

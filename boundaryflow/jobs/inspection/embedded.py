@@ -7,7 +7,14 @@ from typing import Any
 
 from boundaryflow.jobs.inspection.images import picture_facts
 from boundaryflow.labelling.lines import short
-from boundaryflow.sources.parquet import ParquetPictures, class_names, damage_told, folder_of, picture_columns
+from boundaryflow.sources.parquet import (
+    ParquetPictures,
+    class_names,
+    damage_told,
+    folder_of,
+    has_pictures,
+    picture_columns,
+)
 from boundaryflow.text import visible
 
 _MAX_COLUMNS = 200
@@ -20,18 +27,12 @@ def about(path: Path) -> dict[str, Any] | None:
     Raises:
         ManifestError: It has pictures, and is damaged.
     """
-    if path.is_dir() or path.suffix.lower() != ".parquet":
-        return None
-    import pyarrow as pa
+    if path.is_dir() or path.suffix.lower() != ".parquet" or not has_pictures(path):
+        return None  # a damaged one is told by those who read tables
     import pyarrow.parquet as pq
 
-    try:
-        schema = pq.read_schema(path)
-    except (pa.ArrowException, OSError, ValueError):
-        return None  # told by those who read tables
+    schema = pq.read_schema(path)
     columns = picture_columns(schema)
-    if not columns:
-        return None
     source = ParquetPictures(path, columns[0])
     with damage_told(path):
         keys = {member.name: member.key for member in source.members()}

@@ -19,6 +19,7 @@ from boundaryflow.sources.archives import (
     archive_suffix,
 )
 from boundaryflow.sources.images import open_picture
+from boundaryflow.sources.parquet import has_pictures
 from boundaryflow.sources.raw import RawFolder, survey
 from boundaryflow.sources.suffixes import may_be_picture
 from boundaryflow.text import visible
@@ -71,7 +72,10 @@ def _about_folder(path: Path) -> dict[str, Any] | None:
     except ManifestError as error:
         if "holds no images" not in str(error):
             raise
-        return {"what": "a folder without pictures", "tables": tables} if tables else None
+        embedded = [name for name in tables if name.lower().endswith(".parquet")][:_MAX_LISTED]
+        within = [name for name in embedded if has_pictures(path / name)]
+        what = "a folder of Parquet files with pictures (ingest.source: {kind: parquet, ...})"
+        return {"what": what if within else "a folder without pictures", "tables": tables} if tables else None
     refused = [f"{name}: {reason}" for name, reason in sorted(raw.refused.items())]
     passed = Counter(
         file.reason or PurePosixPath(file.name).suffix.lower() or file.name for file in found if file.kind == "passed"

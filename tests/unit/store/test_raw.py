@@ -27,7 +27,7 @@ from boundaryflow.sources.inbox import list_inbox, open_inbox
 from boundaryflow.sources.raw import RawFolder, Wanted, survey
 from boundaryflow.sources.remote import UNKNOWN_SIZE, RemoteFolder, list_remote
 from tests.hostile.corpus_listing import CASES, GOOD
-from tests.raw_data import celebahq, encoded, write_lmdb, write_tar, write_zip
+from tests.raw_data import celebahq, encoded, write_lmdb, write_parquet, write_tar, write_zip
 
 MEMBERS = {f"{letter}/{i}.png": encoded(i) for i, letter in enumerate("bac")}
 TARS = {".tar": "w:", ".tar.gz": "w:gz", ".tgz": "w:gz", ".tar.bz2": "w:bz2", ".tar.xz": "w:xz"}
@@ -227,11 +227,15 @@ def labels_only(folder: Path) -> None:
         (lambda folder: None, "holds no images; put some there (docs/datasets.md says how)"),
         (labels_only, "holds no images, only labels.csv; put some there"),
         (lambda folder: write_lmdb(folder / "db", {b"length": b"0"}), "holds no images, only db (without a picture);"),
+        (
+            lambda folder: write_parquet(folder / "t.parquet", [b"x"]),
+            "holds no images, only t.parquet (pictures within Parquet files are read by ingest.source kind parquet);",
+        ),
         (lambda folder: folder.rmdir(), "no such folder; put images there, or link to where they are"),
     ],
-    ids=["empty", "labels", "lmdb", "missing"],
+    ids=["empty", "labels", "lmdb", "parquet", "missing"],
 )
-def test_folder_without_pictures_is_told(folder: Path, fill: Callable[[Path], None], message: str) -> None:
+def test_folder_without_pictures_is_told(folder: Path, fill: Callable[[Path], object], message: str) -> None:
     fill(folder)
     with pytest.raises(ManifestError) as error:
         opened(folder)
