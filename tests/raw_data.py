@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import io
+import json
 import tarfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import lmdb
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from PIL import Image
 
 
@@ -57,3 +61,23 @@ def celebahq(num: int, size: int = 256, *, ids: bool) -> dict[bytes, bytes]:
     """StyleMapGAN's layout; with the original names of the images as the paper's code adds them."""
     values = {f"{size}-{i:05d}".encode(): encoded(100 + i) for i in range(num)} | {b"length": str(num).encode()}
     return values | ({f"{i:05d}".encode(): f"{i * 7 + 1:06d}".encode() for i in range(num)} if ids else {})
+
+
+def write_parquet(
+    path: Path,
+    pictures: Sequence[Mapping[str, Any] | bytes | None],
+    columns: Mapping[str, Sequence[Any]] | None = None,
+    *,
+    classes: Mapping[str, Sequence[str]] | None = None,
+    group: int = 4,
+    name: str = "image",
+) -> Path:
+    """As `datasets` writes it: a column of structs {bytes, path}, or of bytes; and the names of classes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    is_plain = any(isinstance(picture, bytes) for picture in pictures)
+    kind = pa.binary() if is_plain else pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    table = pa.table({name: pa.array(pictures, kind), **(columns or {})})
+    features = {column: {"names": list(names), "_type": "ClassLabel"} for column, names in (classes or {}).items()}
+    about = {"info": {"features": {name: {"_type": "Image"}, **features}}}
+    pq.write_table(table.replace_schema_metadata({"huggingface": json.dumps(about)}), path, row_group_size=group)
+    return path

@@ -11,11 +11,25 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from boundaryflow.config.agreement import disagreements, job_disagreements
+from boundaryflow.config.annotations import (
+    Annotations,
+    CelebaSource,
+    CsvSource,
+    FolderLabels,
+    ImageFolderLabels,
+    JsonLabels,
+    LongSource,
+    NameLabels,
+    PairLabels,
+    ParquetLabels,
+    TableLabels,
+    WebDatasetLabels,
+)
 from boundaryflow.config.base import MAX_STRENGTH, alike, is_name
 from boundaryflow.config.defaults import DEFAULTS, TAKEN_WHOLE, as_stated, filled, is_default
 from boundaryflow.config.delivery import DeliveryParams, NamedDeliveryParams, delivery_of
-from boundaryflow.config.image_sources import AvatarSource, FolderSource, ListedSource, RemoteSource
-from boundaryflow.config.ingest import CropBox, FileSplit, Split
+from boundaryflow.config.image_sources import AvatarSource, FolderSource, ListedSource, ParquetSource, RemoteSource
+from boundaryflow.config.ingest import CropBox, FileSplit, Groups, Split
 from boundaryflow.config.label import LabelParams
 from boundaryflow.config.label_rules import (
     AttributeRule,
@@ -25,17 +39,7 @@ from boundaryflow.config.label_rules import (
     ThresholdRule,
     ValueRule,
 )
-from boundaryflow.config.label_sources import (
-    Annotations,
-    CelebaSource,
-    ClassifierSource,
-    ClipSource,
-    CsvSource,
-    FolderLabels,
-    LongSource,
-    ProbeSource,
-    TruthSource,
-)
+from boundaryflow.config.label_sources import ClassifierSource, ClipSource, ProbeSource, TruthSource
 from boundaryflow.config.named_files import files_beside_images, unfit_files
 from boundaryflow.config.params import AugmentParams, BulkEditParams, EqualTarget, IndependentTarget, Params
 from boundaryflow.config.sections import DatasetParams
@@ -65,19 +69,28 @@ __all__ = [
     "FileSplit",
     "FolderLabels",
     "FolderSource",
+    "Groups",
+    "ImageFolderLabels",
     "IndependentTarget",
+    "JsonLabels",
     "LabelParams",
     "ListedSource",
     "LongSource",
+    "NameLabels",
     "NamedDeliveryParams",
+    "PairLabels",
     "Params",
+    "ParquetLabels",
+    "ParquetSource",
     "ProbeSource",
     "PromptRule",
     "RemoteSource",
     "Split",
+    "TableLabels",
     "ThresholdRule",
     "TruthSource",
     "ValueRule",
+    "WebDatasetLabels",
     "activate_dataset",
     "alike",
     "copy_entry",

@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
-from boundaryflow.config.ingest import FileSplit
-from boundaryflow.config.label_rules import CombinedRule, ThresholdRule, ValueRule
-from boundaryflow.config.label_sources import TruthSource
+from boundaryflow.config.annotations import FolderLabels, LabelKind, ParquetLabels, is_folder_column
+from boundaryflow.config.image_sources import ParquetSource
+from boundaryflow.config.ingest import FileSplit, Groups
+from boundaryflow.config.label_rules import ColumnRule, CombinedRule, ThresholdRule, ValueRule
+from boundaryflow.config.label_sources import CalibratedKind, TruthSource
 from boundaryflow.config.params import Params
 from boundaryflow.config.places import meet
 from boundaryflow.config.sections import DatasetParams
@@ -64,6 +66,8 @@ def _about_split(dataset: DatasetParams) -> Iterator[str]:
         elif is_table and split.file_column is None:
             yield f"ingest.split: {split.path} is a table; give file_column and split_column"
         return
+    if split.groups is not None:
+        yield from _about_groups(split.groups, dataset)
     for key, value in (("val", split.val), ("test", split.test)):
         if isinstance(value, list) and is_drawn:
             yield f"ingest.split.{key}: avatars lie in no folders; give a share"
@@ -81,6 +85,35 @@ def _about_split(dataset: DatasetParams) -> Iterator[str]:
         yield "ingest.split.test: is 0, but edit.split is test; raise it, or edit another split"
 
 
+def _about_groups(groups: Groups, dataset: DatasetParams) -> Iterator[str]:
+    key, source = "ingest.split.groups", groups.source
+    if dataset.ingest.source.is_drawn:
+        yield f"{key}: avatars have no files; leave it out"
+        return
+    yield from (f"{key}.{line.removeprefix('label.')}" for line in source.disagreements(()))
+    yield from (f"{key}{line}" for line in source.about_rule(groups.column, ColumnRule(column=groups.column)))
+    if isinstance(source, FolderLabels) and not is_folder_column(groups.column):
+        yield f"{key}.column: is {groups.column!r}, must be folder, or folder_1 for the topmost, folder_2 for the next"
+    yield from _about_parquet(f"{key}.source", source, dataset)
+
+
+def _about_parquet(key: str, source: LabelKind, dataset: DatasetParams) -> Iterator[str]:
+    """Labels beside embedded pictures are joined to them by their place in the file."""
+    images = dataset.ingest.source
+    if not isinstance(source, ParquetLabels):
+        return
+    if not isinstance(images, ParquetSource):
+        yield (
+            f"{key}: kind parquet has the columns beside pictures in Parquet files; set ingest.source to kind parquet, "
+            "or use kind csv"
+        )
+    elif source.image_column != images.image_column:
+        yield (
+            f"{key}.image_column: is {source.image_column}, but that of ingest.source is {images.image_column}, and "
+            "pictures are named by it; write the same"
+        )
+
+
 def _about_labels(dataset: DatasetParams) -> Iterator[str]:
     source, attributes = dataset.label.source, dataset.label.attributes
     if isinstance(source, TruthSource) and not dataset.ingest.source.is_drawn:
@@ -88,6 +121,9 @@ def _about_labels(dataset: DatasetParams) -> Iterator[str]:
         return
     yield from source.disagreements(attributes)
     of = source.read_from
+    yield from _about_parquet("label.source" if of is source else "label.source.annotations", of, dataset)
+    if isinstance(source, CalibratedKind) and source.calibration is not None:
+        yield from _about_parquet("label.source.calibration", source.calibration, dataset)
     for name, rule in attributes.items():
         key = f"label.attributes.{name}"
         if isinstance(rule, CombinedRule):

@@ -7,11 +7,12 @@ Another kind is a class here and in `ListedSource`, how it is listed (`sources/l
 from __future__ import annotations
 
 from collections.abc import Iterator
+from operator import not_
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from boundaryflow.config.base import Section, Share
+from boundaryflow.config.base import RawPath, Section, Share
 from boundaryflow.config.wording import nearest
 from boundaryflow.files import about_user
 from boundaryflow.store.catalog.raw import RAW
@@ -107,8 +108,8 @@ class FolderSource(ImageKind):
     """The user's own images, in data/raw/NAME: image files, archives, LMDBs; a link to a folder elsewhere will do.
 
     Attributes:
-        include: Patterns of names, in which `*` stands for anything: only pictures that fit one. None is all, also
-            where the key is left out, as it is in what was written before there was one.
+        include: Patterns of names, as `boundaryflow.sources.raw.Wanted` reads them: only pictures that fit one. None
+            is all, also where the key is left out, as it is in what was written before there was one.
         exclude: The same of pictures that are left out.
     """
 
@@ -117,11 +118,36 @@ class FolderSource(ImageKind):
     exclude: list[str] = []
 
 
+class ParquetSource(ImageKind):
+    """Pictures within the Parquet files of data/raw/NAME, as Hugging Face has them.
+
+    Attributes:
+        path: The file, or a pattern for several.
+        image_column: The column of pictures: binary, or structs with `bytes`. None: the only one of them.
+        include: As for `FolderSource`.
+        exclude: As for `FolderSource`.
+    """
+
+    kind: Literal["parquet"]
+    path: RawPath
+    image_column: str | None
+    include: list[str] = []
+    exclude: list[str] = []
+
+
 class RemoteSource(ImageKind):
-    """Images in a remote folder; labels and a file of splits lie in data/raw/NAME."""
+    """Images in a remote folder; labels and a file of splits lie in data/raw/NAME.
+
+    Attributes:
+        url: Its address.
+        include: As for `FolderSource`.
+        exclude: As for `FolderSource`.
+    """
 
     kind: Literal["remote"]
     url: str
+    include: list[str] = Field(default=[], exclude_if=not_)  # younger than the other keys: what lacks it is dumped so
+    exclude: list[str] = Field(default=[], exclude_if=not_)
 
     def place(self, dataset: str) -> str:
         """See `ImageKind`."""
@@ -133,6 +159,6 @@ class RemoteSource(ImageKind):
             yield f"ingest.source.url: {fault}"
 
 
-ListedSource = FolderSource | RemoteSource
+ListedSource = FolderSource | ParquetSource | RemoteSource
 """Images that lie somewhere, to be listed and decoded."""
 ImageSource = Annotated[AvatarSource | ListedSource, Field(discriminator="kind")]

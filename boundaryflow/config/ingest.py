@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator
 
+from boundaryflow.config.annotations import TableLabels
 from boundaryflow.config.base import RawPath, Section, Share
 from boundaryflow.config.image_sources import ImageSource
 
@@ -36,14 +37,26 @@ HeldOut = Annotated[
 ]
 
 
+class Groups(Section):
+    """Which images belong together, such as those of one person: those with the same value in a column."""
+
+    source: Annotated[TableLabels, Field(discriminator="kind")]
+    column: str
+
+
+def _is_none(value: object) -> bool:
+    return value is None
+
+
 class Split(Section):
     """What is held out from fitting: a share of the images, or those in folders of these names; the rest is fitted on.
 
-    Shares are of the images that no folder names.
+    Shares are of the images that no folder names. Images of a group come into one split.
     """
 
     val: HeldOut
     test: HeldOut
+    groups: Groups | None = Field(default=None, exclude_if=_is_none)  # younger: what lacks it is dumped as it was
 
 
 class FileSplit(Section):

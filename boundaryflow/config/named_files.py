@@ -8,7 +8,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from boundaryflow.config.ingest import FileSplit
+from boundaryflow.config.ingest import FileSplit, Split
 from boundaryflow.config.label_rules import ColumnRule
 from boundaryflow.config.label_sources import ClassifierSource
 from boundaryflow.config.sections import DatasetParams, MaskParams
@@ -59,6 +59,8 @@ def files_beside_images(dataset: DatasetParams) -> list[str]:
 def _beside_images(dataset: DatasetParams) -> list[tuple[str, str]]:
     split = dataset.ingest.split
     found = [("ingest.split.path", split.path)] if isinstance(split, FileSplit) else []
+    if isinstance(split, Split) and split.groups is not None:
+        found += [(f"ingest.split.groups.source.{key}", path) for key, path in split.groups.source.files()]
     return [*found, *((f"label.source.{key}", path) for key, path in dataset.label.source.files())]
 
 

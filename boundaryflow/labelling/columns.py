@@ -15,7 +15,8 @@ from boundaryflow.labelling.lines import short
 from boundaryflow.text import word, words
 
 _WORDS = {"true": 1.0, "yes": 1.0, "t": 1.0, "y": 1.0, "false": 0.0, "no": 0.0, "f": 0.0, "n": 0.0}
-_UNKNOWN = {"", "nan", "na", "n/a", "none", "null", "?", "<na>", "nat"}
+UNKNOWN = {"", "nan", "na", "n/a", "none", "null", "?", "<na>", "nat"}
+"""Cells, in lower case, that say nothing."""
 _MAX_NAMED = 20
 
 
@@ -165,7 +166,7 @@ def _read_column(
 def _number(cell: str) -> float | None:
     """Number of a cell: NaN if it is empty or unknown, None if it is not a number."""
     text = cell.lower()
-    if text in _UNKNOWN:
+    if text in UNKNOWN:
         return float("nan")
     if text in _WORDS:
         return _WORDS[text]

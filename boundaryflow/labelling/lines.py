@@ -1,13 +1,14 @@
-"""Reads text files of users a line at a time, so that the size of a file does not matter."""
+"""Reads text files of users a line at a time, so that the size of a file does not matter; what is wrong with one."""
 
 from __future__ import annotations
 
 import io
 import os
-from collections.abc import Generator, Iterator
+from collections import Counter
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 from boundaryflow.errors import LabelError
 from boundaryflow.files import RefusedFileError, check_regular
@@ -86,3 +87,16 @@ def short(cell: object, most: int = 60) -> str:
 def refuse(path: Path, what: str) -> NoReturn:
     """Raise the error of a file of labels."""
     raise LabelError(f"labels {path}: {what}")
+
+
+def once(path: Path, place: str, pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object from its keys and values: the `object_pairs_hook` of `json.loads`.
+
+    Raises:
+        LabelError: A key is there twice.
+    """
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        twice = next(name for name, num in Counter(name for name, _value in pairs).items() if num > 1)
+        refuse(path, f"{place}has the key {short(twice)!r} twice; keep one of them")
+    return record

@@ -17,7 +17,7 @@ import pandas as pd
 from boundaryflow.errors import LabelError
 from boundaryflow.labelling.columns import check_columns, texts
 from boundaryflow.labelling.join import key
-from boundaryflow.labelling.lines import open_table, refuse, short, text_lines
+from boundaryflow.labelling.lines import once, open_table, refuse, short, text_lines
 from boundaryflow.text import visible, word
 
 _READ = (".csv", ".tsv", ".parquet", ".jsonl", ".ndjson")
@@ -75,13 +75,13 @@ def read_annotations(path: Path, wanted: Wanted | None = None, *, max_cells: int
         open_table(path).close()
         raise LabelError(f"labels {path}: kind {kind!r} is not known; use .csv, .tsv, .parquet or .jsonl")
     if kind == ".parquet":
-        rows = _parquet_rows(path, wanted)
+        rows = parquet_rows(path, wanted)
     elif kind in (".jsonl", ".ndjson"):
         rows = _json_rows(path)
     else:
         rows = _separated_rows(path, "\t" if kind == ".tsv" else ",", wanted)
     with closing(rows):
-        table = _collected(path, rows, wanted, max_cells)
+        table = collected(path, rows, wanted, max_cells)
     if table.empty:
         raise LabelError(f"labels {path}: has no rows")
     return table
@@ -146,10 +146,23 @@ def pivot_long(
     return pd.DataFrame({file_column: list(rows), **wide}, dtype=object)
 
 
-def _collected(
-    path: Path, rows: Iterator[Mapping[str, Any] | None], wanted: Wanted | None, max_cells: int | None
+def collected(
+    path: Path, rows: Iterable[Mapping[str, Any] | None], wanted: Wanted | None, max_cells: int | None = None
 ) -> pd.DataFrame:
-    """Collect rows by column, with each distinct text in memory once."""
+    """Collect rows by column, with each distinct text in memory once.
+
+    Args:
+        path: What they are of, for messages.
+        rows: Rows in order; None for one that matches no image.
+        wanted: As for `read_annotations`.
+        max_cells: As for `read_annotations`.
+
+    Returns:
+        As `read_annotations`.
+
+    Raises:
+        LabelError: There are too many cells or columns or too long texts, or a column is missing.
+    """
     columns: dict[str, list[Any]] = {name: [] for name in wanted.columns} if wanted else {}
     names: dict[str, None] = {}
     numbers: list[int] = []
@@ -191,8 +204,12 @@ def _collected(
     return table
 
 
-def _parquet_rows(path: Path, wanted: Wanted | None) -> Generator[Mapping[str, Any]]:
-    """Read with Arrow alone, which ignores pandas' metadata on index and types."""
+def parquet_rows(path: Path, wanted: Wanted | None) -> Generator[Mapping[str, Any]]:
+    """All rows of a Parquet table, read with Arrow alone, which ignores pandas' metadata on index and types.
+
+    Raises:
+        LabelError: It is damaged, or lacks a column.
+    """
     import pyarrow.parquet as pq
 
     with open_table(path) as data:
@@ -228,8 +245,7 @@ def _plain_columns(path: Path, schema: Any, wanted: Wanted | None) -> dict[str, 
 def _parquet_batches(path: Path, file: Any, columns: Mapping[str, bool]) -> Iterator[list[dict[str, Any]]]:
     for group in range(file.metadata.num_row_groups):
         about = file.metadata.row_group(group)
-        chunks = [about.column(at) for at in range(about.num_columns)]
-        sizes = [chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema in columns]
+        sizes = _sizes(about, columns)
         for what, size, most in (
             ("a column has", max(sizes, default=0), _MAX_CHUNK_BYTES),
             ("the columns that are read have", sum(sizes), _MAX_GROUP_BYTES),
@@ -243,6 +259,17 @@ def _parquet_batches(path: Path, file: Any, columns: Mapping[str, bool]) -> Iter
                 for name, is_text in columns.items()
             ]
             yield [dict(zip(columns, row, strict=True)) for row in zip(*cells, strict=True)]
+
+
+def _sizes(about: Any, columns: Mapping[str, bool]) -> list[int]:
+    """Bytes of the columns of a row group, or of the whole group if that is little enough.
+
+    Columns are asked last, as Arrow aborts the process where what a damaged file says of one contradicts itself.
+    """
+    if 0 <= about.total_byte_size <= _MAX_CHUNK_BYTES:
+        return [about.total_byte_size]
+    chunks = [about.column(at) for at in range(about.num_columns)]
+    return [chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema in columns]
 
 
 def _cells(path: Path, name: str, column: Any) -> list[Any]:
@@ -315,17 +342,9 @@ def _json_rows(path: Path) -> Generator[Mapping[str, Any]]:
             if not line.strip():
                 continue
             try:
-                record = json.loads(line, object_pairs_hook=partial(_once, path, number))
+                record = json.loads(line, object_pairs_hook=partial(once, path, f"line {number} "))
             except (ValueError, RecursionError):
                 refuse(path, f"line {number} is not JSON; every line must be one object")
             if not isinstance(record, dict):
                 refuse(path, f"line {number} is no JSON object; every line must be one")
             yield record
-
-
-def _once(path: Path, number: int, pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    record = dict(pairs)
-    if len(record) < len(pairs):
-        twice = next(name for name, num in Counter(name for name, _value in pairs).items() if num > 1)
-        refuse(path, f"line {number} has the key {short(twice)!r} twice; keep one of them")
-    return record

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import pandas as pd
 
@@ -15,10 +15,16 @@ from boundaryflow.config import (
     ColumnRule,
     CsvSource,
     FolderLabels,
+    ImageFolderLabels,
+    JsonLabels,
     LongSource,
+    NameLabels,
+    PairLabels,
+    ParquetLabels,
     PromptRule,
     ThresholdRule,
     ValueRule,
+    WebDatasetLabels,
 )
 from boundaryflow.config.base import Section
 from boundaryflow.errors import LabelError
@@ -39,9 +45,8 @@ from boundaryflow.labelling import (
 )
 from boundaryflow.labelling.columns import check_met
 from boundaryflow.labelling.lines import short
+from boundaryflow.sources.cells import FILE, read_cells
 from boundaryflow.text import words
-
-FOLDER = "folder"  # name of the column of folder names
 
 
 def read_labels(
@@ -181,11 +186,25 @@ def _read_celeba(
 def _read_folders(
     source: FolderLabels, raw: Path, attributes: Mapping[str, AttributeColumn], images: Sequence[str]
 ) -> SourceValues:
-    folders = [PurePosixPath(image).parent.name for image in images]
-    names = sorted(set(folders) - {""})
+    cells = read_cells(source, raw, [spec.column for spec in attributes.values()], images)
     for name, spec in attributes.items():
+        names = sorted(set(cells.table[spec.column].dropna()) - {""})
         for value in (*spec.positive, *spec.negative):
             if words(value).isdisjoint(map(word, names)):
                 raise LabelError(f"labels: {name}: no folder is named {str(value)!r}{nearest(str(value), names)}")
-    table = pd.DataFrame({"file": images, FOLDER: folders}, dtype=object)
-    return SourceValues(read_values(table, "folders", "file", attributes), "folders")
+    return SourceValues(read_values(cells.table, "folders", FILE, attributes), "folders")
+
+
+@read_kind.register
+def _read_cells(
+    source: NameLabels | PairLabels | ImageFolderLabels | JsonLabels | WebDatasetLabels | ParquetLabels,
+    raw: Path,
+    attributes: Mapping[str, AttributeColumn],
+    images: Sequence[str],
+) -> SourceValues:
+    columns = list(dict.fromkeys(spec.column for spec in attributes.values()))
+    cells, seen = read_cells(source, raw, columns, images), dict[str, set[str]]()
+    files = cells.table[FILE].tolist()
+    place = {row: f"for {short(file)}" for row, file in zip(cells.table.index, files, strict=True)}
+    values = read_values(cells.table, cells.where, FILE, attributes, place.__getitem__, seen)
+    return SourceValues(values, cells.where, cells.num_left_out, seen)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,13 @@ import torch
 from numpy.typing import NDArray
 
 from boundaryflow.avatars import ATTRIBUTES, FACTORS, Avatar, render, sample_avatars
-from boundaryflow.config import AvatarSource, FolderSource, ListedSource, RemoteSource
+from boundaryflow.config import AvatarSource, FolderSource, ListedSource, ParquetSource, RemoteSource
 from boundaryflow.config.base import Section
 from boundaryflow.errors import ManifestError
 from boundaryflow.sources.decoding import item_id_of
 from boundaryflow.sources.encoding import encode_png
-from boundaryflow.sources.listing import pictures_path, read_found
-from boundaryflow.sources.raw import RawFolder, RawPictures, Wanted
+from boundaryflow.sources.listing import pictures_path, read_found, survey_of
+from boundaryflow.sources.raw import Found, RawFolder, RawPictures, Wanted
 from boundaryflow.sources.remote import RemoteFolder
 from boundaryflow.store.catalog.ingest import FACES
 from boundaryflow.store.catalog.listing import LISTING, PICTURES
@@ -79,12 +80,29 @@ def _open_remote(source: RemoteSource, dataset: str, image_size: int, table: pd.
 
 
 @open_kind.register
-def _open_folder(source: FolderSource, dataset: str, image_size: int, table: pd.DataFrame) -> RawPictures:
-    wanted = Wanted(source.include, source.exclude)
-    raw = RawFolder(RAW.folder(dataset), image_size, wanted, read_found(table))
+def _open_folder(
+    source: FolderSource | ParquetSource, dataset: str, image_size: int, table: pd.DataFrame
+) -> RawPictures:
+    raw = _folder(source, dataset, image_size, read_found(table))
     for pattern in sorted(raw.unmatched):
         LOG.info("ingest %s: no picture fits the pattern %r of ingest.source", dataset, pattern)
     return raw
+
+
+def open_unlisted(dataset: str, source: FolderSource | ParquetSource, image_size: int) -> RawFolder:
+    """The present pictures of a data set on this machine, listed or not.
+
+    Raises:
+        ManifestError: There are none, or a container is damaged.
+    """
+    return _folder(source, dataset, image_size, survey_of(RAW.folder(dataset), source))
+
+
+def _folder(source: FolderSource | ParquetSource, dataset: str, image_size: int, found: Sequence[Found]) -> RawFolder:
+    column = None
+    if isinstance(source, ParquetSource):
+        column, found = source.image_column, [file for file in found if file.kind == "parquet"]
+    return RawFolder(RAW.folder(dataset), image_size, Wanted(source.include, source.exclude), found, column)
 
 
 def read_faces(ingested: Path) -> dict[str, Avatar]:

@@ -19,9 +19,10 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from boundaryflow.config import FolderSource, RemoteSource, files_beside_images, load_params
+from boundaryflow.config import FolderSource, ParquetSource, RemoteSource, files_beside_images, load_params
 from boundaryflow.config.base import Section
-from boundaryflow.errors import PipelineError
+from boundaryflow.config.image_sources import ImageKind
+from boundaryflow.errors import ManifestError, PipelineError
 from boundaryflow.files import RefusedFileError, check_regular, write_bytes
 from boundaryflow.runtime.process import own_folder
 from boundaryflow.sources.archives import MAX_BYTES, raise_if_disk
@@ -29,11 +30,13 @@ from boundaryflow.sources.raw import Found, Wanted, survey
 from boundaryflow.sources.walking import path_of
 from boundaryflow.store.catalog.listing import LISTING, PICTURES, TABLES
 from boundaryflow.store.catalog.raw import RAW
-from boundaryflow.text import visible
+from boundaryflow.text import masked, visible
 
 LOG = logging.getLogger(__name__)
 _COLUMNS = ("name", "kind", "size", "version", "reason")
-_READ = ("picture", "archive", "lmdb")
+_CONTAINERS = ("archive", "lmdb", "parquet")
+"""Kinds of files that hold pictures, and may hold labels as well."""
+_READ = ("picture", *_CONTAINERS)
 _SETTLED_NS = 2 * 10**9  # a file written more recently than this may change again without a change of its time stamp
 _BLOCK = 2**20
 _GLOB = set("*?[")
@@ -70,16 +73,31 @@ def look(dataset: str, *, ask_remote: bool = True) -> Listing:
     """
     params = load_params(check_files=False).dataset(dataset)
     source, raw = params.ingest.source, RAW.folder(dataset)
-    found = survey(raw) if isinstance(source, FolderSource) or raw.is_dir() else []
+    found = survey_of(raw, source) if isinstance(source, FolderSource | ParquetSource) or raw.is_dir() else []
     named = files_beside_images(params)
     tables = [file for file in found if file.kind == "table" or _is_named(file.name, named)]
     tables += _hidden(raw, named, {file.name for file in tables})
     memory = Memory(dataset, raw)
     listed_tables = memory.with_versions(tables)
-    beside = {file.name for file in tables}
+    beside = {file.name for file in tables if file.kind not in _CONTAINERS}
     pictures = list_kind(source, [file for file in found if file.name not in beside], memory, ask_remote)
     memory.keep()
     return Listing(source.place(dataset), pictures, listed_tables)
+
+
+def survey_of(raw: Path, source: ImageKind) -> list[Found]:
+    """Entries of a data set's folder; the files that a `ParquetSource` names are of kind `parquet`.
+
+    Raises:
+        ManifestError: The folder is missing or cannot be read.
+    """
+    found = survey(raw)
+    if not isinstance(source, ParquetSource):
+        return found
+    names = {path.relative_to(raw).as_posix() for path in raw.glob(source.path)}
+    if not any(file.name in names for file in found):
+        raise ManifestError(f"ingest {raw / source.path}: no such file; check ingest.source.path")
+    return [file._replace(kind="parquet") if file.name in names and not file.reason else file for file in found]
 
 
 @functools.singledispatch
@@ -107,7 +125,21 @@ def _list_folder(
     memory: Memory,
     ask_remote: bool,
 ) -> Sequence[Found] | None:
-    wanted = Wanted(source.include, source.exclude)
+    return _of_folder(others, Wanted(source.include, source.exclude), memory)
+
+
+@list_kind.register(ParquetSource)
+def _list_parquet(
+    source: ParquetSource,
+    others: Sequence[Found],
+    memory: Memory,
+    ask_remote: bool,
+) -> Sequence[Found] | None:
+    embedded = [file for file in others if file.kind == "parquet"]
+    return _of_folder(embedded, Wanted(source.include, source.exclude), memory)
+
+
+def _of_folder(others: Sequence[Found], wanted: Wanted, memory: Memory) -> Sequence[Found]:
     read = memory.with_versions([f for f in others if f.kind in _READ and (f.kind != "picture" or wanted(f.name))])
     refused = [file for file in others if file.kind == "refused" and wanted(file.name)]
     passed = [Found(file.name, "passed", reason=file.reason) for file in others if file.kind == "passed"]
@@ -125,11 +157,18 @@ def _list_remote(
 
     if not ask_remote:
         return None
-    table = list_remote(source.url)
+    wanted, table = Wanted(source.include, source.exclude), list_remote(source.url)
     columns = (table[name] for name in COLUMNS)
-    return [
-        Found(name, "picture", int(size), reason, version) for name, size, version, reason in zip(*columns, strict=True)
+    found = [
+        Found(name, "picture", int(size), reason, version)
+        for name, size, version, reason in zip(*columns, strict=True)
+        if wanted(name)
     ]
+    if not found:
+        raise ManifestError(
+            f"ingest {masked(source.url)}: `include` and `exclude` of ingest.source leave none of {len(table)} pictures"
+        )
+    return found
 
 
 def difference(dataset: str, *, ask_remote: bool = True) -> str:
@@ -230,11 +269,12 @@ class Memory:
             return [done or next(read) for done in known]
 
     def _known(self, file: Found) -> Found | None:
-        if file.kind not in ("archive", "lmdb") and file.size > MAX_BYTES:
+        if file.kind not in _CONTAINERS and file.size > MAX_BYTES:
             return file._replace(reason=f"{file.size:,} bytes are too many for a table")
         if file.reason:
             return file
-        key, before = [file.size, file.mtime_ns, file.inode], self._before.get(file.name)
+        key = [file.size, file.mtime_ns, file.inode]
+        before = self._now.get(file.name) or self._before.get(file.name)
         if not isinstance(before, list) or before[:3] != key:
             return None
         self._now[file.name] = before

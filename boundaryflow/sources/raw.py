@@ -6,16 +6,17 @@ import codecs
 import fnmatch
 import hashlib
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from boundaryflow.errors import ManifestError
 from boundaryflow.files import RefusedFileError, read_bytes
 from boundaryflow.sources.archives import (
     MAX_BYTES,
-    UNREADABLE_ARCHIVES,
     LmdbPictures,
     Member,
     TarPictures,
@@ -24,22 +25,12 @@ from boundaryflow.sources.archives import (
     archive_suffix,
     raise_if_disk,
 )
+from boundaryflow.sources.parquet import ParquetPictures, folder_of
+from boundaryflow.sources.suffixes import Kind, kind_by_name, may_be_picture
 from boundaryflow.sources.walking import path_of, walk
 
-TABLES = frozenset((".csv", ".tsv", ".txt", ".json", ".jsonl", ".ndjson", ".parquet"))
-"""Suffixes of files that labels and splits are read from."""
-_OTHERS = """
-    .md .rst .yaml .yml .toml .ini .cfg .conf .html .htm .xml .xsl .css .js .log .rtf .pdf .doc .docx .xls .xlsx
-    .ppt .pptx .odt .ods .tex .bib .db .sqlite .cls .pkl .pickle .npy .npz .mat .h5 .hdf5 .arrow .feather .tfrecord
-    .tfrecords .pt .pth .ckpt .safetensors .onnx .pb .bin .dat .idx .py .pyc .ipynb .m .r .sh .bat .ps1 .c .h .cpp
-    .java .exe .dll .so .mp4 .m4v .mov .avi .mkv .webm .wmv .flv .mpg .mpeg .3gp .mp3 .wav .flac .ogg .m4a .srt .vtt
-    .lnk .url .webloc .torrent .part .crdownload .tmp .bak .md5 .sha1 .sha256 .asc .sig .aae .xmp .mdb .dvc
-    """
-_KNOWN_OTHERS = frozenset(_OTHERS.split())
-_NAMES = frozenset(("license", "licence", "copying", "notice", "readme", "authors", "makefile", "sha256sums"))
 _HEAD = 512
 """Bytes from which a file without suffix is recognised as text."""
-Kind = Literal["picture", "archive", "lmdb", "table", "passed", "refused"]
 
 
 class Found(NamedTuple):
@@ -47,7 +38,8 @@ class Found(NamedTuple):
 
     Attributes:
         name: Path within the folder, with forward slashes.
-        kind: Its kind; `passed` is not a picture, `refused` may be one that cannot be used.
+        kind: Its kind; `passed` is not a picture, `refused` may be one that cannot be used. `survey` never takes a
+            file for `parquet`, which holds pictures.
         size: In bytes.
         reason: Why it is skipped or refused; empty if its suffix says so.
         version: SHA-256 of its content; empty if not computed.
@@ -66,7 +58,10 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True)
 class Wanted:
-    """Selects pictures by patterns of names, in which `*` stands for any characters, `/` included.
+    """Selects pictures by patterns of names.
+
+    `*` stands for any characters, `/` included, `?` for one, `[abc]` for one of these; `**/` also for no folder at
+    all. Capitals matter.
 
     Attributes:
         include: Only names that match one of these; empty for all.
@@ -78,8 +73,19 @@ class Wanted:
 
     def __call__(self, name: str) -> bool:
         """Whether a picture is selected."""
-        is_in = not self.include or any(fnmatch.fnmatchcase(name, pattern) for pattern in self.include)
-        return is_in and not any(fnmatch.fnmatchcase(name, pattern) for pattern in self.exclude)
+        is_in = not self.include or any(fits(name, pattern) for pattern in self.include)
+        return is_in and not any(fits(name, pattern) for pattern in self.exclude)
+
+
+def fits(name: str, pattern: str) -> bool:
+    """Whether a name matches a pattern of `Wanted`."""
+    return _expression(pattern).fullmatch(name) is not None
+
+
+@lru_cache(maxsize=256)
+def _expression(pattern: str) -> re.Pattern[str]:
+    parts = re.split(r"(?:(?<=/)|^)\*\*/", pattern)
+    return re.compile("(?:.*/)?".join(f"(?s:{fnmatch.translate(part)[4:-3]})" for part in parts), re.DOTALL)
 
 
 class RawPictures(Protocol):
@@ -129,6 +135,7 @@ class RawFolder:
         image_size: Requested side in pixels, as an LMDB may have several sizes.
         wanted: Selects pictures.
         found: Entries from `survey`; a file with a version is read in this version only. None to survey the folder.
+        image_column: Column of the pictures in entries of kind `parquet`; None for the only one that may be it.
 
     Attributes:
         unmatched: Patterns of `wanted` that match no picture.
@@ -138,9 +145,15 @@ class RawFolder:
     """
 
     def __init__(
-        self, folder: Path, image_size: int, wanted: Wanted | None = None, found: Sequence[Found] | None = None
+        self,
+        folder: Path,
+        image_size: int,
+        wanted: Wanted | None = None,
+        found: Sequence[Found] | None = None,
+        image_column: str | None = None,
     ) -> None:
         self.folder, self._image_size, self._wanted = folder, image_size, wanted or Wanted()
+        self._image_column = image_column
         self._places: dict[str, tuple[_Container, Any]] = {}
         self.refused: dict[str, str] = {}
         self.unmatched = {*self._wanted.include, *self._wanted.exclude}
@@ -168,7 +181,7 @@ class RawFolder:
         loose: dict[str, str] = {}
         for file in found:
             path = path_of(self.folder, file.name)
-            if file.kind in ("archive", "lmdb") and file.version and path.stat().st_size != file.size:
+            if file.kind in ("archive", "lmdb", "parquet") and file.version and path.stat().st_size != file.size:
                 raise ManifestError(f"ingest {path}: changed after it was listed; run again")
             if file.kind == "lmdb":
                 is_folder = path.name == "data.mdb"
@@ -176,6 +189,8 @@ class RawFolder:
                     os.path.dirname(file.name) if is_folder else file.name,
                     LmdbPictures(path.parent if is_folder else path, self._image_size),
                 )
+            elif file.kind == "parquet":
+                yield folder_of(file.name), ParquetPictures(path, self._image_column)
             elif file.kind == "archive":
                 suffix = archive_suffix(path)
                 yield file.name[: -len(suffix)], (ZipPictures if suffix == ".zip" else TarPictures)(path)
@@ -207,12 +222,14 @@ class RawFolder:
             self._beside.append(f"{base or self.folder.name} (without a picture)")
 
     def _is_wanted(self, name: str) -> bool:
-        self.unmatched -= {pattern for pattern in self.unmatched if fnmatch.fnmatchcase(name, pattern)}
+        self.unmatched -= {pattern for pattern in self.unmatched if fits(name, pattern)}
         return self._wanted(name)
 
     def _what_there_is(self) -> str:
         more = f" and {len(self._beside) - 3} more" if len(self._beside) > 3 else ""
         what = f", only {', '.join(self._beside[:3])}{more}" if self._beside else ""
+        if any(name.lower().endswith(".parquet") for name in self._beside):
+            what += " (pictures within Parquet files are read by ingest.source kind parquet)"
         has_patterns = self._wanted.include or self._wanted.exclude
         return f"{what}, as `include` and `exclude` of ingest.source leave it" if has_patterns else what
 
@@ -260,7 +277,7 @@ def survey(folder: Path, *, follow_out: bool = True, what: str = "ingest") -> li
         raise ManifestError(f"{what} {folder}: no such folder; put images there, or link to where they are")
     found: list[Found] = []
     for entry in walk(folder, follow_out=follow_out, what=what):
-        kind, reason = _kind(entry.name, entry.size)
+        kind, reason = kind_by_name(entry.name, entry.size)
         if entry.special:
             kind, reason = "passed", entry.special
         elif entry.wrong:
@@ -270,27 +287,6 @@ def survey(folder: Path, *, follow_out: bool = True, what: str = "ingest") -> li
         if not entry.name.lower().endswith(("lock.mdb", ".lmdb-lock")):
             found.append(Found(entry.name, kind, entry.size, reason, "", entry.mtime_ns, entry.inode))
     return found
-
-
-def may_be_picture(name: str) -> bool:
-    """Whether a file name may be a picture's, as its suffix is not known to be of a table, text, video and so on."""
-    return _kind(name, 0)[0] in ("picture", "archive", "lmdb")
-
-
-def _kind(name: str, size: int) -> tuple[Kind, str]:
-    path = PurePosixPath(name)
-    suffix = path.suffix.lower()
-    if path.name == "data.mdb" or suffix == ".lmdb":
-        return "lmdb", ""
-    if archive_suffix(path):
-        return "archive", ""
-    if suffix in TABLES:
-        return "table", ""
-    if suffix in UNREADABLE_ARCHIVES:
-        return "passed", "an archive that is not opened here; unpack it"
-    if suffix in _KNOWN_OTHERS or path.name.lower() in _NAMES:
-        return "passed", ""
-    return ("refused", f"{size:,} bytes are too many for a picture") if size > MAX_BYTES else ("picture", "")
 
 
 def _look_into(path: Path) -> tuple[Kind, str]:

@@ -17,7 +17,7 @@ import pandas as pd
 from boundaryflow.errors import ManifestError
 from boundaryflow.remote import open_remote, refuse
 from boundaryflow.sources.archives import MAX_BYTES, UnusableError, archive_suffix, is_beside
-from boundaryflow.sources.raw import may_be_picture
+from boundaryflow.sources.suffixes import may_be_picture
 from boundaryflow.sources.walking import NOT_UTF8
 from boundaryflow.text import masked, visible
 

@@ -14,6 +14,7 @@ from boundaryflow.labelling import match_files, nearest, read_annotations, word
 from boundaryflow.labelling.join import other_spellings, way_out
 from boundaryflow.labelling.lines import short, text_lines
 from boundaryflow.labelling.tables import Wanted
+from boundaryflow.sources.groups import check_whole, groups_of
 
 LOG = logging.getLogger(__name__)
 MIN_JOINED = 0.95
@@ -26,7 +27,7 @@ _SAID = {word(text): split for split, texts in _WORDS.items() for text in texts}
 
 
 def split_of(item_id: str, val: float, test: float) -> str:
-    """Split of an image, derived from its id alone, so that it never changes."""
+    """Split of an image, derived from its id, or that of its group, alone, so that it never changes."""
     at = int.from_bytes(hashlib.sha256(f"split {item_id}".encode()).digest()[:8], "big") / 2**64
     return "test" if at < test else "val" if at < test + val else "train"
 
@@ -41,13 +42,20 @@ def split_images(raw: Path, sources: Mapping[str, str], split: Split | FileSplit
 
     Raises:
         ManifestError: A named folder contains no image, or an image lies in folders of two splits; a file does not
-            match the images, or puts none of them into val.
+            match the images, or puts none of them into val; a group would be split, or groups cannot be read.
     """
-    return _by_file(raw, sources, split) if isinstance(split, FileSplit) else _by_folders(sources, split)
+    if isinstance(split, FileSplit):
+        return _by_file(raw, sources, split)
+    if split.groups is None:
+        return _by_folders(sources, split, {})
+    groups = groups_of(raw, sources, split.groups)
+    found = _by_folders(sources, split, groups)
+    check_whole(found, groups, sources)
+    return found
 
 
-def _by_folders(sources: Mapping[str, str], split: Split) -> dict[str, str]:
-    """Splits by the named folders; by id for all other images."""
+def _by_folders(sources: Mapping[str, str], split: Split, groups: Mapping[str, str]) -> dict[str, str]:
+    """Splits by the named folders; by the group, or else the id, for all other images."""
     named = {name: key for key in ("val", "test") for name in _names(getattr(split, key))}
     val, test = (0.0 if isinstance(share, list) else share for share in (split.val, split.test))
     found: dict[str, str] = {}
@@ -61,12 +69,16 @@ def _by_folders(sources: Mapping[str, str], split: Split) -> dict[str, str]:
                 f"ingest.split: {source} lies in {keys['val']}, which is val, and in {keys['test']}, which is test; "
                 "name folders that do not contain each other"
             )
-        found[item] = next(iter(keys), None) or split_of(item, val, test)
+        found[item] = next(iter(keys), None) or split_of(_key(item, groups), val, test)
     for name, key in named.items():
         if name not in met:
             folders = sorted({part for source in sources.values() for part in PurePosixPath(source).parts[:-1]})
             raise ManifestError(f"ingest.split.{key}: no image lies in a folder {name!r}{nearest(name, folders)}")
     return found
+
+
+def _key(item: str, groups: Mapping[str, str]) -> str:
+    return f"group {groups[item]}" if item in groups else item
 
 
 def _names(value: float | list[str]) -> Sequence[str]:

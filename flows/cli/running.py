@@ -118,6 +118,10 @@ def _activate(root: Path, new: Sequence[str], datasets: Sequence[str], stages: S
             if name in new and dataset.ingest.source.kind == "folder":
                 wanted = Wanted(dataset.ingest.source.include, dataset.ingest.source.exclude)
                 RawFolder(RAW.folder(name), dataset.ingest.image_size, wanted)
+            elif name in new and dataset.ingest.source.kind == "parquet":
+                from boundaryflow.sources.datasets import open_unlisted
+
+                open_unlisted(name, dataset.ingest.source, dataset.ingest.image_size)
             elif name in new and dataset.ingest.source.kind == "remote":
                 from boundaryflow.sources.remote import list_remote
 

@@ -15,7 +15,7 @@ import torch
 import yaml
 from click.testing import CliRunner
 
-from boundaryflow.config import DatasetParams, activate_dataset, copy_entry, load_params
+from boundaryflow.config import DatasetParams, RemoteSource, activate_dataset, copy_entry, load_params
 from boundaryflow.config.resolved import resolved
 from boundaryflow.errors import ManifestError, ParamsError
 from boundaryflow.evaluation.judges import JudgeNet, SegmenterNet, save_judge
@@ -450,6 +450,110 @@ def test_annotations_must_be_there(tmp_path: Path, source: dict[str, Any], line:
     found = lines_of(tmp_path, label={"source": source, "attributes": {"hat": COLUMN, "dark_skin": COLUMN}})
     assert len(found) == (line is not None)
     assert all(f.startswith(f"label.source.{line}") for f in found)
+
+
+NAMES = {"kind": "names", "pattern": r"(?P<hat>\d)_(?P<dark_skin>\d)"}
+JSON = {"kind": "json", "path": "l.json", "file_column": None, "per_picture": False}
+IN_PARQUET = {"kind": "parquet", "path": "l.parquet", "image_column": None}
+ALONE = {"ingest__source": {"kind": "folder"}, "evaluate__counterfactuals": False}
+
+
+@pytest.mark.parametrize(
+    ("source", "line"),
+    [
+        (NAMES, None),
+        ({**NAMES, "pattern": "("}, "source.pattern: invalid regular expression: missing ): (; it is written as RE2"),
+        (
+            {**NAMES, "pattern": r"(?P<hat>\d)(?=_)"},
+            "source.pattern: invalid regular expression: invalid perl operator",
+        ),
+        (
+            {**NAMES, "pattern": r"(?P<hat>\d)(_)"},
+            "source.pattern: has a group without a name; write (?P<name>...), or",
+        ),
+        ({**NAMES, "pattern": r"\d"}, "source.pattern: names no group; write what is to be a column as (?P<name>...)"),
+        ({**NAMES, "pattern": "(?P<hat>a)(?P<hat>b)"}, "source.pattern: has two groups named hat; rename one"),
+        ({**NAMES, "pattern": "(?P<hats>a)(?P<dark_skin>b)"}, "attributes.hat.column: there is no 'hat', did you mean"),
+        (JSON, None),
+        ({**JSON, "per_picture": True, "file_column": "f"}, "source.file_column: must be null with per_picture: true"),
+        ({**JSON, "path": "none.json"}, "source.path: data/raw/avatars/none.json does not exist"),
+        ({"kind": "imagefolder"}, "source.kind: no file fits data/raw/avatars/**/metadata.*; give a path or pattern"),
+        ({"kind": "pairs", "path": "l.json"}, "attributes.dark_skin.column: there is no 'dark_skin'; there are value"),
+        ({"kind": "webdataset", "path": "*.tar"}, "source.path: no file fits data/raw/avatars/*.tar"),
+        (
+            IN_PARQUET,
+            "source: kind parquet has the columns beside pictures in Parquet files; set ingest.source to kind",
+        ),
+        ({**PROBE, "annotations": IN_PARQUET}, "source.annotations: kind parquet has the columns beside pictures"),
+        ({**PROBE, "annotations": NAMES}, None),
+        ({"kind": "parquets"}, "source.kind: there is no kind 'parquets', did you mean 'parquet'?"),
+    ],
+)
+def test_mistake_about_labels_in_other_forms_is_one_line(
+    tmp_path: Path, source: dict[str, Any], line: str | None
+) -> None:
+    (tmp_path / "data/raw/avatars").mkdir(parents=True)
+    for name in ("l.json", "l.parquet"):
+        (tmp_path / "data/raw/avatars" / name).touch()
+    found = lines_of(tmp_path, label={"source": source, "attributes": {"hat": COLUMN, "dark_skin": COLUMN}}, **ALONE)
+    assert (line is None) == (found == [])
+    assert line is None or found[0].startswith(f"label.{line}")
+
+
+def test_column_of_pictures_is_the_same_for_images_and_labels(tmp_path: Path) -> None:
+    (tmp_path / "data/raw/avatars").mkdir(parents=True)
+    (tmp_path / "data/raw/avatars/l.parquet").touch()
+    label = {"source": IN_PARQUET, "attributes": {"hat": COLUMN, "dark_skin": COLUMN}}
+    assert lines_of(tmp_path, label=label, **{**ALONE, "ingest__source": IN_PARQUET}) == []
+    (line,) = lines_of(tmp_path, label=label, **{**ALONE, "ingest__source": {**IN_PARQUET, "image_column": "photo"}})
+    assert line == (
+        "label.source.image_column: is None, but that of ingest.source is photo, and pictures are named by it; write "
+        "the same"
+    )
+
+
+@pytest.mark.parametrize(
+    ("groups", "line"),
+    [
+        ({"source": NAMES, "column": "hat"}, None),
+        ({"source": {"kind": "folders"}, "column": "folder_2"}, None),
+        (
+            {"source": {"kind": "folders"}, "column": "folders"},
+            ".column: is 'folders', must be folder, or folder_1 for",
+        ),
+        ({"source": NAMES, "column": "hut"}, ".column: there is no 'hut', did you mean 'hat'?"),
+        ({"source": CSV, "column": "who"}, ".source.path: data/raw/avatars/l.csv does not exist"),
+        (
+            {"source": CSV, "column": "file"},
+            ".column: 'file' is the column of file names; name the one with the values",
+        ),
+        ({"source": {**JSON, "per_picture": True, "file_column": "f"}, "column": "f"}, ".source.file_column: must be"),
+        ({"source": IN_PARQUET, "column": "who"}, ".source: kind parquet has the columns beside pictures in Parquet"),
+        ({"source": CELEBA, "column": "who"}, ".source.kind: there is no kind 'celeba'; there are csv, folders,"),
+        ({"column": "who"}, ".source: is missing"),
+    ],
+)
+def test_mistake_about_groups_is_one_line(tmp_path: Path, groups: dict[str, Any], line: str | None) -> None:
+    (tmp_path / "data/raw/avatars").mkdir(parents=True)
+    for name in ("l.json", "l.parquet"):
+        (tmp_path / "data/raw/avatars" / name).touch()
+    label = {"source": NAMES, "attributes": {"hat": COLUMN, "dark_skin": COLUMN}}
+    split = {"val": 0.2, "test": 0.2, "groups": groups}
+    found = lines_of(tmp_path, label=label, ingest__split=split, **ALONE)
+    assert (line is None) == (found == [])
+    assert line is None or found[0].startswith(f"ingest.split.groups{line}")
+
+
+def test_groups_are_not_for_drawn_faces(tmp_path: Path) -> None:
+    split = {"val": 0.2, "test": 0.2, "groups": {"source": NAMES, "column": "hat"}}
+    assert lines_of(tmp_path, ingest__split=split) == ["ingest.split.groups: avatars have no files; leave it out"]
+
+
+def test_what_stages_depend_on_stays_as_it_was_without_younger_keys(project: Path) -> None:
+    values = resolved(load_params(project, check_files=False).dataset("avatars"), project)
+    assert values["ingest"]["split"] == {"val": 0.3, "test": 0.3}
+    remote = RemoteSource(kind="remote", url="s3://bucket/x")
+    assert remote.model_dump(mode="json") == {"kind": "remote", "url": "s3://bucket/x"}
 
 
 def test_limits_of_the_fit_are_checked(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def readers(folder: Path) -> Iterator[tuple[str, bytes, Callable[[Path], object]
     import torch
 
     from boundaryflow.boundary import Boundaries, Boundary, Calibration, load_boundaries, save_boundaries
-    from boundaryflow.config import ColumnRule, CsvSource, load_params
+    from boundaryflow.config import ColumnRule, CsvSource, JsonLabels, ParquetLabels, load_params
     from boundaryflow.config.yaml_file import read_yaml
     from boundaryflow.evaluation.judges import JudgeNet, save_judge
     from boundaryflow.evaluation.panel import load_judges
@@ -56,8 +56,10 @@ def readers(folder: Path) -> Iterator[tuple[str, bytes, Callable[[Path], object]
     from boundaryflow.jobs.inspection import tables
     from boundaryflow.labelling import read_celeba, read_hq_mapping
     from boundaryflow.sources.annotations import read_labels
+    from boundaryflow.sources.parquet import ParquetPictures
     from boundaryflow.store.shards import read_shard
     from tests.hostile.corpus_labels import TABLES
+    from tests.raw_data import encoded, write_parquet
 
     images = {f"id{i}": f"{i}.png" for i in range(12)}
 
@@ -65,6 +67,18 @@ def readers(folder: Path) -> Iterator[tuple[str, bytes, Callable[[Path], object]
         source = CsvSource(kind="csv", path=path.name, file_column="file")
         tables.about(path)
         return read_labels(path.parent, source, {"hat": ColumnRule(column=None)}, images, partial=True)
+
+    def json_labels(path: Path) -> object:
+        source = JsonLabels(kind="json", path=path.name, file_column=None, per_picture=False)
+        tables.about(path)
+        return read_labels(path.parent, source, {"hat": ColumnRule(column=None)}, images, partial=True)
+
+    def embedded(path: Path) -> object:
+        pictures = ParquetPictures(path)
+        names = {f"id{i}": f"e/{i:08d}" for i in range(6)}
+        source = ParquetLabels(kind="parquet", path=path.name, image_column=None)
+        read_labels(path.parent, source, {"hat": ColumnRule(column=None)}, names, partial=True)
+        return [pictures.read(member.key) for member in pictures.members()]
 
     rows = [(f"{i}.png", i % 2) for i in range(12)]
     comma = "".join(f'"{name}",{hat}\n' for name, hat in rows)
@@ -74,6 +88,10 @@ def readers(folder: Path) -> Iterator[tuple[str, bytes, Callable[[Path], object]
     yield "l.tsv", b"file\that\n" + b"".join(f"{name}\t{hat}\n".encode() for name, hat in rows), labels
     yield "l.jsonl", "".join(json.dumps({"file": name, "hat": hat}) + "\n" for name, hat in rows).encode(), labels
     yield "l.parquet", TABLES["Parquet, pandas metadata: a list"](folder / "good").read_bytes(), labels
+    objects = {name: {"hat": hat} for name, hat in rows}
+    yield "l.json", json.dumps(objects).encode(), json_labels
+    good = write_parquet(folder / "good/e.parquet", [encoded(i) for i in range(6)], {"hat": [0, 1] * 3})
+    yield "e.parquet", good.read_bytes(), embedded
     yield "celeba.txt", b"3\nhat beard\n000001.jpg 1 -1\n000002.jpg -1 -1\n000003.jpg 1 1\n", read_celeba
     yield "mapping.txt", b"idx orig_idx orig_file\n0 119613 119614.jpg\n1 99094 099095.jpg\n", read_hq_mapping
     yield "partition.txt", b"000001.jpg 0\n000002.jpg 1\n000003.jpg 2\n", tables.about

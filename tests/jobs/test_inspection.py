@@ -24,6 +24,7 @@ from tests.foreign_judges import channel_means, declare
 from tests.hostile.corpus_models import CASES
 from tests.hostile.corpus_pictures import CASES as HOSTILE
 from tests.layouts import ddpm_layout, iddpm_layout, random_state
+from tests.raw_data import write_parquet, write_tar
 from tests.small_project import ROOT
 
 PRETRAINED = ROOT / "data/pretrained"
@@ -158,6 +159,59 @@ def test_archive_of_pictures(tmp_path: Path) -> None:
         archive.write(tmp_path / "x/a.png", "faces/a.png")
     facts = inspect(str(tmp_path / "images.zip"))
     assert (facts["what"], facts["pictures"]) == ("an archive of pictures", 1)
+
+
+def test_archive_with_labels_beside_its_pictures(tmp_path: Path) -> None:
+    data = picture(tmp_path / "x/a.png").read_bytes()
+    write_tar(tmp_path / "a.tar", {"1.png": data, "1.json": b"{}", "1.cls": b"1", "1.npy": b"x", "2.cls": b"1"}, "w:")
+    facts = inspect(str(tmp_path / "a.tar"))
+    assert (facts["what"], facts["pictures"], facts["cannot be used"]) == ("an archive of pictures", 1, [])
+    assert facts["passed over"] == {".cls": 2, ".json": 1, ".npy": 1}
+
+
+def test_parquet_of_pictures(tmp_path: Path) -> None:
+    data = picture(tmp_path / "x/a.png").read_bytes()
+    path = tmp_path / "train-00000-of-00001.parquet"
+    rows = [{"bytes": data, "path": "a.png"}, {"bytes": b"no picture", "path": None}, None]
+    write_parquet(path, rows, {"label": [0, 1, 0], "age": [1.0, 2.0, 3.0]}, classes={"label": ["cat", "dog"]})
+    facts = inspect(str(path))
+    assert facts["what"].startswith("a Parquet file of pictures")
+    assert (facts["image_column"], facts["folder"], facts["pictures"]) == (["image"], "train/00000-of-00001", 3)
+    assert facts["formats"] == {"PNG RGB": 1}
+    assert [line.partition(":")[0] for line in facts["cannot be used"]] == ["00000001", "00000002"]
+    assert list(facts.values())[-1] == {"label": "cat, dog", "age": "double"}
+    assert inspect(str(tmp_path / "x"))["what"] == "a folder of pictures"
+    (tmp_path / "x/a.png").unlink()
+    folder = inspect(str(tmp_path))
+    assert folder["what"].startswith("a folder of Parquet files with pictures")
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(PipelineError, match=r"parquet: cannot be read \("):
+        inspect(str(path))
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        ({"a.png": {"hat": 1}, "b.png": {"hat": 0}}, "JSON labels: an object with a key for each picture"),
+        ([{"file": "a.png", "hat": 1}, {"file": "b.png", "hat": 0}], "JSON labels: a list of records"),
+        ({"a.png": 1, "b.png": 0}, "JSON labels: an object with a key for each picture"),
+    ],
+)
+def test_json_of_labels(tmp_path: Path, content: Any, what: str) -> None:
+    (tmp_path / "l.json").write_text(json.dumps(content))
+    facts = inspect(str(tmp_path / "l.json"))
+    assert facts["what"].startswith(what)
+    assert (facts["rows"], facts["files"]) == (2, ["a.png", "b.png"])
+    assert list(facts["columns"].values()) == ["0/1: positive 1, negative 1, unknown 0"]
+
+
+def test_json_of_one_picture_and_other_json(tmp_path: Path) -> None:
+    (tmp_path / "l.json").write_text('{"hat": 1, "box": [1]}')
+    assert inspect(str(tmp_path / "l.json"))["keys"] == ["hat", "box"]
+    for content, message in (("[1]", "of an unknown kind"), ("{", "is not JSON"), ("[" * 50_000, "nested too deeply")):
+        (tmp_path / "l.json").write_text(content)
+        with pytest.raises(PipelineError, match=message):
+            inspect(str(tmp_path / "l.json"))
 
 
 def test_lmdb_of_pictures(tmp_path: Path) -> None:

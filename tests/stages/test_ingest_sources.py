@@ -16,9 +16,10 @@ from boundaryflow.errors import ManifestError, ParamsError, TransientError
 from boundaryflow.sources import listing
 from boundaryflow.sources.decoding import choose
 from boundaryflow.sources.remote import RemoteFolder
+from boundaryflow.store.catalog.listing import PICTURES, TABLES
 from boundaryflow.store.shards import load_items
 from boundaryflow.store.tables import read_table
-from tests.raw_data import celebahq, encoded, picture, write_lmdb, write_tar, write_zip
+from tests.raw_data import celebahq, encoded, picture, write_lmdb, write_parquet, write_tar, write_zip
 from tests.small_project import content, run_here, write_project
 
 # boto3 and moto's server say what they will do one day
@@ -163,6 +164,101 @@ def test_choice_keeps_the_order_and_most_of_itself_when_images_are_added() -> No
     assert len(set(few) & set(more)) >= 11
     assert {name[0] for name in few} == set("012")
     assert choose(names, None) == choose(names, 60) == names
+
+
+def of_parquet(**more: Any) -> dict[str, Any]:
+    return {"kind": "parquet", "path": "data/*.parquet", "image_column": None, **more}
+
+
+def fill_parquet(raw: Path) -> None:
+    for part, start in (("train-00000-of-00002", 0), ("train-00001-of-00002", 5), ("test-00000-of-00001", 10)):
+        rows = [{"bytes": encoded(i, (16, 16)), "path": f"{i}.png"} for i in range(start, start + 5)]
+        write_parquet(raw / f"data/{part}.parquet", rows, {"hat": [i % 2 for i in range(5)]})
+
+
+def test_embedded_pictures_are_ingested_and_split_by_the_names_of_their_files(
+    project: Path, raw: Path, ingest: Ingest
+) -> None:
+    fill_parquet(raw)
+    fill(raw, "loose.png")
+    (raw / "labels.parquet").write_bytes(b"no matter")
+    rows = ingest(source=of_parquet(), split={"val": 0.3, "test": ["test"]})
+    names = {f"data/train/{i // 5:05d}-of-00002/{i}.png" for i in range(10)}
+    assert set(rows) == names | {f"data/test/00000-of-00001/{i}.png" for i in range(10, 15)}
+    assert {row["split"] for name, row in rows.items() if name.startswith("data/test")} == {"test"}
+    row = rows["data/train/00001-of-00002/7.png"]
+    np.testing.assert_array_equal(pixels(project, row), as_it_is(7))
+    before = content(project / "data/ingest/avatars")
+    assert ingest() == rows
+    assert content(project / "data/ingest/avatars") == before
+
+
+def test_embedded_picture_is_the_same_item_as_its_file(raw: Path, ingest: Ingest) -> None:
+    fill_parquet(raw)
+    embedded = {row["item_id"] for row in ingest(source=of_parquet()).values()}
+    for i in range(15):
+        (raw / f"{i}.png").write_bytes(encoded(i, (16, 16)))
+    assert {row["item_id"] for row in ingest(source={"kind": "folder"}).values()} == embedded
+
+
+def test_some_of_the_embedded_pictures_are_taken(raw: Path, ingest: Ingest) -> None:
+    fill_parquet(raw)
+    assert sorted(ingest(source=of_parquet(include=["**/1*.png"], exclude=["**/12.png"]))) == [
+        "data/test/00000-of-00001/10.png", "data/test/00000-of-00001/11.png", "data/test/00000-of-00001/13.png",
+        "data/test/00000-of-00001/14.png", "data/train/00000-of-00002/1.png",
+    ]  # fmt: skip
+
+
+def test_embedded_pictures_that_cannot_be_had_are_one_line(raw: Path, ingest: Ingest) -> None:
+    fill_parquet(raw)
+    with pytest.raises(ManifestError, match=r"avatars/nowhere/\*.parquet: no such file; check ingest.source.path"):
+        ingest(source=of_parquet(path="nowhere/*.parquet"))
+    with pytest.raises(ManifestError, match=r"test-00000-of-00001.parquet: has no column 'img'; there are image, hat"):
+        ingest(source=of_parquet(image_column="img"))
+    path = raw / "data/train-00001-of-00002.parquet"
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(ManifestError, match="train-00001-of-00002.parquet: damaged or incomplete Parquet file "):
+        ingest(source=of_parquet())
+
+
+def test_columns_of_embedded_pictures_are_listed_as_labels_too(
+    project: Path, raw: Path, ingest: Ingest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill_parquet(raw)
+    params = yaml.safe_load((project / "params.yaml").read_text())
+    params["data"]["avatars"]["label"] = {
+        "source": {"kind": "parquet", "path": "data/*.parquet", "image_column": None},
+        "attributes": {"x": {"column": "hat"}},
+    }
+    params["data"]["avatars"]["ingest"]["source"] = of_parquet()
+    (project / "params.yaml").write_text(yaml.safe_dump(params))
+    rows = ingest()
+    run_here(project, monkeypatch, "label")
+    labels = read_table(project / "data/label/avatars/labels.parquet", schema="labels/1").set_index("item_id")["x"]
+    assert [labels[rows[f"data/train/00000-of-00002/{i}.png"]["item_id"]] for i in range(5)] == [0, 1, 0, 1, 0]
+    listed = [of.read(project / "data/listing/avatars") for of in (PICTURES, TABLES)]
+    assert [sorted(table["kind"]) for table in listed] == [["parquet"] * 3, ["parquet"] * 3]
+    assert listed[0]["version"].tolist() == listed[1]["version"].tolist()
+
+
+def test_labels_within_an_archive_leave_its_pictures_in_place(
+    project: Path, raw: Path, ingest: Ingest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    members = dict[str, bytes]()
+    for i in range(30):
+        members |= {f"{i}.png": encoded(i, (16, 16)), f"{i}.cls": str(i % 2).encode(), f"{i}.caption": b"x"}
+    write_tar(raw / "shard.tar", members, "w:")
+    params = yaml.safe_load((project / "params.yaml").read_text())
+    params["data"]["avatars"]["label"] = {
+        "source": {"kind": "webdataset", "path": "*.tar"},
+        "attributes": {"x": {"column": "cls"}},
+    }
+    (project / "params.yaml").write_text(yaml.safe_dump(params))
+    rows = ingest()
+    assert {(name, row["status"]) for name, row in rows.items()} == {(f"shard/{i}.png", "ok") for i in range(30)}
+    run_here(project, monkeypatch, "label")
+    labels = read_table(project / "data/label/avatars/labels.parquet", schema="labels/1").set_index("item_id")["x"]
+    assert [labels[rows[f"shard/{i}.png"]["item_id"]] for i in range(30)] == [i % 2 for i in range(30)]
 
 
 # Splits
@@ -479,3 +575,82 @@ def test_store_that_does_not_answer_is_one_line(remote: Callable[..., str], monk
         TransientError, match=r"^ingest s3://pictures/faces: cannot be reached \(.*\); check the network"
     ):
         remote()
+
+
+# Groups
+
+
+def by_name(pattern: str = r"(?P<subject>\d+)_") -> dict[str, Any]:
+    return {"source": {"kind": "names", "pattern": pattern}, "column": "subject"}
+
+
+def of_subjects(rows: dict[str, dict[str, Any]]) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for name, row in rows.items():
+        found.setdefault(name.partition("_")[0], set()).add(row["split"])
+    return found
+
+
+def test_group_is_never_split_and_does_not_move(raw: Path, ingest: Ingest) -> None:
+    split = {"val": 0.3, "test": 0.3, "groups": by_name()}
+    fill(raw, *(f"{i % 12}_{i}.png" for i in range(48)))
+    before = ingest(split=split)
+    assert {len(parts) for parts in of_subjects(before).values()} == {1}
+    assert {next(iter(parts)) for parts in of_subjects(before).values()} == {"train", "val", "test"}
+    (raw / "0_0.png").unlink()
+    for i in range(48, 60):
+        (raw / f"{i % 20}_{i}.png").write_bytes(encoded(i))
+    after = ingest(split=split)
+    assert {len(parts) for parts in of_subjects(after).values()} == {1}
+    assert all(after[name]["split"] == row["split"] for name, row in before.items() if name != "0_0.png")
+    alone = ingest(split={"val": 0.3, "test": 0.3})
+    assert max(len(parts) for parts in of_subjects(alone).values()) > 1
+
+
+def test_groups_come_from_tables_and_folders(raw: Path, ingest: Ingest) -> None:
+    names = [f"{i % 10}/x/{i}.png" for i in range(40)]
+    fill(raw, *names)
+    (raw / "identity.txt").write_text("".join(f"{name} {name.partition('/')[0]}\n" for name in names))
+    (raw / "who.csv").write_text("file,who\n" + "".join(f"{name},{name.partition('/')[0]}\n" for name in names))
+    rows = [
+        ingest(split={"val": 0.3, "test": 0.3, "groups": {"source": source, "column": column}})
+        for source, column in (
+            ({"kind": "pairs", "path": "identity.txt"}, "value"),
+            ({"kind": "csv", "path": "who.csv", "file_column": "file"}, "who"),
+            ({"kind": "folders"}, "folder_1"),
+        )
+    ]
+    assert splits(rows[0]) == splits(rows[1]) == splits(rows[2])
+    assert set(splits(rows[0]).values()) == {"train", "val", "test"}
+
+
+def test_image_without_a_group_is_one_of_its_own(raw: Path, ingest: Ingest, caplog: pytest.LogCaptureFixture) -> None:
+    fill(raw, *(f"{i % 3}_{i}.png" for i in range(9)), *(f"x{i}.png" for i in range(20)))
+    rows = ingest(split={"val": 0.3, "test": 0.3, "groups": by_name()})
+    assert "20 of 29 images have no group; each is one of its own" in caplog.text
+    alone = splits(ingest(split={"val": 0.3, "test": 0.3}))
+    assert all(alone[name] == split for name, split in splits(rows).items() if name.startswith("x"))
+
+
+def test_groups_that_cannot_be_kept_whole_or_read_are_one_line(raw: Path, ingest: Ingest) -> None:
+    fill(raw, "val/1_a.png", "rest/1_b.png", "rest/2_c.png", "rest/2_d.png")
+    with pytest.raises(
+        ManifestError,
+        match=r"^ingest.split: group 1 has (val/1_a.png in val and rest/1_b.png in test|rest/1_b.png in test and "
+        r"val/1_a.png in val), by the folders that are named; give shares for val and test, or leave groups out",
+    ):
+        ingest(split={"val": ["val"], "test": 0.99, "groups": by_name()})
+    with pytest.raises(ManifestError, match=r"^ingest.split.groups: by the pattern .*: fits none of 4 images"):
+        ingest(split={"val": 0.3, "test": 0.3, "groups": by_name(r"(?P<subject>\d+)-")})
+    of_csv = {"source": {"kind": "csv", "path": "who.csv", "file_column": "file"}, "column": "who"}
+    for text, message in (
+        ("file,whom\n1_a.png,1\n", "who.csv: has no column 'who', did you mean 'whom'?"),
+        ("file,who\n1_a.png,1\n", "only 1 of 4 images have a row, must be 95%"),
+        ("file,who\nval/1_a.png,1\nval/1_a.png,2\n", "val/1_a.png is of 1 and of 2; keep one of the rows"),
+        ("file,who\n1_a.png,\n1_b.png,NA\n2_c.png,?\n2_d.png,nan\n", "none of 4 images has a value in column 'who'"),
+    ):
+        (raw / "who.csv").write_text(text)
+        with pytest.raises(ManifestError) as caught:
+            ingest(split={"val": 0.3, "test": 0.3, "groups": of_csv})
+        assert message in str(caught.value)
+        assert str(caught.value).startswith("ingest.split.groups")

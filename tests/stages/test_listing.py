@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from boundaryflow.config import RemoteSource
+from boundaryflow.errors import ManifestError
 from boundaryflow.sources import listing
 from boundaryflow.store.tables import read_json, read_table
 from tests.hostile.corpus_listing import CASES
@@ -197,3 +199,14 @@ def change(how: Callable[[dict[str, Any]], Any]) -> None:
     params = yaml.safe_load(Path("params.yaml").read_text())
     how(params["data"]["avatars"])
     Path("params.yaml").write_text(yaml.safe_dump(params))
+
+
+def test_patterns_choose_among_remote_pictures(tmp_path: Path) -> None:
+    for name in ("a/x.png", "a/y.png", "b/x.png"):
+        put(tmp_path / name, encoded(1))
+    url, memory = f"file://{tmp_path}", listing.Memory("avatars", tmp_path)
+    some = RemoteSource(kind="remote", url=url, include=["**/x.png"], exclude=["b/*"])
+    assert [found.name for found in listing.list_kind(some, [], memory, True) or ()] == ["a/x.png"]
+    none = RemoteSource(kind="remote", url=url, include=["c/*"])
+    with pytest.raises(ManifestError, match="`include` and `exclude` of ingest.source leave none of 3 pictures"):
+        listing.list_kind(none, [], memory, True)

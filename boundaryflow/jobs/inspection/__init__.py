@@ -9,7 +9,7 @@ from typing import Any
 
 from boundaryflow.errors import PipelineError
 from boundaryflow.files import RefusedFileError, check_regular
-from boundaryflow.jobs.inspection import images, models, ours, tables
+from boundaryflow.jobs.inspection import embedded, images, models, ours, tables
 from boundaryflow.jobs.inspection.trial import try_model
 from boundaryflow.models.checkpoints import why_no_hub_id
 from boundaryflow.text import visible
@@ -46,13 +46,13 @@ def inspect(source: str, pictures: Sequence[Path] = ()) -> dict[str, Any]:
             check_regular(path)  # a FIFO or a device has no end
         except RefusedFileError as error:
             raise PipelineError(f"inspect {path}: {error.reason}") from None
-    for room in (ours, models, tables, images):
+    for room in (ours, models, embedded, tables, images):
         facts = room.about(path)
         if facts is not None:
             return facts
     raise PipelineError(
-        f"inspect {path}: of an unknown kind; known are a checkpoint, a table of labels, a picture, a folder or "
-        "archive of pictures, an LMDB, or a file of this project"
+        f"inspect {path}: of an unknown kind; known are a checkpoint, a table of labels, also in JSON, a picture, a "
+        "folder or archive of pictures, an LMDB, or a file of this project"
     )
 
 

@@ -19,7 +19,9 @@ from boundaryflow.sources.archives import (
     archive_suffix,
 )
 from boundaryflow.sources.images import open_picture
+from boundaryflow.sources.parquet import has_pictures
 from boundaryflow.sources.raw import RawFolder, survey
+from boundaryflow.sources.suffixes import may_be_picture
 from boundaryflow.text import visible
 
 _SAMPLE = 200  # pictures whose headers are read
@@ -48,12 +50,18 @@ def about(path: Path) -> dict[str, Any] | None:
 
 def _about_container(what: str, container: LmdbPictures | ZipPictures | TarPictures) -> dict[str, Any] | None:
     members = list(container.members())
-    keys = {member.name: member.key for member in members if not member.reason}
-    refused = [f"{member.name}: {member.reason}" for member in members if member.reason]
+    is_lmdb = isinstance(container, LmdbPictures)
+    taken = [member for member in members if is_lmdb or may_be_picture(member.name)]
+    keys = {member.name: member.key for member in taken if not member.reason}
+    refused = [f"{member.name}: {member.reason}" for member in taken if member.reason]
     if not keys:
         why = f" ({refused[0]})" if refused else ""
         raise ManifestError(f"inspect {container.path}: {what.partition(' of')[0]} that holds no pictures{why}")
-    return {"what": what, **_facts(list(keys), refused, lambda name: container.read(keys[name]))}
+    facts = {"what": what, **picture_facts(list(keys), refused, lambda name: container.read(keys[name]))}
+    passed = Counter(PurePosixPath(member.name).suffix.lower() for member in members) - Counter(
+        PurePosixPath(member.name).suffix.lower() for member in taken
+    )
+    return {**facts, "passed over": most(passed)} if passed else facts
 
 
 def _about_folder(path: Path) -> dict[str, Any] | None:
@@ -64,16 +72,19 @@ def _about_folder(path: Path) -> dict[str, Any] | None:
     except ManifestError as error:
         if "holds no images" not in str(error):
             raise
-        return {"what": "a folder without pictures", "tables": tables} if tables else None
+        embedded = [name for name in tables if name.lower().endswith(".parquet")][:_MAX_LISTED]
+        within = [name for name in embedded if has_pictures(path / name)]
+        what = "a folder of Parquet files with pictures (ingest.source: {kind: parquet, ...})"
+        return {"what": what if within else "a folder without pictures", "tables": tables} if tables else None
     refused = [f"{name}: {reason}" for name, reason in sorted(raw.refused.items())]
     passed = Counter(
         file.reason or PurePosixPath(file.name).suffix.lower() or file.name for file in found if file.kind == "passed"
     )
-    facts = _facts(raw.names, refused, raw.read)
-    return {"what": "a folder of pictures", **facts, "passed over": _most(passed), "tables": tables}
+    facts = picture_facts(raw.names, refused, raw.read)
+    return {"what": "a folder of pictures", **facts, "passed over": most(passed), "tables": tables}
 
 
-def _facts(names: Sequence[str], refused: list[str], read: Callable[[str], bytes]) -> dict[str, Any]:
+def picture_facts(names: Sequence[str], refused: list[str], read: Callable[[str], bytes]) -> dict[str, Any]:
     """Number of pictures, and the formats and sizes of an evenly spread sample.
 
     Raises:
@@ -97,15 +108,15 @@ def _facts(names: Sequence[str], refused: list[str], read: Callable[[str], bytes
     return {
         "pictures": len(names),
         "looked at": len(range(0, len(names), step)),
-        "folders": _most(folders),
-        "formats": _most(formats),
-        "sizes": _most(sizes),
+        "folders": most(folders),
+        "formats": most(formats),
+        "sizes": most(sizes),
         "cannot be used": bad[:_MAX_LISTED],
         "first names": sorted(names)[:3],
     }
 
 
-def _most(counts: Counter[str]) -> dict[str, int]:
+def most(counts: Counter[str]) -> dict[str, int]:
     """The most frequent, and how many others there are."""
     shown = dict(counts.most_common(_MAX_LISTED))
     others = sum(counts.values()) - sum(shown.values())

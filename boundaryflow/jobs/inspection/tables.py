@@ -13,7 +13,9 @@ import pandas as pd
 from boundaryflow.errors import LabelError
 from boundaryflow.labelling import AttributeColumn, read_annotations, read_celeba, read_hq_mapping, read_values
 from boundaryflow.labelling.columns import texts
+from boundaryflow.labelling.json_labels import json_rows, plain_cells, read_json
 from boundaryflow.labelling.lines import short, text_lines
+from boundaryflow.labelling.tables import collected
 
 SUFFIXES = {".csv", ".tsv", ".parquet", ".jsonl", ".ndjson"}
 _MAX_VALUES = 12
@@ -36,13 +38,38 @@ def about(path: Path) -> dict[str, Any] | None:
         return None
     if path.suffix.lower() in SUFFIXES:
         return _about_table(path)
+    if path.suffix.lower() == ".json":
+        return _about_json(path)
     return _about_text(path) if path.suffix.lower() == ".txt" else None
 
 
 def _about_table(path: Path) -> dict[str, Any]:
-    table = read_annotations(path, max_cells=_MAX_CELLS)
+    return {"what": "a table of labels", **_table_facts(path, read_annotations(path, max_cells=_MAX_CELLS))}
+
+
+def _about_json(path: Path) -> dict[str, Any] | None:
+    """Labels in JSON of any of the forms that kind json reads; None for other JSON."""
+    content = read_json(path)
+    if isinstance(content, dict):
+        plain = not any(isinstance(value, dict) for value in content.values())
+        if plain and not any(_PICTURE.search(name) for name in content):
+            return {
+                "what": "a JSON object, such as the labels of one picture (per_picture: true)",
+                "keys": list(content)[:_MAX_VALUES],
+            }
+        rows = [{"file": name} | plain_cells(path, name, cells, ()) for name, cells in json_rows(path, content, None)]
+        what = "JSON labels: an object with a key for each picture (file_column: null)"
+    elif isinstance(content, list) and content and all(isinstance(record, dict) for record in content):
+        rows, what = [plain_cells(path, "", record, ()) for record in content], "JSON labels: a list of records"
+    else:
+        return None
+    table = collected(path, rows, None, _MAX_CELLS)
+    return {"what": what, **_table_facts(path, table)}
+
+
+def _table_facts(path: Path, table: pd.DataFrame) -> dict[str, Any]:
     file_column = _file_column(table)
-    facts: dict[str, Any] = {"what": "a table of labels", "rows": len(table)}
+    facts: dict[str, Any] = {"rows": len(table)}
     if not table.attrs["is_whole"]:
         facts["rows"] = f"the first {len(table):,} of more"
     facts["file column"] = file_column or "none that is plain; say which one in label.source.file_column"

@@ -27,7 +27,7 @@ from boundaryflow.sources.inbox import list_inbox, open_inbox
 from boundaryflow.sources.raw import RawFolder, Wanted, survey
 from boundaryflow.sources.remote import UNKNOWN_SIZE, RemoteFolder, list_remote
 from tests.hostile.corpus_listing import CASES, GOOD
-from tests.raw_data import celebahq, encoded, write_lmdb, write_tar, write_zip
+from tests.raw_data import celebahq, encoded, write_lmdb, write_parquet, write_tar, write_zip
 
 MEMBERS = {f"{letter}/{i}.png": encoded(i) for i, letter in enumerate("bac")}
 TARS = {".tar": "w:", ".tar.gz": "w:gz", ".tgz": "w:gz", ".tar.bz2": "w:bz2", ".tar.xz": "w:xz"}
@@ -227,11 +227,15 @@ def labels_only(folder: Path) -> None:
         (lambda folder: None, "holds no images; put some there (docs/datasets.md says how)"),
         (labels_only, "holds no images, only labels.csv; put some there"),
         (lambda folder: write_lmdb(folder / "db", {b"length": b"0"}), "holds no images, only db (without a picture);"),
+        (
+            lambda folder: write_parquet(folder / "t.parquet", [b"x"]),
+            "holds no images, only t.parquet (pictures within Parquet files are read by ingest.source kind parquet);",
+        ),
         (lambda folder: folder.rmdir(), "no such folder; put images there, or link to where they are"),
     ],
-    ids=["empty", "labels", "lmdb", "missing"],
+    ids=["empty", "labels", "lmdb", "parquet", "missing"],
 )
-def test_folder_without_pictures_is_told(folder: Path, fill: Callable[[Path], None], message: str) -> None:
+def test_folder_without_pictures_is_told(folder: Path, fill: Callable[[Path], object], message: str) -> None:
     fill(folder)
     with pytest.raises(ManifestError) as error:
         opened(folder)
@@ -266,6 +270,27 @@ def test_patterns_choose_among_files_and_members(folder: Path) -> None:
     assert raw.unmatched == {"*.gif"}
     with pytest.raises(ManifestError, match=r"holds no images, only HQ .*, as `include` and `exclude` of"):
         RawFolder(folder, 16, Wanted(include=["x*"]))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("**/*.png", {"x.png", "a/x.png", "a/b/x.png"}),
+        ("*.png", {"x.png", "a/x.png", "a/b/x.png"}),
+        ("a/**/x.png", {"a/x.png", "a/b/x.png"}),
+        ("**/b/**", {"a/b/x.png"}),
+        ("**/x.png", {"x.png", "a/x.png", "a/b/x.png"}),
+        ("a/*", {"a/x.png", "a/b/x.png", "a/y.JPG"}),
+        ("[!a]*", {"x.png"}),
+        ("a/?.png", {"a/x.png"}),
+        ("*.jpg", set()),
+        ("x.pn", set()),
+    ],
+)
+def test_pattern_takes_the_names_that_are_documented(pattern: str, names: set[str]) -> None:
+    every = ["x.png", "a/x.png", "a/b/x.png", "a/y.JPG"]
+    assert {name for name in every if Wanted(include=[pattern])(name)} == names
+    assert {name for name in every if not Wanted(exclude=[pattern])(name)} == names
 
 
 @pytest.mark.parametrize("case", sorted(CASES))
