@@ -14,6 +14,7 @@ from boundaryflow.config.agreement import disagreements, job_disagreements
 from boundaryflow.config.base import MAX_STRENGTH, alike, is_name
 from boundaryflow.config.defaults import DEFAULTS, TAKEN_WHOLE, as_stated, filled, is_default
 from boundaryflow.config.delivery import DeliveryParams, NamedDeliveryParams, delivery_of
+from boundaryflow.config.guard import GuardParams, quarantine_of, unmeasurable
 from boundaryflow.config.image_sources import AvatarSource, FolderSource, ListedSource, RemoteSource
 from boundaryflow.config.ingest import CropBox, FileSplit, Split
 from boundaryflow.config.label import LabelParams
@@ -65,6 +66,7 @@ __all__ = [
     "FileSplit",
     "FolderLabels",
     "FolderSource",
+    "GuardParams",
     "IndependentTarget",
     "LabelParams",
     "ListedSource",
@@ -87,6 +89,7 @@ __all__ = [
     "filled",
     "is_name",
     "load_params",
+    "quarantine_of",
     "ready_entries",
     "written_out",
 ]
@@ -125,7 +128,7 @@ def load_params(root: Path = Path(), *, check_files: bool = True) -> Params:
     lines = by_itself + [
         f"data.{name}.{line}" for name, dataset in params.data.items() for line in disagreements(dataset)
     ]
-    lines += job_disagreements(params, root)
+    lines += [*job_disagreements(params, root), *unmeasurable(root, params, check_files=check_files)]
     for name in params.datasets if check_files and not lines else ():
         lines += [f"data.{name}.{line}" for line in unfit_files(root, name, params.data[name])]
     if lines:
