@@ -82,7 +82,7 @@ def _strengths_to_deliver(job: Job, sure: Sequence[float], accepted: float | Non
     """
     if job.min_probability is None:
         return list(range(len(sure)))
-    if accepted is not None and accepted in job.strengths:
+    if accepted and accepted in job.strengths:
         return [list(job.strengths).index(accepted)]
     best = weakest(job.strengths, [probability >= job.min_probability for probability in sure])
     return [] if best is None else [best]
