@@ -14,8 +14,8 @@ MAX_BITS = 16
 """Largest number of different bits, of 255, of two pictures that count as alike.
 
 Of 1,200 drawn faces, 1,500 avatars and 2,000 photographs of CIFAR-10 at 64 or 32 pixels, two different ones had at
-least 66, 20 and 20 (1 pair in 10,000: 78, 42 and 92 or fewer). After JPEG at quality 60, after halving, and after
-brightening by a tenth, 95 % of these pictures had at most 22; after cropping three pixels, more than half had over 66.
+least 66, 20 and 20 (1 pair in 10,000: 78, 42 and 92 or fewer). After JPEG at quality 60 and after brightening by a
+tenth, 95 % of these pictures had at most 16, after halving 22; after cropping three pixels, half had over 66.
 """
 _SIDE, _KEPT = 64, 16
 
@@ -42,7 +42,8 @@ def phash_of(pixels: NDArray[np.uint8]) -> str:
 
 
 class LookAlikes:
-    """The hashes of known pictures, among which the most alike is found by comparing all: 1 ms for 100,000.
+    """The hashes of known pictures, among which the most alike is found by comparing all: some milliseconds for
+    100,000.
 
     Args:
         hashes: Their hashes, none empty.
