@@ -42,8 +42,7 @@ def phash_of(pixels: NDArray[np.uint8]) -> str:
 
 
 class LookAlikes:
-    """The hashes of known pictures, among which the most alike is found by comparing all: some milliseconds for
-    100,000.
+    """The hashes of known pictures; all are compared to find the most alike, some milliseconds for 100,000.
 
     Args:
         hashes: Their hashes, none empty.
