@@ -16,7 +16,7 @@ from boundaryflow.config.guard import BY_LABELLER, Condition, GuardParams
 from boundaryflow.evaluation import Judges, load_judges
 from boundaryflow.evaluation.panel import judge_files
 from boundaryflow.evaluation.per_image import MetricModels, PerImageMetrics
-from boundaryflow.models.weights import sha256_of
+from boundaryflow.files import file_sha256
 from boundaryflow.pixels import to_model_range
 from boundaryflow.runtime.device import device
 
@@ -61,7 +61,7 @@ class Guard:
         if not self.measured:
             return {}
         files = judge_files(Path(self.judges)) if self.judges else []
-        return {"measures": self.measured, "judges": {str(path): sha256_of(path) for path in files}}
+        return {"measures": self.measured, "judges": {str(path): file_sha256(path) for path in files}}
 
     def values(self, probability: float, measured: Sequence[float]) -> dict[str, float]:
         """Measure to value.
