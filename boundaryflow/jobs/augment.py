@@ -26,6 +26,7 @@ from boundaryflow.errors import ManifestError
 from boundaryflow.jobs.augmenter import Augmenter, Good, groups_of, routes_into
 from boundaryflow.jobs.batch import EditPlan, plan_edits
 from boundaryflow.jobs.finishing import Finisher, Finishing, SourceFiles, finishing_of
+from boundaryflow.jobs.reviewed import ReviewedAugmenter
 from boundaryflow.jobs.run_record import recorded
 from boundaryflow.jobs.training_set import TrainingSet, group_name
 from boundaryflow.review.verdicts import Decisions, decisions_on
@@ -108,7 +109,7 @@ def run(
     summary.before = images.named(counts)
     summary.wanted = images.named(add)
     strengths, attributes = job.strengths, images.attributes
-    augmenter = Augmenter(name, plan, attributes, strengths, job.min_probability, shard_size, decisions)
+    augmenter = ReviewedAugmenter(name, plan, attributes, strengths, job.min_probability, shard_size, decisions)
     edits = {
         group: augmenter.fill(group, num, routes_into(group, attributes, images.groups)) if num else []
         for group, num in sorted(add.items())

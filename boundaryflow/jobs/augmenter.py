@@ -15,7 +15,6 @@ from torch import Tensor
 
 from boundaryflow.augmentation.balance import Group
 from boundaryflow.jobs.batch import EditPlan, open_batch_editor, reached, weakest
-from boundaryflow.review.verdicts import Decisions
 from boundaryflow.rng import item_seed
 from boundaryflow.runtime.fingerprints import code_hash
 from boundaryflow.runtime.process import own_folder
@@ -90,7 +89,6 @@ class Augmenter:
         strengths: Strengths of the plan.
         min_probability: Least probability of the changed attribute, by the labeller.
         shard_size: Items in a shard, on average at most.
-        decisions: Verdicts on the same edits of the data set.
     """
 
     def __init__(
@@ -101,9 +99,7 @@ class Augmenter:
         strengths: Sequence[float],
         min_probability: float,
         shard_size: int,
-        decisions: Decisions,
     ) -> None:
-        self._decisions = decisions
         self._plan, self._attributes = plan, list(attributes)
         self._strengths, self._min_probability = list(strengths), min_probability
         self._ingested = INGEST.folder(plan.dataset)
@@ -157,22 +153,13 @@ class Augmenter:
         return [known[item] for item in items]
 
     def _judge(self, item: str, route: Route, seen: Tensor, group: Group) -> Good | None:
-        """The edit that was accepted in review, if it was not rejected there.
-
-        Else the weakest one, with probabilities `seen` [K,A], that reaches the target and keeps its other attribute.
-        """
-        is_rejected, accepted = self._decisions.on(item, [route.attribute], {route.attribute: route.sign})
-        if is_rejected:
-            return None
+        """The weakest edit, with probabilities `seen` [K,A], that reaches the target and keeps its other attribute."""
         column = self._seen.index(route.attribute)
         sure = reached(seen[None, :, [column]], torch.tensor([[float(route.sign)]]))[0]
         stays = torch.ones(len(seen), dtype=torch.bool)
         for attribute, has in zip(self._attributes, group, strict=True):
             if attribute != route.attribute:
                 stays &= (seen[:, self._seen.index(attribute)] > 0.5) == has
-        if accepted and accepted in self._strengths:
-            k = self._strengths.index(accepted)
-            return Good(item, route, accepted, k, float(sure[k]))
         k = weakest(self._strengths, (stays & (sure >= self._min_probability)).tolist())
         return None if k is None else Good(item, route, self._strengths[k], k, float(sure[k]))
 

@@ -73,7 +73,7 @@ class Quarantine:
     def resumed(self, key: str | None) -> str | None:
         """The run of this key that was staged by a process that was killed; another such run is thrown away."""
         for run, facts in list(self._runs.items()):
-            if facts["step"] == "stage" and facts["key"] == key:
+            if facts["step"] == "stage" and facts.get("key", "") == key:
                 return run
             if facts["step"] == "stage":
                 self._put(run, step="clear")
