@@ -42,3 +42,7 @@ class LabelError(PipelineError):
 
 class TooFewLabelsError(LabelError):
     """An attribute has too few labels to learn it from; others may have enough."""
+
+
+class ShortfallError(PipelineError):
+    """A run fell short of what its job expects, and was not delivered."""

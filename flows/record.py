@@ -14,7 +14,7 @@ from flows.summary import markdown_table
 
 Kind = Literal["bulk_edit", "augment"]
 """The flows that run jobs."""
-_COUNTED = ("counts", "pictures", "wanted", "added", "tried", "kept")
+_COUNTED = ("counts", "pictures", "held", "wanted", "added", "tried", "kept")
 _MAX_FAILURES = 20
 _NEEDED = {"state", "started", "seconds", "error"}
 
@@ -60,7 +60,10 @@ def in_a_line(run: Mapping[str, Any]) -> str:
         listed = f"{counts.get('listed', 0)} files, {counts.get('new', 0)} new"
         done = [f"{num} {status}" for status, num in counts.items() if status not in ("listed", "new")]
         pictures = sum(run.get("pictures", {}).values())
+        held, alike = sum(run.get("held", {}).values()), run.get("near_duplicates", 0)
         words = [listed, *done, *([f"{pictures} pictures"] if pictures else [])]
+        words += [f"{held} held back"] if held else []
+        words += [f"{alike} near-duplicates of earlier ones"] if alike else []
     else:
         wanted, added = sum(run.get("wanted", {}).values()), sum(run.get("added", {}).values())
         words = [f"{added} of {wanted} edits added"]
@@ -77,6 +80,7 @@ def markdown(run: Mapping[str, Any]) -> str:
         ("job", f"{run['job']} ({run['job_hash']})"),
         *([("inbox", str(run["inbox"]))] if "inbox" in run else []),
         ("outbox", str(run["outbox"])),
+        *([("quarantine", str(run["quarantine"]))] if run.get("quarantine") else []),
         ("started", str(run["started"])),
         ("commit", commit[:12] + (" and changes that are not committed" if run.get("changed") else "")),
         ("model", f"{run['model']} ({run['model_sha256'][:12]})"),
@@ -84,6 +88,12 @@ def markdown(run: Mapping[str, Any]) -> str:
     lines = [f"# {in_a_line(run)}", "", *markdown_table(("", ""), facts)]
     numbers = [(row["what"], str(row["of"]), str(row["number"])) for row in rows(run)]
     lines += ["", *markdown_table(("", "of", "number"), numbers)] if numbers else []
+    found = [
+        (one["what"], _told(one["value"]), str(one["count"]), f"{one['limit']:g}", "yes" if one["is_met"] else "no")
+        for one in run.get("findings") or []
+    ]
+    header = ("expected", "measured", "over", "limit", "met")
+    lines += ["", "## What the job expects", "", *markdown_table(header, found)] if found else []
     failures = run.get("failures") or []
     if failures:
         body = [(entry["file"], entry["status"], entry["reason"]) for entry in failures[:_MAX_FAILURES]]
@@ -92,3 +102,7 @@ def markdown(run: Mapping[str, Any]) -> str:
             more = f"and {len(failures) - _MAX_FAILURES} more, in last_run.json of the job's folder below data/"
             lines += ["", more]
     return "\n".join(lines)
+
+
+def _told(value: float | None) -> str:
+    return "nothing" if value is None else f"{value:.4g}"

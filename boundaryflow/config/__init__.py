@@ -28,6 +28,7 @@ from boundaryflow.config.annotations import (
 from boundaryflow.config.base import MAX_STRENGTH, alike, is_name
 from boundaryflow.config.defaults import DEFAULTS, TAKEN_WHOLE, as_stated, filled, is_default
 from boundaryflow.config.delivery import DeliveryParams, NamedDeliveryParams, delivery_of
+from boundaryflow.config.guard import GuardParams, quarantine_of, unmeasurable
 from boundaryflow.config.image_sources import AvatarSource, FolderSource, ListedSource, ParquetSource, RemoteSource
 from boundaryflow.config.ingest import CropBox, FileSplit, Groups, Split
 from boundaryflow.config.label import LabelParams
@@ -70,6 +71,7 @@ __all__ = [
     "FolderLabels",
     "FolderSource",
     "Groups",
+    "GuardParams",
     "ImageFolderLabels",
     "IndependentTarget",
     "JsonLabels",
@@ -100,6 +102,7 @@ __all__ = [
     "filled",
     "is_name",
     "load_params",
+    "quarantine_of",
     "ready_entries",
     "written_out",
 ]
@@ -138,7 +141,7 @@ def load_params(root: Path = Path(), *, check_files: bool = True) -> Params:
     lines = by_itself + [
         f"data.{name}.{line}" for name, dataset in params.data.items() for line in disagreements(dataset)
     ]
-    lines += job_disagreements(params, root)
+    lines += [*job_disagreements(params, root), *unmeasurable(root, params, check_files=check_files)]
     for name in params.datasets if check_files and not lines else ():
         lines += [f"data.{name}.{line}" for line in unfit_files(root, name, params.data[name])]
     if lines:

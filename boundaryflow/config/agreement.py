@@ -7,6 +7,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 from boundaryflow.config.annotations import FolderLabels, LabelKind, ParquetLabels, is_folder_column
+from boundaryflow.config.guard import quarantine_of
 from boundaryflow.config.image_sources import ParquetSource
 from boundaryflow.config.ingest import FileSplit, Groups
 from boundaryflow.config.label_rules import ColumnRule, CombinedRule, ThresholdRule, ValueRule
@@ -15,6 +16,7 @@ from boundaryflow.config.params import Params
 from boundaryflow.config.places import meet
 from boundaryflow.config.sections import DatasetParams
 from boundaryflow.config.wording import nearest
+from boundaryflow.errors import ParamsError
 from boundaryflow.files import about_user
 from boundaryflow.text import visible, words
 
@@ -33,6 +35,12 @@ def job_disagreements(params: Params, root: Path) -> Iterator[str]:
     """Lines `key: what is wrong` about the folders that the jobs of bulk_edit and augment read and write."""
     inboxes = {f"bulk_edit.{name}.inbox": job.inbox for name, job in params.bulk_edit.items()}
     written = {f"bulk_edit.{name}.outbox": job.outbox for name, job in params.bulk_edit.items()}
+    for name, job in params.bulk_edit.items():
+        if job.expects:
+            try:
+                written[f"the quarantine of bulk_edit.{name}.outbox"] = quarantine_of(job.outbox)
+            except ParamsError as error:
+                yield f"bulk_edit.{name}.{error}"
     written |= {f"augment.{name}.out": job.out for name, job in params.augment.items()}
     for key, address in (inboxes | written).items():
         if fault := about_user(address):

@@ -9,13 +9,14 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from boundaryflow.config.base import Name, Section, Strengths
-from boundaryflow.config.delivery import DeliveryParams, NamedDeliveryParams
+from boundaryflow.config.delivery import DeliveryParams
+from boundaryflow.config.guard import GuardParams
 from boundaryflow.config.sections import DatasetParams
 from boundaryflow.config.wording import nearest
 from boundaryflow.errors import ParamsError
 
 
-class BulkEditParams(NamedDeliveryParams):
+class BulkEditParams(GuardParams):
     """A job of the flow `bulk_edit`: what is done with pictures that arrive."""
 
     dataset: Name

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 from torch import Tensor
 
 from boundaryflow.augmentation.balance import Group, phi, to_equal_counts, to_independence
@@ -25,8 +26,10 @@ from boundaryflow.errors import ManifestError
 from boundaryflow.jobs.augmenter import Augmenter, Good, groups_of, routes_into
 from boundaryflow.jobs.batch import EditPlan, plan_edits
 from boundaryflow.jobs.finishing import Finisher, Finishing, SourceFiles, finishing_of
+from boundaryflow.jobs.reviewed import ReviewedAugmenter
 from boundaryflow.jobs.run_record import recorded
 from boundaryflow.jobs.training_set import TrainingSet, group_name
+from boundaryflow.review.verdicts import Decisions, decisions_on
 from boundaryflow.runtime.process import entry
 from boundaryflow.sources.datasets import open_raw
 from boundaryflow.sources.raw import RawPictures
@@ -79,6 +82,7 @@ def run(
     shard_size: int,
     finishing: Finishing,
     raw: RawPictures | None,
+    decisions: Decisions,
     out: TrainingSet,
     summary: Summary,
 ) -> None:
@@ -91,6 +95,7 @@ def run(
         shard_size: Items in a shard, on average at most.
         finishing: What becomes of the images and of their edits.
         raw: Files of the images; None where none are needed.
+        decisions: Verdicts on the same edits of the data set.
         out: Where the set is written.
         summary: Filled as the run goes on.
 
@@ -104,7 +109,7 @@ def run(
     summary.before = images.named(counts)
     summary.wanted = images.named(add)
     strengths, attributes = job.strengths, images.attributes
-    augmenter = Augmenter(name, plan, attributes, strengths, job.min_probability, shard_size)
+    augmenter = ReviewedAugmenter(name, plan, attributes, strengths, job.min_probability, shard_size, decisions)
     edits = {
         group: augmenter.fill(group, num, routes_into(group, attributes, images.groups)) if num else []
         for group, num in sorted(add.items())
@@ -248,7 +253,9 @@ def _write_edits(
     edits = sorted(edits, key=lambda edit: place[edit.item])
     for start in range(0, len(edits), _AT_ONCE):
         some = edits[start : start + _AT_ONCE]
-        before = images.pixels([edit.item for edit in some])
+        items = [edit.item for edit in some]
+        is_read = finish.how.is_original or len(summary.shown) < _NUM_SHOWN  # else nobody looks at the inputs
+        before = images.pixels(items) if is_read else [torch.empty(0)] * len(items)
         for edit, picture, pixels in zip(some, augmenter.pictures(some), before, strict=True):
             route, item = edit.route, edit.item
             opened = finish.open(item, pixels)
@@ -301,7 +308,8 @@ def main() -> None:
         ),
     ):
         out = TrainingSet(box, {**facts, "model_sha256": plan.model_sha256})
-        run(arguments.job, job, plan, section.ingest.shard_size, finishing, raw, out, summary)
+        decisions = decisions_on(job.dataset, section.edit.edits)
+        run(arguments.job, job, plan, section.ingest.shard_size, finishing, raw, decisions, out, summary)
 
 
 def _warn_of_planes(name: str, plan: EditPlan) -> None:

@@ -1,4 +1,4 @@
-"""Stage bulk_edit: edit new files of an inbox, deliver the edits to an outbox, and record a status for every file.
+"""Job bulk_edit: edit new files of an inbox, deliver the edits to an outbox, and record a status for every file.
 
 It is not in DVC's graph, as its output leaves the project. The table `inbox.parquet` in the outbox records which files
 are done, so that each is edited once, on whichever machine the job runs next.
@@ -7,9 +7,10 @@ are done, so that each is edited once, on whichever machine the job runs next.
 from __future__ import annotations
 
 import argparse
+import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,27 +19,28 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from boundaryflow.config import load_params
+from boundaryflow.config import load_params, quarantine_of
 from boundaryflow.config.advice import advised
 from boundaryflow.config.places import check_apart, check_output
 from boundaryflow.editing.targets import TARGET_SIGNS
-from boundaryflow.errors import ManifestError
 from boundaryflow.files import is_remote
-from boundaryflow.jobs.batch import EditPlan, open_batch_editor, plan_edits, reached, weakest
-from boundaryflow.jobs.bulk_job import NUM_TOLD, Job, Picture, Summary
+from boundaryflow.jobs.arrivals import hashes_of, sort_out
+from boundaryflow.jobs.batch import EditPlan, open_batch_editor, plan_edits, reached
+from boundaryflow.jobs.bulk_job import Job, Summary
+from boundaryflow.jobs.delivering import deliver
 from boundaryflow.jobs.delivery import Delivery, Entry
 from boundaryflow.jobs.finishing import finishing_of
+from boundaryflow.jobs.guard import Guard, findings, guard_of, measure
+from boundaryflow.jobs.quarantine import Quarantine, settle
 from boundaryflow.jobs.run_record import recorded
+from boundaryflow.review.verdicts import decisions_on
 from boundaryflow.runtime.process import entry, own_folder
 from boundaryflow.runtime.sharding import run_sharded
-from boundaryflow.sources.archives import UnusableError
-from boundaryflow.sources.decoding import Decoded, Spool, decode_into, item_id_of
+from boundaryflow.sources.decoding import Spool, decode_into
 from boundaryflow.sources.inbox import list_inbox, open_inbox
-from boundaryflow.sources.raw import RawPictures
-from boundaryflow.store.catalog.jobs import BULK_EDIT
+from boundaryflow.store.catalog.jobs import BULK_EDIT, RECORD_SCHEMA, RUNS
 from boundaryflow.store.outbox import Outbox, open_outbox
-from boundaryflow.store.outbox_record import is_within
-from boundaryflow.store.shards import Shard, ShardTask, read_shard, shard_files, shard_index
+from boundaryflow.store.shards import ShardTask, shard_files
 from boundaryflow.text import masked
 
 LOG = logging.getLogger(__name__)
@@ -54,11 +56,13 @@ def run_shard(
     shape: Sequence[int],
     edits: Mapping[str, Mapping[str, str]],
     plan: EditPlan,
+    guard: Guard,
 ) -> dict[str, Tensor]:
-    """Edits of the pictures that one shard lacks, their directions and the labeller's probabilities.
+    """Edits of the pictures that one shard lacks, their directions, the labeller's probabilities, and measures.
 
     Returns:
-        `pixels` [N,C,S,S], and for each edit `edited/EDIT` [N,K,C,S,S], `signs/EDIT` [N,A] and `reached/EDIT` [N,K].
+        `pixels` [N,C,S,S], and for each edit `edited/EDIT` [N,K,C,S,S], `signs/EDIT` [N,A], `reached/EDIT` [N,K] and,
+        if the guard asks for measures, `measured/EDIT` [N,K,M].
     """
     editor = open_batch_editor(plan)
     kept = np.memmap(spool, np.uint8, "r", shape=(len(rows), *shape))
@@ -74,6 +78,12 @@ def run_shard(
         tensors[f"edited/{edit}"] = done.pixels
         tensors[f"signs/{edit}"] = signs[edit].to(torch.int8)
         tensors[f"reached/{edit}"] = reached(done.seen[:, :, [place[name] for name in edits[edit]]], signs[edit])
+        if guard.measured:
+            targets = [
+                {name: int(sign) for name, sign in zip(edits[edit], row, strict=True) if sign}
+                for row in signs[edit].tolist()
+            ]
+            tensors[f"measured/{edit}"] = measure(guard, pixels, done.pixels, targets)
     return tensors
 
 
@@ -90,27 +100,74 @@ def run(job: Job, inbox: str, box: Outbox, outbox: str, *, again: bool, summary:
         job: How they are edited.
         inbox: Where pictures arrive; never written to.
         box: Receives the edits.
-        outbox: Address of the outbox, for messages.
+        outbox: Address of the outbox.
         again: Edit files again that another version of the job has edited.
         summary: Filled as the run goes on.
 
     Raises:
+        ShortfallError: The run fell short of what the job expects; it is in quarantine.
         PipelineError: The inbox or outbox cannot be used.
     """
     work = own_folder("bulk_edit", job.name)
     work.mkdir(parents=True, exist_ok=True)
     listing = list_inbox(inbox)
-    job_hash = job.fingerprint
-    facts = {"dataset": job.dataset, "job": job.name, "job_hash": job_hash}
-    delivery = Delivery(box, masked(outbox), {**facts, "model_sha256": job.plan.model_sha256})
-    counts = job_hash if again else None
+    facts = {"dataset": job.dataset, "job": job.name, "job_hash": job.fingerprint}
+    facts["model_sha256"] = job.plan.model_sha256
+    delivery = Delivery(box, masked(outbox), facts)
+    quarantine = Quarantine(box, outbox, job.name, delivery)
+    quarantine.finish()
+    staged = quarantine.resumed(job.shard_key if job.guard.expects else None)
+    quarantine.warn()
+    if not job.guard.expects:
+        _edit_new(job, inbox, listing, delivery, work, again=again, summary=summary)
+        return
+    if not staged and delivery.new_files(listing, job_hash=job.fingerprint if again else None).empty:
+        summary.counts.update(listed=len(listing), new=0)
+        return
+    staged = staged or quarantine.begin(job.shard_key)
+    with quarantine.staging(staged) as staging:
+        part = Delivery(staging, masked(quarantine.folder(staged)), facts, delivery)
+        _edit_new(job, inbox, listing, part, work, again=again, summary=summary)
+        _judge(job, part, quarantine, staged, summary)
+    quarantine.finish()
+
+
+def _edit_new(
+    job: Job, inbox: str, listing: pd.DataFrame, delivery: Delivery, work: Path, *, again: bool, summary: Summary
+) -> None:
+    """Edit and deliver the new files, some at a time."""
+    counts = job.fingerprint if again else None
     new = delivery.new_files(listing, job_hash=counts)
     summary.counts.update(listed=len(listing), new=len(new))
     LOG.info("bulk_edit %s: %d files in %s, %d new", job.name, len(listing), masked(inbox), len(new))
     for start in range(0, len(new), _AT_ONCE):
-        some = new[start : start + _AT_ONCE]
-        _edit_and_deliver(job, inbox, some, delivery, delivery.edited_items(job_hash=counts), work, summary)
+        _edit_and_deliver(job, inbox, new[start : start + _AT_ONCE], delivery, counts, work, summary)
     _forget(work)
+
+
+def _judge(job: Job, part: Delivery, quarantine: Quarantine, staged: str, summary: Summary) -> None:
+    """Hold a staged run against what its job expects, and decide where it goes."""
+    num_left = summary.counts.get("left", 0)
+    num_failed = num_left + int((part.ledger["status"] == "bad").sum())
+    found = findings(job.guard, job.edits, part.checks(), num_failed, num_left + len(part.ledger))
+    summary.findings = [finding.about() for finding in found]
+    if all(finding.is_met for finding in found):
+        quarantine.decide(staged, "deliver")
+        return
+    said = "; ".join(str(finding) for finding in sorted(found, key=lambda finding: finding.is_met))
+    pictures = part.pictures()
+    summary.counts["quarantined"] = summary.counts.pop("delivered", 0)
+    summary.pictures = {}
+    if pictures is None:
+        quarantine.decide(staged, "quarantine", f"bulk_edit {job.name}: {said}; no picture was to be delivered")
+        return
+    summary.quarantine = masked(quarantine.folder(staged))
+    quarantine.decide(
+        staged,
+        "quarantine",
+        f"bulk_edit {job.name}: {said}; {len(pictures)} pictures are in quarantine in {summary.quarantine}: look at "
+        f"them, then run `boundaryflow bulk-edit {job.name} --release {staged}`, or --discard {staged}",
+    )
 
 
 def _edit_and_deliver(
@@ -118,159 +175,36 @@ def _edit_and_deliver(
     inbox: str,
     files: pd.DataFrame,
     delivery: Delivery,
-    edited_before: Mapping[str, str],
+    counts: str | None,
     work: Path,
     summary: Summary,
 ) -> None:
-    """Decode, edit and deliver some files."""
+    """Decode, edit and deliver some files; those count as edited before that `counts` edited, None for any job."""
     versions: dict[str, str] = dict(zip(files["name"], files["version"], strict=True))
     with Spool(work) as spool:
         raw, geometry = open_inbox(inbox, files), job.section.ingest.geometry
         decoded = decode_into(spool, raw, raw.names, {}, geometry, "decode", is_remote=is_remote(inbox))
-        owners = delivery.edited_items(job_hash=None)
-        entries, chosen = _sort_out(job, decoded, versions, edited_before, owners, summary)
         ingest = job.section.ingest
+        shape = [ingest.channels, ingest.image_size, ingest.image_size]
+        hashes = hashes_of(spool, shape)
+        entries, chosen = sort_out(job, decoded, versions, delivery, counts, hashes, summary)
         context = {
             "spool": str(spool.path),
             "rows": spool.rows,
-            "shape": [ingest.channels, ingest.image_size, ingest.image_size],
+            "shape": shape,
             "edits": {edit: dict(targets) for edit, targets in job.edits.items()},
             "plan": job.plan,
+            "guard": job.guard,
         }
         shards = work / "shards"
-        run_sharded("bulk_edit", shards, sorted(chosen), job.fingerprint, ingest.shard_size, run_shard, context)
-    for item, (status, reason) in _deliver(job, shards, chosen, raw, delivery, summary).items():
+        run_sharded("bulk_edit", shards, sorted(chosen), job.shard_key, ingest.shard_size, run_shard, context)
+    for item, (status, reason) in deliver(job, shards, chosen, raw, delivery, summary).items():
         summary.count(status)
-        if reason:
+        if status in ("bad", "left"):
             summary.failed(chosen[item], status, reason)
         if status != "left":
-            entries.append(Entry(chosen[item], versions[chosen[item]], item, status, reason))
+            entries.append(Entry(chosen[item], versions[chosen[item]], item, status, reason, hashes[item]))
     delivery.commit(entries)
-
-
-def _sort_out(
-    job: Job,
-    decoded: Sequence[Decoded],
-    versions: Mapping[str, str],
-    edited_before: Mapping[str, str],
-    owners: Mapping[str, str],
-    summary: Summary,
-) -> tuple[list[Entry], dict[str, str]]:
-    """Entries of the files that are not edited; and item to file name of those that are.
-
-    A file that could not be read, or changed since it was listed, gets no entry: the next run tries it again. `owners`
-    is item to file name of all that were ever edited here.
-    """
-    entries: list[Entry] = []
-    chosen: dict[str, str] = {}
-    by_source = job.finishing.names == "source"
-    names = {job.finishing.stem(item, name): name for item, name in owners.items()} if by_source else dict[str, str]()
-    for picture in sorted(decoded, key=lambda picture: picture.name):
-        name, item = picture.name, picture.item
-        if not picture.was_read:
-            summary.count("left")
-            summary.failed(name, "left", picture.reason)
-        elif picture.reason:
-            summary.count("bad")
-            summary.failed(name, "bad", picture.reason)
-            entries.append(Entry(name, versions[name], item, "bad", picture.reason))
-        elif picture.about.get("synthetic"):
-            summary.count("synthetic")
-            entries.append(Entry(name, versions[name], item, "synthetic", "marked as synthetic; edits are not edited"))
-        elif (twin := chosen.get(item, edited_before.get(item, name))) != name:
-            summary.count("duplicate")
-            entries.append(Entry(name, versions[name], item, "duplicate", f"of {twin}"))
-        elif reason := _unnamable(name, stem := job.finishing.stem(item, name), names.get(stem, name)):
-            summary.count("bad")
-            summary.failed(name, "bad", reason)
-            entries.append(Entry(name, versions[name], item, "bad", reason))
-        else:
-            chosen[item] = names[stem] = name
-    return entries, chosen
-
-
-def _unnamable(name: str, stem: str, other: str) -> str:
-    """Why a file cannot give its name to its edits; empty if it can. `other` has the same stem."""
-    if other != name:
-        return f"its edits would have the names of those of {other}; rename it, or set names: item"
-    return "" if is_within(f"{stem}.") else "its edits cannot have its name; rename it, or set names: item"
-
-
-def _deliver(
-    job: Job, shards: Path, chosen: Mapping[str, str], raw: RawPictures, delivery: Delivery, summary: Summary
-) -> dict[str, tuple[str, str]]:
-    """Write the pictures; returns the status of each item, and the reason."""
-    status: dict[str, tuple[str, str]] = {}
-    for path in sorted(set(shard_index(shards, job.fingerprint)["shard"])):
-        shard = read_shard(shards / path)
-        for row, item in enumerate(shard.item_ids):
-            wanted = list(_wanted(job, shard, row))
-            needs_change = any(bool(shard.tensors[f"signs/{edit}"][row].any()) for edit in job.edits)
-            status[item] = "unsure" if needs_change else "unchanged", ""
-            if wanted:
-                before = shard.tensors["pixels"][row].clone()
-                status[item] = _deliver_all(job, wanted, before, item, chosen[item], raw, delivery)
-                if status[item][0] == "delivered":
-                    summary.delivered(wanted, before)
-            if len(summary.items) < NUM_TOLD:
-                summary.items.append(item)
-    return status
-
-
-def _wanted(job: Job, shard: Shard, row: int) -> Iterator[Picture]:
-    """The pictures of one item to deliver."""
-    for edit, ways in job.edits.items():
-        signs = shard.tensors[f"signs/{edit}"][row].tolist()
-        targets = {name: int(sign) for name, sign in zip(ways, signs, strict=True) if sign}
-        sure: list[float] = shard.tensors[f"reached/{edit}"][row].tolist()
-        for index in _strengths_to_deliver(job, sure) if targets else ():
-            pixels = shard.tensors[f"edited/{edit}"][row, index].clone()
-            yield Picture(edit, float(job.strengths[index]), pixels, targets, sure[index])
-
-
-def _deliver_all(
-    job: Job,
-    wanted: Sequence[Picture],
-    before: Tensor,
-    item: str,
-    source: str,
-    raw: RawPictures,
-    delivery: Delivery,
-) -> tuple[str, str]:
-    """Write the pictures of one item; returns its status, and the reason if it is not `delivered`."""
-    try:
-        data = raw.read(source) if job.finishing.needs_file else None
-        if data is not None and item_id_of(data) != item:
-            return "left", "changed while it was edited"
-        opened = job.finishing.open(data, before)
-    except UnusableError as error:
-        return "left", str(error)
-    except ManifestError as error:
-        return "bad", str(error)
-    stem = job.finishing.stem(item, source)
-    for picture in wanted:
-        folder = picture.edit if job.min_probability is not None else f"{picture.edit}/{picture.strength:g}"
-        delivery.put(
-            f"{folder}/{stem}{opened.extension}",
-            partial(opened.file, opened.pixels(picture.pixels)),
-            item=item,
-            source=source,
-            edit=picture.edit,
-            strength=picture.strength,
-            targets=picture.targets,
-            probability=picture.probability,
-            boundaries={name: job.plan.boundaries[name] for name in picture.targets},
-            judged_by={name: job.plan.labeller.by[name] for name in picture.targets},
-        )
-    return "delivered", ""
-
-
-def _strengths_to_deliver(job: Job, sure: Sequence[float]) -> list[int]:
-    """Indices of the strengths to deliver: all, or the weakest above 0 that reaches `min_probability`, if any."""
-    if job.min_probability is None:
-        return list(range(len(sure)))
-    best = weakest(job.strengths, [probability >= job.min_probability for probability in sure])
-    return [] if best is None else [best]
 
 
 def _forget(work: Path) -> None:
@@ -294,9 +228,45 @@ def _about(job: Job, inbox: str, outbox: str, summary: Summary) -> dict[str, Any
             "edits": {edit: dict(targets) for edit, targets in job.edits.items()},
             "min_probability": job.min_probability,
             "delivery": job.finishing.described(),
+            "alert_below": dict(job.guard.alert_below),
+            "max_failed": job.guard.max_failed,
+            "deliver_if": {name: str(of) for name, of in job.guard.conditions.items()},
+            "skip_duplicates": job.skip_duplicates,
             **job.plan.params(),
         },
     }
+
+
+def settle_run(name: str, outbox: str | None, run: str, *, release: bool) -> str:
+    """Release or discard a run in quarantine; returns a line that says what was done.
+
+    Args:
+        name: Name of the job.
+        outbox: Instead of the job's.
+        run: The run.
+        release: Deliver it; otherwise remove it, and let its files count as new.
+
+    Raises:
+        PipelineError: There is no such job or run, or its folder was changed.
+    """
+    outbox = outbox or load_params(check_files=False).bulk_edit_job(name).outbox
+    check_output(outbox, "outbox")
+    with open_outbox(outbox, f"bulk_edit {name}") as box:
+        counts = settle(box, outbox, name, run, release=release)
+        line = {
+            "schema": RECORD_SCHEMA,
+            "state": "released" if release else "discarded",
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "job": name,
+            "run": run,
+            "counts": counts,
+        }
+        box.write(RUNS, (box.read(RUNS) or b"") + (json.dumps(line, sort_keys=True) + "\n").encode())
+    if not release:
+        return f"{name}: run {run} is gone; the next run edits its {counts['forgotten']} files again"
+    said = f"{name}: run {run}: {counts['pictures']} pictures of {counts['files']} files delivered to {masked(outbox)}"
+    said += f"; {counts['removed']} that were removed from it are left out" if counts["removed"] else ""
+    return said + (f"; {counts['edited again']} files were edited again since" if counts["edited again"] else "")
 
 
 @entry
@@ -314,12 +284,24 @@ def main() -> None:
     inbox, outbox = arguments.inbox or entry.inbox, arguments.outbox or entry.outbox
     check_apart(inbox, outbox, f"bulk_edit {arguments.job}")
     check_output(outbox, "outbox")
+    if entry.expects:
+        check_apart(inbox, quarantine_of(outbox), f"bulk_edit {arguments.job}: quarantine")
     section = params.dataset(entry.dataset)
     attributes = {edit: list(targets) for edit, targets in entry.edits.items()}
     plan = plan_edits(entry.dataset, section, params.run_seed, attributes, entry.strengths)
     finishing = finishing_of(f"bulk_edit.{arguments.job}", entry, section)
     job = Job(
-        arguments.job, entry.dataset, section, entry.edits, entry.strengths, entry.min_probability, plan, finishing
+        arguments.job,
+        entry.dataset,
+        section,
+        entry.edits,
+        entry.strengths,
+        entry.min_probability,
+        plan,
+        finishing,
+        guard_of(entry, section.evaluate.judges),
+        decisions_on(entry.dataset, section.edit.edits),
+        entry.skip_duplicates,
     )
     summary = Summary()
     with (

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from boundaryflow.config import DatasetParams
 from boundaryflow.jobs.batch import EditPlan
 from boundaryflow.jobs.finishing import Finishing
+from boundaryflow.jobs.guard import Guard
+from boundaryflow.review.verdicts import Decisions
 from boundaryflow.runtime.fingerprints import code_hash
 from boundaryflow.store.fingerprint import fingerprint
 
@@ -29,6 +31,8 @@ class Picture(NamedTuple):
         pixels: [C,S,S] uint8.
         targets: Attribute to +1 or -1.
         probability: Labeller's probability of the changes.
+        values: Measure to value, of those that the job asks for.
+        objection: Why it is held back; empty if it is not.
     """
 
     edit: str
@@ -36,6 +40,8 @@ class Picture(NamedTuple):
     pixels: Tensor
     targets: Mapping[str, int]
     probability: float
+    values: Mapping[str, float]
+    objection: str
 
 
 @dataclass
@@ -46,6 +52,10 @@ class Summary:
         counts: Numbers of files: listed, new, and for the new ones by status (see `delivery.Entry`), or left for the
             next run because they changed or could not be read.
         pictures: Edit to the number of pictures delivered.
+        held: Edit to the number of pictures held back by `deliver_if` or a verdict.
+        near_duplicates: New files that look like one whose edits were delivered.
+        findings: What the run came to beside what the job expects, see `guard.Finding`.
+        quarantine: Folder of the run if it fell short.
         failures: Files that are bad or were left, with the reason; the first thousand.
         items: Ids of the pictures that were edited; the first thousand.
         shown: A few pairs of [C,H,W] pixels, before and after.
@@ -53,6 +63,10 @@ class Summary:
 
     counts: dict[str, int] = field(default_factory=dict[str, int])
     pictures: dict[str, int] = field(default_factory=dict[str, int])
+    held: dict[str, int] = field(default_factory=dict[str, int])
+    near_duplicates: int = 0
+    findings: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    quarantine: str = ""
     failures: list[dict[str, str]] = field(default_factory=list[dict[str, str]])
     items: list[str] = field(default_factory=list[str])
     shown: list[tuple[Tensor, Tensor]] = field(default_factory=list[tuple[Tensor, Tensor]])
@@ -67,6 +81,11 @@ class Summary:
             self.pictures[picture.edit] = self.pictures.get(picture.edit, 0) + 1
             if picture.strength and len(self.shown) < _NUM_SHOWN:
                 self.shown.append((before, picture.pixels))
+
+    def held_back(self, pictures: Sequence[Picture]) -> None:
+        """Count pictures that are held back."""
+        for picture in pictures:
+            self.held[picture.edit] = self.held.get(picture.edit, 0) + 1
 
     def failed(self, name: str, status: str, reason: str) -> None:
         """Remember a file that was not edited."""
@@ -88,6 +107,9 @@ class Job:
             delivers all.
         plan: How pictures are edited.
         finishing: What becomes of the edits.
+        guard: What the job expects of a run and of each picture.
+        decisions: Verdicts on the same edits of the data set.
+        skip_duplicates: Leave out files that look like one whose edits were delivered.
     """
 
     name: str
@@ -98,10 +120,14 @@ class Job:
     min_probability: float | None
     plan: EditPlan
     finishing: Finishing
+    guard: Guard
+    decisions: Decisions
+    skip_duplicates: bool
 
     @cached_property
     def fingerprint(self) -> str:
         """Hash of everything that a delivered picture depends on, except the arriving file."""
+        held = {"deliver_if": {name: list(of) for name, of in self.guard.conditions.items()}, **self.guard.identity()}
         return fingerprint(
             stage="bulk_edit",
             code=code_hash("boundaryflow.jobs.bulk_edit"),
@@ -109,4 +135,11 @@ class Job:
             edits={edit: dict(targets) for edit, targets in self.edits.items()},
             delivery=self.finishing.described(),
             min_probability=self.min_probability,
+            **(held if self.guard.conditions else {}),
         )
+
+    @cached_property
+    def shard_key(self) -> str:
+        """Hash of everything that a shard of edits depends on, measures included."""
+        measured = self.guard.identity()
+        return fingerprint(job=self.fingerprint, **measured) if measured else self.fingerprint

@@ -162,6 +162,17 @@ def open_bundle(folder: Path, model: str | None = None) -> Fitted:
     )
 
 
+def faults_of(folder: Path, bundle: Bundle) -> list[str]:
+    """What is wrong with the files that a bundle lists."""
+    found: list[str] = []
+    for name, stated in bundle.files.items():
+        try:
+            _check_file(folder, name, Content(stated.size, stated.sha256))
+        except ManifestError as error:
+            found.append(str(error).removeprefix(f"bundle {folder}: "))
+    return found
+
+
 def _check_file(folder: Path, name: str, stated: Content) -> None:
     path = folder / name
     try:

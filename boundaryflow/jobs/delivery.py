@@ -1,4 +1,4 @@
-"""Content of an outbox: pictures, the table of their provenance, and the status of every file of the inbox."""
+"""Content of an outbox: pictures, tables of their provenance and measures, and the status of every inbox file."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import pandas as pd
 from boundaryflow.store.outbox import Outbox
 from boundaryflow.store.tables import parse_table, table_bytes
 
-LEDGER, METADATA = "inbox.parquet", "metadata.parquet"
-LEDGER_SCHEMA, METADATA_SCHEMA = "inbox/1", "delivery/1"
-_LEDGER_COLUMNS = ["name", "version", "item_id", "status", "reason", "job_hash"]
-_EDITED = ("delivered", "unchanged", "unsure")
+LEDGER, METADATA, CHECKS = "inbox.parquet", "metadata.parquet", "checks.parquet"
+LEDGER_SCHEMA, METADATA_SCHEMA, CHECKS_SCHEMA = "inbox/1", "delivery/1", "checks/1"
+_LEDGER_COLUMNS = ["name", "version", "item_id", "status", "reason", "job_hash", "phash"]
+_EDITED = ("delivered", "unchanged", "unsure", "held", "quarantined")
 _UNITS = {
     "strength": "as edit.strengths in params.yaml",
     "probability": "labeller's probability that all requested changes are there",
@@ -33,9 +33,11 @@ class Entry:
         version: Version of the file.
         item: Id of the picture.
         status: `delivered`; `unchanged` (it already has the requested attributes); `unsure` (no strength reaches the
-            required probability); `duplicate` of a file that was edited; `synthetic` (a picture that this project
+            required probability); `held` back, all its pictures, by `deliver_if` or a verdict; `quarantined` with the
+            run that `reason` names; `duplicate` of a file that was edited; `synthetic` (a picture that this project
             made); `bad` (not a usable picture).
-        reason: Why it is none of the first three.
+        reason: Why it is none of the first three; of a delivered one, which of its pictures were held back.
+        phash: Perceptual hash of the picture, if it was decoded.
     """
 
     name: str
@@ -43,30 +45,34 @@ class Entry:
     item: str
     status: str
     reason: str = ""
+    phash: str = ""
 
 
 class Delivery:
     """Writes to an outbox, and reads which files earlier runs handled.
 
-    Pictures are written first, then the table of their provenance, then the table of inbox files. After a kill in
-    between, the next run writes the same pictures again, and no row is ever visible without its picture.
+    Pictures are written first, then the tables of their provenance and measures, then the table of inbox files. After a
+    kill in between, the next run writes the same pictures again, and no row is ever visible without its picture.
 
     Args:
         box: The outbox.
         address: Address of the outbox, for messages.
         facts: Facts of every picture of this run: dataset, job, job_hash, model_sha256.
+        beside: Where earlier runs delivered, if this is the staging of one run.
 
     Raises:
         ManifestError: A table in the outbox is damaged.
     """
 
-    def __init__(self, box: Outbox, address: str, facts: Mapping[str, str]) -> None:
+    def __init__(self, box: Outbox, address: str, facts: Mapping[str, str], beside: Delivery | None = None) -> None:
         self._box, self._address, self._facts = box, address, dict(facts)
         ledger = self._read(LEDGER, LEDGER_SCHEMA)
         # Earlier versions wrote `recipe_hash`: their files count as handled, but by no job of this version.
         self._ledger = pd.DataFrame(dtype=str) if ledger is None else ledger
         self._ledger = self._ledger.reindex(columns=_LEDGER_COLUMNS, fill_value="")
+        self._beside = beside
         self._rows: list[dict[str, Any]] = []
+        self._checks: list[dict[str, Any]] = []
 
     def new_files(self, listing: pd.DataFrame, *, job_hash: str | None) -> pd.DataFrame:
         """The files of an inbox that were not handled in their present version.
@@ -85,6 +91,29 @@ class Delivery:
         known = self._known(job_hash)
         known = known[known["status"].isin(_EDITED)]
         return dict(zip(known["item_id"], known["name"], strict=True))
+
+    def looks(self, *, job_hash: str | None) -> tuple[list[str], list[str]]:
+        """Perceptual hashes and names of the files whose edits were delivered, or are in quarantine."""
+        known = self._known(job_hash)
+        known = known[known["status"].isin(["delivered", "quarantined"]) & (known["phash"] != "")]
+        return known["phash"].tolist(), known["name"].tolist()
+
+    @property
+    def ledger(self) -> pd.DataFrame:
+        """The table of inbox files."""
+        return self._ledger
+
+    def pictures(self) -> pd.DataFrame | None:
+        """The table of provenance, if anything was delivered."""
+        return self._read(METADATA, METADATA_SCHEMA)
+
+    def checks(self) -> pd.DataFrame | None:
+        """The table of measures, if any were taken."""
+        return self._read(CHECKS, CHECKS_SCHEMA)
+
+    def check(self, row: Mapping[str, Any]) -> None:
+        """Keep a row of measures for `commit`: of a picture, or of an edit of which no picture was wanted."""
+        self._checks.append({**row, "job_hash": self._facts["job_hash"]})
 
     def put(
         self,
@@ -117,25 +146,45 @@ class Delivery:
         self._rows.append({**row, **{f"target_{name}": sign for name, sign in targets.items()}})
 
     def commit(self, entries: Iterable[Entry]) -> None:
-        """Add the rows of `put` to metadata.parquet, then the entries to inbox.parquet."""
-        if self._rows:
-            before, added = self._read(METADATA, METADATA_SCHEMA), pd.DataFrame(self._rows)
-            if before is not None:  # columns of an earlier version
-                before = before.rename(columns={"recipe": "job", "recipe_hash": "job_hash"})
-            kept = [before[~before["file_name"].isin(added["file_name"])]] if before is not None else []
-            self._write(METADATA, _in_order(pd.concat([*kept, added])), METADATA_SCHEMA, _UNITS)
-            self._rows = []
+        """Add the rows of `put` and `check` to their tables, then the entries to inbox.parquet."""
         fresh = pd.DataFrame(
-            [(e.name, e.version, e.item, e.status, e.reason, self._facts["job_hash"]) for e in entries],
+            [(e.name, e.version, e.item, e.status, e.reason, self._facts["job_hash"], e.phash) for e in entries],
             columns=_LEDGER_COLUMNS,
         )
-        if len(fresh):
-            kept_rows = self._ledger[~self._ledger["name"].isin(fresh["name"])]
-            self._ledger = pd.concat([kept_rows, fresh]).sort_values("name", ignore_index=True)
-            self._write(LEDGER, self._ledger, LEDGER_SCHEMA, {})
+        self.take(pd.DataFrame(self._rows), pd.DataFrame(self._checks), fresh)
+        self._rows, self._checks = [], []
+
+    def take(self, pictures: pd.DataFrame, checks: pd.DataFrame, files: pd.DataFrame) -> None:
+        """Add rows to the tables: of pictures that are written, of measures, and last of inbox files."""
+        if len(pictures):
+            before = self.pictures()
+            if before is not None:  # columns of an earlier version
+                before = before.rename(columns={"recipe": "job", "recipe_hash": "job_hash"})
+            kept = [before[~before["file_name"].isin(pictures["file_name"])]] if before is not None else []
+            self._write(METADATA, _in_order(pd.concat([*kept, pictures])), METADATA_SCHEMA, _UNITS)
+        if len(checks):
+            before = self.checks()
+            kept = [before[~before["source"].isin(checks["source"])]] if before is not None else []
+            both = pd.concat([*kept, checks]).sort_values(["source", "edit", "strength"], ignore_index=True)
+            self._write(CHECKS, both, CHECKS_SCHEMA, {})
+        if len(files):
+            self._replace(pd.concat([self._ledger[~self._ledger["name"].isin(files["name"])], files]))
+
+    def forget(self, files: pd.Series[Any]) -> None:
+        """Remove files from inbox.parquet, so that they count as new."""
+        self._replace(self._ledger[~self._ledger["name"].isin(files)])
+
+    def _replace(self, ledger: pd.DataFrame) -> None:
+        self._ledger = ledger.sort_values("name", ignore_index=True)
+        self._write(LEDGER, self._ledger, LEDGER_SCHEMA, {})
 
     def _known(self, job_hash: str | None) -> pd.DataFrame:
-        return self._ledger if job_hash is None else self._ledger[self._ledger["job_hash"] == job_hash]
+        """Rows of this and former runs; those of this run replace others of the same file."""
+        known = self._ledger
+        if self._beside is not None:
+            former = self._beside.ledger
+            known = pd.concat([former[~former["name"].isin(known["name"])], known])
+        return known if job_hash is None else known[known["job_hash"] == job_hash]
 
     def _read(self, name: str, schema: str) -> pd.DataFrame | None:
         data = self._box.read(name)

@@ -26,7 +26,8 @@ from boundaryflow.text import masked_values
 LOG = logging.getLogger(__name__)
 _FOR_RECEIVERS = (
     "schema", "state", "started", "seconds", "job", "job_hash", "model_sha256", "boundaries", "judged_by",
-    "counts", "pictures", "wanted", "added", "tried", "kept", "phi", "commit", "changed", "python", "packages",
+    "counts", "pictures", "held", "near_duplicates", "findings", "wanted", "added", "tried", "kept", "phi", "commit",
+    "changed", "python", "packages",
 )  # fmt: skip
 """Fields that are also written to the outbox: no paths, names of hosts or files, nor errors, which quote them."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -126,3 +126,60 @@ def accepted_only(edits: pd.DataFrame, dataset: str, root: Path) -> tuple[pd.Dat
         )
     chosen = edits.merge(accepted, on=[*_KEYS, "strength"])
     return chosen, len(accepted) - len(chosen)
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """What people decided on edits of a data set, for jobs that make such edits again.
+
+    Attributes:
+        edits: Edit of the data set to attribute to add, remove or flip.
+        rejected: Item and edit of those that were rejected.
+        accepted: Item and edit to the accepted strength.
+    """
+
+    edits: Mapping[str, Mapping[str, str]]
+    rejected: frozenset[tuple[str, str]]
+    accepted: Mapping[tuple[str, str], float]
+
+    def on(self, item: str, attributes: Collection[str], signs: Mapping[str, int]) -> tuple[bool, float | None]:
+        """Whether an edit was rejected; and the strength at which it was accepted, if it was.
+
+        Args:
+            item: The image.
+            attributes: The attributes that the edit is about, under whatever name.
+            signs: Those that it changes to +1 or -1.
+        """
+        names = [
+            name
+            for name, changes in self.edits.items()
+            if set(changes) == set(attributes) and all(_allows(changes[a], sign) for a, sign in signs.items())
+        ]
+        strengths = (self.accepted.get((item, name)) for name in names)
+        return any((item, name) in self.rejected for name in names), next((s for s in strengths if s is not None), None)
+
+
+def _allows(change: str, sign: int) -> bool:
+    return change == "flip" or (change == "add") == (sign > 0)
+
+
+def decisions_on(dataset: str, edits: Mapping[str, Mapping[str, str]], root: Path = Path()) -> Decisions:
+    """The verdicts on a data set's edits; none where nobody reviewed them.
+
+    Args:
+        dataset: Name of the data set.
+        edits: Its edits, see `Decisions`.
+        root: The project's root.
+
+    Raises:
+        ManifestError: The table is damaged.
+    """
+    rejected: set[tuple[str, str]] = set()
+    accepted: dict[tuple[str, str], float] = {}
+    for row in Verdicts(REVIEW.folder(dataset, root)).table().to_dict("records"):
+        key = str(row["item_id"]), str(row["edit"])
+        if row["verdict"] == "rejected":
+            rejected.add(key)
+        else:
+            accepted[key] = float(row["strength"])
+    return Decisions(edits, frozenset(rejected), accepted)

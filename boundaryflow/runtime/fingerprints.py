@@ -29,6 +29,7 @@ DECIDES_NOTHING = (
     "boundaryflow.remote",
     "boundaryflow.store.outbox",
     "boundaryflow.store.outbox_record",
+    "boundaryflow.store.remote_outbox",
     "boundaryflow.text",
 )
 """Modules that influence no result; all others that a stage imports count as code that its results depend on."""

@@ -14,20 +14,30 @@ import json
 import logging
 import os
 import stat
-from collections.abc import Callable, Collection, Generator
+from collections.abc import Callable, Collection, Generator, Iterable
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, NoReturn, Protocol
 
 from boundaryflow.errors import ManifestError, PipelineError
 from boundaryflow.files import is_remote, read_bytes, remove_leftovers, scratch_path, try_lock, write_bytes
-from boundaryflow.remote import open_remote, refuse
-from boundaryflow.store.outbox_record import STATE, TABLES, Content, Written, is_within, lines_of
-from boundaryflow.text import masked, visible
+from boundaryflow.store.outbox_record import (
+    MAX_OWN_BYTES,
+    OWNER,
+    STATE,
+    TABLES,
+    WRITTEN,
+    Content,
+    Written,
+    checked,
+    is_within,
+    lines_of,
+)
+from boundaryflow.store.remote_outbox import RemoteOutbox
+from boundaryflow.text import visible
 
 LOG = logging.getLogger(__name__)
-_LOCK, _OWNER, _WRITTEN = f"{STATE}/lock", f"{STATE}/job.json", f"{STATE}/written.jsonl"
-_MAX_OWN_BYTES = 2**16
+_LOCK = f"{STATE}/lock"
 
 
 class Outbox(Protocol):
@@ -45,8 +55,28 @@ class Outbox(Protocol):
         """Bytes of a file; None if it does not exist."""
         ...
 
+    def read_ours(self, name: str) -> bytes | None:
+        """The same of a file that we wrote.
+
+        Raises:
+            ManifestError: It was changed since.
+        """
+        ...
+
+    def put_own(self, name: str, data: bytes) -> None:
+        """Write a small file of the state folder."""
+        ...
+
+    def read_own(self, name: str) -> bytes | None:
+        """Bytes of a small file of the state folder; None if it does not exist."""
+        ...
+
     def remove_others(self, wanted: Collection[str]) -> None:
         """Remove the pictures that we wrote, that are unchanged since, and that are not in `wanted`."""
+        ...
+
+    def dissolve(self) -> None:
+        """Remove all that we wrote and that is unchanged since, and the state folder; nothing may be written then."""
         ...
 
 
@@ -65,7 +95,7 @@ def open_outbox(address: str, job: str) -> Generator[Outbox]:
             it is remote, unclaimed and not empty, or it cannot be reached.
     """
     if is_remote(address):
-        remote = _RemoteOutbox(address)
+        remote = RemoteOutbox(address)
         _claim(address, job, remote.read_own, remote.put, remote.check_empty)
         try:
             yield remote
@@ -112,15 +142,15 @@ def _claim(
     check: Callable[[], None],
 ) -> None:
     """Record the job as the owner of an outbox; `check` refuses an unclaimed outbox that cannot be claimed."""
-    known = read(_OWNER)
+    known = read(OWNER)
     if known is None:
         check()
-        put(_OWNER, json.dumps({"job": job}).encode())
+        put(OWNER, json.dumps({"job": job}).encode())
         return
     try:
         owner = str(json.loads(known)["job"])
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise ManifestError(f"outbox {address}: {_OWNER} is damaged; choose another outbox") from None
+        raise ManifestError(f"outbox {address}: {OWNER} is damaged; choose another outbox") from None
     if owner != job:
         raise ManifestError(
             f"outbox {address}: is the outbox of {visible(owner)}, and not of {job}; give each job its own folder"
@@ -146,7 +176,7 @@ class LocalOutbox:
 
     def __init__(self, folder: Path) -> None:
         self._folder, self._home = folder, folder.resolve()
-        record = folder / _WRITTEN
+        record = folder / WRITTEN
         if record.is_symlink():
             raise ManifestError(f"outbox {record}: is a link; remove it, or choose another outbox")
         with record.open("rb") if record.is_file() else io.BytesIO() as lines:
@@ -154,7 +184,7 @@ class LocalOutbox:
         self._record: IO[str] = io.StringIO()
 
     def __enter__(self) -> LocalOutbox:
-        self._record = _open_own(self._folder / _WRITTEN)
+        self._record = _open_own(self._folder / WRITTEN)
         self._record.write("\n")  # ends a last line that a power failure cut short
         return self
 
@@ -169,11 +199,7 @@ class LocalOutbox:
     def write(self, name: str, data: bytes) -> None:
         if self._check_ours(name, data):
             return  # identical bytes exist already; they do not become ours
-        self._record.write(
-            self._written.add(name, Content.of(data))
-        )  # before the file, so that each of our files has a line
-        self._record.flush()
-        os.fdatasync(self._record.fileno())
+        self._enter(name, Content.of(data))
         write_bytes(self._place(name), data, scratch=self._folder / STATE)
 
     def scratch(self) -> Path:
@@ -202,16 +228,15 @@ class LocalOutbox:
             self._check_ours(path.relative_to(self._folder).as_posix(), None)
 
     def put_own(self, name: str, data: bytes) -> None:
-        """Write a file of the state folder."""
         write_bytes(self._folder / name, data, scratch=self._folder / STATE)
 
     def read_own(self, name: str) -> bytes | None:
-        """A small file of the state folder; a link or anything but a file is refused."""
+        """See `Outbox`; a link or anything but a file is refused."""
         path = self._folder / name
         if path.is_symlink():
             raise ManifestError(f"outbox {path}: is a link; remove it, or choose another outbox")
         try:
-            return read_bytes(path, _MAX_OWN_BYTES)
+            return read_bytes(path, MAX_OWN_BYTES)
         except FileNotFoundError:
             return None
 
@@ -221,8 +246,14 @@ class LocalOutbox:
         except FileNotFoundError:
             return None
 
+    def read_ours(self, name: str) -> bytes | None:
+        return checked(str(self._folder), name, self.read(name), self._written)
+
     def remove_others(self, wanted: Collection[str], kept: Collection[str] = TABLES) -> None:
-        for name in self._written.others(wanted, kept):
+        self._remove(self._written.others(wanted, kept))
+
+    def _remove(self, names: Iterable[str]) -> None:
+        for name in names:
             path = self._place(name)
             if path.is_symlink() or not path.is_file():
                 continue
@@ -231,6 +262,16 @@ class LocalOutbox:
                 self._remove_empty(path.parent)
             else:
                 LOG.warning("outbox %s: %s was changed since it was written, and stays", self._folder, name)
+
+    def dissolve(self) -> None:
+        self._remove(self._written.contents)
+        for name in self._written.contents:
+            self._remove_empty((self._folder / name).parent)  # a killed process may have left it
+        for name in (WRITTEN, OWNER, _LOCK):  # what is removed after the record needs none to be found again
+            (self._folder / name).unlink(missing_ok=True)
+        self._remove_empty(self._folder / STATE)
+        with suppress(OSError):  # it holds files of others
+            self._folder.rmdir()
 
     def _remove_empty(self, folder: Path) -> None:
         """Remove a folder from which a file was removed, and those above it, while they are empty."""
@@ -262,80 +303,3 @@ class LocalOutbox:
         if not is_within(name) or not path.parent.resolve().is_relative_to(self._home):
             raise ManifestError(f"outbox {self._folder}: {visible(name)} leads out of it; move the link away")
         return path
-
-
-class _RemoteOutbox:
-    """Objects of a store, each of which appears whole."""
-
-    def __init__(self, url: str) -> None:
-        self._shown = masked(url)
-        self._files, root = open_remote(url, "outbox")
-        self._root = root.rstrip("/")
-        self._written = Written((self.read(_WRITTEN) or b"").splitlines())
-
-    def close(self) -> None:
-        """Save the record of what was written."""
-        self.put(_WRITTEN, "".join(map(self._written.line, sorted(self._written.contents))).encode())
-
-    def check_empty(self) -> None:
-        """Refuse an address with files: without a record nothing shows which of them we wrote."""
-        try:
-            found = self._files.find(self._root, maxdepth=2)
-        except FileNotFoundError:
-            return
-        except Exception as error:  # every driver has exceptions of its own
-            refuse(f"outbox {self._shown}", error)
-        if found:
-            name = visible(str(found[0]).removeprefix(f"{self._root}/"))
-            raise ManifestError(f"outbox {self._shown}: is of no job, and holds {name}; choose an empty one")
-
-    def write(self, name: str, data: bytes) -> None:
-        if not is_within(name):
-            raise ManifestError(f"outbox {self._shown}: {visible(name)} leads out of it")
-        self.put(name, data)
-        self._written.add(name, Content.of(data))
-
-    def put(self, name: str, data: bytes) -> None:
-        """Write a file without recording it."""
-        try:
-            self._files.pipe_file(f"{self._root}/{name}", data)
-        except Exception as error:  # every driver has exceptions of its own
-            refuse(f"outbox {self._shown}: {name}", error)
-
-    def read(self, name: str) -> bytes | None:
-        try:
-            return bytes(self._files.cat_file(f"{self._root}/{name}"))
-        except FileNotFoundError:
-            return None
-        except Exception as error:
-            refuse(f"outbox {self._shown}: {name}", error)
-
-    def read_own(self, name: str) -> bytes | None:
-        """A small file of the state folder."""
-        try:
-            data = bytes(self._files.cat_file(f"{self._root}/{name}", end=_MAX_OWN_BYTES + 1))
-        except FileNotFoundError:
-            return None
-        except Exception as error:
-            refuse(f"outbox {self._shown}: {name}", error)
-        if len(data) > _MAX_OWN_BYTES:
-            raise ManifestError(f"outbox {self._shown}: {name} has over {_MAX_OWN_BYTES:,} bytes; choose another one")
-        return data
-
-    def remove_others(self, wanted: Collection[str]) -> None:
-        for name in self._written.others(wanted, TABLES):
-            data = self.read(name) if self._size(name) == self._written.contents[name].size else None
-            if data is None or Content.of(data) != self._written.contents[name]:
-                continue
-            try:
-                self._files.rm_file(f"{self._root}/{name}")
-            except Exception as error:
-                refuse(f"outbox {self._shown}: {name}", error)
-
-    def _size(self, name: str) -> int | None:
-        try:
-            return self._files.info(f"{self._root}/{name}")["size"]
-        except FileNotFoundError:
-            return None
-        except Exception as error:
-            refuse(f"outbox {self._shown}: {name}", error)

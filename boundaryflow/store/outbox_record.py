@@ -9,10 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from boundaryflow.errors import ManifestError
 from boundaryflow.text import visible
 
 STATE = ".boundaryflow"
-TABLES = ("metadata.parquet", "inbox.parquet", "runs.jsonl")
+OWNER, WRITTEN = f"{STATE}/job.json", f"{STATE}/written.jsonl"
+MAX_OWN_BYTES = 2**16
+"""Largest file of the state folder that is read whole, apart from the record."""
+TABLES = ("metadata.parquet", "checks.parquet", "inbox.parquet", "runs.jsonl")
 """Files that a job keeps up to date in its outbox, beside pictures."""
 _MAX_NAME_BYTES, _MAX_LINE_BYTES = 1000, 2**14
 
@@ -95,3 +99,14 @@ def is_within(name: str) -> bool:
     parts = PurePosixPath(name).parts
     leads_out = ".." in parts or name.startswith("/") or parts[:1] == (STATE,)
     return bool(parts) and not leads_out and visible(name) == name and len(name.encode()) <= _MAX_NAME_BYTES
+
+
+def checked(address: str, name: str, data: bytes | None, written: Written) -> bytes | None:
+    """The bytes of a file of an outbox.
+
+    Raises:
+        ManifestError: They are not as we wrote them.
+    """
+    if data is not None and not written.has(name, Content.of(data)):
+        raise ManifestError(f"outbox {address}: {name} was changed since it was written; take it away, or put it back")
+    return data

@@ -34,7 +34,7 @@ def inspect(path: str, as_json: bool, pictures: tuple[Path, ...]) -> None:
     """Identify a file or folder, and show its facts.
 
     A checkpoint, a CLIP model, a table of labels, pictures in a folder, an archive or an LMDB, a boundary, a shard, a
-    judge, a table or folder of a stage.
+    judge, a bundle, a table or folder of a stage.
     """
     from boundaryflow.jobs.inspection import as_text
     from boundaryflow.jobs.inspection import inspect as examine

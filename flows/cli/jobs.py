@@ -41,12 +41,15 @@ def _run(
 Examples:
   boundaryflow bulk-edit glasses
   boundaryflow bulk-edit glasses --inbox s3://photos/new --outbox s3://photos/edited
-  boundaryflow bulk-edit glasses --again""",
+  boundaryflow bulk-edit glasses --again
+  boundaryflow bulk-edit glasses --release 20261127-020000-123""",
 )
 @click.argument("job")
 @click.option("--inbox", metavar="FOLDER_OR_URL", help="Another inbox than the job's.")
 @click.option("--outbox", metavar="FOLDER_OR_URL", help="Another outbox than the job's.")
 @click.option("--again", is_flag=True, help="Also edit again what another version of the job edited.")
+@click.option("--release", metavar="RUN", help="Deliver a run that fell short and is in quarantine; edit nothing.")
+@click.option("--discard", metavar="RUN", help="Remove such a run, and let its files count as new; edit nothing.")
 @_waits
 @how_it_runs
 @click.pass_context
@@ -56,6 +59,8 @@ def bulk_edit(
     inbox: str | None,
     outbox: str | None,
     again: bool,
+    release: str | None,
+    discard: str | None,
     wait: bool,
     dask: str | None,
     quiet: bool,
@@ -65,6 +70,16 @@ def bulk_edit(
 
     JOB is an entry of bulk_edit in params.yaml: edits, strengths, inbox and outbox.
     """
+    if release is not None or discard is not None:
+        if (release is not None and discard is not None) or inbox is not None or again:
+            raise click.UsageError("--release RUN or --discard RUN goes with --outbox only")
+        address = _given("--outbox", outbox)
+        enter_root()
+        from boundaryflow.jobs.bulk_edit import settle_run
+
+        to = address[0].partition("=")[2] if address else None
+        click.echo(settle_run(job, to, release or discard or "", release=release is not None))
+        return
     options = [*_given("--inbox", inbox), *_given("--outbox", outbox), *(["--again"] if again else [])]
     ctx.exit(_run("bulk_edit", job, options, dask, wait=wait, quiet=quiet, verbose=verbose))
 

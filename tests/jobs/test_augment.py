@@ -16,6 +16,7 @@ from PIL import Image
 
 from boundaryflow.errors import ManifestError
 from boundaryflow.jobs import augment
+from boundaryflow.review.verdicts import Change, Verdicts
 from boundaryflow.store.shards import load_items
 from boundaryflow.store.tables import read_table, write_table
 from flows.own_outputs import OwnOutputs, files_of
@@ -174,3 +175,41 @@ def test_folder_of_something_else_and_unknown_attributes_are_refused(
     set_job(lopsided, target={"independent": ["hat", "hat"]})
     with pytest.raises(Exception, match=r"augment.some.target.independent: names one attribute twice"):
         run(lopsided, monkeypatch)
+
+
+def test_verdicts_of_review_are_heeded(lopsided: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_hats_rare(lopsided, num=5)
+    run(lopsided, monkeypatch)
+    first, second, third = metadata(lopsided).query("synthetic")["item_id"][:3]
+    Verdicts(lopsided / "data/review/avatars").put(
+        [
+            Change(first, "hat", 1.0, "rejected"),
+            Change(second, "hat", 2.0, "accepted"),
+            Change(third, "hat", 0.3, "accepted"),
+            Change(third, "dark", 1.0, "rejected"),
+        ]
+    )
+    told = run(lopsided, monkeypatch)
+    edits = metadata(lopsided).query("synthetic").set_index("item_id")
+    assert first not in edits.index
+    assert edits.loc[second, "strength"] == 2.0
+    assert edits.loc[third, "strength"] == 1.0, "there is no edit at 0.3, and `dark` is another one"
+    assert told["tried"]["hat-on"] > told["kept"]["hat-on"]
+
+
+def test_inputs_are_read_only_where_somebody_looks_at_them(lopsided: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_hats_rare(lopsided, num=1)
+    read: list[list[str]] = []
+    pixels = augment._Images.pixels
+
+    def noted(self: Any, items: Any) -> torch.Tensor:
+        read.append(list(items))
+        return pixels(self, items)
+
+    monkeypatch.setattr(augment, "_AT_ONCE", 4)
+    monkeypatch.setattr(augment, "_NUM_SHOWN", 3)
+    monkeypatch.setattr(augment._Images, "pixels", noted)
+    told = run(lopsided, monkeypatch)
+    num_images = sum(told["before"].values())
+    assert told["added"]["hat-1"] > 4
+    assert sum(map(len, read)) == num_images + 4

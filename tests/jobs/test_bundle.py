@@ -16,6 +16,7 @@ from boundaryflow.avatars import render, sample_avatars
 from boundaryflow.errors import BoundaryError, CheckpointError, ManifestError, PipelineError
 from boundaryflow.evaluation.judges import SegmenterNet, save_judge
 from boundaryflow.jobs.bundle import open_bundle, write_bundle
+from boundaryflow.jobs.inspection import as_text, inspect
 from boundaryflow.jobs.pictures import edit_photos
 from boundaryflow.models import load_model
 from boundaryflow.models.portable import model_files, stated_licence
@@ -61,6 +62,25 @@ def test_bundle_edits_elsewhere_as_the_project_does(
     monkeypatch.chdir(tmp_path / "elsewhere")
     (there,) = edit_photos([photo], open_bundle(moved), amounts, [1.5], tmp_path / "there")
     assert here.read_bytes() == there.read_bytes()
+
+
+def test_bundle_says_what_it_is_and_whether_it_is_whole(bundle: Path) -> None:
+    facts = inspect(str(bundle))
+    assert (facts["what"], facts["data set"]) == ("a bundle: boundaries and settings for a model", "avatars")
+    assert facts["attributes"] == ["dark_skin", "hat"]
+    assert (facts["from words"], facts["model"]) == ([], "in the bundle")
+    assert facts["files as listed"] == "all, by size and SHA-256"
+    assert "dark_skin, hat" in as_text(facts)
+    (bundle / "boundaries/hat.safetensors").unlink()
+    with (bundle / "README.md").open("a") as card:
+        card.write("more")
+    assert inspect(str(bundle))["files as listed"] == [
+        "README.md is not the file that bundle.json lists; fetch it again",
+        "boundaries/hat.safetensors is missing; fetch it again",
+    ]
+    (bundle / "bundle.json").write_text("{")
+    with pytest.raises(ManifestError, match=r"bundle\.json"):
+        inspect(str(bundle))
 
 
 def test_bundle_holds_data_only_and_a_card(bundle: Path) -> None:

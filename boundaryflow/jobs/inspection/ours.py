@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from safetensors import SafetensorError
 
 from boundaryflow.boundary import load_boundaries
+from boundaryflow.config.bundle import MANIFEST, read_bundle
 from boundaryflow.errors import ManifestError
 from boundaryflow.evaluation.declared import RUNTIMES, SUFFIX, find_declarations, read_declaration
 from boundaryflow.evaluation.foreign import DeclaredNet, open_network, shape_of
@@ -17,6 +18,7 @@ from boundaryflow.evaluation.judges import FILES, read_judge
 from boundaryflow.evaluation.panel import load_judges
 from boundaryflow.files import file_sha256
 from boundaryflow.formats.tensor_files import read_about
+from boundaryflow.jobs.bundle import MODEL, faults_of
 from boundaryflow.store.catalog import CATALOG
 from boundaryflow.store.shards import read_shard
 from boundaryflow.store.tables import read_json, table_schema
@@ -31,7 +33,7 @@ def about(path: Path) -> dict[str, Any] | None:
         PipelineError: It is one, and damaged.
     """
     if path.is_dir():
-        return _about_judges(path) or _about_folder(path)
+        return _about_bundle(path) or _about_judges(path) or _about_folder(path)
     if path.name.endswith(SUFFIX):
         return _about_declared(path)
     if path.suffix.lower() in RUNTIMES:
@@ -41,6 +43,28 @@ def about(path: Path) -> dict[str, Any] | None:
     if path.suffix == ".parquet":
         return _about_table(path)
     return None
+
+
+def _about_bundle(path: Path) -> dict[str, Any] | None:
+    if not (path / MANIFEST).is_file():
+        return None
+    bundle = read_bundle(path)
+    model, features = bundle.model, bundle.observed.features
+    is_inside = any(name.startswith(f"{MODEL}/") for name in bundle.files)
+    return {
+        "what": "a bundle: boundaries and settings for a model",
+        "data set": bundle.dataset,
+        "attributes": sorted(bundle.attributes),
+        "from words": sorted(name for name, origin in bundle.attributes.items() if origin == "words"),
+        "model": "in the bundle" if is_inside else model.path or model.hub_id or "not included",
+        "model_sha256": model.sha256,
+        "noise levels": len(bundle.observed.timesteps),
+        "features": features.layer or "middle block",
+        "format": bundle.format,
+        "written by": f"boundaryflow {bundle.version}",
+        "files": len(bundle.files),
+        "files as listed": faults_of(path, bundle) or "all, by size and SHA-256",
+    }
 
 
 def _about_tensors(path: Path) -> dict[str, Any] | None:
