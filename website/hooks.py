@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 import yaml
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files, InclusionLevel
 from mkdocs.structure.pages import Page
 
@@ -17,6 +18,7 @@ from website import links, reference, stage_graph
 
 ROOT = Path(__file__).resolve().parents[1]
 _MERMAID = re.compile(r"^```mermaid\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_FROM_ELSEWHERE = re.compile(r"<(?:script|img|iframe|source|link)\b[^>]*\b(?:src|href)=[\"']?(?:https?:)?//[^\"' >]*")
 _PAGES = (links.HOME, "CHANGELOG.md", "SECURITY.md")
 _PYTHON = "# Python reference\n\nWith examples: [the Python API](../api.md).\n"
 _HIDDEN = "---\nsearch:\n  exclude: true\n---\n"
@@ -56,6 +58,18 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
         markdown = reference.with_defaults(markdown, params["defaults"])
     return _MERMAID.sub(lambda found: stage_graph.as_svg(*stage_graph.read_edges(found[1])), markdown)
+
+
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+    """Refuse a page that would load something from elsewhere.
+
+    Raises:
+        PluginError: It does.
+    """
+    del config
+    if found := _FROM_ELSEWHERE.search(output):
+        raise PluginError(f"{page.file.src_uri}: {found[0]} is loaded from elsewhere; put it into the repository")
+    return output
 
 
 def _add_linked(files: Files, config: MkDocsConfig) -> None:

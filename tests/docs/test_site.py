@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
+from mkdocs.exceptions import PluginError
 
 from flows.cli import cli
 from tests.conftest import ROOT
-from website import links, reference, stage_graph
+from website import hooks, links, reference, stage_graph
 
 
 def _pages(nav: list[Any]) -> list[str]:
@@ -92,3 +94,13 @@ def test_stage_graph_is_that_of_dvc_yaml() -> None:
 def test_stage_graph_line_that_is_no_edge_is_refused() -> None:
     with pytest.raises(ValueError, match=r"stage graph: 'a ~~~ b' is no edge"):
         stage_graph.read_edges("flowchart LR\n  a ~~~ b\n")
+
+
+@pytest.mark.parametrize("tag", ['<script src="https://example.org/a.js">', "<link rel=x href=//example.org/a.css>"])
+def test_page_that_loads_something_from_elsewhere_is_refused(tag: str) -> None:
+    page: Any = SimpleNamespace(file=SimpleNamespace(src_uri="a.md"))
+    config: Any = None
+    own = '<script src="assets/a.js"></script><a href="https://example.org">a link</a>'
+    assert hooks.on_post_page(own, page, config) == own
+    with pytest.raises(PluginError, match=r"a\.md: .*example\.org/a.* is loaded from elsewhere"):
+        hooks.on_post_page(own + tag, page, config)
