@@ -28,7 +28,7 @@ from boundaryflow.rng import item_noise
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "docs/images/method.png"
 _FACE, _NUM, _STEPS, _STRENGTH, _SIZE = 60, 100, 9, 1.2, 128
-_GUIDANCE = Guidance(0.95, True, 0.0, 0.05, 0.05, 0.0, 1, 1)
+_GUIDANCE = Guidance(0.95, True, 0.0, 0.05, 0.05, 0.0, 1, 1, 1)
 
 
 def drawn_faces(num: int) -> Tensor:
