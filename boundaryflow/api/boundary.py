@@ -17,8 +17,12 @@ from boundaryflow.boundary.hyperplane import most_telling
 from boundaryflow.config import is_name
 from boundaryflow.diffusion import EpsModel, Features, timestep_path
 from boundaryflow.diffusion.observation import DENSITY
-from boundaryflow.errors import BoundaryError, ParamsError
+from boundaryflow.errors import BoundaryError, ManifestError, ParamsError
 from boundaryflow.jobs.fit_noised import Sides, fit_noised
+from boundaryflow.jobs.text import MIN_IMAGES, extremes
+from boundaryflow.labelling import load_clip
+from boundaryflow.pixels import to_model_range, to_u8
+from boundaryflow.runtime.device import device
 from boundaryflow.runtime.frozen_model import check_features
 from boundaryflow.text import visible
 
@@ -107,6 +111,39 @@ class Boundary:
                 f"{min_auc:g}); give more images, or another layer"
             )
         return cls(Boundaries(attribute, {}, found))
+
+    @classmethod
+    def from_words(
+        cls, model: EpsModel, attribute: str, positive: str, negative: str, images: Any, *, clip: str, **how: Any
+    ) -> Boundary:
+        """Fit the hyperplanes between the images that two descriptions fit best.
+
+        A third of the images, those for which CLIP is surest, is taken for each side, as `boundaryflow text` does.
+
+        Args:
+            model: Result of `load_model`.
+            attribute: Name.
+            positive: Description of an image with the attribute, such as `a face with a hat`.
+            negative: Description of an image without.
+            images: At least 24 of both kinds, in any form that `Editor.edit` takes.
+            clip: Weights of CLIP: a file, or a name such as `ViT-B/32`, which is downloaded once.
+            how: Further values of `fit`.
+
+        Raises:
+            PipelineError: As of `fit`; there are too few images, the weights are no CLIP, or a description is too long.
+        """
+        given = read_images(images, model, plain_geometry(model))
+        if len(given.ids) < MIN_IMAGES:
+            raise ManifestError(f"images: {len(given.ids)} to compare with the words, must be at least {MIN_IMAGES}")
+        labeller = load_clip(clip, device())
+        pixels = to_model_range(to_u8(given.x_0, model.value_range), (0.0, 1.0))
+        features = torch.cat([labeller.image_features(part) for part in pixels.split(256)])
+        rows, has = extremes(labeller.log_odds(features, [positive], [negative]).numpy())
+        with_it, without = (
+            [images[row] for row in side] if isinstance(images, list) else images[side]
+            for side in (rows[has], rows[~has])
+        )
+        return cls.fit(model, attribute, with_it, without, **how)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Boundary:

@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -144,11 +145,21 @@ def _by_words(
     features = torch.cat([clip.image_features(to_model_range(part, (0.0, 1.0))) for part in u8.split(256)])
     templates = source.templates if isinstance(source, ClipSource) else ("{}",)
     odds = clip.log_odds(features, [positive], [negative], templates=templates).numpy()
+    rows, has = extremes(odds)
+    LOG.info("text: mean log-odds %.2f and %.2f on the two sides", odds[rows[has]].mean(), odds[rows[~has]].mean())
+    return Sides(x_0[rows], [ids[row] for row in rows], has)
+
+
+def extremes(odds: NDArray[np.floating]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """The images with the most extreme scores on either side.
+
+    Args:
+        odds: [N] scores.
+
+    Returns:
+        [M] positions, ascending, and [M] whether each is on the upper side.
+    """
     order = np.argsort(odds, kind="stable")
     each = max(10, int(len(order) * EXTREMES))
     rows = np.sort(np.concatenate([order[:each], order[-each:]]))
-    middle = np.median(odds[rows])
-    LOG.info(
-        "text: mean log-odds %.2f and %.2f on the two sides", odds[order[-each:]].mean(), odds[order[:each]].mean()
-    )
-    return Sides(x_0[rows], [ids[row] for row in rows], odds[rows] > middle)
+    return rows, odds[rows] > np.median(odds[rows])

@@ -23,7 +23,8 @@ from tests.conftest import ROOT
 def test_examples_of_the_page_give_what_they_say(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(project)
     write_bundle("avatars", Path("out/bundle/avatars"), with_model=True)
-    (project / "data/pretrained/avatars64").symlink_to(ROOT / "data/pretrained/avatars64")
+    for name in ("avatars64", "avatars64_clip"):
+        (project / "data/pretrained" / name).symlink_to(ROOT / "data/pretrained" / name)
     text = re.sub(r"^```.*$", "", (ROOT / "docs/api.md").read_text(), flags=re.MULTILINE)
     examples = doctest.DocTestParser().get_doctest(text, {}, "docs/api.md", None, 0)
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)

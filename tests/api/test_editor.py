@@ -13,10 +13,14 @@ from PIL import Image
 
 import boundaryflow as bf
 from boundaryflow.avatars import render, sample_avatars
-from boundaryflow.errors import BoundaryError, ManifestError, ParamsError
+from boundaryflow.errors import BoundaryError, CheckpointError, ManifestError, ParamsError
 from boundaryflow.jobs.export import export_images
 from boundaryflow.jobs.pictures import edit_photos
+from boundaryflow.jobs.text import extremes
 from boundaryflow.store.tables import read_table
+from tests.conftest import ROOT
+
+CLIP = ROOT / "data/pretrained/avatars64_clip/clip.pt"
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +113,22 @@ def test_boundary_is_fitted_saved_and_followed(editor: bf.Editor, tmp_path: Path
         bf.Editor(editor.model, [strange], num_steps=4)
 
 
+def test_boundary_from_words_takes_the_images_that_fit_them_best(editor: bf.Editor) -> None:
+    avatars = sample_avatars(48, np.random.default_rng(3))
+    has = np.array([avatar.attributes["hat"] for avatar in avatars])
+    faces = [render(avatar, 16) for avatar in avatars]
+    words = {"positive": "a face with a hat", "negative": "a face without a hat", "clip": str(CLIP)}
+    found = bf.Boundary.from_words(editor.model, "hat", images=faces, num_steps=3, min_auc=0.5, **words)
+    assert found.attribute == "hat"
+    pixels = np.stack([np.asarray(face) for face in faces])
+    same = bf.Boundary.from_words(editor.model, "hat", images=pixels, num_steps=3, min_auc=0.5, **words)
+    for one, other in zip(found.hyperplanes.noised, same.hyperplanes.noised, strict=True):
+        assert torch.equal(one.normal, other.normal)
+    rows, upper = extremes(np.where(has, 1.0, 0.0) + np.arange(48) / 100)
+    assert (len(rows), upper.sum()) == (32, 16)
+    assert set(rows[upper]) <= set(np.flatnonzero(has))
+
+
 def test_mistakes_are_one_line_each(editor: bf.Editor, run: bf.Run, face: Image.Image, finished: Path) -> None:
     def own(guidance: dict[str, float]) -> bf.Editor:
         return bf.Editor(editor.model, [hat], t_max=300, num_steps=4, guidance=guidance)
@@ -133,6 +153,8 @@ def test_mistakes_are_one_line_each(editor: bf.Editor, run: bf.Run, face: Image.
         (lambda: bf.Boundary.fit(editor.model, "a", face, face, pool=4), ParamsError, "no layer is named"),
         (lambda: bf.Boundary.fit(editor.model, "a", face, face, layer="x"), ParamsError, "layer"),
         (lambda: bf.Boundary.fit(editor.model, "a", face, face, t_max=5000), ParamsError, "must be 1 to 999"),
+        (lambda: bf.Boundary.from_words(editor.model, "a", "b", "c", face, clip="x"), ManifestError, "at least 24"),
+        (lambda: bf.Boundary.from_words(editor.model, "a", "b", "c", [face] * 24, clip="x"), CheckpointError, "x"),
     ]
     for make, kind, reason in mistakes:
         with pytest.raises(kind, match=reason) as told:
