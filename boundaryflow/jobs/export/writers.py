@@ -17,7 +17,7 @@ from boundaryflow.store.catalog.evaluate import PER_IMAGE
 from boundaryflow.store.outbox import LocalOutbox
 from boundaryflow.store.tables import table_bytes
 
-_PAIRS_SCHEMA = "edited_pairs/1"
+_FOLDERS_SCHEMA, _PAIRS_SCHEMA = "export/2", "edited_pairs/1"
 _IMAGE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
 _PICTURES, _ROWS = 100, 10_000  # rows of a group of a Parquet file, with pictures in it and without
 
@@ -114,7 +114,7 @@ class _Folders:
             **dict.fromkeys(targets, "+1 on, -1 off, empty: not requested"),
         }
         table = table.astype(dict.fromkeys(targets, "Int8"))
-        self._box.write("metadata.parquet", table_bytes(table, schema="export/2", units=units))
+        self._box.write("metadata.parquet", table_bytes(table, schema=_FOLDERS_SCHEMA, units=units))
         return {*table["file_name"], "metadata.parquet"}
 
     def close(self) -> None:
