@@ -75,7 +75,8 @@ def test_constraints_pin_every_dependency_within_its_range() -> None:
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pins = {_canonical(name): version for name, _, version in (line.partition("==") for line in lines) if version}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    for text in [*project["dependencies"], *project["optional-dependencies"]["dev"]]:
+    extras = project["optional-dependencies"]
+    for text in [*project["dependencies"], *extras["dev"], *extras["docs"]]:
         wanted = Requirement(text)
         assert _canonical(wanted.name) in pins, f"{wanted.name} is not in constraints.txt"
         assert wanted.specifier.contains(pins[_canonical(wanted.name)]), text
