@@ -262,6 +262,19 @@ def test_unknown_run_and_lost_folder_are_one_line(held: tuple[Path, Path, str]) 
     assert state(out.parent)[2] == []
 
 
+def test_what_a_killed_process_decided_of_another_run_does_not_count_as_settled(held: tuple[Path, Path, str]) -> None:
+    out, _folder, name = held
+    with open_outbox(str(out), "bulk_edit some") as box:
+        delivery = Delivery(box, "out", _FACTS)
+        quarantine = Quarantine(box, str(out), "some", delivery)
+        staged = quarantine.begin("newer")
+        with quarantine.staging(staged) as staging:
+            put(Delivery(staging, "out", _FACTS), ["b.png"])
+        quarantine.decide(staged, "deliver")  # and killed
+    assert settled(out, name, is_release=False) == {"forgotten": 2}
+    assert state(out.parent)[1:] == ([("b.png", "bad", False), ("d.png", "unsure", False)], [])
+
+
 def test_state_that_leads_elsewhere_is_refused(held: tuple[Path, Path, str]) -> None:
     out, _folder, _name = held
     for text in ('{"../../victim": {"step": "clear"}}', "[]", '{"20260101-000000-000": {}}', "x"):
