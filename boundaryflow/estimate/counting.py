@@ -17,6 +17,7 @@ from boundaryflow.diffusion import EpsModel, Features, NoiseSchedule, invert, ti
 from boundaryflow.diffusion.observation import DENSITY
 from boundaryflow.editing import paper_invert
 from boundaryflow.editing.editor import EditSettings
+from boundaryflow.editing.guided import Guidance
 from boundaryflow.errors import PipelineError
 from boundaryflow.runtime.editor import open_editor
 from boundaryflow.runtime.metering import Metered, Tally
@@ -91,7 +92,8 @@ class Planned:
         params: Parameters of the data set.
         t_mix: The mixing step; the middle of the allowed range if it is not known yet.
         noise_levels: Timesteps of the guided edit's path.
-        followed: Attribute to the noise levels at which it has a hyperplane; all of them if none is fitted yet.
+        followed: Attribute to the noise levels at which it has a hyperplane; all of them if none is fitted yet, or the
+            edit visits none of these.
     """
 
     params: DatasetParams
@@ -107,6 +109,7 @@ class Planned:
         guess = mixing.fixed_t if mixing.rule == "fixed" and mixing.fixed_t else (mixing.min_t + mixing.max_t) // 2
         t_mix = (MIXING.read_facts(dataset)["t_mix"] if found.is_file() else None) or guess
         levels = timestep_path(params.observe.t_max, params.observe.num_steps, DENSITY)
+        visited = set(Guidance(**params.edit.guided.model_dump()).path(levels))
         followed: dict[str, Sequence[int]] = dict.fromkeys(params.label.attributes, levels)
         for attribute in followed:
             try:
@@ -114,7 +117,7 @@ class Planned:
             except PipelineError:
                 continue
             at = [hyperplane.t for hyperplane in hyperplanes]
-            followed[attribute] = at if at and set(at) <= set(levels) else levels
+            followed[attribute] = at if set(at) <= set(levels) and visited.intersection(at) else levels
         return cls(params, t_mix, levels, followed)
 
     @property

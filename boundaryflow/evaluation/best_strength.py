@@ -74,17 +74,20 @@ def cross_fitted(per_image: pd.DataFrame) -> pd.DataFrame:
     """One row per image and edit: the image at the strength that is best on the other half of the edit's images.
 
     The halves are drawn by a hash of the image's id. An edit of a single image has no other half; its image is shown
-    at the best strength.
+    at the best strength. One metric decides for all edits, as in `best_strengths`.
 
     Args:
         per_image: A row per image, edit and strength, of one method.
     """
+    metrics = [metric for metric, _words in RULES if metric in per_image]
+    deciding = next((metric for metric in metrics if per_image[metric].notna().any()), "")
+    others = [metric for metric in metrics if metric != deciding]
     chosen: list[pd.DataFrame] = []
     for _edit, rows in per_image.groupby("edit", sort=False):
         items = sorted(rows["item_id"].unique(), key=lambda item: hashlib.sha256(str(item).encode()).digest())
         for half, other in ((items[::2], items[1::2] or items), (items[1::2], items[::2])):
             if half:
-                best, _rule = best_strengths(best_means(rows[rows["item_id"].isin(other)]))
+                best, _rule = best_strengths(best_means(rows[rows["item_id"].isin(other)].drop(columns=others)))
                 (strength,) = best.values()
                 chosen.append(rows[rows["item_id"].isin(half) & (rows["strength"] == strength)])
     return pd.concat(chosen).sort_index() if chosen else per_image

@@ -249,7 +249,8 @@ def settle_run(name: str, outbox: str | None, run: str, *, release: bool) -> str
     Raises:
         PipelineError: There is no such job or run, or its folder was changed.
     """
-    outbox = outbox or load_params(check_files=False).bulk_edit_job(name).outbox
+    job = load_params(check_files=False).bulk_edit_job(name)  # whoever opens an outbox with another name claims it
+    outbox = outbox or job.outbox
     check_output(outbox, "outbox")
     with open_outbox(outbox, f"bulk_edit {name}") as box:
         counts = settle(box, outbox, name, run, release=release)

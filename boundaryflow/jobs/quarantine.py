@@ -227,8 +227,10 @@ def settle(box: Outbox, outbox: str, job: str, run: str, *, release: bool) -> di
 
     Raises:
         ManifestError: No such run is in quarantine, or its folder is gone or was changed.
+        ShortfallError: A run that a killed process had not yet put in quarantine is there now; this one is as it was.
     """
     quarantine = Quarantine(box, outbox, job, Delivery(box, masked(outbox), {}))
+    quarantine.finish()  # what a killed process left, so that the counts are of this run alone
     if run not in quarantine.waiting:
         known = ", ".join(quarantine.waiting) or "none"
         raise ManifestError(f"bulk_edit {job}: run {visible(run)} is not in quarantine; there are {known}")

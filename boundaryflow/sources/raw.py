@@ -84,7 +84,7 @@ def fits(name: str, pattern: str) -> bool:
 
 @lru_cache(maxsize=256)
 def _expression(pattern: str) -> re.Pattern[str]:
-    parts = re.split(r"(?:(?<=/)|^)\*\*/", pattern)
+    parts = re.split(r"(?:(?<=/)|^)(?:\*\*/)+", pattern)
     return re.compile("(?:.*/)?".join(f"(?s:{fnmatch.translate(part)[4:-3]})" for part in parts), re.DOTALL)
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from boundaryflow.boundary import load_boundaries, save_boundaries
 from boundaryflow.config import load_params
 from boundaryflow.errors import ManifestError
 from boundaryflow.estimate import Forecast, forecast
@@ -53,6 +55,18 @@ def test_network_calls_are_those_that_the_stages_make(project: Path, monkeypatch
         before = TALLY.image_calls
         run_here(project, monkeypatch, stage)
         assert TALLY.image_calls - before == told[stage], stage
+
+
+def test_attribute_that_the_path_passes_by_is_counted_at_all_noise_levels(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    change(project, "edit", method="guided", compare=None, guided={"stride": 1000})
+    monkeypatch.chdir(project)
+    whole = {stage.stage: stage.image_calls for stage in quick().stages}
+    path = project / "data/boundary/avatars/hat.safetensors"
+    hat = load_boundaries(path)
+    save_boundaries(path, replace(hat, noised=hat.noised[:1]))  # the edit visits the noisiest alone
+    assert {stage.stage: stage.image_calls for stage in quick().stages} == whole
 
 
 def test_disk_is_what_the_shards_take(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:

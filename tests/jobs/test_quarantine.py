@@ -13,7 +13,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from boundaryflow.errors import ManifestError, ShortfallError
+from boundaryflow.errors import ManifestError, ParamsError, ShortfallError
+from boundaryflow.jobs.bulk_edit import settle_run
 from boundaryflow.jobs.delivery import Delivery, Entry
 from boundaryflow.jobs.quarantine import Quarantine, settle
 from boundaryflow.store import outbox as outbox_module
@@ -260,6 +261,26 @@ def test_unknown_run_and_lost_folder_are_one_line(held: tuple[Path, Path, str]) 
         settled(out, name, is_release=True)
     assert settled(out, name, is_release=False) == {"forgotten": 2}
     assert state(out.parent)[2] == []
+
+
+def test_what_a_killed_process_decided_of_another_run_does_not_count_as_settled(held: tuple[Path, Path, str]) -> None:
+    out, _folder, name = held
+    with open_outbox(str(out), "bulk_edit some") as box:
+        delivery = Delivery(box, "out", _FACTS)
+        quarantine = Quarantine(box, str(out), "some", delivery)
+        staged = quarantine.begin("newer")
+        with quarantine.staging(staged) as staging:
+            put(Delivery(staging, "out", _FACTS), ["b.png"])
+        quarantine.decide(staged, "deliver")  # and killed
+    assert settled(out, name, is_release=False) == {"forgotten": 2}
+    assert state(out.parent)[1:] == ([("b.png", "bad", False), ("d.png", "unsure", False)], [])
+
+
+def test_settling_under_a_name_that_is_no_job_claims_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(__file__).parents[2])
+    with pytest.raises(ParamsError, match=r"bulk_edit has no job 'glases'"):
+        settle_run("glases", str(tmp_path / "out"), "20260101-000000-000", release=True)
+    assert not (tmp_path / "out").exists()
 
 
 def test_state_that_leads_elsewhere_is_refused(held: tuple[Path, Path, str]) -> None:

@@ -69,3 +69,11 @@ def test_single_image_is_shown_at_its_best_strength() -> None:
 def test_without_a_judge_the_largest_strength_is_shown() -> None:
     table = _judged({"a": {0.5: True, 1.0: True}, "b": {0.5: True, 1.0: True}}).drop(columns="target_success")
     assert list(cross_fitted(table)["strength"]) == [1.0, 1.0]
+
+
+def test_cross_fitting_decides_by_one_metric_for_all_edits() -> None:
+    hat = _judged({"a": {1.0: True, 2.0: True}, "b": {1.0: True, 2.0: True}})
+    beard = hat.assign(edit="beard", target_success=None, counterfactual_recovery=1 / hat["strength"])
+    chosen = cross_fitted(pd.concat([hat, beard], ignore_index=True)).set_index(["edit", "item_id"])["strength"]
+    assert chosen["hat"].tolist() == [1.0, 1.0]
+    assert chosen["beard"].tolist() == [2.0, 2.0]  # the largest, as `best_strengths` has it

@@ -293,6 +293,13 @@ def test_pattern_takes_the_names_that_are_documented(pattern: str, names: set[st
     assert {name for name in every if not Wanted(exclude=[pattern])(name)} == names
 
 
+@pytest.mark.timeout(60)
+def test_any_folders_many_times_over_is_matched_as_once() -> None:
+    """Each further one would multiply the time by the depth of the name."""
+    assert not Wanted(include=["**/" * 12 + "x.png"])("a/" * 200 + "y.png")
+    assert Wanted(include=["**/" * 12 + "x.png"])("x.png")
+
+
 @pytest.mark.parametrize("case", sorted(CASES))
 def test_odd_entry_neither_hangs_nor_hides_what_is_fine(tmp_path: Path, case: str) -> None:
     folder = CASES[case](tmp_path)
