@@ -2,7 +2,7 @@
 # make test    the tests
 # make check   linter, types, import contracts
 # make docs    the documentation as a site, in out/site; opens offline
-# make faults  the fault suite: kills and corrupts, over and over
+# make faults  the fault suite: kills and corrupts, over and over; and what takes minutes
 # make bench   is anything slower than committed? NAME=subject runs benches/bench_subject.py, with ARGS="..." if given
 # make venv    only the virtual environment
 # make clean   removes caches; keeps results, downloads and the virtual environment
@@ -27,7 +27,7 @@ test: $(STAMP)
 	@$(BIN)/python -m pytest
 
 faults: $(STAMP)
-	@$(BIN)/python -m pytest -m faults
+	@$(BIN)/python -m pytest -m "faults or slow"
 
 check: $(STAMP)
 	@$(BIN)/ruff check .

@@ -28,6 +28,8 @@ _WAYS = {
     "as the release": {"method": "single_step", "strengths": [-10.0, 10.0]},
 }
 
+_QUICK = ("guided", "guided and a single step", "as the release")
+
 
 def change(folder: Path, section: str, **values: Any) -> None:
     params = yaml.safe_load((folder / "params.yaml").read_text())
@@ -42,7 +44,7 @@ def quick(**options: Any) -> Forecast:
     return forecast("avatars", load_params().dataset("avatars"), measure_s=0.1, **options)
 
 
-@pytest.mark.parametrize("way", _WAYS)
+@pytest.mark.parametrize("way", [way if way in _QUICK else pytest.param(way, marks=pytest.mark.slow) for way in _WAYS])
 def test_network_calls_are_those_that_the_stages_make(project: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
     change(project, "edit", **_WAYS[way])
     change(project, "", paper_mode=way == "as the release")

@@ -177,18 +177,19 @@ def test_doctor_without_dvc_fails_with_the_command(tmp_path: Path) -> None:
     assert any(check.level == "fail" and "dvc init" in check.way_out for check in doctor._repository(tmp_path))
 
 
-def test_metrics_table_has_each_edit_at_its_best_strength(tmp_path: Path) -> None:
+def test_metrics_table_has_each_edit_at_the_strengths_that_other_images_chose(tmp_path: Path) -> None:
     path = tmp_path / "metrics.json"
     assert summary.metrics_table(path) == ((), [])
-    hat = {"0": {"target_success": 1.0}, "1": {"target_success": 0.5, "clip_fd": 12.34}, "2": {"target_success": 0.5}}
-    beard = {"1": {"target_success": None, "drift": 0.1}, "2": {"counterfactual_recovery": 0.2}}
-    path.write_text(json.dumps({"num_images": 3, "edits": {"hat": hat, "beard": beard}}))
+    hat = {"strengths": [0.5, 1.0], "num_images": 3, "target_success": 0.5, "clip_fd": 12.34}
+    beard = {"strengths": [2.0], "target_success": None, "counterfactual_recovery": 0.2}
+    chosen = {"guided": {"hat": hat, "beard": beard}}
+    path.write_text(json.dumps({"num_images": 3, "method": "guided", "chosen": chosen}))
     header, rows = summary.metrics_table(path)
-    assert header == ("edit", "strength", "target success", "counterfactual recovery", "clip fd")
-    assert rows == [("hat", "1", "0.5", "", "12.3"), ("beard", "2", "", "0.2", "")]
-    compared = {"single_step": {"hat": {"1": {"target_success": 0.1}, "3": {"target_success": 0.2}}}}
-    path.write_text(json.dumps({"num_images": 3, "edits": {"hat": hat, "beard": beard}, "compared": compared}))
-    assert summary.metrics_table(path)[1] == [rows[0], ("hat, single step", "3", "0.2", "", ""), rows[1]]
+    assert header == ("edit", "strength", "target success", "counterfactual recovery")
+    assert rows == [("hat", "0.5 or 1", "0.5", ""), ("beard", "2", "", "0.2")]
+    chosen["single_step"] = {"hat": {"strengths": [3.0], "target_success": 0.2}}
+    path.write_text(json.dumps({"num_images": 3, "method": "guided", "chosen": chosen}))
+    assert summary.metrics_table(path)[1] == [rows[0], ("hat, single step", "3", "0.2", ""), rows[1]]
 
 
 def test_summary_names_report_and_seconds(tmp_path: Path) -> None:

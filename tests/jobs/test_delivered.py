@@ -14,7 +14,7 @@ from PIL import Image
 from boundaryflow.avatars import render, sample_avatars
 from boundaryflow.config import DeliveryParams, delivery_of, load_params
 from boundaryflow.errors import ManifestError, ParamsError
-from boundaryflow.jobs import augment, bulk_edit, pictures
+from boundaryflow.jobs import augment, delivering, pictures
 from boundaryflow.jobs.export import export_images
 from boundaryflow.jobs.finishing import Finishing, finishing_of
 from boundaryflow.jobs.pictures import edit_photos, sweep_photos
@@ -137,7 +137,7 @@ def test_source_that_changes_before_delivery_waits_and_one_too_large_is_bad(
 ) -> None:
     set_job(project, strengths=[1.0])
     with monkeypatch.context() as patched:
-        patched.setattr(bulk_edit, "item_id_of", lambda _data: "another")
+        patched.setattr(delivering, "item_id_of", lambda _data: "another")
         told = run(project, patched)
     assert told["counts"] == {"listed": 2, "new": 2, "left": 2}
     assert told["failures"][0]["reason"] == "changed while it was edited"

@@ -232,6 +232,7 @@ def test_label_that_changes_edits_its_own_image_only(
     assert ", 2 images to compute" in caplog.text  # by either method
 
 
+@pytest.mark.slow
 def test_workers_give_the_same_bytes(project: Path) -> None:
     before = content(project / "data/invert")
     for path in (project / "data/invert/avatars").glob("shard-*"):
@@ -241,6 +242,7 @@ def test_workers_give_the_same_bytes(project: Path) -> None:
     assert content(project / "data/invert") == before
 
 
+@pytest.mark.slow
 def test_dask_cluster_gives_the_same_bytes(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = content(project / "data/invert")
     for path in (project / "data/invert/avatars").glob("shard-*"):
@@ -263,7 +265,7 @@ def test_dask_scheduler_that_does_not_answer_is_one_line(project: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
-@pytest.mark.parametrize("stage", ["invert", "edit"])
+@pytest.mark.parametrize("stage", ["invert", pytest.param("edit", marks=pytest.mark.slow)])
 def test_killed_stage_ends_with_the_bytes_of_an_undisturbed_one(project: Path, stage: str) -> None:
     undisturbed = content(project / "data" / stage)
     for path in (project / "data" / stage).rglob("shard-*"):
