@@ -20,7 +20,7 @@ from torch import Tensor
 import boundaryflow as bf
 from boundaryflow.boundary import Boundaries
 from boundaryflow.diffusion import EpsModel
-from boundaryflow.editing.guided import Guidance, guided_edit, observe_noised
+from boundaryflow.editing import Guidance, guided_edit, observe_noised
 from boundaryflow.evaluation.judges import read_judge
 from boundaryflow.pixels import to_model_range, to_u8
 from boundaryflow.rng import item_noise

@@ -1,6 +1,7 @@
 """The search for the mixing step, the guided edit, the single-step edit, and the authors' release as it is."""
 
-from boundaryflow.editing.guided import Guidance, NoisedSource, guided_edit, observe_noised
+from boundaryflow.editing.guidance import Guidance
+from boundaryflow.editing.guided import NoisedSource, guided_edit, observe_noised
 from boundaryflow.editing.mask import parts_mask
 from boundaryflow.editing.mixing_step import Curves, choose_mixing_step, measure_curves, separability
 from boundaryflow.editing.paper_mode import paper_edit, paper_invert

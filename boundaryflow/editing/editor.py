@@ -11,7 +11,7 @@ from torch import Tensor
 from boundaryflow.boundary import Boundaries
 from boundaryflow.boundary.hyperplane import SPACES, Space
 from boundaryflow.diffusion import EpsModel, Features, Order
-from boundaryflow.editing.guided import Guidance
+from boundaryflow.editing.guidance import Guidance
 from boundaryflow.editing.mask import Mask
 from boundaryflow.errors import BoundaryError
 

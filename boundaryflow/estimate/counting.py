@@ -17,7 +17,7 @@ from boundaryflow.diffusion import EpsModel, Features, NoiseSchedule, invert, ti
 from boundaryflow.diffusion.observation import DENSITY
 from boundaryflow.editing import paper_invert
 from boundaryflow.editing.editor import EditSettings
-from boundaryflow.editing.guided import Guidance
+from boundaryflow.editing.guidance import Guidance
 from boundaryflow.errors import PipelineError
 from boundaryflow.runtime.editor import open_editor
 from boundaryflow.runtime.metering import Metered, Tally
