@@ -110,9 +110,10 @@ def measure(dataset: str, params: DatasetParams, planned: Planned, num_labelled:
     products, fit_mixing, fit_level = _fits(params, model, sizes, num_fitted)
     weights = params.label.source.clip_weights
     label, num_features = _labelling(params, share)
+    start, start_network = starts("stages.boundary", "stages.edit")
     return Rates(
-        start=_start("stages.boundary"),
-        start_network=_start("stages.edit") + opened,
+        start=start,
+        start_network=start_network + opened,
         ingest=_ingest(dataset, params, share),
         label=label,
         separate=separate,
@@ -148,11 +149,16 @@ def _each(work: Callable[[], object], seconds: float) -> float:
     return _timed(lambda: work, seconds).each
 
 
-def _start(module: str) -> float:
-    """Time to load DVC and a stage."""
+def starts(*modules: str) -> list[float]:
+    """Times to load DVC and one of these stages each."""
+    dvc = _run_s("-m", "dvc", "stage", "list")
+    return [dvc + _run_s("-c", f"import {module}") for module in modules]
+
+
+def _run_s(*arguments: str) -> float:
+    """Time of a Python process."""
     started = time.perf_counter()
-    for arguments in (["-m", "dvc", "stage", "list"], ["-c", f"import {module}"]):
-        subprocess.run([sys.executable, *arguments], check=False, capture_output=True)  # noqa: S603
+    subprocess.run([sys.executable, *arguments], check=False, capture_output=True)  # noqa: S603
     return time.perf_counter() - started
 
 

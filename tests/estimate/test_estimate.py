@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import yaml
 from boundaryflow.boundary import load_boundaries, save_boundaries
 from boundaryflow.config import load_params
 from boundaryflow.errors import ManifestError
-from boundaryflow.estimate import Forecast, forecast
+from boundaryflow.estimate import Forecast, forecast, measure
 from boundaryflow.runtime.metering import TALLY
 from tests.foreign_judges import channel_means, declare
 from tests.small_project import run_here, write_project
@@ -28,7 +29,13 @@ _WAYS = {
     "as the release": {"method": "single_step", "strengths": [-10.0, 10.0]},
 }
 
-_QUICK = ("guided", "guided and a single step", "as the release")
+_STARTS = cache(measure.starts)
+
+
+@pytest.fixture(autouse=True)
+def starts_measured_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Starting Python takes most of an estimate's time, and as long in every test."""
+    monkeypatch.setattr(measure, "starts", _STARTS)
 
 
 def change(folder: Path, section: str, **values: Any) -> None:
@@ -44,7 +51,7 @@ def quick(**options: Any) -> Forecast:
     return forecast("avatars", load_params().dataset("avatars"), measure_s=0.1, **options)
 
 
-@pytest.mark.parametrize("way", [way if way in _QUICK else pytest.param(way, marks=pytest.mark.slow) for way in _WAYS])
+@pytest.mark.parametrize("way", _WAYS)
 def test_network_calls_are_those_that_the_stages_make(project: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
     change(project, "edit", **_WAYS[way])
     change(project, "", paper_mode=way == "as the release")
