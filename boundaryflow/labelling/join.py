@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -81,7 +81,27 @@ def _folders_fit(name: str, source: str) -> bool:
     return not num or ours[-num:] == theirs[-num:]
 
 
-def way_out(stray: Sequence[str], without: Sequence[str]) -> str:
+def too_few(
+    matched: Collection[str], sources: Mapping[str, str], stray: Collection[str], *, having: str, least: str = ""
+) -> str:
+    """What is said where too few images have a row of a table.
+
+    Args:
+        matched: Items that have one.
+        sources: Item id to path of the image.
+        stray: Names in the table of no image.
+        having: What the images have.
+        least: How many should have one; `MIN_JOINED` of them unless said.
+    """
+    without, spare = sorted(source for item, source in sources.items() if item not in matched), sorted(stray)
+    shown, others = (", ".join(map(short, names[:3])) for names in (without, spare))
+    return (
+        f"only {len(matched)} of {len(sources)} images have {having}, must be {least or f'{MIN_JOINED:.0%}'}; "
+        f"images without a row: {shown}; rows without an image: {others or 'none'}; {_way_out(spare, without)}"
+    )
+
+
+def _way_out(stray: Sequence[str], without: Sequence[str]) -> str:
     """End of a message about names of a table and images that do not match."""
     bases = {_without_suffix(_base_name(normal(name))): name for name in stray}
     for source in without:
@@ -236,15 +256,9 @@ def _refuse(
     partial: bool,
     num_left_out: int,
 ) -> None:
-    without = sorted(source for item, source in sources.items() if item not in rows)
-    stray = sorted(set(files) - used)
-    least = "at least one" if partial else f"{MIN_JOINED:.0%}"
-    lonely, spare = (", ".join(map(short, names[:3])) for names in (without, stray))
-    raise LabelError(
-        f"labels {where}: only {len(rows)} of {len(sources)} images have one of its {len(files) + num_left_out} rows, "
-        f"must be {least}; images without a row: {lonely}; rows without an image: {spare or 'none'}; "
-        f"{way_out(stray, without)}"
-    )
+    having, least = f"one of its {len(files) + num_left_out} rows", "at least one" if partial else ""
+    told = too_few(rows.keys(), sources, set(files) - used, having=having, least=least)
+    raise LabelError(f"labels {where}: {told}")
 
 
 def _unique(names: Iterable[str], shorten: Callable[[str], str]) -> dict[str, str]:

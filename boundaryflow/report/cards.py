@@ -166,24 +166,21 @@ def _cell(metric: Metric, value: Estimate) -> dict[str, Any]:
 def overall(inputs: Inputs, metrics: Sequence[Metric]) -> list[dict[str, str]]:
     """Mean over edits, each image at the strength that other images chose; for the other method likewise."""
     shown = [metric for metric in metrics if metric.column in TILES]
-    of = [each for each in (inputs, inputs.compared) if each is not None and each.per_image is not None]
-    means = [cross_fitted_means(each.per_image, shown) for each in of if each.per_image is not None]
-    tiles: list[dict[str, str]] = []
-    for metric in (m for m in shown if means and m.column in means[0]):
-        others = [
-            f"{each.method.replace('_', ' ')} {metric.show(mean[metric.column])}"
-            for each, mean in zip(of[1:], means[1:], strict=True)
-            if metric.column in mean
-        ]
-        tiles.append(
-            {
-                "title": metric.title,
-                "text": metric.show(means[0][metric.column]),
-                "meaning": metric.meaning,
-                "compared": "".join(others),
-            }
-        )
-    return tiles
+    ours, theirs = (
+        {} if of is None or of.per_image is None else cross_fitted_means(of.per_image, shown)
+        for of in (inputs, inputs.compared)
+    )
+    title = inputs.compared.method.replace("_", " ") if inputs.compared else ""
+    return [
+        {
+            "title": metric.title,
+            "text": metric.show(ours[metric.column]),
+            "meaning": metric.meaning,
+            "compared": f"{title} {metric.show(theirs[metric.column])}" if metric.column in theirs else "",
+        }
+        for metric in shown
+        if metric.column in ours
+    ]
 
 
 def response_curves(inputs: Inputs, estimates: Estimates, best: Mapping[str, float]) -> dict[str, Any] | None:

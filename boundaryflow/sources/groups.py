@@ -11,12 +11,11 @@ from boundaryflow.config import Groups
 from boundaryflow.errors import LabelError, ManifestError
 from boundaryflow.labelling import match_files
 from boundaryflow.labelling.columns import UNKNOWN, texts
-from boundaryflow.labelling.join import MIN_JOINED, way_out
+from boundaryflow.labelling.join import MIN_JOINED, too_few
 from boundaryflow.labelling.lines import short
 from boundaryflow.sources.cells import FILE, read_cells
 
 LOG = logging.getLogger(__name__)
-_NUM_SHOWN = 3
 _LARGE = 0.2  # share of the images in one group above which shares of a split are missed by far
 
 
@@ -46,13 +45,8 @@ def groups_of(raw: Path, sources: Mapping[str, str], groups: Groups) -> dict[str
             )
     names = match_files(list(stated), sources)
     if len(names) < MIN_JOINED * len(sources):
-        without = sorted(source for item, source in sources.items() if item not in names)
-        stray = sorted(set(stated) - set(names.values()))
-        raise ManifestError(
-            f"{where}: only {len(names)} of {len(sources)} images have a row, must be {MIN_JOINED:.0%}; images without "
-            f"a row: {', '.join(map(short, without[:_NUM_SHOWN]))}; rows without an image: "
-            f"{', '.join(map(short, stray[:_NUM_SHOWN])) or 'none'}; {way_out(stray, without)}"
-        )
+        stray = set(stated) - set(names.values())
+        raise ManifestError(f"{where}: {too_few(names.keys(), sources, stray, having='a row')}")
     found = {item: stated[name] for item, name in names.items() if stated[name].lower() not in UNKNOWN}
     _tell(where, groups.column, found, len(sources))
     return found

@@ -11,13 +11,12 @@ from pathlib import Path, PurePosixPath
 from boundaryflow.config import FileSplit, Split
 from boundaryflow.errors import LabelError, ManifestError
 from boundaryflow.labelling import match_files, nearest, read_annotations, word
-from boundaryflow.labelling.join import other_spellings, way_out
+from boundaryflow.labelling.join import MIN_JOINED, other_spellings, too_few
 from boundaryflow.labelling.lines import short, text_lines
 from boundaryflow.labelling.tables import Wanted
 from boundaryflow.sources.groups import check_whole, groups_of
 
 LOG = logging.getLogger(__name__)
-MIN_JOINED = 0.95
 _WORDS = {
     "train": ("0", "train", "training"),
     "val": ("1", "val", "valid", "validation", "dev"),
@@ -110,13 +109,9 @@ def _by_file(raw: Path, sources: Mapping[str, str], split: FileSplit) -> dict[st
                 f"ingest.split {path}: {short(other)} is in {stated[other]} and, as {short(file)}, in {stated[file]}"
             )
     if len(names) < MIN_JOINED * len(sources):
-        without = sorted(source for item, source in sources.items() if item not in names)
-        stray = sorted(set(stated) - set(names.values()))
-        raise ManifestError(
-            f"ingest.split {path}: only {len(names)} of {len(sources)} images have one of its {len(stated)} rows, must "
-            f"be {MIN_JOINED:.0%}; images without a row: {', '.join(without[:3])}; rows without an image: "
-            f"{', '.join(stray[:3]) or 'none'}; {way_out(stray, without)}"
-        )
+        stray = set(stated) - set(names.values())
+        told = too_few(names.keys(), sources, stray, having=f"one of its {len(stated)} rows")
+        raise ManifestError(f"ingest.split {path}: {told}")
     found = {item: stated[names[item]] if item in names else "train" for item in sources}
     count = Counter(found.values())
     if not count["val"]:

@@ -8,7 +8,6 @@ can claim a remote outbox only while it is empty.
 from __future__ import annotations
 
 import errno
-import hashlib
 import io
 import json
 import logging
@@ -209,9 +208,7 @@ class LocalOutbox:
     def publish(self, name: str, path: Path) -> None:
         """Give a file of `scratch`, complete and flushed to the disk, its name; see `write`."""
         self._check_ours(name, None)
-        with path.open("rb") as file:
-            content = Content(path.stat().st_size, hashlib.file_digest(file, "sha256").hexdigest())
-        self._enter(name, content)
+        self._enter(name, Content.of_file(path))
         place = self._place(name)
         place.parent.mkdir(parents=True, exist_ok=True)
         os.replace(path, place)

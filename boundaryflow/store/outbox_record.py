@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from boundaryflow.errors import ManifestError
+from boundaryflow.files import file_sha256
 from boundaryflow.text import visible
 
 STATE = ".boundaryflow"
@@ -32,6 +33,11 @@ class Content:
     def of(cls, data: bytes) -> Content:
         """Size and hash of bytes."""
         return cls(len(data), hashlib.sha256(data).hexdigest())
+
+    @classmethod
+    def of_file(cls, path: Path) -> Content:
+        """Size and hash of a file."""
+        return cls(path.stat().st_size, file_sha256(path))
 
 
 class Written:
@@ -69,10 +75,7 @@ class Written:
     def is_ours(self, name: str, path: Path) -> bool:
         """Whether a file has a content that was written under the name. It is read only if the size matches."""
         size = path.stat().st_size
-        if all(content.size != size for content in self._all(name)):
-            return False
-        with path.open("rb") as file:
-            return self.has(name, Content(size, hashlib.file_digest(file, "sha256").hexdigest()))
+        return any(content.size == size for content in self._all(name)) and self.has(name, Content.of_file(path))
 
     def others(self, wanted: Collection[str], kept: Collection[str]) -> Iterator[str]:
         """Names of recorded files that are neither in `wanted` nor in `kept`."""
