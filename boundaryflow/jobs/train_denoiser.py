@@ -12,7 +12,7 @@ import platform
 import signal
 import threading
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,6 +31,7 @@ from boundaryflow.formats.tensor_files import read_tensors, write_tensors
 from boundaryflow.formats.tensor_headers import read_header
 from boundaryflow.jobs.training_folder import beta_schedule, measure, write_folder
 from boundaryflow.jobs.training_pictures import TrainingPictures, open_pictures
+from boundaryflow.jobs.training_start import Start, read_start
 from boundaryflow.jobs.training_state import CHECKPOINT, MADE_BY, Run, check_shapes, locked_state, run_of, state_folder
 from boundaryflow.models.betas import schedule_betas
 from boundaryflow.runtime.device import device, resolve_dtype
@@ -39,7 +40,6 @@ from boundaryflow.training import DenoiserTraining, NetworkSettings, TrainSettin
 
 _KEEP_EVERY_S, _TELL_EVERY_S = 300.0, 10.0
 _MEASURE_SHARE = 0.05  # limit of the share of time for measuring
-_USUAL_SIZE = 64
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,7 @@ def train_denoiser(
     settings: TrainSettings,
     budget: Budget,
     *,
+    start_from: Path | None = None,
     licence: str = "",
     dtype: str = "auto",
     tell: Callable[[str], None] = lambda _: None,
@@ -78,6 +79,8 @@ def train_denoiser(
         network: Its architecture.
         settings: Settings of the training.
         budget: Length of the training.
+        start_from: Folder of a model that `train-denoiser` made, of the same architecture, whose weights a new run
+            starts from. The optimisers start anew.
         licence: Licence of the pictures, as stated by the user.
         dtype: `auto` is bfloat16 where the hardware multiplies it, else float32.
         tell: Called with a line of progress every ten seconds and after each measurement.
@@ -87,11 +90,14 @@ def train_denoiser(
         Content of `training.json`.
 
     Raises:
-        PipelineError: `out` holds other files, was begun with other settings or is being trained already; the loss is
-            not finite; or memory runs out.
+        PipelineError: `out` holds other files, was begun with other settings or is being trained already; the model
+            to start from is of another architecture or damaged; the loss is not finite; or memory runs out.
     """
+    start = read_start(start_from, out) if start_from is not None else None
+    if start is not None:
+        start.check(asdict(network))
     with locked_state(out) as folder:
-        trainer = _Trainer(pictures, out, folder, network, settings, licence, dtype, tell)
+        trainer = _Trainer(pictures, out, folder, network, settings, start, licence, dtype, tell)
         return trainer.run(budget, keep_every_s)
 
 
@@ -101,30 +107,30 @@ def train_from(
     """Train on a source of pictures; see `boundaryflow train-denoiser --help` for the options.
 
     Raises:
-        PipelineError: See `open_pictures`, `NetworkSettings` and `train_denoiser`.
+        PipelineError: See `open_pictures`, `NetworkSettings`, `read_start` and `train_denoiser`.
     """
     if not is_remote(source) and any(meet(source, str(path)) for path in (out, state_folder(out))):
         raise CheckpointError(
             f"train-denoiser {out}: lies in {visible(source)}, or contains it, so that its samples would be "
             "trained on; name another OUT"
         )
+    asked = {
+        "image_size": options["size"], "channels": options["channels"] and int(options["channels"]),
+        "pixel_unshuffle": options["unshuffle"], "widths": options["widths"], "layers": options["layers"],
+        "attention": options["attention"],
+        "schedule": options["schedule"] and {"linear": "linear", "cosine": "squaredcos_cap_v2"}[options["schedule"]],
+    }  # fmt: skip
+    start = read_start(options["start_from"], out) if options["start_from"] else None
+    if start is not None:
+        start.check(asked)
+    usual = start.network if start is not None else NetworkSettings()
     is_ingested = (Path(source) / "manifest.parquet").is_file()
-    size = options["size"] or (None if is_ingested else _USUAL_SIZE)
-    channels = int(options["channels"]) if options["channels"] else None if is_ingested else 3
+    size = asked["image_size"] or (None if is_ingested else usual.image_size)
+    channels = asked["channels"] or (None if is_ingested else usual.channels)
     fit = options["fit"] or (None if is_ingested else "crop")
     geometry = {"size": size, "channels": channels, "fit": fit, "crop": options["crop"], "background": (0, 0, 0)}
     with locked_state(out) as scratch, open_pictures(source, scratch, geometry) as pictures:
-        _, channels, size, _ = pictures.pixels.shape
-        is_small = size <= _USUAL_SIZE
-        network = NetworkSettings(
-            image_size=size,
-            channels=channels,
-            pixel_unshuffle=options["unshuffle"] or (2 if is_small else 4),
-            widths=options["widths"] or ((32, 96, 192) if is_small else (128, 192, 256)),
-            layers=options["layers"],
-            attention=options["attention"],
-            schedule={"linear": "linear", "cosine": "squaredcos_cap_v2"}[options["schedule"]],
-        )
+        network = start.network if start is not None else _network_for(pictures, asked)
         settings = TrainSettings(
             batch_size=options["batch_size"] or (128 if device().type == "cuda" else 32),
             learning_rate=options["learning_rate"],
@@ -132,8 +138,16 @@ def train_from(
             mirror=options["mirror"],
             seed=options["seed"],
         )
-        trainer = _Trainer(pictures, out, scratch, network, settings, licence, dtype, tell)
+        trainer = _Trainer(pictures, out, scratch, network, settings, start, licence, dtype, tell)
         trainer.run(budget, _KEEP_EVERY_S)
+
+
+def _network_for(pictures: TrainingPictures, asked: Mapping[str, Any]) -> NetworkSettings:
+    _, channels, size, _ = pictures.pixels.shape
+    small, large = ({"pixel_unshuffle": 2, "widths": (32, 96, 192)}, {"pixel_unshuffle": 4, "widths": (128, 192, 256)})
+    given = {name: value for name, value in asked.items() if value is not None}
+    usual = small if size <= NetworkSettings().image_size else large
+    return NetworkSettings(**{**usual, **given, "image_size": size, "channels": channels})
 
 
 class _Trainer:
@@ -144,19 +158,22 @@ class _Trainer:
         folder: Path,
         network: NetworkSettings,
         settings: TrainSettings,
+        start: Start | None,
         licence: str,
         dtype: str,
         tell: Callable[[str], None],
     ) -> None:
         self._pictures, self._out, self._report, self._licence = pictures, out, tell, licence
-        self._network, self._settings = network, settings
+        self._network, self._settings, self._start = network, settings, start
+        pictures.check_shape(network.channels, network.image_size)
         self._checkpoint = folder / CHECKPOINT
-        self._identity = json.loads(
-            json.dumps({**asdict(network), **asdict(settings), "pictures": pictures.facts["sha256"]})
-        )
+        origin = {"pictures": pictures.facts["sha256"], "start_from": start.facts["sha256"] if start else None}
+        self._identity = json.loads(json.dumps({**asdict(network), **asdict(settings), **origin}))
         where, resolved = device(), resolve_dtype(dtype)
         schedule = NoiseSchedule.from_betas(schedule_betas(beta_schedule(network), str(out)))
         self._training = DenoiserTraining(network, settings, schedule, where, resolved)
+        if start is not None:
+            self._training.start_from(start.weights)
         self._pixels = _resident(pictures.pixels, where)
         self._run = Run()
         self._go_on()
@@ -166,6 +183,8 @@ class _Trainer:
         tell(f"{num:,} parameters, {pictures.facts['pictures']:,} pictures, on {here}")
         if self._training.step:
             tell(f"going on after {self._num_images:,} images ({self._run.elapsed_s / 60:.0f} min)")
+        elif start is not None:
+            tell(f"starting from {start.facts['name']}, which has seen {start.facts['images_seen']:,} images")
 
     @property
     def _num_images(self) -> int:
@@ -213,6 +232,7 @@ class _Trainer:
         return {
             "made_by": MADE_BY,
             "data": {**self._pictures.facts, "licence": self._licence or "not stated"},
+            "started_from": dict(self._start.facts) if self._start is not None else None,
             "network": asdict(self._network),
             "parameters": sum(p.numel() for p in self._training.network.parameters()),
             "settings": asdict(self._settings),

@@ -107,7 +107,7 @@ def _card_text(name: str, card: Mapping[str, Any]) -> str:
         "---\nlibrary_name: diffusers\ntags: [unconditional-image-generation, boundaryflow]\n---\n\n"
         f"# {name}\n\n"
         "An unconditional diffusion model on pixels, trained by `boundaryflow train-denoiser`. `training.json` has "
-        "all settings.\n\n"
+        f"all settings.{_start_text(card)}\n\n"
         f"| | |\n|---|---|\n{table}\n\n"
         "Measured with the weights of this folder, in float32:\n\n"
         "| images seen | min | held-out loss | loss on pictures trained on | round trip (PSNR, dB) |\n"
@@ -116,4 +116,17 @@ def _card_text(name: str, card: Mapping[str, Any]) -> str:
         "held-out ones means that the model memorises them. Round trip: held-out pictures to t = 500 and back, "
         "40 steps each way, without correction. `samples.png` is drawn from noise, 50 DDIM steps, not picked. Whether "
         "samples resemble single training pictures was not examined.\n"
+    )
+
+
+def _start_text(card: Mapping[str, Any]) -> str:
+    """What the training started from, as a sentence; empty where it started from nothing."""
+    start = card["started_from"]
+    if start is None:
+        return ""
+    return (
+        f" It was started from `{start['name']}` (sha256 {start['sha256']}), which had seen {start['images_seen']:,} "
+        f"images; with the {card['images_seen']:,} of this training that makes "
+        f"{start['images_seen'] + card['images_seen']:,}. Licence of the pictures of `{start['name']}`: "
+        f"{start['licence']}."
     )

@@ -55,6 +55,19 @@ class TrainingPictures:
         facts = {"source": name, "pictures": len(rows) - num, "held_out": num, "sha256": _digest([name])}
         return cls(pixels, rows[:-num], rows[-num:], facts)
 
+    def check_shape(self, channels: int, size: int) -> None:
+        """Refuse pictures of another shape than the network's.
+
+        Raises:
+            ManifestError: They are.
+        """
+        found, wanted = (" x ".join(map(str, shape)) for shape in (self.pixels.shape[1:], (channels, size, size)))
+        if found != wanted:
+            raise ManifestError(
+                f"train-denoiser {self.facts['source']}: its pictures are {found}, and the network is for {wanted}; "
+                "bring them to that size, or use another network"
+            )
+
 
 @contextmanager
 def open_pictures(source: str, scratch: Path, geometry: Mapping[str, Any]) -> Generator[TrainingPictures]:

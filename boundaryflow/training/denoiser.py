@@ -117,6 +117,17 @@ class DenoiserTraining:
         self._average()
         self.loss = loss.detach() if self.step == 1 else self.loss.lerp(loss.detach(), 0.02)
 
+    @torch.no_grad()
+    def start_from(self, weights: Mapping[str, Tensor]) -> None:
+        """Start from the weights of a trained network instead of an untrained one.
+
+        Args:
+            weights: Name of each parameter to its value.
+        """
+        for name, p in self.network.named_parameters():
+            p.copy_(weights[name])
+            self._averaged[name].copy_(p)
+
     def averaged_half(self) -> dict[str, Tensor]:
         """The averaged weights in half precision, on the CPU."""
         return {name: value.half().cpu().contiguous() for name, value in self._averaged.items()}

@@ -36,12 +36,19 @@ class _WholeNumbers(click.ParamType[tuple[int, ...]]):
 Examples:
   boundaryflow train-denoiser photos data/pretrained/mine64 --size 64 --mirror --minutes 240
   boundaryflow train-denoiser data/ingest/digits data/pretrained/mine32 --images 500000
-  boundaryflow train-denoiser celeba.zip data/pretrained/celeba64 --crop 25,57,128,128 --images 2000000""",
+  boundaryflow train-denoiser celeba.zip data/pretrained/celeba64 --crop 25,57,128,128 --images 2000000
+  boundaryflow train-denoiser photos data/pretrained/mine64 --start-from data/pretrained/faces64 --images 200000""",
 )
 @click.argument("source", metavar="SOURCE")
 @click.argument("out", metavar="OUT", type=click.Path(path_type=Path))
 @click.option("--minutes", type=NumberRange(min=0, min_open=True), help="Time to train, earlier sessions included.")
 @click.option("--images", type=click.IntRange(min=1), help="Length of the training in images seen, repeats included.")
+@click.option(
+    "--start-from",
+    type=click.Path(path_type=Path),
+    metavar="MODEL",
+    help="Start from the weights of this model, which train-denoiser made, and with its architecture.",
+)
 @click.option("--size", type=click.IntRange(8, 1024), help="Side in pixels [default: 64; what was ingested].")
 @click.option("--channels", type=click.Choice(["1", "3"]), help="Grey or RGB [default: 3; what was ingested].")
 @click.option(
@@ -60,16 +67,15 @@ Examples:
     metavar="W,W,...",
     help="Channels of each level [default: 32,96,192; 128,192,256 above 64 pixels].",
 )
-@click.option("--layers", type=click.IntRange(1, 8), default=1, show_default=True, help="Resnets per level.")
+@click.option("--layers", type=click.IntRange(1, 8), help="Resnets per level [default: 1].")
 @click.option(
     "--attention",
     type=_WholeNumbers(),
-    default="",
     metavar="S,S,...",
     help="Sides of feature maps at which it attends, beside the middle, such as 16.",
 )
 @click.option("--unshuffle", type=click.IntRange(1, 16), help="Fold by this factor [default: 2; 4 above 64 pixels].")
-@click.option("--schedule", type=click.Choice(["linear", "cosine"]), default="linear", show_default=True)
+@click.option("--schedule", type=click.Choice(["linear", "cosine"]), help="Of the betas [default: linear].")
 @click.option("--batch-size", type=click.IntRange(1, 4096), help="Images in a step [default: 32; 128 on a GPU].")
 @click.option("--learning-rate", type=NumberRange(min=0, min_open=True), default=0.02, show_default=True)
 @click.option(

@@ -27,6 +27,7 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, required=True, help="folder for training faces")
     parser.add_argument("--out", type=Path, default=Path("out/avatars64"))
     parser.add_argument("--images", type=int, default=1_540_000, help="images seen in all")
+    parser.add_argument("--start-from", type=Path, help="folder of a model with this network, such as avatars64")
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
@@ -34,7 +35,10 @@ def main() -> None:
     drawn = faces("denoiser", NUM_FACES, args.cache)["images"].transpose(0, 3, 1, 2)
     pictures = TrainingPictures.of_array(drawn, f"{NUM_FACES} avatars of training/avatars/faces.py")
     settings, budget = TrainSettings(batch_size=args.batch_size, mirror=True), Budget(images=args.images)
-    train_denoiser(pictures, args.out, NETWORK, settings, budget, licence="MIT (own drawings)", tell=print)
+    train_denoiser(
+        pictures, args.out, NETWORK, settings, budget, start_from=args.start_from, licence="MIT (own drawings)",
+        tell=print,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

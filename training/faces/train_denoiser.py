@@ -1,6 +1,7 @@
 """Train the denoiser of faces: `boundaryflow train-denoiser` on CelebA's pictures 000001 to 008500.
 
     python -m training.faces.train_denoiser CELEBA --minutes 6.4      on a GPU; 1.5 million pictures on an H200
+    python -m training.faces.train_denoiser CELEBA --start-from data/pretrained/faces64 --out out/more --images 600000
 
 CELEBA is a folder with img_align_89x109.tar and list_attr_celeba.txt. Run again to go on from the last checkpoint.
 """
@@ -32,14 +33,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("celeba", type=Path, help="folder of the archive and the attributes")
     parser.add_argument("--out", type=Path, default=Path("out/faces64"))
-    parser.add_argument("--minutes", type=float, default=6.4)
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--minutes", type=float, default=6.4)
+    length.add_argument("--images", type=int, help="images seen, instead of --minutes")
+    parser.add_argument("--start-from", type=Path, help="folder of a model with this network, such as faces64")
     parser.add_argument("--batch-size", type=int, default=256)
     args = parser.parse_args()
     rows = np.arange(NUM_TRAIN + NUM_HELD_OUT)
     pictures = TrainingPictures(read_celeba(args.celeba).pixels, rows[:NUM_TRAIN], rows[NUM_TRAIN:], FACTS)
     settings = TrainSettings(batch_size=args.batch_size, mirror=True)
+    budget = Budget(minutes=args.minutes) if args.images is None else Budget(images=args.images)
     train_denoiser(
-        pictures, args.out, NETWORK, settings, Budget(minutes=args.minutes), tell=print,
+        pictures, args.out, NETWORK, settings, budget, start_from=args.start_from, tell=print,
         licence="CelebA: non-commercial research only",
     )  # fmt: skip
 
