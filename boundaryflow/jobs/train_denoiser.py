@@ -93,9 +93,7 @@ def train_denoiser(
         PipelineError: `out` holds other files, was begun with other settings or is being trained already; the model
             to start from is of another architecture or damaged; the loss is not finite; or memory runs out.
     """
-    start = read_start(start_from, out) if start_from is not None else None
-    if start is not None:
-        start.check(asdict(network))
+    start = read_start(start_from, out, asdict(network)) if start_from is not None else None
     with locked_state(out) as folder:
         trainer = _Trainer(pictures, out, folder, network, settings, start, licence, dtype, tell)
         return trainer.run(budget, keep_every_s)
@@ -120,9 +118,7 @@ def train_from(
         "attention": options["attention"],
         "schedule": options["schedule"] and {"linear": "linear", "cosine": "squaredcos_cap_v2"}[options["schedule"]],
     }  # fmt: skip
-    start = read_start(options["start_from"], out) if options["start_from"] else None
-    if start is not None:
-        start.check(asked)
+    start = read_start(options["start_from"], out, asked) if options["start_from"] else None
     usual = start.network if start is not None else NetworkSettings()
     is_ingested = (Path(source) / "manifest.parquet").is_file()
     size = asked["image_size"] or (None if is_ingested else usual.image_size)
@@ -144,10 +140,11 @@ def train_from(
 
 def _network_for(pictures: TrainingPictures, asked: Mapping[str, Any]) -> NetworkSettings:
     _, channels, size, _ = pictures.pixels.shape
-    small, large = ({"pixel_unshuffle": 2, "widths": (32, 96, 192)}, {"pixel_unshuffle": 4, "widths": (128, 192, 256)})
+    is_small = size <= NetworkSettings().image_size
+    usual = {"pixel_unshuffle": 2 if is_small else 4, "widths": (32, 96, 192) if is_small else (128, 192, 256)}
     given = {name: value for name, value in asked.items() if value is not None}
-    usual = small if size <= NetworkSettings().image_size else large
-    return NetworkSettings(**{**usual, **given, "image_size": size, "channels": channels})
+    values: dict[str, Any] = {**usual, **given, "image_size": size, "channels": channels}
+    return NetworkSettings(**values)
 
 
 class _Trainer:

@@ -29,44 +29,28 @@ class Start:
     """A model to start from.
 
     Attributes:
-        model: Its folder, for messages.
         network: Its architecture.
         weights: Its parameters, finite float32, on the CPU.
         facts: `name`, `sha256` of the weights' file, `images_seen` in all its trainings, and `licence` of all pictures
             it was trained on: `started_from` of `training.json`.
     """
 
-    model: str
     network: NetworkSettings
     weights: Mapping[str, Tensor]
     facts: Mapping[str, Any]
 
-    def check(self, asked: Mapping[str, Any]) -> None:
-        """Refuse another architecture.
 
-        Args:
-            asked: Fields of `NetworkSettings`; None accepts the model's.
-
-        Raises:
-            ParamsError: One differs from the model's.
-        """
-        for name, value in asdict(self.network).items():
-            if asked.get(name) not in (None, value):
-                raise ParamsError(
-                    f"train-denoiser --start-from {self.model}: its {name} is {value}, and {asked[name]} is asked for; "
-                    "leave that option out, or train without --start-from"
-                )
-
-
-def read_start(model: Path, out: Path) -> Start:
+def read_start(model: Path, out: Path, asked: Mapping[str, Any]) -> Start:
     """Read a model that `train-denoiser` made.
 
     Args:
         model: Its folder.
         out: Folder of the model that will be trained.
+        asked: Fields of `NetworkSettings` that the architecture must have; None accepts the model's.
 
     Raises:
         CheckpointError: `train-denoiser` did not make it, it is damaged, or `out` lies in it or contains it.
+        ParamsError: Another architecture is asked for.
     """
     where = f"train-denoiser --start-from {visible(str(model))}"
     if meet(str(model), str(out)):
@@ -90,23 +74,31 @@ def read_start(model: Path, out: Path) -> Start:
     except (SafetensorError, OSError, ValueError, RefusedFileError) as error:
         reason = visible(str(error))[:200]
         raise CheckpointError(f"{where}: {path.name} cannot be used ({reason}); fetch the folder again") from None
-    return Start(visible(str(model)), network, weights, facts)
+    for name, value in asdict(network).items():
+        if asked.get(name) not in (None, value):
+            raise ParamsError(
+                f"{where}: its {name} is {value}, and {asked[name]} is asked for; leave that option out, or train "
+                "without --start-from"
+            )
+    return Start(network, weights, facts)
 
 
 def _network_of(facts: Mapping[str, Any]) -> NetworkSettings:
     """Raises KeyError, TypeError, ValueError, AttributeError or ParamsError where the facts are damaged."""
-    whole = [facts[name] for name in ("image_size", "channels", "pixel_unshuffle", "layers")]
-    widths, attention = tuple(facts["widths"]), tuple(facts["attention"])
+    whole: list[Any] = [facts[name] for name in ("image_size", "channels", "pixel_unshuffle", "layers")]
+    widths: tuple[Any, ...] = tuple(facts["widths"])
+    attention: tuple[Any, ...] = tuple(facts["attention"])
     is_sound = all(type(n) is int and 1 <= n <= _MAX_NUMBER for n in (*whole, *widths, *attention))
     if not is_sound or len(widths) > _MAX_LEVELS or facts["schedule"] not in ("linear", "squaredcos_cap_v2"):
         raise ValueError("a value is out of range")
-    return NetworkSettings(**{**facts, "widths": widths, "attention": attention})
+    values: dict[str, Any] = {**facts, "widths": widths, "attention": attention}
+    return NetworkSettings(**values)
 
 
 def _facts_of(card: Mapping[str, Any]) -> dict[str, Any]:
     """Images seen and licences, the model's own start included; raises like `_network_of`."""
-    before = card.get("started_from") or {"images_seen": 0, "licence": ""}
-    seen = [card["images_seen"], before["images_seen"]]
+    before: Mapping[str, Any] = card.get("started_from") or {"images_seen": 0, "licence": ""}
+    seen: list[Any] = [card["images_seen"], before["images_seen"]]
     if not all(type(num) is int and num >= 0 for num in seen):
         raise ValueError("images_seen is no number of images")
     licences = dict.fromkeys(visible(str(of["licence"])) for of in (before, card["data"]) if of["licence"])
