@@ -1,6 +1,6 @@
 """The methods on photographs that no network here was trained on: CelebA's pictures 008501 to 010000.
 
-    make bench NAME=photos ARGS="CELEBA [--judges FOLDER] [--images 210] [--grid FILE.png]"
+    make bench NAME=photos ARGS="CELEBA [--judges FOLDER] [--recognition] [--images 210] [--grid FILE.png]"
 
 CELEBA is the folder of training/faces; FOLDER has judges from elsewhere, with declarations (docs/datasets.md). The
 hyperplanes are fitted to CelebA's own labels. Each picture is edited in one attribute, by every row, and judged by the
@@ -28,6 +28,7 @@ from benches import machine, page
 from benches.bench_quality import ROOT, settings_of
 from benches.kept import kept
 from benches.photos.measure import measure_edit, same_person
+from benches.photos.recognition import FaceRecognition, distances
 from benches.photos.tables import BUILT_IN, ELSEWHERE, OURS, bars, tables
 from benches.quality.calls import Counted
 from benches.quality.guided import Guided
@@ -143,10 +144,16 @@ def edits_of(name: str, row: PhotoRow, attribute: str, some: Pictures, model_sha
 
 
 def measure_row(
-    name: str, row: PhotoRow, judges: Mapping[str, ev.Judges], test: Pictures, model_sha256: str
+    name: str,
+    row: PhotoRow,
+    judges: Mapping[str, ev.Judges],
+    recognition: FaceRecognition | None,
+    test: Pictures,
+    model_sha256: str,
 ) -> tuple[dict[str, Any], dict[str, tuple[Pictures, Tensor]]]:
     """All attributes of a row, each on its own photographs, and their edits."""
     by_judge: dict[str, dict[str, Any]] = {judge: {} for judge in judges}
+    recognised: dict[str, list[list[float]]] = {}
     shown: dict[str, tuple[Pictures, Tensor]] = {}
     seconds, difference = 0.0, 0.0
     for number, attribute in enumerate(COLUMNS):
@@ -157,6 +164,8 @@ def measure_row(
             difference = max(difference, float((edited[:, 0].float() - to_u8(some.x_0).float()).abs().max()))
             edited = edited[:, 1:]
         shown[attribute] = some, edited
+        if recognition is not None:
+            recognised[attribute] = distances(recognition, to_u8(some.x_0), edited)
         for judge, networks in judges.items():
             if attribute in networks.attributes:
                 by_judge[judge][attribute] = measure_edit(networks, some, attribute, edited)
@@ -167,6 +176,7 @@ def measure_row(
     return {
         "is_ours": name.startswith(OURS), "strengths": strengths, "num_images": row.num_images,
         "num_train": row.num_train, "seconds": round(seconds, 1), "judges": by_judge,
+        "recognition": recognised,
         **({"strength_0_max_difference": difference} if 0 in row.strengths else {}),
     }, shown  # fmt: skip
 
@@ -188,6 +198,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("celeba", type=Path, help="folder of the archive and the attributes")
     parser.add_argument("--judges", type=Path, help="folder of judges from elsewhere")
+    parser.add_argument("--recognition", action="store_true", help="also measure identity with dlib, if installed")
     parser.add_argument("--images", type=int, default=210, help="photographs to edit, each in one attribute")
     parser.add_argument("--baseline-images", type=int, default=210, help="the same for every row but the first")
     parser.add_argument("--num-train", type=int, default=1000, help="photographs to fit on")
@@ -201,10 +212,11 @@ def main() -> None:
     judges = {BUILT_IN: ev.load_judges(ROOT / "data/pretrained/faces64_judges", device())}
     if asked.judges is not None:
         judges[ELSEWHERE] = ev.load_judges(asked.judges, device())
+    recognition = FaceRecognition() if asked.recognition else None
     settings = {"num_train": asked.num_train, "t_mix": asked.t_mix, **settings_of("faces")}
     latents = Latents(model, to_fit, to_calibrate, settings["features"])
     rows = rows_of(model, latents, asked.num_train, asked.images, min(asked.images, asked.baseline_images), asked.t_mix)
-    measured = {name: measure_row(name, row, judges, test, model.sha256) for name, row in rows.items()}
+    measured = {name: measure_row(name, row, judges, recognition, test, model.sha256) for name, row in rows.items()}
     found: dict[str, Any] = {
         "machine": machine.facts(),
         "settings": {"images": asked.images, "attributes": list(COLUMNS), **settings},

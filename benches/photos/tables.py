@@ -10,6 +10,7 @@ import numpy as np
 from benches import page
 from benches.bars import Bar, bar, bar_table
 from benches.photos.measure import PER_IMAGE
+from benches.photos.recognition import SAME_PERSON
 from boundaryflow import evaluation as ev
 
 OURS = "guided"
@@ -24,6 +25,8 @@ def shown(row: Mapping[str, Any], judge: str, strength: float | None = None) -> 
         best = int(np.argmax(np.mean(of["success"], 1)))
         k = best if strength is None else list(row["strengths"]).index(strength)
         found[attribute] = {name: of[name][k] for name in PER_IMAGE}
+        recognised = row["recognition"].get(attribute)
+        found[attribute]["distance"] = recognised[k] if recognised else [np.nan] * len(of["success"][k])
         found[attribute] |= {"monotonicity": of["monotonicity"], "frechet": [of["frechet"][k]], "male": of["male"]}
     return found
 
@@ -53,8 +56,8 @@ def tables(found: Mapping[str, Any]) -> str:
             successes.append([name, judge, *(_mean(best[a]["success"]) if a in best else "" for a in attributes)])
             if judge == BUILT_IN:
                 groups.append([name, *_by_gender(best)])
-    header = ["row", "judge", "success", "drift", "others changed", "same person", "identity", "SSIM",
-              "Fréchet distance", "monotonicity", "preserved"]  # fmt: skip
+    header = ["row", "judge", "success", "drift", "others changed", "same person", "same person (dlib)", "identity",
+              "SSIM", "Fréchet distance", "monotonicity", "preserved"]  # fmt: skip
     return "\n\n".join(
         [
             page.markdown_table(header, lines),
@@ -84,6 +87,11 @@ def bars(found: Mapping[str, Any]) -> list[Bar]:
             for name in ("eyeglasses", "bangs")
         ),
         bar("same person, gender apart", _share(_all(no_gender, "identity"), found["same_person"]), 0.9, ">="),
+        *(
+            bar("same person by face recognition, gender apart", float((distance < SAME_PERSON).mean()), 0.9, ">=")
+            for distance in (_all(no_gender, "distance"),)
+            if not np.isnan(distance).any()
+        ),
         bar("other attributes changed", float(np.mean(_all(mine, "others_changed"))), 0.02, "<="),
         bar("smile kept when the mouth opens or shuts", float(np.mean(mine["mouth_open"]["preserved"])), 0.8, ">="),
         bar("gender kept when hair turns blond or not", float(np.mean(mine["blond_hair"]["preserved"])), 0.95, ">="),
@@ -102,6 +110,7 @@ def _pooled(best: Mapping[str, Values], limit: float) -> list[str]:
         _mean(_all(best, "drift"), 3),
         _mean(_all(best, "others_changed"), 3),
         f"{_share(identity, limit):.2f}" if is_known else "",
+        _recognised(best),
         _mean(identity),
         _mean(_all(best, "ssim")),
         _mean(_all(best, "frechet")) if is_known else "",
@@ -123,6 +132,11 @@ def _by_gender(best: Mapping[str, Values]) -> list[str]:
 
 def _all(best: Mapping[str, Values], name: str) -> Any:
     return np.concatenate([np.array(of[name], float) for of in best.values()])
+
+
+def _recognised(best: Mapping[str, Values]) -> str:
+    distance = _all(best, "distance")
+    return "" if np.isnan(distance).any() else f"{(distance < SAME_PERSON).mean():.2f}"
 
 
 def _share(identity: Any, limit: float) -> float:
