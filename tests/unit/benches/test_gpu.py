@@ -11,6 +11,7 @@ import torch
 from diffusers.models.unets.unet_2d import UNet2DModel
 
 from benches.engine import arms, gpu
+from benches.engine.gpu_tables import tables
 from benches.engine.graphed import Graphed, plain_layout
 from benches.engine.guided_arm import NUM_DIRECTIONS, GuidedArm
 from boundaryflow.diffusion import BOTTLENECK
@@ -52,6 +53,15 @@ def test_every_arm_is_measured_and_kept(tmp_path: Path, monkeypatch: pytest.Monk
     same = edits["largest difference to the CPU", "ours"]
     assert (same["guided"], same["single_step"], same["paper"]) == (0, 0, 0)
     assert (tmp_path / "profile.txt").read_text()
+    filled = tables(result)
+    assert "| faces64 | ours | 2 |" in filled["gpu engine"]
+    assert "| faces64 | ours, CUDA graphs | 2 |" in filled["gpu guided"]
+    assert all(line.count("|") == 10 for line in filled["gpu engine"].splitlines())
+
+
+def test_arm_that_failed_says_so_in_the_table() -> None:
+    row = {"task": "guided edit", "arm": "ours", "model": "paper256", "batch": 16, "error": "OutOfMemoryError: ..."}
+    assert "| paper256 | ours | 16 | failed |" in tables({"rows": [row]})["gpu guided"]
 
 
 def test_arm_that_fails_leaves_its_error_and_the_next_goes_on(tmp_path: Path) -> None:
