@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
+
+_MANY = 1 << 20  # values from which drawing them on several threads pays
 
 
 def item_seed(run_seed: int, item_id: str, purpose: str) -> int:
@@ -36,8 +39,16 @@ def item_noise(run_seed: int, item_ids: Sequence[str], purpose: str, shape: Sequ
     Returns:
         [B, *shape] float32 on the CPU.
     """
-    draws = [
-        torch.randn(tuple(shape), generator=torch.Generator().manual_seed(item_seed(run_seed, item_id, purpose)))
-        for item_id in item_ids
-    ]
-    return torch.stack(draws) if draws else torch.empty((0, *shape))
+    noise = torch.empty((len(item_ids), *shape))
+
+    def draw(row: int) -> None:
+        generator = torch.Generator().manual_seed(item_seed(run_seed, item_ids[row], purpose))
+        torch.randn(tuple(shape), generator=generator, out=noise[row])
+
+    if noise.numel() >= _MANY and torch.get_num_threads() > 1:  # batches of a GPU, which would wait
+        with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+            list(threads.map(draw, range(len(item_ids))))
+    else:
+        for row in range(len(item_ids)):
+            draw(row)
+    return noise

@@ -23,7 +23,7 @@ from boundaryflow.editing.targets import directions_of
 from boundaryflow.errors import BoundaryError
 from boundaryflow.files import file_sha256
 from boundaryflow.pixels import to_model_range, to_u8
-from boundaryflow.runtime.device import resolve_dtype
+from boundaryflow.runtime.device import device, resolve_dtype
 from boundaryflow.runtime.editor import open_editor
 from boundaryflow.runtime.fingerprints import code_hash, describe
 from boundaryflow.runtime.frozen_model import open_model
@@ -94,7 +94,7 @@ def _edited(
 
     def edit_some(some: slice) -> None:
         chunk = items[some]
-        source = editor.open(to_model_range(pixels[some], net.value_range), chunk)
+        source = editor.open(to_model_range(pixels[some].to(device()), net.value_range), chunk)
         for folder, edit in names.items():
             rows = [row for row, item in enumerate(chunk) if item in lacking[folder] and item not in done[folder]]
             if not rows:
@@ -103,9 +103,8 @@ def _edited(
             signs = torch.tensor([directions[chunk[row]][edit] for row in rows], dtype=torch.float32)
             edited = editor.edit(source, rows, boundaries, signs.reshape(len(rows), -1), [hyperplanes[a] for a in held])
             tick(len(rows))
-            done[folder].update(
-                {chunk[row]: to_u8(picture, net.value_range) for row, picture in zip(rows, edited, strict=True)}
-            )
+            pictures = to_u8(edited, net.value_range).cpu()
+            done[folder].update({chunk[row]: picture for row, picture in zip(rows, pictures, strict=True)})
 
     in_chunks(len(items), edit_some, net)
     return {

@@ -16,7 +16,7 @@ from boundaryflow.diffusion import Order, invert, timestep_path
 from boundaryflow.editing import paper_invert
 from boundaryflow.pixels import to_model_range
 from boundaryflow.rng import item_noise
-from boundaryflow.runtime.device import resolve_dtype
+from boundaryflow.runtime.device import device, resolve_dtype
 from boundaryflow.runtime.fingerprints import code_hash
 from boundaryflow.runtime.frozen_model import open_model
 from boundaryflow.runtime.memory import in_chunks
@@ -52,7 +52,7 @@ def run_shard(
     pixels = load_items(Path(ingested), task.missing, ["pixels"])["pixels"]
 
     def invert_some(some: slice) -> tuple[Tensor, Tensor]:
-        x_0 = to_model_range(pixels[some], net.value_range)
+        x_0 = to_model_range(pixels[some].to(device()), net.value_range)
         if paper_mode:  # the authors' release pairs x_mix with the bottleneck of the previous timestep
             return paper_invert(net, x_0, path)
         noise = item_noise(run_seed, task.missing[some], "inversion", x_0.shape[1:])

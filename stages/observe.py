@@ -15,7 +15,7 @@ from boundaryflow.config.edit_settings import features_of
 from boundaryflow.diffusion import Features, timestep_path
 from boundaryflow.diffusion.observation import DENSITY, noised_features, tensor_name
 from boundaryflow.pixels import to_model_range
-from boundaryflow.runtime.device import resolve_dtype
+from boundaryflow.runtime.device import device, resolve_dtype
 from boundaryflow.runtime.fingerprints import code_hash
 from boundaryflow.runtime.frozen_model import check_features, open_model
 from boundaryflow.runtime.memory import in_chunks
@@ -45,7 +45,7 @@ def run_shard(
     pixels = load_items(Path(ingested), task.missing, ["pixels"])["pixels"]
 
     def observe_some(some: slice) -> dict[str, Tensor]:
-        x_0, ids = to_model_range(pixels[some], net.value_range), task.missing[some]
+        x_0, ids = to_model_range(pixels[some].to(device()), net.value_range), task.missing[some]
         seen = {tensor_name(features, t): noised_features(net, x_0, ids, t, run_seed, features) for t in timesteps}
         tick(len(ids))
         return seen

@@ -61,7 +61,7 @@ def followed(model: EpsModel, x_0: Tensor, boundary: Boundaries, path: tuple[int
 
     source = observe_noised(model, x_0, path, lambda t, _: item_noise(0, ["face"], f"picture {t}", x_0.shape[1:]))
     edited = guided_edit(Watched(), source, [boundary.noised], torch.ones(1, 1), [_STRENGTH], _GUIDANCE)  # pyright: ignore[reportArgumentType]
-    cleaned = {t: (x_t - (1 - a) ** 0.5 * source.noise(t, 0)) / a**0.5 for t, x_t in seen.items()
+    cleaned = {t: (x_t - (1 - a) ** 0.5 * source.noise[t, 0]) / a**0.5 for t, x_t in seen.items()
                for a in [model.schedule.alpha_bar(t)]}  # fmt: skip
     return {-1: edited[:, 0], **{t: torch.cat([seen[t], cleaned[t] - x_0, cleaned[t]]) for t in seen}}
 

@@ -37,7 +37,7 @@ class NoisedSource:
     Attributes:
         x_0: [B,C,H,W] images in model range.
         timesteps: The path, ascending.
-        noise: `(timestep, draw)` to standard normal noise [B,C,H,W].
+        noise: `(timestep, draw)` to standard normal noise [B,C,H,W], where the images are.
         eps: `(timestep, draw)` to the predicted noise [B,C,H,W].
         features: Features that the hyperplanes lie in.
         seen: `(timestep, draw)` to these features [B,D].
@@ -45,18 +45,18 @@ class NoisedSource:
 
     x_0: Float[Tensor, "b c h w"]
     timesteps: tuple[int, ...]
-    noise: Callable[[int, int], Tensor]
+    noise: Mapping[tuple[int, int], Tensor]
     eps: Mapping[tuple[int, int], Tensor]
     features: Features
     seen: Mapping[tuple[int, int], Tensor]
 
     def take(self, rows: Sequence[int]) -> NoisedSource:
         """Select images by row."""
-        index = list(rows)
+        index = torch.tensor(list(rows), dtype=torch.long, device=self.x_0.device)
         return NoisedSource(
             self.x_0[index],
             self.timesteps,
-            lambda t, draw: self.noise(t, draw)[index],
+            {key: noise[index] for key, noise in self.noise.items()},
             {key: eps[index] for key, eps in self.eps.items()},
             self.features,
             {key: seen[index] for key, seen in self.seen.items()},
@@ -78,18 +78,20 @@ def observe_noised(
         model: The frozen model.
         x_0: Images in model range.
         timesteps: Ascending path.
-        noise: `(timestep, draw)` to noise [B,C,H,W]; must return the same noise at every call.
+        noise: `(timestep, draw)` to noise [B,C,H,W]; called once for each.
         num_noises: Noises per timestep, see `Guidance.num_noises`.
         features: Features that the hyperplanes lie in.
     """
     x_0 = x_0.float()
+    drawn: dict[tuple[int, int], Tensor] = {}
     eps: dict[tuple[int, int], Tensor] = {}
     seen: dict[tuple[int, int], Tensor] = {}
     for t in timesteps:
         for draw in range(num_noises):
-            sample = noised(x_0, noise(t, draw), model.schedule.alpha_bar(t))
+            drawn[t, draw] = noise(t, draw).to(x_0.device)
+            sample = noised(x_0, drawn[t, draw], model.schedule.alpha_bar(t))
             eps[t, draw], seen[t, draw] = model.eps_and_features(sample, t, features)
-    return NoisedSource(x_0, tuple(timesteps), noise, eps, features, seen)
+    return NoisedSource(x_0, tuple(timesteps), drawn, eps, features, seen)
 
 
 def guided_edit(
@@ -183,7 +185,7 @@ def _change(
             fall = noise_to_signal(alpha_bar) - noise_to_signal(model.schedule.alpha_bar(t_next))
             parts: list[Tensor] = []
             for draw in draws:
-                x_t = noised(source.x_0 + change, source.noise(t, draw), alpha_bar)
+                x_t = noised(source.x_0 + change, source.noise[t, draw], alpha_bar)
                 if t in targets:
                     eps, step = _guided_step(
                         model, x_t, t, source.features, source.seen[t, draw], targets[t], directions, strength,
@@ -265,7 +267,8 @@ def _smallest_step(gradients: Tensor, missing: Tensor, num_edited: int, preserve
     slack = (1e-6 * squares[:, :num_edited].mean(1, keepdim=True) + 1e-30).expand(-1, num).clone()
     if preserve > 0:
         slack[:, num_edited:] += preserved / preserve
-    shares = torch.linalg.solve(products + torch.diag_embed(slack), distances[..., None])
+    # solve_ex: the check of `solve` would wait for a GPU; the ridge leaves no system singular
+    shares, _info = torch.linalg.solve_ex(products + torch.diag_embed(slack), distances[..., None])
     return (flat * shares).sum(1).float().reshape(gradients[:, 0].shape)
 
 

@@ -78,7 +78,7 @@ class TimestepTargets:
             strength: [B,1], not 0.
         """
         before, after = self.edited.from_middle(unedited), self.edited.from_middle(edited)
-        asked = directions[:, self.columns] * strength
+        asked = torch.stack([directions[:, column] for column in self.columns], 1) * strength
         sign = asked.sign()
         way = ((sign * self.edited.reaches - before) * sign).clamp(min=0) * asked.abs()
         ahead = ((before - after) * sign + way).clamp(min=0) * sign  # an image past its target is not moved back

@@ -36,7 +36,9 @@ def project_to(
     latents: Float[Tensor, "b ..."], normal: Float[Tensor, " d"], distance: float | Float[Tensor, " b"]
 ) -> Float[Tensor, "b ..."]:
     """Latents whose projections on the normal are `distance`, the intercept left out."""
+    normal = normal.to(latents)
     projection = latents.flatten(1) @ normal
+    distance = distance.to(latents) if isinstance(distance, Tensor) else distance
     step = (distance - projection).reshape(-1, *[1] * (latents.ndim - 1))
     return latents + step * normal.reshape(1, *latents.shape[1:])
 
@@ -81,6 +83,6 @@ def paper_edit(
             eps, h = model.eps_with_h(x_t, t, h)  # injects the last h, gets this step's own for the next
         else:
             eps = model.eps(x_t, t)
-        drawn = noise(t) if noise and ddim_sigma(*alpha_bars, eta) > 0 else None
+        drawn = noise(t).to(x_t) if noise and ddim_sigma(*alpha_bars, eta) > 0 else None
         x_t = ddim_step(x_t, eps, *alpha_bars, eta=eta, noise=drawn)
     return x_t

@@ -21,6 +21,7 @@ from boundaryflow.files import file_sha256
 from boundaryflow.jobs.fitted import fitted_boundaries, model_and_settings, open_boundary
 from boundaryflow.jobs.labeller import Labeller, LabellerSpec, identity_of, spec_of
 from boundaryflow.pixels import to_model_range, to_u8
+from boundaryflow.runtime.device import device
 from boundaryflow.runtime.editor import open_editor
 from boundaryflow.runtime.fingerprints import code_hash, describe
 from boundaryflow.runtime.frozen_model import open_model
@@ -181,7 +182,8 @@ class BatchEditor:
         place = {row: position for position, row in enumerate(rows)}
         source = None
         if rows:
-            source = self._editor.open(to_model_range(pixels_u8[rows], self._net.value_range), [ids[r] for r in rows])
+            x_0 = to_model_range(pixels_u8[rows].to(device()), self._net.value_range)
+            source = self._editor.open(x_0, [ids[r] for r in rows])
         done: dict[str, Edited] = {}
         for edit, of_edit in signs.items():
             pixels = pixels_u8[:, None].repeat(1, len(self._strengths), 1, 1, 1)

@@ -167,8 +167,10 @@ class FrozenModel:
             x_t = x_t.flip(1)
         folded = F.pixel_unshuffle(x_t, self._fold) if self._fold > 1 else x_t
         sample = folded.to(self._device, self._dtype).contiguous(memory_format=torch.channels_last)
-        timesteps = torch.as_tensor(t, device=self._device).expand(len(x_t))
-        levels = self.schedule.alphas_cumprod[timesteps.cpu()] if self._prediction != "epsilon" else 1.0
+        # Filled on the device: a copy of a number to a GPU would wait for all of its work.
+        timesteps = (t if isinstance(t, Tensor) else torch.full((), t, device=self._device)).to(self._device)
+        timesteps = timesteps.expand(len(x_t))
+        levels = self._levels(t) if self._prediction != "epsilon" else 1.0
         if self._time_scale is not None:
             timesteps = timesteps.to(self._dtype) * self._time_scale
         with look or nullcontext():
@@ -179,6 +181,9 @@ class FrozenModel:
         if self._reverses_channels:
             eps = eps.flip(1)
         return eps.contiguous().to(home)
+
+    def _levels(self, t: int | Tensor) -> Tensor | float:
+        return self.schedule.alphas_cumprod[t.cpu()] if isinstance(t, Tensor) else self.schedule.alpha_bar(t)
 
 
 def network_sha256(network: nn.Module, *sources: Path) -> str:

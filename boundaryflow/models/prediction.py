@@ -57,7 +57,7 @@ def eps_from(
     """
     if prediction == "epsilon":
         return out
-    level = alpha_bar.reshape(-1, 1, 1, 1).to(out) if isinstance(alpha_bar, Tensor) else out.new_tensor(alpha_bar)
+    level = alpha_bar.reshape(-1, 1, 1, 1).to(out) if isinstance(alpha_bar, Tensor) else out.new_full((), alpha_bar)
     signal, noise = level.sqrt(), (1 - level).sqrt()
     if prediction == "v_prediction":
         return signal * out + noise * x_t

@@ -182,7 +182,7 @@ def test_guided_edit_has_other_noise_for_another_seed() -> None:
     first, second = editor.open(images(), IDS), open_editor(GaussianModel(), GUIDED, 1).open(images(), IDS)
     assert first.noised is not None
     assert second.noised is not None
-    assert not torch.equal(first.noised.noise(60, 0), second.noised.noise(60, 0))
+    assert not torch.equal(first.noised.noise[60, 0], second.noised.noise[60, 0])
 
 
 def test_attributes_that_are_edited_are_not_held() -> None:

@@ -66,6 +66,20 @@ def test_strength_zero_and_no_direction_return_the_input_bit_for_bit() -> None:
     assert not torch.equal(edited[0, 1], images()[0])
 
 
+def test_noise_is_drawn_once_for_any_number_of_strengths() -> None:
+    asked: list[tuple[int, int]] = []
+
+    def noise(t: int, draw: int) -> Tensor:
+        asked.append((t, draw))
+        return item_noise(0, ["0", "1", "2"], f"{t} {draw}", (3, 4, 4))
+
+    observed = observe_noised(GaussianModel(), images(), PATH, noise)
+    edited = guided_edit(GaussianModel(), observed, [hyperplanes()], torch.ones(3, 1), [0.5, 1.0], PLAIN)
+    assert asked == [(t, 0) for t in PATH]
+    expected = guided_edit(GaussianModel(), source(), [hyperplanes()], torch.ones(3, 1), [0.5, 1.0], PLAIN)
+    assert torch.equal(edited, expected)
+
+
 def test_edit_goes_the_way_that_is_asked_for() -> None:
     directions = torch.tensor([[1.0], [1.0], [-1.0]])
     edited = guided_edit(GaussianModel(), source(), [hyperplanes()], directions, [1.0, -1.0], PLAIN)
