@@ -59,7 +59,7 @@ def speed(rounds: int, seconds: float) -> dict[str, Any]:
     peak = {dtype: statistics.median(c[dtype] for c in ceilings) for dtype in ceilings[0]}
     models: dict[str, Any] = {}
     for model, arms in samples.items():
-        flops = {folded: count_flops(model, is_folded=folded) for folded in (False, True)}
+        flops = {ours: count_flops(model, is_ours=ours) for ours in (False, True)}
         rates: dict[str, Any] = {}
         for arm, found in arms.items():
             per_call = statistics.median(s["images_per_s"] * s["calls"] for s in found)

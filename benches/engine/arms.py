@@ -28,6 +28,7 @@ from boundaryflow.boundary import Boundary, Calibration
 from boundaryflow.diffusion import EpsModel, NoiseSchedule, invert, timestep_path
 from boundaryflow.editing import edit_at_strengths
 from boundaryflow.models import build_network, open_checkpoint
+from boundaryflow.models.preparation import Preparation, prepared_for
 from boundaryflow.models.unet import UNetModel
 from boundaryflow.runtime.allocator import keep_freed_memory
 from boundaryflow.runtime.device import device, resolve_dtype
@@ -178,12 +179,17 @@ def diffusers_bfloat16(model: str, num_steps: int, num_images: int | None = None
     return diffusers(model, num_steps, num_images, torch.bfloat16)
 
 
-def ours_model(model: str, dtype: str = "auto", where: torch.device | None = None) -> UNetModel:
-    """As the stages open it."""
+def ours_model(
+    model: str, dtype: str = "auto", where: torch.device | None = None, preparation: Preparation | None = None
+) -> UNetModel:
+    """As the stages open it, or prepared in another way."""
     unet, fold = network(model)
     nn.Module.to(unet, resolve_dtype(dtype))
     sha256 = hashlib.sha256(model.encode()).hexdigest()
-    return UNetModel(unet, NoiseSchedule.linear(), sha256=sha256, pixel_unshuffle=fold, device=where or device())
+    return UNetModel(
+        unet, NoiseSchedule.linear(), sha256=sha256, pixel_unshuffle=fold, device=where or device(),
+        preparation=preparation,
+    )  # fmt: skip
 
 
 def ours(model: str, num_steps: int, num_images: int | None = None) -> tuple[Loop, Clock, int]:
@@ -238,10 +244,10 @@ def ceiling(sizes: Sequence[int] = (1024, 2048, 4096)) -> dict[str, float]:
     return found
 
 
-def count_flops(model: str, *, is_folded: bool) -> int:
-    """Operations of one call on one image."""
+def count_flops(model: str, *, is_ours: bool) -> int:
+    """Operations of one call on one image, of the network as diffusers has it or as ours is prepared here."""
     unet, fold = network(model)
-    if is_folded:
+    if is_ours and prepared_for(device()).folds_upsampling:
         UNetModel(unet, NoiseSchedule.linear(), sha256="f" * 64)
     nn.Module.to(unet, device())
     x = images(model, 1, fold)

@@ -28,7 +28,7 @@ from torch.nn.functional import normalize
 
 from benches import machine
 from benches.engine.arms import ceiling, count_flops, images, invert_and_edit, measure, ours_model, repeated
-from benches.engine.graphed import Graphed, compile_blocks, plain_layout
+from benches.engine.graphed import Graphed, compile_blocks
 from benches.engine.guided_arm import GuidedArm, largest_difference
 from boundaryflow.diffusion import EpsModel, timestep_path
 from boundaryflow.editing import paper_edit, paper_invert
@@ -130,7 +130,7 @@ def ceilings(record: Record, sizes: Sequence[int]) -> None:
 def beside_others(record: Record, model: str, plan: Plan) -> None:
     """Invert and edit: ours at several batch sizes, then the other loops at the batch size that the stages choose."""
     default = batch_size(ours_model(model))
-    flops = {folded: count_flops(model, is_folded=folded) for folded in (False, True)}
+    flops = {ours: count_flops(model, is_ours=ours) for ours in (False, True)}
     runs = [("ours", num) for num in dict.fromkeys((default, *plan.batches))]
     if main_dtype() == "bfloat16":
         runs.append(("diffusers bfloat16", default))
@@ -190,7 +190,7 @@ def again(record: Record, model: str, plan: Plan, arm: str, made: Callable[[], E
         turns, wall = repeated(invert_and_edit(net, x_0, plan.num_steps), record.seconds)
         per_s = turns * num_images / wall
         calls = 2 * plan.num_steps
-        flops = count_flops(model, is_folded=True)
+        flops = count_flops(model, is_ours=True)
         rates = record.rates(per_s * calls, flops, main_dtype())
         return {"calls": calls, "images_per_s": per_s, "image_calls_per_s": round(per_s * calls, 1), **rates}
 
@@ -280,13 +280,8 @@ def run(out: Path, plans: dict[str, Plan], seconds: float, sizes: Sequence[int],
         beside_others(record, model, plan)
         guided(record, model, plan, "ours", lambda model=model: ours_model(model), plan.guided)
     agreement(record, "faces64")
-    ways: dict[str, Callable[[UNetModel], EpsModel]] = {
-        "ours, CUDA graphs": Graphed,
-        "ours, not channels-last": plain_layout,
-    }
     for model, plan in plans.items():
-        for arm, way in ways.items():
-            again(record, model, plan, arm, lambda m=model, way=way: way(ours_model(m)), plan.guided[0])
+        again(record, model, plan, "ours, CUDA graphs", lambda m=model: Graphed(ours_model(m)), plan.guided[0])
     first, plan = next(iter(plans.items()))
     about = {"task": "profile", "arm": "ours", "model": first, "batch": plan.guided[0]}
     record.attempt(about, lambda: profile(out, first, plan.guided[0], 2))

@@ -1,4 +1,4 @@
-"""A network called in other ways: as CUDA graphs, with compiled blocks, or without the layout channels-last."""
+"""A network called in other ways: as CUDA graphs, or with compiled blocks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from torch import Tensor
 from benches.engine.guided_arm import NUM_DIRECTIONS
 from boundaryflow.diffusion import Features
 from boundaryflow.models.unet import UNetModel
-from boundaryflow.models.upsampling import FoldedUpsample
 from boundaryflow.runtime.device import device
 from boundaryflow.runtime.metering import Metered, Tally
 
@@ -143,14 +142,3 @@ def compile_blocks(net: UNetModel) -> None:
     for module in net._network.modules():  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         if isinstance(module, ResnetBlock2D):
             module.compile(dynamic=False)
-
-
-def plain_layout(net: UNetModel) -> UNetModel:
-    """Keep a network's maps and weights in the layout [B,C,H,W], not channels-last."""
-    network = net._network  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-    network.to(memory_format=torch.contiguous_format)  # pyright: ignore[reportCallIssue]
-    network.register_forward_pre_hook(lambda _module, inputs: (inputs[0].contiguous(), *inputs[1:]))
-    for module in network.modules():
-        if isinstance(module, FoldedUpsample):
-            module.register_forward_hook(lambda _module, _inputs, out: out.contiguous())
-    return net

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from boundaryflow.diffusion import BOTTLENECK, Features, NoiseSchedule
 from boundaryflow.models.layers import Look, find_layer, layer_shapes
 from boundaryflow.models.prediction import Prediction, eps_from
+from boundaryflow.models.preparation import Preparation, prepared_for
 
 
 class FrozenModel:
@@ -39,6 +40,7 @@ class FrozenModel:
             re-arrangement (Shi et al. 2016, read backwards). 1 for networks on plain pixels.
         named: The module within which layers are named (see `Features`); None: the network.
         device: Where it runs.
+        preparation: Its layout is taken; None is the one for the device.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class FrozenModel:
         pixel_unshuffle: int = 1,
         named: nn.Module | None = None,
         device: torch.device | str = "cpu",
+        preparation: Preparation | None = None,
     ) -> None:
         self.schedule = schedule
         self.sha256 = sha256
@@ -69,7 +72,8 @@ class FrozenModel:
         self._fold = pixel_unshuffle
         self._dtype = next(network.parameters()).dtype
         self._device = torch.device(device)
-        self._network = network.to(device=self._device, memory_format=torch.channels_last).eval()  # pyright: ignore[reportCallIssue]
+        self._layout = (preparation or prepared_for(device)).layout
+        self._network = network.to(device=self._device, memory_format=self._layout).eval()  # pyright: ignore[reportCallIssue]
         self._network.requires_grad_(False)
         self._bottleneck = bottleneck
         self._named = network if named is None else named
@@ -140,7 +144,7 @@ class FrozenModel:
         return layer_shapes(self._named, self._bottleneck, lambda: self.eps(sample, 0))
 
     def _look_at_h(self, change: Callable[[Tensor], Tensor] | None = None) -> Look:
-        return Look("the bottleneck", self._bottleneck, lambda maps: maps.float().contiguous(), change)
+        return Look("the bottleneck", self._bottleneck, lambda maps: maps.float().contiguous(), change, self._layout)
 
     def _look_at(self, features: Features) -> Look:
         """A look at features.
@@ -166,7 +170,7 @@ class FrozenModel:
         if self._reverses_channels:
             x_t = x_t.flip(1)
         folded = F.pixel_unshuffle(x_t, self._fold) if self._fold > 1 else x_t
-        sample = folded.to(self._device, self._dtype).contiguous(memory_format=torch.channels_last)
+        sample = folded.to(self._device, self._dtype).contiguous(memory_format=self._layout)
         # Filled on the device: a copy of a number to a GPU would wait for all of its work.
         timesteps = (t if isinstance(t, Tensor) else torch.full((), t, device=self._device)).to(self._device)
         timesteps = timesteps.expand(len(x_t))

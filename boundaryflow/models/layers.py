@@ -29,6 +29,7 @@ class Look:
         module: The layer.
         keep: What to keep of its output.
         change: From what was kept to what the layer gives instead; None leaves its output.
+        layout: In memory, of what it gives instead.
     """
 
     def __init__(
@@ -37,7 +38,9 @@ class Look:
         module: nn.Module,
         keep: Callable[[Tensor], Tensor],
         change: Callable[[Tensor], Tensor] | None = None,
+        layout: torch.memory_format = torch.channels_last,
     ) -> None:
+        self._layout = layout
         self._what, self._module, self._keep, self._change = what, module, keep, change
         self._seen: Tensor | None = None
         self._hook: RemovableHandle | None = None
@@ -70,7 +73,7 @@ class Look:
         if self._change is None:
             return output
         changed = self._change(self._seen)
-        return changed.to(output.device, output.dtype).contiguous(memory_format=torch.channels_last)
+        return changed.to(output.device, output.dtype).contiguous(memory_format=self._layout)
 
 
 def find_layer(network: nn.Module, features: Features) -> Look:

@@ -10,6 +10,7 @@ from boundaryflow.diffusion import NoiseSchedule
 from boundaryflow.models.families import Family
 from boundaryflow.models.frozen import FrozenModel
 from boundaryflow.models.prediction import Prediction
+from boundaryflow.models.preparation import Preparation, prepared_for
 from boundaryflow.models.upsampling import fold_upsampling
 
 
@@ -17,7 +18,7 @@ class UNetModel(FrozenModel):
     """A `UNet2DModel` behind the protocol `EpsModel`; h is the output of its middle block.
 
     Args:
-        unet: The network; put into evaluation mode, frozen, and its upsampling folded here.
+        unet: The network; put into evaluation mode, frozen and rearranged here.
         schedule: The noise schedule it was trained with.
         sha256: Hash of its weights.
         family: What its checkpoint was trained as: ddpm, iddpm or diffusers.
@@ -26,6 +27,7 @@ class UNetModel(FrozenModel):
         reverses_channels: See there.
         pixel_unshuffle: See there.
         device: Where it runs.
+        preparation: How it is rearranged; None is what is fastest on the device.
     """
 
     def __init__(
@@ -40,10 +42,13 @@ class UNetModel(FrozenModel):
         reverses_channels: bool = False,
         pixel_unshuffle: int = 1,
         device: torch.device | str = "cpu",
+        preparation: Preparation | None = None,
     ) -> None:
         config = unet.config
         self.family = family
-        fold_upsampling(unet)
+        preparation = preparation or prepared_for(device)
+        if preparation.folds_upsampling:
+            fold_upsampling(unet)
         super().__init__(
             _Noise(unet),
             unet.mid_block,  # pyright: ignore[reportArgumentType]
@@ -57,6 +62,7 @@ class UNetModel(FrozenModel):
             pixel_unshuffle=pixel_unshuffle,
             named=unet,
             device=device,
+            preparation=preparation,
         )
 
 

@@ -32,19 +32,24 @@ class FoldedUpsample(nn.Module):
         self._channels = conv.out_channels
 
     def forward(self, x: Float[Tensor, "b c h w"], output_size: object = None) -> Float[Tensor, "b o h2 w2"]:
-        """The enlarged image, channels last."""
+        """The enlarged image, in the layout of the weights."""
         if output_size is not None:
             raise ValueError(f"enlarges twofold, was asked for {output_size}")
         batch, _channels, height, width = x.shape
+        is_last = self.weight.is_contiguous(memory_format=torch.channels_last)
+        layout = torch.channels_last if is_last else torch.contiguous_format
         # Position (i, j) of all four kinds of pixels lies over small pixels i-1 to i and j-1 to j; an odd output row
         # is the one of the next i, and so with columns.
-        out = F.conv2d(x, self.weight, self.bias, padding=1).permute(0, 2, 3, 1).contiguous()
-        one, column = self._channels, 4 * self._channels
-        row = column * (width + 1)
+        out = F.conv2d(x, self.weight, self.bias, padding=1).contiguous(memory_format=layout)
+        image, channel, row, column = out.stride()
+        one = self._channels
         view = out.as_strided(
-            (batch, height, 2, width, 2, one), (row * (height + 1), row, row + 2 * one, column, column + one, 1)
+            (batch, height, 2, width, 2, one),
+            (image, row, row + 2 * one * channel, column, column + one * channel, channel),
         )
-        return view.reshape(batch, 2 * height, 2 * width, one).permute(0, 3, 1, 2)
+        if is_last:
+            return view.reshape(batch, 2 * height, 2 * width, one).permute(0, 3, 1, 2)
+        return view.permute(0, 5, 1, 2, 3, 4).contiguous().view(batch, one, 2 * height, 2 * width)
 
 
 def _pairs(weight: Tensor, dim: int) -> Tensor:

@@ -10,9 +10,9 @@ import pytest
 import torch
 from diffusers.models.unets.unet_2d import UNet2DModel
 
-from benches.engine import arms, gpu
+from benches.engine import arms, gpu, layouts
 from benches.engine.gpu_tables import tables
-from benches.engine.graphed import Graphed, plain_layout
+from benches.engine.graphed import Graphed
 from benches.engine.guided_arm import NUM_DIRECTIONS, GuidedArm
 from boundaryflow.diffusion import BOTTLENECK
 
@@ -44,7 +44,7 @@ def test_every_arm_is_measured_and_kept(tmp_path: Path, monkeypatch: pytest.Monk
     assert not [row for row in rows if "error" in row]
     edits = {(row["task"], row["arm"]): row for row in rows}
     for task in ("invert and edit", "guided edit"):
-        for arm in ("ours", "ours, CUDA graphs", "ours, not channels-last"):
+        for arm in ("ours", "ours, CUDA graphs"):
             assert edits[task, arm]["images_per_s"] > 0
             assert edits[task, arm]["gflops"] > 0
     assert {"diffusers", "release"} <= {arm for _task, arm in edits}
@@ -86,10 +86,23 @@ def test_what_takes_too_long_is_stopped() -> None:
 def test_network_called_another_way_gives_the_same() -> None:
     net = arms.ours_model("faces64")
     expected = GuidedArm(net, "faces64", 2, num_timesteps=2)
-    for other in (Graphed(net), plain_layout(arms.ours_model("faces64"))):
-        edit = GuidedArm(other, "faces64", 2, num_timesteps=2)
-        edit.x_0 = expected.x_0
-        torch.testing.assert_close(edit.edit(edit.observe()), expected.edit(expected.observe()), atol=1e-4, rtol=0)
+    edit = GuidedArm(Graphed(net), "faces64", 2, num_timesteps=2)
+    edit.x_0 = expected.x_0
+    torch.testing.assert_close(edit.edit(edit.observe()), expected.edit(expected.observe()), atol=1e-4, rtol=0)
+
+
+def test_every_preparation_is_measured_beside_diffusers(tmp_path: Path) -> None:
+    layouts.main([str(tmp_path), "--small", "--seconds", "0"])
+    result = json.loads((tmp_path / "layouts.json").read_text())
+    assert result["is_complete"]
+    assert not [row for row in result["rows"] if "error" in row]
+    for task in ("invert and edit", "guided edit"):
+        rates = {row["arm"]: row["images_per_s"] for row in result["rows"] if row["task"] == task}
+        ours = {arm.removesuffix(", tuned") for arm in rates if not arm.startswith("diffusers")}
+        assert ours == set(layouts.PREPARATIONS)
+        assert all(rate > 0 for rate in rates.values())
+    assert {"diffusers", "diffusers, tuned"} <= {row["arm"] for row in result["rows"]}
+    assert sum(row["arm"].endswith(", tuned") for row in result["rows"]) == 3
 
 
 def test_operations_of_a_guided_edit_are_those_of_its_calls() -> None:
@@ -97,7 +110,7 @@ def test_operations_of_a_guided_edit_are_those_of_its_calls() -> None:
     flops, calls = edit.flops()
     noised = 2 * edit.guidance.num_noises
     assert calls == 3 * noised  # observed, pulled back, projected
-    call = arms.count_flops("faces64", is_folded=True)
+    call = arms.count_flops("faces64", is_ours=True)
     assert noised * 3 * call < flops < noised * (3 + 2 * NUM_DIRECTIONS) * call
 
 

@@ -25,6 +25,16 @@ def test_gives_what_the_two_layers_give(size: tuple[int, int], channels: int, ou
     assert folded.is_contiguous(memory_format=torch.channels_last) or size == (1, 1)
 
 
+@pytest.mark.parametrize("size", [(1, 1), (4, 7)])
+def test_plain_weights_give_the_plain_layout(size: tuple[int, int]) -> None:
+    layer = Upsample2D(8, use_conv=True, out_channels=4).requires_grad_(False)
+    assert isinstance(layer.conv, nn.Conv2d)
+    x = torch.randn(3, 8, *size)
+    folded = FoldedUpsample(layer.conv).to(memory_format=torch.contiguous_format)(x)  # pyright: ignore[reportCallIssue]
+    torch.testing.assert_close(folded, layer(x), rtol=1e-5, atol=1e-5)
+    assert folded.is_contiguous()
+
+
 def test_costs_less_than_half() -> None:
     layer = Upsample2D(16, use_conv=True).requires_grad_(False)
     network, x = nn.Sequential(layer), torch.randn(1, 16, 32, 32)
