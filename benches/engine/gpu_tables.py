@@ -21,6 +21,28 @@ def tables(found: dict[str, Any]) -> dict[str, str]:
     }
 
 
+def layout_table(found: dict[str, Any]) -> str:
+    """Images a second of every preparation in both tasks, and the memory of the guided edit."""
+    cells: dict[tuple[str, int, str], dict[str, dict[str, Any]]] = {}
+    for row in found["rows"]:
+        cells.setdefault((row["model"], row["batch"], row["arm"]), {})[row["task"]] = row
+    header = ["model", "batch", "network", "invert and edit, images/s", "guided edit, images/s", "GiB"]
+    return page.markdown_table(
+        header,
+        [
+            [model, str(batch), arm, _rate(tasks.get("invert and edit")), _rate(tasks.get("guided edit")),
+             str(tasks.get("guided edit", {}).get("memory_gib", ""))]
+            for (model, batch, arm), tasks in cells.items()
+        ],
+    )  # fmt: skip
+
+
+def _rate(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return ""
+    return "failed" if "error" in row else f"{row['images_per_s']:,.2f}"
+
+
 def _rates(row: dict[str, Any]) -> list[str]:
     """The cells that both tables have."""
     about = [row["model"], row["arm"], str(row["batch"])]

@@ -21,6 +21,7 @@ from boundaryflow.editing import Guidance, NoisedSource, guided_edit, observe_no
 from boundaryflow.rng import item_noise
 
 NUM_PRESERVED = 6
+_FAR = 100.0  # class means so far apart that an edit by a random hyperplane is no change below its threshold
 NUM_DIRECTIONS = 2  # pulled back at a timestep: the edited attribute's normal and the preserved ones' direction
 
 
@@ -113,7 +114,7 @@ class GuidedArm:
 
 def _plane(net: EpsModel, t: int, attribute: str, num_dimensions: int) -> Boundary:
     normal = torch.randn(num_dimensions)
-    calibration = Calibration(1.0, -1.0, 1.0, 0.9, 100)
+    calibration = Calibration(_FAR, -_FAR, _FAR, 0.9, 100)
     return Boundary(normal / normal.norm(), 0.0, "h", t, attribute, net.sha256, calibration)
 
 

@@ -11,7 +11,7 @@ import torch
 from diffusers.models.unets.unet_2d import UNet2DModel
 
 from benches.engine import arms, gpu, layouts
-from benches.engine.gpu_tables import tables
+from benches.engine.gpu_tables import layout_table, tables
 from benches.engine.graphed import Graphed
 from benches.engine.guided_arm import NUM_DIRECTIONS, GuidedArm
 from boundaryflow.diffusion import BOTTLENECK
@@ -103,6 +103,9 @@ def test_every_preparation_is_measured_beside_diffusers(tmp_path: Path) -> None:
         assert all(rate > 0 for rate in rates.values())
     assert {"diffusers", "diffusers, tuned"} <= {row["arm"] for row in result["rows"]}
     assert sum(row["arm"].endswith(", tuned") for row in result["rows"]) == 3
+    table = layout_table(result)
+    assert all(f"| faces64 | 2 | {arm} |" in table for arm in layouts.PREPARATIONS)
+    assert len(table.splitlines()) == 2 + 4 + 1 + 2  # header, ours, diffusers, both of them tuned
 
 
 def test_operations_of_a_guided_edit_are_those_of_its_calls() -> None:
@@ -114,6 +117,8 @@ def test_operations_of_a_guided_edit_are_those_of_its_calls() -> None:
     assert noised * 3 * call < flops < noised * (3 + 2 * NUM_DIRECTIONS) * call
 
 
-def test_planes_lie_in_the_bottleneck() -> None:
+def test_planes_lie_in_the_bottleneck_and_move_the_picture() -> None:
     edit = GuidedArm(arms.ours_model("faces64"), "faces64", 1, num_timesteps=1)
-    assert edit.observe().features == BOTTLENECK
+    source = edit.observe()
+    assert source.features == BOTTLENECK
+    assert (edit.edit(source)[:, 0] - edit.x_0).abs().max() > 0.1
