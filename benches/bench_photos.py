@@ -51,7 +51,7 @@ COLUMNS = {
 """Attributes that are edited; `beard` is the opposite of CelebA's column."""
 HELD_OUT = 200  # to calibrate on
 FEW = 100  # labels of the row with few
-STRENGTHS = (0.0, 1.0, 1.5)
+STRENGTHS = (0.0, 0.75, 1.0)
 BASELINES = ("single step", "paper, as released", "paper, cleaned")
 
 

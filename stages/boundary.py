@@ -113,6 +113,7 @@ def run(
             fitted = fit_boundaries(
                 Gram.of(latents), images.among(every, attributes),
                 space=features.space, t=t, model_sha256=observed["model_sha256"], estimator="ridge", ridge=ridge,
+                with_patterns=True,
             )  # fmt: skip
             for boundary, report in fitted:
                 along_path[boundary.attribute].append((boundary, report))

@@ -60,9 +60,10 @@ class Guided:
                     self._model, some.x_0, self._path, lambda t, draw: noise_of(some, t, f"guided {draw}"),
                     num_noises=self._guidance.num_noises, features=self._latents.features,
                 )  # fmt: skip
+            every = strengths or self.strengths
             return guided_edit(
-                self._model, source, followed, some.directions(attributes), strengths or self.strengths, self._guidance,
-                preserved=held,
+                self._model, source, followed, some.directions(attributes), every, self._guidance,
+                preserved=held, num_together=len(every),
             )  # fmt: skip
 
         return in_batches(pictures, of_batch)

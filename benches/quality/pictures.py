@@ -18,15 +18,18 @@ from boundaryflow.boundary import (
     Estimator,
     Gram,
     InMemory,
+    Labels,
     average_neighbours,
+    fit_boundaries,
     fit_boundary,
     separable,
 )
 from boundaryflow.diffusion import EpsModel, Features, Order, walk_up
 from boundaryflow.diffusion.observation import noised_features
 from boundaryflow.rng import item_noise
+from boundaryflow.runtime.device import device
 
-BATCH = 32
+BATCH = 256 if device().type == "cuda" else 32
 
 
 @dataclass(frozen=True)
@@ -130,8 +133,7 @@ class Latents:
         """The hyperplane of one attribute.
 
         Args:
-            kind: `eps` or `h` of inverted faces at the end of the path, `paper_h` that of the step
-                before, or `noised`: features of noised faces at the end of the path.
+            kind: `eps` or `h` of inverted faces at the end of the path, `paper_h` that of the step before.
             path: Rising timesteps.
             attribute: Which.
             num_train: Fit on so many faces.
@@ -142,9 +144,9 @@ class Latents:
         if self._gram[0] != key:
             self._gram = key, Gram.of(every)
         has = np.concatenate([self.train.has[attribute][:num_train], self.held_out.has[attribute]])
-        space = self.features.space if kind == "noised" else "eps" if kind == "eps" else "h"
         return fit_boundary(
-            self._gram[1], has, np.arange(num_train), np.arange(num_train, len(every)), space=space, t=path[-1],
+            self._gram[1], has, np.arange(num_train), np.arange(num_train, len(every)),
+            space="eps" if kind == "eps" else "h", t=path[-1],
             attribute=attribute, model_sha256=self._model.sha256, estimator=estimator,
         )[0]  # fmt: skip
 
@@ -156,10 +158,19 @@ class Latents:
         """The hyperplanes of noised pictures that tell them apart well enough."""
         hyperplanes: dict[str, list[Boundary]] = {name: [] for name in attributes}
         held_out: list[Tensor] = []
+        train, calibrate = np.arange(num_train), np.arange(num_train, num_train + len(self.held_out.ids))
+        labels = [
+            Labels(name, np.concatenate([self.train.has[name][:num_train], self.held_out.has[name]]), train, calibrate)
+            for name in attributes
+        ]
         for t in timesteps:
-            for name in attributes:
-                hyperplanes[name].append(self.boundary("noised", (t,), name, num_train, "ridge"))
-            held_out.append(self._latents("noised", (t,), num_train)[num_train:])
+            every = self._latents("noised", (t,), num_train)
+            for hyperplane, _report in fit_boundaries(
+                Gram.of(every), labels, space=self.features.space, t=t, model_sha256=self._model.sha256,
+                estimator="ridge", with_patterns=True,
+            ):  # fmt: skip
+                hyperplanes[hyperplane.attribute].append(hyperplane)
+            held_out.append(every[num_train:])
         found: dict[str, Boundaries] = {}
         for name, of_attribute in hyperplanes.items():
             has = self.held_out.has[name]

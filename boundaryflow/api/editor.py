@@ -26,13 +26,15 @@ from boundaryflow.runtime.frozen_model import open_model
 
 GUIDANCE = Guidance(
     certainty=0.95,
+    gain=1.75,
     tweedie_projection=True,
-    preserve=3.0,
+    preserve=1.0,
+    preserve_residual=0.3,
     max_step=0.05,
     soft_threshold=0.05,
     region=0.0,
     num_draws=1,
-    num_iterations=2,
+    num_iterations=1,
     stride=2,
 )
 """Values of the guided edit, as `defaults.edit.guided` in params.yaml."""

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from boundaryflow.boundary.hyperplane import Boundary, Calibration
+from boundaryflow.boundary.patterns import pattern_shares
 from boundaryflow.boundary.rows import InMemory, LatentRows, combine, inner_products
 from boundaryflow.errors import BoundaryError
 
@@ -111,6 +112,7 @@ def fit_boundaries(
     estimator: Estimator = "svm",
     c: float = 1.0,
     ridge: float | None = None,
+    with_patterns: bool = False,
     num_bootstraps: int = 0,
     seed: int = 0,
 ) -> list[tuple[Boundary, FitReport]]:
@@ -129,6 +131,7 @@ def fit_boundaries(
         ridge: Penalty of the ridge regression, as a multiple of the mean eigenvalue of the
             centred Gram matrix, so that it has no unit; None: the one of `RIDGES` with the
             smallest leave-one-out error on the training images.
+        with_patterns: Find the pattern of each attribute, too: all of them are taken into account for each.
         num_bootstraps: Bootstrap samples for the steadiness of the normal.
         seed: Seed of the bootstraps.
 
@@ -147,9 +150,13 @@ def fit_boundaries(
     at = range(0, len(samples), 1 + num_bootstraps)
     solved = [every[first] for first in at]
     cosines = [_mean_cosine(gram, [shares for shares, _ in every[i + 1 : i + 1 + num_bootstraps]]) for i in at]
-    directions = combine(gram.rows, np.stack([shares for shares, _offset in solved]))
+    in_patterns = _pattern_shares(labels, len(gram.rows)) if with_patterns else []
+    sums = combine(gram.rows, np.stack([*(shares for shares, _offset in solved), *in_patterns]))
+    patterns = list(sums[len(labels) :]) if with_patterns else [None] * len(labels)
     found: list[tuple[Boundary, FitReport]] = []
-    for known, (shares, offset), cosine, direction in zip(labels, solved, cosines, directions, strict=True):
+    for known, (shares, offset), cosine, direction, pattern in zip(
+        labels, solved, cosines, sums[: len(labels)], patterns, strict=True
+    ):
         has, train, held_out = known.has_attribute, known.train, known.held_out
         along = gram.products @ shares  # inner products with the normal, before it is a unit vector
         norm = float(np.sqrt(shares @ along))
@@ -162,6 +169,7 @@ def fit_boundaries(
             attribute=known.attribute,
             model_sha256=model_sha256,
             calibration=calibrate(distances[held_out], has[held_out]),
+            pattern=pattern,
         )
         report = FitReport(
             num_positive=int(has[train].sum()),
@@ -171,6 +179,16 @@ def fit_boundaries(
         )
         found.append((boundary, report))
     return found
+
+
+def _pattern_shares(labels: Sequence[Labels], num: int) -> list[NDArray[np.float64]]:
+    """Of each attribute the share of every latent in its pattern."""
+    known: list[NDArray[np.bool_]] = []
+    for of in labels:
+        known.append(np.zeros(num, np.bool_))
+        known[-1][of.train] = True
+    has = [of.has_attribute for of in labels]
+    return [pattern_shares(has, known, of.train, column, of.weights) for column, of in enumerate(labels)]
 
 
 def _solve_all(

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from jaxtyping import Float
 from safetensors import SafetensorError
 from torch import Tensor
@@ -79,6 +78,8 @@ class Boundary:
         attribute: Name.
         model_sha256: Hash of the model whose latents these are.
         calibration: What distances mean on held-out images.
+        pattern: [D] how the features change with the attribute, all other labelled attributes being equal, float32; see
+            `activation_patterns`. None where it is unknown, as at the mixing step.
     """
 
     normal: Float[Tensor, " d"]
@@ -88,6 +89,7 @@ class Boundary:
     attribute: str
     model_sha256: str
     calibration: Calibration
+    pattern: Float[Tensor, " d"] | None = None
 
     def signed_distance(self, latents: Float[Tensor, "n ..."]) -> Float[Tensor, " n"]:
         """Distance of each latent from the hyperplane, positive on the attribute's side, in latent units."""
@@ -257,8 +259,13 @@ def save_boundaries(path: Path, boundaries: Boundaries) -> None:
     """
     hyperplanes = boundaries.all
     tensors = {f"{name}.normal": hyperplane.normal.float() for name, hyperplane in hyperplanes.items()}
+    tensors |= {
+        f"{name}.pattern": hyperplane.pattern.float()
+        for name, hyperplane in hyperplanes.items()
+        if hyperplane.pattern is not None
+    }
     facts = {
-        name: {k: v for k, v in asdict(replace(hyperplane, normal=torch.empty(0))).items() if k != "normal"}
+        name: {key: getattr(hyperplane, key) for key in _FACTS} | {"calibration": asdict(hyperplane.calibration)}
         for name, hyperplane in hyperplanes.items()
     }
     write_tensors(path, tensors, {"schema": SCHEMA, "attribute": boundaries.attribute, "boundaries": facts})
@@ -282,9 +289,13 @@ def load_boundaries(path: Path) -> Boundaries:
     try:
         if not isinstance(attribute, str) or not isinstance(facts, dict) or not facts:
             raise ValueError("it has no attribute, or no hyperplanes")
-        if tensors.keys() != {f"{name}.normal" for name in facts}:
-            raise ValueError("its normals and hyperplanes do not match")
-        hyperplanes = {name: _plane(name, attribute, fact, tensors[f"{name}.normal"]) for name, fact in facts.items()}
+        normals = {name: tensors.pop(f"{name}.normal", None) for name in facts}
+        patterns = {name: tensors.pop(f"{name}.pattern", None) for name in facts}
+        if tensors:
+            raise ValueError("its tensors and hyperplanes do not match")
+        hyperplanes = {
+            name: _plane(name, attribute, fact, normals[name], patterns[name]) for name, fact in facts.items()
+        }
         if len(spaces := {plane.space for name, plane in hyperplanes.items() if "@" in name}) > 1:
             raise ValueError(f"its hyperplanes between noised images lie in {len(spaces)} spaces, must be one")
     except ValueError as error:
@@ -299,11 +310,12 @@ _FACTS: dict[str, type] = {"intercept": float, "space": str, "t": int, "attribut
 _CALIBRATION: dict[str, type] = {f.name: int if f.name == "num" else float for f in fields(Calibration)}
 
 
-def _plane(name: str, attribute: str, fact: Any, normal: Tensor) -> Boundary:
+def _plane(name: str, attribute: str, fact: Any, normal: Tensor | None, pattern: Tensor | None) -> Boundary:
     """One hyperplane of a file.
 
     Raises:
-        ValueError: A fact is missing, unknown, of another type or not finite, or the normal is no unit vector.
+        ValueError: A fact is missing, unknown, of another type or not finite, the normal is no unit vector, or the
+            pattern is not of as many finite numbers.
     """
     _check_facts(f"hyperplane {name}", fact, _FACTS)
     _check_facts(f"calibration of hyperplane {name}", fact["calibration"], _CALIBRATION)
@@ -313,11 +325,17 @@ def _plane(name: str, attribute: str, fact: Any, normal: Tensor) -> Boundary:
         raise ValueError(f"hyperplane {visible(name)[:60]} is of {visible(space)[:60]}-space at timestep {t}")
     if fact["attribute"] != attribute:
         raise ValueError(f"hyperplane {name} is of {fact['attribute']!r}, not of {attribute!r}")
-    norm = float(normal.double().norm()) if normal.is_floating_point() and normal.ndim == 1 else math.nan
-    if not abs(norm - 1) < _NORM_TOLERANCE:  # NaN, too
+    if normal is None or not abs(_norm(normal) - 1) < _NORM_TOLERANCE:  # NaN, too
         raise ValueError(f"the normal of hyperplane {name} is not a finite unit vector")
+    if pattern is not None and not (pattern.shape == normal.shape and _norm(pattern) < _LARGEST):
+        raise ValueError(f"the pattern of hyperplane {name} is not of {normal.numel():,} finite numbers")
     whole: dict[str, Any] = {**fact, "calibration": Calibration(**fact["calibration"])}
-    return Boundary(normal=normal.float(), **whole)
+    return Boundary(normal=normal.float(), pattern=None if pattern is None else pattern.float(), **whole)
+
+
+def _norm(vector: Tensor) -> float:
+    """NaN for what is no vector of floating-point numbers."""
+    return float(vector.double().norm()) if vector.is_floating_point() and vector.ndim == 1 else math.nan
 
 
 def _check_facts(where: str, facts: Any, kinds: Mapping[str, type]) -> None:

@@ -71,8 +71,10 @@ class GuidedParams(Section):
     """How images are led across boundaries; see `boundaryflow.editing.Guidance`."""
 
     certainty: float = Field(ge=0.5, lt=1)
+    gain: float = Field(gt=0, le=100)
     tweedie_projection: bool
     preserve: float = Field(ge=0)
+    preserve_residual: float = Field(ge=0)
     max_step: float = Field(ge=0)
     soft_threshold: float = Field(ge=0)
     region: Share

@@ -16,6 +16,8 @@ class Guidance:
     Attributes:
         certainty: Strength 1 leads to the place where an image is typical of its new class and belongs
             to it with at least this probability; in [0.5, 1). See `Calibration.reach`.
+        gain: Strength 1 asks for this many times the way to that place. What is preserved, the projection and the
+            linear model of the features each make a step fall short of what it asks for.
         tweedie_projection: Apply the network to each step before it is taken, and remove the part that
             it would denoise away; one more network call per timestep. By Tweedie's formula this
             multiplies the step by the covariance of the images that fit the noisy sample.
@@ -24,6 +26,10 @@ class Guidance:
             minimises |step|^2 + preserve w (g_h step - loss)^2 / |g_h|^2. For a loss near 0 that
             direction is rounding noise; the weight w = loss^2 / (loss^2 + tau^2) then goes to 0. tau
             is 1 % of the mean reach of the preserved attributes.
+        preserve_residual: The same penalty on the change of the features that does not go with the edited attributes:
+            what is left of it after the attributes' patterns, each as far as its hyperplane was approached (see
+            `Boundary.pattern`). It keeps what no label describes, such as who a face is; 0 is none. tau is 1 % of the
+            mean reach of the edited attributes.
         max_step: Largest root mean square of the step of one timestep, in model range of the image; a longer step
             is shortened to it, as the linear model of the features that it comes from holds nearby only (a trust
             region). 0 is no limit.
@@ -37,8 +43,10 @@ class Guidance:
     """
 
     certainty: float
+    gain: float
     tweedie_projection: bool
     preserve: float
+    preserve_residual: float
     max_step: float
     soft_threshold: float
     region: float

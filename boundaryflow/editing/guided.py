@@ -5,10 +5,10 @@ to the image and to its edited version, and the network predicts the noise in bo
 between the two predictions is carried to the next timestep (Kulikov et al. 2025, "FlowEdit", for
 text-conditional flows). The edit itself comes from the boundaries: at each timestep, the smallest
 change of the noisy image that brings its features to the target distance from the hyperplanes. The
-change is computed by pulling the normals back through the network (Park et al. 2023, section 3). A
-penalty preserves the attributes that are not edited. One iteration over the timesteps may leave an
-edit incomplete; a further one starts from its result, with new noise. An image whose directions are
-all 0 is returned bit for bit.
+change is computed by pulling the normals back through the network (Park et al. 2023, section 3). One
+penalty preserves the attributes that are not edited, another one all features that do not go with
+the edited ones. One iteration over the timesteps may leave an edit incomplete; a further one starts
+from its result, with new noise. An image whose directions are all 0 is returned bit for bit.
 """
 
 from __future__ import annotations
@@ -109,9 +109,9 @@ def guided_edit(
     """Edit images at several strengths.
 
     All strengths of an image share its noise. At each timestep, let strength 1 lead the unedited noisy
-    image to a target distance, where it is a typical and certain member of the other class. Strength s
-    leads it s times as far: 0 returns the image itself, and a negative strength goes the other way. An
-    image that is already beyond its target is not moved.
+    image towards a target distance, where it is a typical and certain member of the other class (see
+    `Guidance.gain`). Strength s leads it s times as far: 0 returns the image itself, and a negative strength
+    goes the other way. An image that is already beyond its target is not moved.
 
     Args:
         model: The frozen model.
@@ -150,7 +150,7 @@ def guided_edit(
     for start in range(0, len(moving), num_together):
         some = moving[start : start + num_together]
         rows = list(range(len(active))) * len(some)
-        strength = torch.tensor([strengths[column] for column in some]).to(signs)[:, None]
+        strength = torch.tensor([guidance.gain * strengths[column] for column in some]).to(signs)[:, None]
         strength = strength.repeat_interleave(len(active), 0)
         repeated = part if len(some) == 1 else part.take(rows)
         repeated_masks = None if masks is None else masks[rows]
@@ -221,52 +221,50 @@ def _guided_step(
 ) -> tuple[Tensor, Tensor]:
     """The noise predicted at x_t, and the step to take there, where the unedited image has the features [B,D]."""
     missing, weight = torch.empty(0), torch.empty(0)
+    penalties: tuple[float, ...] = ()
 
     def cotangents(edited: Tensor) -> Tensor:
-        """[B,E+1,D] normals of the edited attributes, then the direction that restores the preserved ones."""
-        nonlocal missing, weight
+        """[B,E+P,D] normals of the edited attributes, then the directions that restore what is to be preserved."""
+        nonlocal missing, weight, penalties
         before = unedited.to(edited)
-        lost = targets.lost(before, edited)
-        length = lost.norm(dim=1, keepdim=True)
-        missing = torch.cat([targets.missing(before, edited, directions, strength), length], 1)
-        weight = targets.weight(length)
-        back = lost / length.clamp(min=1e-12)
-        return torch.cat([targets.edited.normals.expand(len(edited), -1, -1), back[:, None]], 1)
+        moves, weight, penalties = targets.restoring(before, edited, guidance.preserve, guidance.preserve_residual)
+        lengths = moves.norm(dim=2)
+        missing = torch.cat([targets.missing(before, edited, directions, strength), lengths], 1)
+        back = moves / lengths.clamp(min=1e-12)[..., None]
+        return torch.cat([targets.edited.normals.expand(len(edited), -1, -1), back], 1)
 
     eps, gradients = model.pullback(x_t, t, features, cotangents)
     if mask is not None:
         gradients = gradients * mask[:, None]
-    step = _smallest_step(gradients, missing, len(targets.columns), guidance.preserve, weight)
+    step = _smallest_step(gradients, missing, weight, penalties)
     if guidance.tweedie_projection:
         step = step - (1 - model.schedule.alpha_bar(t)) ** 0.5 * (model.eps(x_t + step, t) - eps)
     return eps, step
 
 
-def _smallest_step(gradients: Tensor, missing: Tensor, num_edited: int, preserve: float, weight: Tensor) -> Tensor:
-    """The step with G_e step = missing_e that minimises |step|^2 + preserve w (g_h step - missing_h)^2 / |g_h|^2.
+def _smallest_step(gradients: Tensor, missing: Tensor, weight: Tensor, penalties: Sequence[float]) -> Tensor:
+    """The smallest step that meets every g_e step = missing_e, with a penalty on what is preserved.
 
-    In dual form the system has one row per attribute: step = G^T (G G^T + R)^-1 missing, with R diagonal,
-    0 for edited attributes and |g_h|^2 / preserve for the preserved direction, whose rows of G and of
-    missing are scaled by sqrt(w).
+    It minimises |step|^2 + sum_p p w (g_p step - missing_p)^2 / |g_p|^2. In dual form the system has one row per
+    gradient: step = G^T (G G^T + R)^-1 missing, with R diagonal, 0 for edited attributes and |g_p|^2 / p for what is
+    preserved, whose rows of G and of missing are scaled by sqrt(w).
 
     Args:
-        gradients: [B,E+1,C,H,W] of the edited attributes, then of the preserved direction.
-        missing: [B,E+1] distances to their targets.
-        num_edited: E.
-        preserve: See `Guidance`; 0 ignores the preserved direction.
-        weight: [B,1] w, from 0 to 1.
+        gradients: [B,E+P,C,H,W] of the edited attributes, then of what is preserved.
+        missing: [B,E+P] distances to their targets.
+        weight: [B,P] w, from 0 to 1.
+        penalties: P penalties p, above 0.
     """
-    num = num_edited + (1 if preserve > 0 else 0)
-    flat, distances = gradients[:, :num].flatten(2).double(), missing[:, :num].double()
-    preserved = flat[:, num_edited:].square().sum(2)  # [B,1], or [B,0] where nothing is preserved
-    scale = torch.cat([torch.ones_like(distances[:, :num_edited]), weight.double().sqrt()[:, : num - num_edited]], 1)
+    num_edited = gradients.shape[1] - len(penalties)
+    flat, distances = gradients.flatten(2).double(), missing.double()
+    preserved = flat[:, num_edited:].square().sum(2)
+    scale = torch.cat([torch.ones_like(distances[:, :num_edited]), weight.double().sqrt()], 1)
     flat, distances = flat * scale[..., None], distances * scale
     products = flat @ flat.mT
     squares = products.diagonal(dim1=1, dim2=2)
     # nearly parallel gradients make the system singular: a small ridge
-    slack = (1e-6 * squares[:, :num_edited].mean(1, keepdim=True) + 1e-30).expand(-1, num).clone()
-    if preserve > 0:
-        slack[:, num_edited:] += preserved / preserve
+    slack = (1e-6 * squares[:, :num_edited].mean(1, keepdim=True) + 1e-30).repeat(1, missing.shape[1])
+    slack[:, num_edited:] += preserved / torch.tensor(penalties, dtype=preserved.dtype, device=preserved.device)
     # solve_ex: the check of `solve` would wait for a GPU; the ridge leaves no system singular
     shares, _info = torch.linalg.solve_ex(products + torch.diag_embed(slack), distances[..., None])
     return (flat * shares).sum(1).float().reshape(gradients[:, 0].shape)

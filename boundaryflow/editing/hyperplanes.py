@@ -10,7 +10,8 @@ from torch import Tensor
 
 from boundaryflow.boundary import Boundary
 
-_NEGLIGIBLE = 0.01  # in mean reaches of the preserved attributes: a loss of this size has weight 1/2
+_LARGEST_CONDITION = 1e3  # of patterns and normals; above it two attributes are one
+_NEGLIGIBLE = 0.01  # in mean reaches of the attributes: what is to be undone has weight 1/2 at this length
 
 
 @dataclass(frozen=True)
@@ -62,11 +63,14 @@ class TimestepTargets:
         columns: [E] columns of the edited attributes that have a hyperplane at this timestep.
         edited: Hyperplanes of these E attributes.
         preserved: Hyperplanes of the preserved attributes.
+        explained: [E,D] change of the features that goes with a distance of 1 from each hyperplane, and with none from
+            the others, by the attributes' patterns; None where a pattern is unknown.
     """
 
     columns: list[int]
     edited: Hyperplanes
     preserved: Hyperplanes
+    explained: Tensor | None
 
     def missing(self, unedited: Tensor, edited: Tensor, directions: Tensor, strength: Tensor) -> Tensor:
         """[B,E] signed distance from the edited image to its target, per edited attribute.
@@ -84,19 +88,45 @@ class TimestepTargets:
         ahead = ((before - after) * sign + way).clamp(min=0) * sign  # an image past its target is not moved back
         return torch.where(sign == 0, self.edited.lost(before, after), ahead)
 
+    def residual(self, unedited: Tensor, edited: Tensor) -> Tensor:
+        """[B,D] move in feature space that undoes the change which the edited attributes do not explain.
+
+        The move lies in all E hyperplanes.
+        """
+        assert self.explained is not None
+        change = edited - unedited
+        return change @ self.edited.normals.T @ self.explained - change
+
+    def restoring(
+        self, unedited: Tensor, edited: Tensor, preserve: float, preserve_residual: float
+    ) -> tuple[Tensor, Tensor, tuple[float, ...]]:
+        """What a step should undo, where there is something to preserve; see `Guidance` for the penalties.
+
+        Returns:
+            [B,P,D] moves in feature space, [B,P] their weights from 0 to 1, and the P penalties.
+        """
+        moves: list[Tensor] = []
+        reaches: list[Tensor] = []
+        penalties: list[float] = []
+        if preserve > 0 and len(self.preserved.normals):
+            moves.append(self.lost(unedited, edited))
+            reaches.append(self.preserved.reaches)
+            penalties.append(preserve)
+        if preserve_residual > 0 and self.explained is not None:
+            moves.append(self.residual(unedited, edited))
+            reaches.append(self.edited.reaches)
+            penalties.append(preserve_residual)
+        if not moves:
+            return edited.new_zeros(len(edited), 0, edited.shape[1]), edited.new_zeros(len(edited), 0), ()
+        every = torch.stack(moves, 1)
+        negligible = _NEGLIGIBLE * torch.stack([reach.mean() for reach in reaches]).clamp(min=1e-12)
+        squares = every.square().sum(2)
+        return every, squares / (squares + negligible**2), tuple(penalties)
+
     def lost(self, unedited: Tensor, edited: Tensor) -> Tensor:
         """[B,D] move in feature space that undoes the loss of all preserved attributes together."""
-        if not len(self.preserved.normals):
-            return torch.zeros_like(edited)
         lost = self.preserved.lost(self.preserved.from_middle(unedited), self.preserved.from_middle(edited))
         return lost @ self.preserved.normals
-
-    def weight(self, length: Tensor) -> Tensor:
-        """[B,1] weight of a loss of this length, from 0 to 1; see `Guidance.preserve`."""
-        if not len(self.preserved.normals):
-            return torch.zeros_like(length)
-        negligible = _NEGLIGIBLE * self.preserved.reaches.mean().clamp(min=1e-12)
-        return length**2 / (length**2 + negligible**2)
 
 
 def targets_by_timestep(
@@ -138,5 +168,18 @@ def targets_by_timestep(
             [column for column, _ in edited],
             Hyperplanes.of([boundary for _, boundary in edited], log_odds, like),
             Hyperplanes.of(others, log_odds, like),
+            _explained([boundary for _, boundary in edited], like),
         )
     return targets
+
+
+def _explained(edited: Sequence[Boundary], like: Tensor) -> Tensor | None:
+    """See `TimestepTargets`; None as well where the patterns do not lead across the hyperplanes."""
+    known = [boundary.pattern for boundary in edited if boundary.pattern is not None]
+    if len(known) < len(edited):
+        return None
+    patterns, normals = torch.stack(known).double(), torch.stack([boundary.normal for boundary in edited]).double()
+    across = patterns @ normals.T  # [E,E] signed distance that each pattern leads from each hyperplane
+    if not (across.diagonal() > 0).all() or torch.linalg.cond(across) > _LARGEST_CONDITION:
+        return None
+    return torch.linalg.solve(across, patterns).to(like)

@@ -206,7 +206,7 @@ def _fits(params: DatasetParams, model: EpsModel, sizes: Sizes, num: int) -> tup
         at_mixing_step += fitted - multiplied
     observed = latents(sizes.features)
     started = time.perf_counter()
-    fit_boundaries(Gram.of(observed), known, estimator="ridge", space="h", **about)
+    fit_boundaries(Gram.of(observed), known, estimator="ridge", with_patterns=True, space="h", **about)
     return products, at_mixing_step / len(known), time.perf_counter() - started
 
 

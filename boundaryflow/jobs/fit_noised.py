@@ -73,7 +73,7 @@ def fit_noised(
             latents = torch.cat(parts)
             hyperplane, _report = fit_boundary(
                 Gram.of(latents), sides.has, train, held_out, space=features.space, t=t, attribute=name,
-                model_sha256=model.sha256, estimator="ridge", ridge=ridge,
+                model_sha256=model.sha256, estimator="ridge", ridge=ridge, with_patterns=True,
             )  # fmt: skip
             hyperplanes.append(hyperplane)
             held_out_latents.append(latents[held_out])

@@ -29,8 +29,8 @@ from tests.unit.gaussian import GaussianModel
 PATH = (0, 60, 120, 180, 240, 299)
 SETTINGS: dict[str, Any] = {
     "guided": {
-        "certainty": 0.95, "tweedie_projection": True, "preserve": 3.0, "max_step": 0.0, "soft_threshold": 0.0,
-        "region": 0.0, "num_draws": 1, "num_iterations": 2, "stride": 1,
+        "certainty": 0.95, "gain": 1.0, "tweedie_projection": True, "preserve": 3.0, "preserve_residual": 0.3,
+        "max_step": 0.0, "soft_threshold": 0.0, "region": 0.0, "num_draws": 1, "num_iterations": 2, "stride": 1,
     },
     "boundary": {"min_auc": 0.7, "neighbours": 0}, "t_max": 300, "num_steps": 9, "features": None,
 }  # fmt: skip

@@ -30,6 +30,7 @@ from boundaryflow.boundary import (
 from boundaryflow.boundary.fit import RIDGES
 from boundaryflow.config.advice import with_advice
 from boundaryflow.errors import BoundaryError
+from boundaryflow.formats.tensor_files import read_tensors, write_tensors
 from tests.hostile.corpus_models import BOUNDARIES
 
 
@@ -67,6 +68,32 @@ def test_save_then_load_gives_the_same(tmp_path: Path) -> None:
     save_boundaries(path, load_boundaries(path))
     assert path.read_bytes() == first
     assert [p.name for p in tmp_path.iterdir()] == ["smiling.safetensors"]
+
+
+def test_patterns_are_kept(tmp_path: Path) -> None:
+    path, pattern = tmp_path / "smiling.safetensors", torch.arange(8.0)
+    with_pattern = dataclasses.replace(boundary("h", dim=8), t=40, pattern=pattern)
+    without = dataclasses.replace(boundary("h", dim=8), t=50)
+    save_boundaries(path, Boundaries("smiling", {}, (with_pattern, without)))
+    kept, none = load_boundaries(path).noised
+    assert kept.pattern is not None
+    assert torch.equal(kept.pattern, pattern)
+    assert none.pattern is None
+
+
+@pytest.mark.parametrize(
+    "pattern", [torch.arange(7.0), torch.arange(8), torch.full((8,), torch.inf), torch.full((8,), torch.nan)]
+)
+def test_pattern_that_does_not_fit_is_one_clear_line(tmp_path: Path, pattern: torch.Tensor) -> None:
+    path = tmp_path / "smiling.safetensors"
+    save_boundaries(path, Boundaries("smiling", {}, (dataclasses.replace(boundary("h", dim=8), t=40),)))
+    tensors, about = read_tensors(path)
+    write_tensors(path, {**tensors, "h@40.pattern": pattern}, about)
+    with pytest.raises(BoundaryError, match=r"the pattern of hyperplane h@40 is not of 8 finite numbers; fit it again"):
+        load_boundaries(path)
+    write_tensors(path, {**tensors, "h@41.pattern": torch.arange(8.0)}, about)
+    with pytest.raises(BoundaryError, match="its tensors and hyperplanes do not match"):
+        load_boundaries(path)
 
 
 def test_damaged_file_is_one_clear_line(tmp_path: Path) -> None:

@@ -14,14 +14,17 @@ from torch import Tensor
 from boundaryflow.boundary import Boundary, Calibration
 from boundaryflow.editing import Guidance, NoisedSource, guided_edit, observe_noised
 from boundaryflow.editing.guided import _smallest_step
+from boundaryflow.editing.hyperplanes import targets_by_timestep
 from boundaryflow.rng import item_noise
 from tests.unit.gaussian import GaussianModel
 
 PATH = (0, 30, 80, 150, 250)
 PLAIN = Guidance(
     certainty=0.5,
+    gain=1.0,
     tweedie_projection=False,
     preserve=0.0,
+    preserve_residual=0.0,
     max_step=0.0,
     soft_threshold=0.0,
     region=0.0,
@@ -126,6 +129,44 @@ def test_held_attribute_that_goes_with_the_edited_one_moves_less() -> None:
     assert moved[2] < 0.9 * moved[0]
 
 
+def test_what_does_not_go_with_the_edited_attribute_moves_less() -> None:
+    """The pattern says that the first channel alone changes with the attribute, the normal looks at another as well."""
+    oblique, ones = torch.tensor([0.8, 0.6, 0.0]), torch.ones(3, 1)
+    planes = [replace(plane, normal=oblique, pattern=torch.tensor([2.0, 0.0, 0.0])) for plane in hyperplanes()]
+    moved: list[Tensor] = []
+    for penalty in (0.0, 1.0, 100.0):
+        guidance = replace(PLAIN, preserve_residual=penalty)
+        edited = guided_edit(GaussianModel(), source(), [planes], ones, [1.0], guidance)
+        moved.append((means(edited)[:, 0] - means(images())).abs().mean(0))
+    assert moved[0][1] > moved[1][1] > moved[2][1]
+    assert moved[2][1] < 0.5 * moved[0][1]
+    assert moved[2][0] > moved[0][0]  # which takes the attribute as far, by the channel that goes with it
+
+
+@pytest.mark.parametrize("pattern", [None, torch.tensor([-1.0, 0.0, 0.0]), torch.tensor([0.0, 1.0, 0.0])])
+def test_pattern_that_is_unknown_or_leads_nowhere_is_not_used(pattern: Tensor | None) -> None:
+    planes = [replace(plane, pattern=pattern) for plane in hyperplanes()]
+    guidance = replace(PLAIN, preserve_residual=3.0)
+    edited = guided_edit(GaussianModel(), source(), [planes], torch.ones(3, 1), [1.0], guidance)
+    plain = guided_edit(GaussianModel(), source(), [hyperplanes()], torch.ones(3, 1), [1.0], PLAIN)
+    assert torch.equal(edited, plain)
+
+
+def test_residual_of_two_attributes_leaves_out_what_either_explains() -> None:
+    """[E,D] patterns that both cross both hyperplanes: any sum of the two is explained, nothing else is."""
+    normals = torch.eye(3)[:2]
+    patterns = torch.tensor([[1.0, 0.3, 0.5], [0.2, 2.0, -1.0]])
+    edited = [replace(hyperplanes(c, (30,))[0], normal=normals[c], pattern=patterns[c]) for c in range(2)]
+    targets = targets_by_timestep(
+        [[plane] for plane in edited], [], (30,), 0.0, space="h", num_dimensions=3, like=normals
+    )[30]
+    before, change = torch.randn(4, 3, generator=torch.Generator().manual_seed(1)), torch.tensor([0.7, -0.4])
+    explained = targets.residual(before, before + change @ patterns)
+    torch.testing.assert_close(explained, torch.zeros(4, 3), atol=1e-5, rtol=0)
+    undone = targets.residual(before, before + torch.tensor([0.0, 0.0, 0.5]))
+    torch.testing.assert_close(undone, torch.tensor([0.0, 0.0, -0.5]).expand(4, -1), atol=1e-5, rtol=0)
+
+
 def test_mask_keeps_the_rest_as_it_is() -> None:
     mask = torch.zeros(3, 4, 4)
     mask[:, :2] = 1
@@ -171,22 +212,22 @@ def test_what_is_lost_by_rounding_alone_is_not_followed() -> None:
     """Its direction is anyone's: a weight of 0 is as good as nothing held, and weights near 0 are near to that."""
     generator = torch.Generator().manual_seed(4)
     gradients, missing = torch.randn(3, 2, 1, 3, 3, generator=generator), torch.randn(3, 2, generator=generator)
-    alone = _smallest_step(gradients, missing, 1, 0.0, torch.zeros(3, 1))
-    torch.testing.assert_close(_smallest_step(gradients, missing, 1, 2.0, torch.zeros(3, 1)), alone)
-    torch.testing.assert_close(_smallest_step(gradients, missing, 1, 2.0, torch.full((3, 1), 1e-6)), alone)
+    alone = _smallest_step(gradients[:, :1], missing[:, :1], torch.zeros(3, 0), ())
+    torch.testing.assert_close(_smallest_step(gradients, missing, torch.zeros(3, 1), (2.0,)), alone)
+    torch.testing.assert_close(_smallest_step(gradients, missing, torch.full((3, 1), 1e-6), (2.0,)), alone)
 
 
 def test_smallest_step_solves_its_own_problem() -> None:
     generator = torch.Generator().manual_seed(3)
-    gradients, missing = torch.randn(2, 2, 1, 3, 3, generator=generator), torch.randn(2, 2, generator=generator)
-    weight = torch.tensor([[1.0], [0.25]])
-    step = _smallest_step(gradients, missing, 1, 2.0, weight)
+    gradients, missing = torch.randn(2, 3, 1, 3, 3, generator=generator), torch.randn(2, 3, generator=generator)
+    weight, penalties = torch.tensor([[1.0, 0.5], [0.25, 1.0]]), torch.tensor([2.0, 0.3])
+    step = _smallest_step(gradients, missing, weight, penalties.tolist())
     flat = gradients.flatten(2)
 
     def cost(candidate: Tensor) -> Tensor:
         lack = (flat[:, 1:] @ candidate.flatten(1)[..., None])[..., 0] - missing[:, 1:]
-        unit = (flat[:, 1:] ** 2).sum(2).mean(1)
-        return (candidate**2).flatten(1).sum(1) + 2.0 * weight[:, 0] * (lack**2).sum(1) / unit
+        unit = (flat[:, 1:] ** 2).sum(2)
+        return (candidate**2).flatten(1).sum(1) + (penalties * weight * lack**2 / unit).sum(1)
 
     reached = (flat[:, :1] @ step.flatten(1)[..., None])[..., 0]
     torch.testing.assert_close(reached, missing[:, :1], atol=1e-4, rtol=1e-4)
