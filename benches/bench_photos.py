@@ -52,6 +52,8 @@ COLUMNS = {
 HELD_OUT = 200  # to calibrate on
 FEW = 100  # labels of the row with few
 STRENGTHS = (0.0, 0.75, 1.0)
+NO_RESIDUAL = {"gain": 1.0, "preserve": 3.0, "preserve_residual": 0.0, "num_iterations": 2}
+"""The guided edit before features were preserved that no label describes: twice the network calls."""
 BASELINES = ("single step", "paper, as released", "paper, cleaned")
 
 
@@ -79,18 +81,20 @@ class PhotoRow:
 def rows_of(
     model: EpsModel, latents: Latents, num_train: int, num_images: int, num_baseline: int, t_mix: int
 ) -> dict[str, PhotoRow]:
-    """Mirrored photographs, the guided edit with many labels and with few, and the single-step methods.
+    """Mirrored photographs, the guided edit with many labels, with few and as it was, and the single-step methods.
 
     The first say what the judges see changed where nothing is edited.
     """
     settings = settings_of("faces")
+    before = {**settings, "guided": {**settings["guided"], **NO_RESIDUAL}}
     mirrored = PhotoRow(lambda some, _: some.x_0.flip(-1)[:, None], (1.0,), (), num_images, 0, {})
     found = {"mirrored, not edited": mirrored}
-    for name, labels, images, strengths in (
-        (OURS, num_train, num_images, STRENGTHS),
-        (f"guided, {FEW} labels", FEW, num_baseline, (1.0,)),
+    for name, labels, images, strengths, how in (
+        (OURS, num_train, num_images, STRENGTHS, settings),
+        (f"guided, {FEW} labels", FEW, num_baseline, (1.0,), settings),
+        ("guided, attributes alone preserved", num_train, num_baseline, (1.0, 1.5), before),
     ):
-        guided = Guided(Counted(model), latents, labels, settings)
+        guided = Guided(Counted(model), latents, labels, how)
 
         def edit(
             pictures: Pictures, attributes: Sequence[str], by: Guided = guided, of: Sequence[float] = strengths
@@ -98,7 +102,7 @@ def rows_of(
             return by.edit(pictures, attributes, of)
 
         code = ("benches.quality.guided",)
-        found[name] = PhotoRow(edit, strengths, code, images, labels, settings)
+        found[name] = PhotoRow(edit, strengths, code, images, labels, how)
     for row in all_rows(model, latents, num_train, t_mix, settings):
         if row.name in BASELINES:
             found[row.name] = PhotoRow(row.edit, row.strengths, row.code, num_baseline, num_train, row.settings)
