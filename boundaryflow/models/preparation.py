@@ -26,7 +26,7 @@ class Preparation:
 
 
 ON_CPU = Preparation(channels_last=True, folds_upsampling=True)
-ON_CUDA = Preparation(channels_last=False, folds_upsampling=False)  # as diffusers has it
+ON_CUDA = Preparation(channels_last=True, folds_upsampling=False)
 
 
 def prepared_for(device: torch.device | str) -> Preparation:
