@@ -3,7 +3,7 @@
     python -m benches.scaling
 
 Network calls are counted on the engine, operations on the paper's network with random weights; bytes follow from
-shapes. Nothing here is a measurement of time: GPU hours are operations over an assumed rate, which is stated.
+shapes. GPU hours are operations over one rate, which is stated.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from boundaryflow.models.unet import UNetModel
 
 PAGE = ROOT / "docs/scaling.md"
 NUM, SIDE, SHARD_SIZE = 10_000_000, 256, 512
-PEAK, SHARE = 989e12, 0.3
-"""Dense bfloat16 of one H100 SXM by NVIDIA's data sheet, and the part of it that is assumed to be reached."""
+RATE = 100e12
+"""Operations a second in bfloat16 of the guided edit with this network on an H200, see docs/performance.md."""
 
 
 def operations() -> tuple[int, int, int]:
@@ -74,7 +74,7 @@ def work_table() -> str:
     for name, (calls, gradients) in sorted(ways().items(), reverse=True):
         total = calls * call + gradients * gradient
         rows.append([name, f"{calls:g}", f"{gradients:g}", f"{total / 1e12:.1f}", f"{NUM * total / 1e18:,.0f}",
-                     f"{NUM * total / (PEAK * SHARE) / 3600:,.0f}"])  # fmt: skip
+                     f"{NUM * total / RATE / 3600:,.0f}"])  # fmt: skip
     header = ["stage", "calls an image", "gradients an image", "TFLOP an image", "EFLOP for 10 M", "GPU hours for 10 M"]
     return page.markdown_table(header, rows)
 

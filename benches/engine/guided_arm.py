@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import yaml
 from torch import Tensor
+from torch.nn.functional import normalize
 from torch.utils.flop_counter import FlopCounterMode
 
 from benches.checkout import ROOT
@@ -22,7 +23,7 @@ from boundaryflow.rng import item_noise
 
 NUM_PRESERVED = 6
 _FAR = 100.0  # class means so far apart that an edit by a random hyperplane is no change below its threshold
-NUM_DIRECTIONS = 2  # pulled back at a timestep: the edited attribute's normal and the preserved ones' direction
+NUM_DIRECTIONS = 3  # pulled back at a timestep: the edited attribute's normal, and two ways back to what is preserved
 
 
 def default_guidance() -> tuple[Guidance, tuple[int, ...]]:
@@ -113,9 +114,9 @@ class GuidedArm:
 
 
 def _plane(net: EpsModel, t: int, attribute: str, num_dimensions: int) -> Boundary:
-    normal = torch.randn(num_dimensions)
+    normal = normalize(torch.randn(num_dimensions), dim=0)
     calibration = Calibration(_FAR, -_FAR, _FAR, 0.9, 100)
-    return Boundary(normal / normal.norm(), 0.0, "h", t, attribute, net.sha256, calibration)
+    return Boundary(normal, 0.0, "h", t, attribute, net.sha256, calibration, pattern=normal)
 
 
 def largest_difference(one: Sequence[Tensor], other: Sequence[Tensor]) -> float:

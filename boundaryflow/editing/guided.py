@@ -264,7 +264,8 @@ def _smallest_step(gradients: Tensor, missing: Tensor, weight: Tensor, penalties
     squares = products.diagonal(dim1=1, dim2=2)
     # nearly parallel gradients make the system singular: a small ridge
     slack = (1e-6 * squares[:, :num_edited].mean(1, keepdim=True) + 1e-30).repeat(1, missing.shape[1])
-    slack[:, num_edited:] += preserved / torch.tensor(penalties, dtype=preserved.dtype, device=preserved.device)
+    for column, penalty in enumerate(penalties):  # no tensor of them: a copy to a GPU would wait for its work
+        slack[:, num_edited + column] += preserved[:, column] / penalty
     # solve_ex: the check of `solve` would wait for a GPU; the ridge leaves no system singular
     shares, _info = torch.linalg.solve_ex(products + torch.diag_embed(slack), distances[..., None])
     return (flat * shares).sum(1).float().reshape(gradients[:, 0].shape)

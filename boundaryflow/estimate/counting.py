@@ -158,7 +158,7 @@ class Planned:
             }  # fmt: skip
             eps = Boundary(torch.full((num_eps,), num_eps**-0.5), space="eps", t=self.t_mix, **about)
             noised = [
-                Boundary(observed, space=self.features.space, t=t, **about)
+                Boundary(observed, space=self.features.space, t=t, pattern=observed, **about)
                 for t in self.followed.get(attribute, self.noise_levels)
             ]
             at_mixing_step = {"eps": eps, "h": Boundary(in_h, space="h", t=self.t_mix, **about)}

@@ -15,6 +15,7 @@ from boundaryflow.boundary import load_boundaries, save_boundaries
 from boundaryflow.config import load_params
 from boundaryflow.errors import ManifestError
 from boundaryflow.estimate import Forecast, forecast, measure
+from boundaryflow.estimate.counting import Counts, Planned, count
 from boundaryflow.runtime.metering import TALLY
 from tests.foreign_judges import channel_means, declare
 from tests.small_project import run_here, write_project
@@ -64,6 +65,19 @@ def test_network_calls_are_those_that_the_stages_make(project: Path, monkeypatch
         before = TALLY.image_calls
         run_here(project, monkeypatch, stage)
         assert TALLY.image_calls - before == told[stage], stage
+
+
+def test_direction_that_restores_the_residual_is_counted(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project)
+    found: list[Counts] = []
+    for penalty in (0.0, 0.3):
+        change(project, "edit", method="guided", compare=None, guided={"preserve_residual": penalty})
+        found.append(count(Planned.of("avatars", load_params().dataset("avatars")), "ddpm"))
+    without, with_it = found
+    assert with_it.edits
+    for edit, counted in with_it.edits.items():
+        assert counted.directions == without.edits[edit].directions + counted.pullbacks
+        assert counted.pullbacks == without.edits[edit].pullbacks > 0
 
 
 def test_attribute_that_the_path_passes_by_is_counted_at_all_noise_levels(
