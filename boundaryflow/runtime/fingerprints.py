@@ -92,6 +92,7 @@ def describe(boundaries: Boundaries, *, guided: bool) -> list[str]:
             intercept=b.intercept,
             calibration=vars(b.calibration),
             normal=hashlib.sha256(b.normal.numpy().tobytes()).hexdigest(),
+            pattern=None if b.pattern is None else hashlib.sha256(b.pattern.numpy().tobytes()).hexdigest(),
         )
         for b in used
     ]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
+from boundaryflow.boundary import Boundaries, Boundary, Calibration
 from boundaryflow.runtime import fingerprints
 
 
@@ -80,3 +83,18 @@ def test_code_is_what_python_loads() -> None:
     graph = grimp.build_graph("boundaryflow", "stages")
     for stage in ("stages.edit", "stages.ingest", "boundaryflow.jobs.bulk_edit"):
         assert set(fingerprints.code_of(stage)) <= {stage, *graph.find_upstream_modules(stage)}
+
+
+def test_edits_depend_on_normals_patterns_and_calibrations() -> None:
+    calibration = Calibration(1.0, -1.0, 0.5, 0.9, 20)
+    plane = Boundary(torch.tensor([1.0, 0.0]), 0.0, "h", 40, "smiling", "f" * 64, calibration)
+    others = [
+        plane,
+        replace(plane, normal=torch.tensor([0.0, 1.0])),
+        replace(plane, pattern=torch.tensor([1.0, 0.5])),
+        replace(plane, pattern=torch.tensor([1.0, 0.6])),
+        replace(plane, calibration=replace(calibration, sd=0.6)),
+        replace(plane, t=50),
+    ]
+    found = [tuple(fingerprints.describe(Boundaries("smiling", {}, (other,)), guided=True)) for other in others]
+    assert len(set(found)) == len(others)
