@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -39,16 +40,14 @@ def item_noise(run_seed: int, item_ids: Sequence[str], purpose: str, shape: Sequ
     Returns:
         [B, *shape] float32 on the CPU.
     """
-    noise = torch.empty((len(item_ids), *shape))
+    if not item_ids:
+        return torch.empty((0, *shape))
 
-    def draw(row: int) -> None:
-        generator = torch.Generator().manual_seed(item_seed(run_seed, item_ids[row], purpose))
-        torch.randn(tuple(shape), generator=generator, out=noise[row])
+    def draw(item_id: str) -> Tensor:
+        generator = torch.Generator().manual_seed(item_seed(run_seed, item_id, purpose))
+        return torch.randn(tuple(shape), generator=generator)
 
-    if noise.numel() >= _MANY and torch.get_num_threads() > 1:  # batches of a GPU, which would wait
-        with ThreadPoolExecutor(torch.get_num_threads()) as threads:
-            list(threads.map(draw, range(len(item_ids))))
-    else:
-        for row in range(len(item_ids)):
-            draw(row)
-    return noise
+    if len(item_ids) * math.prod(shape) < _MANY or torch.get_num_threads() == 1:
+        return torch.stack([draw(item_id) for item_id in item_ids])
+    with ThreadPoolExecutor(torch.get_num_threads()) as threads:  # batches of a GPU, which would wait
+        return torch.stack(list(threads.map(draw, item_ids)))

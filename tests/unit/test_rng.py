@@ -15,6 +15,8 @@ def test_noise_of_many_items_is_that_of_each_alone(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(rng, "_MANY", 1)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
     assert torch.equal(rng.item_noise(3, IDS, "test", (3, 8, 8)), alone)
+    with torch.inference_mode():  # which other threads are not in
+        assert torch.equal(rng.item_noise(3, IDS, "test", (3, 8, 8)), alone)
     assert rng.item_noise(3, [], "test", (3, 8, 8)).shape == (0, 3, 8, 8)
 
 
