@@ -131,7 +131,7 @@ def fit_boundaries(
         ridge: Penalty of the ridge regression, as a multiple of the mean eigenvalue of the
             centred Gram matrix, so that it has no unit; None: the one of `RIDGES` with the
             smallest leave-one-out error on the training images.
-        with_patterns: Find the pattern of each attribute, too: all of them are taken into account for each.
+        with_patterns: Also find the pattern of each attribute, from the labels of all of them; see `pattern_shares`.
         num_bootstraps: Bootstrap samples for the steadiness of the normal.
         seed: Seed of the bootstraps.
 
@@ -150,9 +150,12 @@ def fit_boundaries(
     at = range(0, len(samples), 1 + num_bootstraps)
     solved = [every[first] for first in at]
     cosines = [_mean_cosine(gram, [shares for shares, _ in every[i + 1 : i + 1 + num_bootstraps]]) for i in at]
-    in_patterns = _pattern_shares(labels, len(gram.rows)) if with_patterns else []
+    in_patterns: list[NDArray[np.float64]] = []
+    if with_patterns:
+        every_label, rows = [known.has_attribute for known in labels], [known.train for known in labels]
+        in_patterns = [pattern_shares(every_label, rows, k, known.weights) for k, known in enumerate(labels)]
     sums = combine(gram.rows, np.stack([*(shares for shares, _offset in solved), *in_patterns]))
-    patterns = list(sums[len(labels) :]) if with_patterns else [None] * len(labels)
+    patterns = list(sums[len(labels) :]) or [None] * len(labels)
     found: list[tuple[Boundary, FitReport]] = []
     for known, (shares, offset), cosine, direction, pattern in zip(
         labels, solved, cosines, sums[: len(labels)], patterns, strict=True
@@ -162,15 +165,10 @@ def fit_boundaries(
         norm = float(np.sqrt(shares @ along))
         distances = (along + offset) / norm
         boundary = Boundary(
-            normal=direction / direction.norm(),
-            intercept=offset / norm,
-            space=space,
-            t=t,
-            attribute=known.attribute,
-            model_sha256=model_sha256,
-            calibration=calibrate(distances[held_out], has[held_out]),
-            pattern=pattern,
-        )
+            normal=direction / direction.norm(), intercept=offset / norm, space=space, t=t,
+            attribute=known.attribute, model_sha256=model_sha256,
+            calibration=calibrate(distances[held_out], has[held_out]), pattern=pattern,
+        )  # fmt: skip
         report = FitReport(
             num_positive=int(has[train].sum()),
             num_negative=int((~has[train]).sum()),
@@ -179,16 +177,6 @@ def fit_boundaries(
         )
         found.append((boundary, report))
     return found
-
-
-def _pattern_shares(labels: Sequence[Labels], num: int) -> list[NDArray[np.float64]]:
-    """Of each attribute the share of every latent in its pattern."""
-    known: list[NDArray[np.bool_]] = []
-    for of in labels:
-        known.append(np.zeros(num, np.bool_))
-        known[-1][of.train] = True
-    has = [of.has_attribute for of in labels]
-    return [pattern_shares(has, known, of.train, column, of.weights) for column, of in enumerate(labels)]
 
 
 def _solve_all(

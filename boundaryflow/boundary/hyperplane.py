@@ -79,7 +79,7 @@ class Boundary:
         model_sha256: Hash of the model whose latents these are.
         calibration: What distances mean on held-out images.
         pattern: [D] how the features change with the attribute, all other labelled attributes being equal, float32; see
-            `activation_patterns`. None where it is unknown, as at the mixing step.
+            `boundaryflow.boundary.patterns`. None where it is unknown, as at the mixing step.
     """
 
     normal: Float[Tensor, " d"]
@@ -328,7 +328,7 @@ def _plane(name: str, attribute: str, fact: Any, normal: Tensor | None, pattern:
     if normal is None or not abs(_norm(normal) - 1) < _NORM_TOLERANCE:  # NaN, too
         raise ValueError(f"the normal of hyperplane {name} is not a finite unit vector")
     if pattern is not None and not (pattern.shape == normal.shape and _norm(pattern) < _LARGEST):
-        raise ValueError(f"the pattern of hyperplane {name} is not of {normal.numel():,} finite numbers")
+        raise ValueError(f"the pattern of hyperplane {name} is not of {normal.numel():,} finite floating-point numbers")
     whole: dict[str, Any] = {**fact, "calibration": Calibration(**fact["calibration"])}
     return Boundary(normal=normal.float(), pattern=None if pattern is None else pattern.float(), **whole)
 

@@ -17,8 +17,7 @@ _RIDGE = 0.01  # of the mean variance of the labels, so that two attributes with
 
 def pattern_shares(
     labels: Sequence[NDArray[np.bool_]],
-    known: Sequence[NDArray[np.bool_]],
-    rows: NDArray[np.int64],
+    fitted_on: Sequence[NDArray[np.int64]],
     attribute: int,
     weights: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
@@ -29,17 +28,19 @@ def pattern_shares(
 
     Args:
         labels: Of each attribute, [n].
-        known: Whether each label is known, [n]; one that is not counts as the mean of the others.
-        rows: The images to fit on; the attribute's own labels are known there.
+        fitted_on: Of each attribute the images that its boundary is fitted on. The regression is on those of
+            `attribute`; the label of another attribute that is not fitted on there counts as the mean of the others.
         attribute: Whose pattern.
         weights: [n] how much each image counts; None: all the same.
 
     Returns:
         [n] shares, which sum to 0; the pattern is the sum of the features, each with its share.
     """
+    rows = fitted_on[attribute]
     weight = np.ones(len(rows)) if weights is None else weights[rows]
     weight = weight / weight.sum()
-    design = np.stack([_centred(of[rows], there[rows], weight) for of, there in zip(labels, known, strict=True)], 1)
+    known = (np.isin(rows, of) for of in fitted_on)
+    design = np.stack([_centred(of[rows], there, weight) for of, there in zip(labels, known, strict=True)], 1)
     covariance = design.T @ (weight[:, None] * design)
     penalty = max(_RIDGE * float(np.diag(covariance).mean()), np.finfo(float).tiny)
     own = np.zeros(len(labels))

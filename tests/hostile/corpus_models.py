@@ -202,6 +202,12 @@ def boundary(change: Mapping[str, Any] = {}, normal: Tensor | None = None, **top
     return _boundary(about, {"eps.normal": unit})
 
 
+def patterned_boundary(pattern: Tensor, name: str = "h@0") -> bytes:
+    """A boundary with one hyperplane between noised images, and a pattern."""
+    about = {"schema": "boundary/2", "attribute": "hat", "boundaries": {"h@0": {**_PLANE, "space": "h", "t": 0}}}
+    return _boundary(about, {"h@0.normal": torch.ones(7) / 7**0.5, f"{name}.pattern": pattern})
+
+
 def noised_boundary(*spaces: str) -> bytes:
     """A boundary with a hyperplane between noised images in each of the spaces, at timesteps 0, 1 and so on."""
     planes = {f"{space}@{t}": {**_PLANE, "space": space, "t": t} for t, space in enumerate(spaces)}
@@ -209,9 +215,9 @@ def noised_boundary(*spaces: str) -> bytes:
     return _boundary(about, {f"{name}.normal": torch.ones(7) / 7**0.5 for name in planes})
 
 
-def _boundary(about: Any, normals: dict[str, Tensor]) -> bytes:
+def _boundary(about: Any, tensors: dict[str, Tensor]) -> bytes:
     text = json.dumps(about).replace('"intercept": 9999', '"intercept": 1e999')
-    return save(normals, _told(text))
+    return save(tensors, _told(text))
 
 
 def shard_without_items() -> bytes:
@@ -249,6 +255,14 @@ BOUNDARIES: dict[str, Callable[[], bytes]] = {
     "no_attribute": lambda: boundary(attribute=None),
     "calibration_words": lambda: boundary({"calibration": dict.fromkeys(_CALIBRATION, "x")}),
     "calibration_null": lambda: boundary({"calibration": None}),
+    "pattern_nan": lambda: patterned_boundary(torch.full((7,), torch.nan)),
+    "pattern_infinite": lambda: patterned_boundary(torch.full((7,), torch.inf)),
+    "pattern_1e38": lambda: patterned_boundary(torch.full((7,), 1e38)),
+    "pattern_whole_numbers": lambda: patterned_boundary(torch.ones(7).long()),
+    "pattern_of_six": lambda: patterned_boundary(torch.ones(6)),
+    "pattern_two_axes": lambda: patterned_boundary(torch.ones(1, 7)),
+    "pattern_empty": lambda: patterned_boundary(torch.ones(0)),
+    "pattern_of_no_plane": lambda: patterned_boundary(torch.ones(7), "h@1"),
 }
 """Content of boundary files."""
 

@@ -24,11 +24,10 @@ def test_pattern_is_the_change_that_the_other_attribute_does_not_explain() -> No
     of_first, of_second = np.array([1.0, 0.0, 0.5]), np.array([0.0, 2.0, 0.5])
     features = first[:, None] * of_first + second[:, None] * of_second + 0.05 * rng.standard_normal((NUM, 3))
     every = np.arange(NUM)
-    known = [np.ones(NUM, np.bool_)] * 2
-    shares = pattern_shares([first, second], known, every, 0)
+    shares = pattern_shares([first, second], [every, every], 0)
     np.testing.assert_allclose(shares.sum(), 0, atol=1e-9)
     np.testing.assert_allclose(shares @ features, of_first, atol=0.06)
-    alone = pattern_shares([first], known[:1], every, 0) @ features
+    alone = pattern_shares([first], [every], 0) @ features
     np.testing.assert_allclose(alone, features[first].mean(0) - features[~first].mean(0), rtol=0.02)
 
 
@@ -36,11 +35,11 @@ def test_unknown_labels_and_images_that_are_not_fitted_on_have_no_say() -> None:
     rng = np.random.default_rng(1)
     first, second = correlated(rng)
     features = np.stack([first, second], 1) + 0.05 * rng.standard_normal((NUM, 2))
-    rows, known = np.arange(300), [np.ones(NUM, np.bool_), np.arange(NUM) < 200]
-    shares = pattern_shares([first, second], known, rows, 0)
+    rows = [np.arange(300), np.arange(200)]
+    shares = pattern_shares([first, second], rows, 0)
     assert (shares[300:] == 0).all()
-    flipped = np.where(known[1], second, ~second)
-    np.testing.assert_array_equal(pattern_shares([first, flipped], known, rows, 0), shares)
+    flipped = np.where(np.arange(NUM) < 200, second, ~second)
+    np.testing.assert_array_equal(pattern_shares([first, flipped], rows, 0), shares)
     assert (shares @ features)[0] > 0.9
 
 
@@ -48,16 +47,15 @@ def test_weights_count_as_repeated_images() -> None:
     rng = np.random.default_rng(2)
     first, second = correlated(rng)
     features, weights = rng.standard_normal((NUM, 2)) + first[:, None], rng.integers(1, 4, NUM).astype(float)
-    known, every = [np.ones(NUM, np.bool_)] * 2, np.arange(NUM)
-    weighted = pattern_shares([first, second], known, every, 1, weights) @ features
-    repeated = pattern_shares([first, second], known, np.repeat(every, weights.astype(int)), 1) @ features
+    every = np.arange(NUM)
+    weighted = pattern_shares([first, second], [every, every], 1, weights) @ features
+    repeated = pattern_shares([first, second], [every, np.repeat(every, weights.astype(int))], 1) @ features
     np.testing.assert_allclose(weighted, repeated, atol=1e-9)
 
 
 def test_attribute_that_equals_another_shares_the_pattern_with_it() -> None:
     first, _ = correlated(np.random.default_rng(3))
-    known = [np.ones(NUM, np.bool_)] * 2
-    both = pattern_shares([first, first], known, np.arange(NUM), 0) @ first
+    both = pattern_shares([first, first], [np.arange(NUM)] * 2, 0) @ first
     assert 0.4 < both < 0.6
 
 
