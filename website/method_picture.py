@@ -2,7 +2,7 @@
 
     python -m website.method_picture
 
-Built-in faces (nobody exists), a boundary fitted on the spot, the first iteration of the guided edit.
+Built-in faces (nobody exists), a boundary fitted on the spot, a guided edit with nothing preserved.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ from boundaryflow.rng import item_noise
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "docs/images/method.png"
 _FACE, _NUM, _STEPS, _STRENGTH, _SIZE = 60, 100, 9, 1.2, 128
-_GUIDANCE = Guidance(0.95, True, 0.0, 0.05, 0.05, 0.0, 1, 1, 1)
+_GUIDANCE = Guidance(
+    certainty=0.95, gain=1.0, tweedie_projection=True, preserve=0.0, preserve_residual=0.0, max_step=0.05,
+    soft_threshold=0.05, region=0.0, num_draws=1, num_iterations=1, stride=1,
+)  # fmt: skip
 
 
 def drawn_faces(num: int) -> Tensor:

@@ -9,7 +9,7 @@ from boundaryflow.boundary import Boundaries, Boundary
 from boundaryflow.errors import BoundaryError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Guidance:
     """Parameters of the guided edit.
 

@@ -108,10 +108,10 @@ def guided_edit(
 ) -> Float[Tensor, "b k c h w"]:
     """Edit images at several strengths.
 
-    All strengths of an image share its noise. At each timestep, let strength 1 lead the unedited noisy
-    image towards a target distance, where it is a typical and certain member of the other class (see
-    `Guidance.gain`). Strength s leads it s times as far: 0 returns the image itself, and a negative strength
-    goes the other way. An image that is already beyond its target is not moved.
+    All strengths of an image share its noise. At each timestep there is a distance at which a noisy image is a
+    typical and certain member of the other class. Strength s asks for s * `guidance.gain` times the way there from
+    the unedited image: 0 returns the image itself, and a negative strength goes the other way. An image that
+    already lies there is not moved.
 
     Args:
         model: The frozen model.

@@ -64,7 +64,8 @@ class TimestepTargets:
         edited: Hyperplanes of these E attributes.
         preserved: Hyperplanes of the preserved attributes.
         explained: [E,D] change of the features that goes with a distance of 1 from each hyperplane, and with none from
-            the others, by the attributes' patterns; None where a pattern is unknown.
+            the others, by the attributes' patterns. None where one of the edited attributes has no hyperplane at this
+            timestep, so that its own change would count as unexplained, or where a pattern is unknown.
     """
 
     columns: list[int]
@@ -88,12 +89,13 @@ class TimestepTargets:
         ahead = ((before - after) * sign + way).clamp(min=0) * sign  # an image past its target is not moved back
         return torch.where(sign == 0, self.edited.lost(before, after), ahead)
 
-    def residual(self, unedited: Tensor, edited: Tensor) -> Tensor:
+    def residual(self, unedited: Tensor, edited: Tensor) -> Tensor | None:
         """[B,D] move in feature space that undoes the change which the edited attributes do not explain.
 
-        The move lies in all E hyperplanes.
+        The move lies in all E hyperplanes. None where it is not known what they explain.
         """
-        assert self.explained is not None
+        if self.explained is None:
+            return None
         change = edited - unedited
         return change @ self.edited.normals.T @ self.explained - change
 
@@ -112,8 +114,8 @@ class TimestepTargets:
             moves.append(self.lost(unedited, edited))
             reaches.append(self.preserved.reaches)
             penalties.append(preserve)
-        if preserve_residual > 0 and self.explained is not None:
-            moves.append(self.residual(unedited, edited))
+        if preserve_residual > 0 and (residual := self.residual(unedited, edited)) is not None:
+            moves.append(residual)
             reaches.append(self.edited.reaches)
             penalties.append(preserve_residual)
         if not moves:
@@ -168,7 +170,7 @@ def targets_by_timestep(
             [column for column, _ in edited],
             Hyperplanes.of([boundary for _, boundary in edited], log_odds, like),
             Hyperplanes.of(others, log_odds, like),
-            _explained([boundary for _, boundary in edited], like),
+            _explained([boundary for _, boundary in edited], like) if len(edited) == len(boundaries) else None,
         )
     return targets
 

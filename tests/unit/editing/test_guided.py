@@ -167,6 +167,19 @@ def test_residual_of_two_attributes_leaves_out_what_either_explains() -> None:
     torch.testing.assert_close(undone, torch.tensor([0.0, 0.0, -0.5]).expand(4, -1), atol=1e-5, rtol=0)
 
 
+def test_residual_is_left_where_an_edited_attribute_has_no_hyperplane() -> None:
+    """Its change, made at other timesteps, would be undone there."""
+    first, second = (
+        [replace(plane, pattern=plane.normal) for plane in hyperplanes(channel, timesteps)]
+        for channel, timesteps in ((0, (30, 80)), (1, (30,)))
+    )
+    targets = targets_by_timestep([first, second], [], PATH, 0.0, space="h", num_dimensions=3, like=torch.zeros(1))
+    assert targets[30].explained is not None
+    features = torch.eye(3)
+    moves, weight, penalties = targets[80].restoring(features, features + 1, preserve=0.0, preserve_residual=1.0)
+    assert (targets[80].explained, moves.shape, weight.shape, penalties) == (None, (3, 0, 3), (3, 0), ())
+
+
 def test_mask_keeps_the_rest_as_it_is() -> None:
     mask = torch.zeros(3, 4, 4)
     mask[:, :2] = 1
