@@ -200,7 +200,7 @@ def _costs(params: DatasetParams, planned: Planned, sizes: _Sizes, rates: Rates)
         observed * levels * rates.sizes.features * stored(params.observe.store_dtype),
     )  # fmt: skip
     add("boundary", sizes.fitted, 0, _fit_s(params, sizes, rates, observed, levels),
-        4 * num_attributes * (single_step * (num_pixels + rates.sizes.bottleneck) + levels * rates.sizes.features)
+        4 * num_attributes * (single_step * (num_pixels + rates.sizes.bottleneck) + 2 * levels * rates.sizes.features)
         + inverted * num_attributes * len(params.boundary.spaces) * 16)  # fmt: skip
     calls, gradients = sum(sizes.edited * opening.image_calls for opening in counts.opening.values()), 0
     for (_method, edit), of_edit in counts.edits.items():

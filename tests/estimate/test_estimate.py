@@ -16,6 +16,7 @@ from boundaryflow.config import load_params
 from boundaryflow.errors import ManifestError
 from boundaryflow.estimate import Forecast, forecast, measure
 from boundaryflow.estimate.counting import Counts, Planned, count
+from boundaryflow.formats.tensor_files import read_tensors
 from boundaryflow.runtime.metering import TALLY
 from tests.foreign_judges import channel_means, declare
 from tests.small_project import run_here, write_project
@@ -99,6 +100,10 @@ def test_disk_is_what_the_shards_take(finished: Path, monkeypatch: pytest.Monkey
             shards = [path.stat().st_size for path in Path("data", stage.stage).rglob("*.safetensors")]
             headers = 1500 * len(shards)
             assert stage.num_bytes == pytest.approx(sum(shards), abs=headers), stage.stage
+        if stage.stage == "boundary":
+            files = list(Path("data/boundary/avatars").glob("*.safetensors"))
+            least = sum(tensor.numel() * 4 for path in files for tensor in read_tensors(path)[0].values())
+            assert stage.num_bytes >= least  # every noise level is counted, also those that do not separate images
 
 
 def test_more_images_cost_more_where_all_of_them_are_worked_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
