@@ -41,18 +41,17 @@ def run_shard(
     store_dtype: str,
 ) -> dict[str, Tensor]:
     """Features of the images that one shard still lacks."""
-    net = open_model(model, dtype)
+    net, stored = open_model(model, dtype), getattr(torch, store_dtype)
     pixels = load_items(Path(ingested), task.missing, ["pixels"])["pixels"]
 
     def observe_some(some: slice) -> dict[str, Tensor]:
         x_0, ids = to_model_range(pixels[some].to(device()), net.value_range), task.missing[some]
         seen = {tensor_name(features, t): noised_features(net, x_0, ids, t, run_seed, features) for t in timesteps}
         tick(len(ids))
-        return seen
+        return {name: of_t.to(stored).cpu() for name, of_t in seen.items()}  # a GPU may have no room for all chunks
 
     parts = in_chunks(len(pixels), observe_some, net)
-    stored = getattr(torch, store_dtype)
-    return {name: torch.cat([part[name] for part in parts]).to(stored).cpu() for name in parts[0]}
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
 def run(

@@ -226,6 +226,9 @@ def test_files_of_this_project(project: Path) -> None:
     boundary = inspect(str(project / "data/boundary/avatars/hat.safetensors"))
     assert (boundary["what"], boundary["attribute"]) == ("a boundary", "hat")
     assert boundary["eps-space"]["dimensions"] == 3 * 16 * 16
+    patterns = {name: facts["pattern"] for name, facts in boundary.items() if isinstance(facts, dict)}
+    assert {pattern for name, pattern in patterns.items() if name.startswith("noised")} == {"known"}
+    assert patterns["eps-space"] == patterns["h-space"] == "unknown"
     shard = sorted((project / "data/ingest/avatars").glob("shard-*"))[0]
     assert inspect(str(shard))["what"] == "a shard, whole"
     table = inspect(str(project / "data/ingest/avatars/manifest.parquet"))

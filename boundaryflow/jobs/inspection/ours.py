@@ -143,6 +143,7 @@ def _about_boundary(path: Path) -> dict[str, Any]:
         facts[f"{name}-space" if name == boundary.space else f"noised, {name}"] = {
             "dimensions": boundary.normal.numel(),
             "intercept": float(boundary.intercept),
+            "pattern": "unknown" if boundary.pattern is None else "known",
             **{name.replace("_", " "): value for name, value in calibration.items()},
         }
     return facts
