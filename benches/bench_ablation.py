@@ -36,6 +36,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "one iteration over every noise level": {"stride": 1, "num_iterations": 1},
     "no Tweedie projection": {"tweedie_projection": False},
     "nothing preserved": {"preserve": 0.0},
+    "the residual preserved, too": {"preserve_residual": 0.3},
     "small changes kept": {"soft_threshold": 0.0},
     "steps of any length": {"max_step": 0.0},
     "certainty 0.5": {"certainty": 0.5},
