@@ -20,6 +20,7 @@ from boundaryflow.editing.editor import EditSettings
 from boundaryflow.editing.guidance import Guidance
 from boundaryflow.errors import PipelineError
 from boundaryflow.runtime.editor import open_editor
+from boundaryflow.runtime.frozen_model import flops
 from boundaryflow.runtime.metering import Metered, Tally
 from boundaryflow.store.catalog.boundary import BOUNDARY
 from boundaryflow.store.catalog.mixing import MIXING
@@ -206,6 +207,7 @@ def count(planned: Planned, family: str) -> Counts:
     """Count the network calls of one image that all edits change."""
     x_0 = torch.zeros(1, planned.params.ingest.channels, _SIDE, _SIDE)
     num = len(planned.params.label.attributes)
+    flops(Blind(planned.params.ingest.channels, num, family))  # a process calls the network for it once, not per image
 
     def counted(work: Callable[[EpsModel], object]) -> Tally:
         model = Metered(Blind(planned.params.ingest.channels, num, family), Tally())

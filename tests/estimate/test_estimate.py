@@ -17,6 +17,7 @@ from boundaryflow.errors import ManifestError
 from boundaryflow.estimate import Forecast, forecast, measure
 from boundaryflow.estimate.counting import Counts, Planned, count
 from boundaryflow.formats.tensor_files import read_tensors
+from boundaryflow.runtime import frozen_model
 from boundaryflow.runtime.metering import TALLY
 from tests.foreign_judges import channel_means, declare
 from tests.small_project import run_here, write_project
@@ -91,6 +92,15 @@ def test_attribute_that_the_path_passes_by_is_counted_at_all_noise_levels(
     hat = load_boundaries(path)
     save_boundaries(path, replace(hat, noised=hat.noised[:1]))  # the edit visits the noisiest alone
     assert {stage.stage: stage.image_calls for stage in quick().stages} == whole
+
+
+def test_call_that_sizes_batches_is_not_counted_for_every_image(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    change(project, "edit", method="guided", compare=None, strengths=[1.0], guided={"num_iterations": 1, "stride": 1})
+    monkeypatch.chdir(project)
+    monkeypatch.setattr(frozen_model, "_counted", {})  # as in a new process
+    planned = Planned.of("avatars", load_params().dataset("avatars"))
+    of_edit = next(iter(count(planned, "ddpm").edits.values()))
+    assert of_edit.image_calls == 2 * of_edit.pullbacks  # each with a Tweedie projection
 
 
 def test_disk_is_what_the_shards_take(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
