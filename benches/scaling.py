@@ -24,7 +24,8 @@ from boundaryflow.models.unet import UNetModel
 PAGE = ROOT / "docs/scaling.md"
 NUM, SIDE, SHARD_SIZE = 10_000_000, 256, 512
 RATE = 100e12
-"""Operations a second in bfloat16 of the guided edit with this network on an H200, see docs/performance.md."""
+"""About the most operations a second in bfloat16 of a guided edit with this network on an H200, see
+docs/performance.md."""
 
 
 def operations() -> tuple[int, int, int]:
