@@ -183,7 +183,9 @@ def test_boundary_of_another_size_or_of_nan_is_refused_before_a_picture_is_writt
         (lambda normal: normal[:7] / normal[:7].norm(), "has 7 dimensions, the latents of this model have"),
         (lambda normal: normal * torch.nan, "is not a finite unit vector"),
     ):
-        noised = tuple(replace(hyperplane, normal=change(hyperplane.normal)) for hyperplane in whole.noised)
+        noised = tuple(
+            replace(hyperplane, normal=change(hyperplane.normal), pattern=None) for hyperplane in whole.noised
+        )
         mixed = {
             s: replace(hyperplane, normal=change(hyperplane.normal)) for s, hyperplane in whole.at_mixing_step.items()
         }

@@ -91,7 +91,7 @@ def test_halvings_of_a_killed_stage(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_stage_in_little_memory_ends_with_the_same_result(
     project: Path, monkeypatch: pytest.MonkeyPatch, stage: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Kernels round otherwise for other batches: latents to the last bits of a float16. Pictures are the same."""
+    """Kernels round otherwise for other batches: latents to the last bits of a float16, single pixels by one level."""
     from boundaryflow.models.frozen import FrozenModel
 
     folder = project / "data" / stage
@@ -115,7 +115,9 @@ def test_stage_in_little_memory_ends_with_the_same_result(
         assert after["avatars/mixing.json"] == before["avatars/mixing.json"]
     for name, tensor in _tensors(folder).items():
         if stage == "edit":
-            assert torch.equal(tensor, tensors[name]), name
+            difference = (tensor.int() - tensors[name].int()).abs()
+            assert difference.max() <= 1, name
+            assert difference.float().mean() < 1e-3, name
         else:
             torch.testing.assert_close(tensor, tensors[name], rtol=2e-3, atol=2e-3)
 
