@@ -31,7 +31,16 @@ class Run:
 
 
 def state_folder(out: Path) -> Path:
-    """Folder of a run's state: outside the model's folder, which DVC hashes as a whole."""
+    """Folder of a run's state: outside the model's folder, which DVC hashes as a whole.
+
+    Raises:
+        CheckpointError: `out` is a whole disk, or a folder that is named by where it lies, such as `.` or `..`.
+    """
+    if out.name in ("", ".."):
+        raise CheckpointError(
+            f"train-denoiser {out}: must end in a name, as the model gets a folder of its own; give one, such as "
+            f"{out / 'mine64'}"
+        )
     return out.with_name(f"{out.name}.training")
 
 

@@ -20,7 +20,7 @@ from PIL import Image
 from boundaryflow.errors import CheckpointError, ManifestError, ParamsError, PipelineError
 from boundaryflow.jobs import train_denoiser as job
 from boundaryflow.jobs.inspection import inspect
-from boundaryflow.jobs.train_denoiser import Budget, train_denoiser
+from boundaryflow.jobs.train_denoiser import Budget, train_denoiser, train_from
 from boundaryflow.jobs.training_pictures import TrainingPictures, open_pictures
 from boundaryflow.models import load_model
 from boundaryflow.store.shards import complete_shard, plan_shards
@@ -288,3 +288,9 @@ def test_model_within_its_pictures_is_refused(tmp_path: Path, out: str) -> None:
     assert run.exit_code != 0
     assert "its samples would be trained on; name another OUT" in str(run.exception) + run.output
     assert not list((tmp_path / "photos").iterdir())
+
+
+@pytest.mark.parametrize("out", [".", "..", "/"])
+def test_out_without_a_name_is_one_clear_line(tmp_path: Path, out: str) -> None:
+    with pytest.raises(CheckpointError, match=r"^train-denoiser \S+: must end in a name"):
+        train_from(str(tmp_path), Path(out), Budget(images=1), tell=lambda _: None, dtype="auto", licence="")
