@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
-
-_MANY = 1 << 20  # values from which drawing them on several threads pays
 
 
 def item_seed(run_seed: int, item_id: str, purpose: str) -> int:
@@ -40,14 +36,8 @@ def item_noise(run_seed: int, item_ids: Sequence[str], purpose: str, shape: Sequ
     Returns:
         [B, *shape] float32 on the CPU.
     """
-    if not item_ids:
-        return torch.empty((0, *shape))
-
-    def draw(item_id: str) -> Tensor:
-        generator = torch.Generator().manual_seed(item_seed(run_seed, item_id, purpose))
-        return torch.randn(tuple(shape), generator=generator)
-
-    if len(item_ids) * math.prod(shape) < _MANY or torch.get_num_threads() == 1:
-        return torch.stack([draw(item_id) for item_id in item_ids])
-    with ThreadPoolExecutor(torch.get_num_threads()) as threads:  # batches of a GPU, which would wait
-        return torch.stack(list(threads.map(draw, item_ids)))
+    draws = [
+        torch.randn(tuple(shape), generator=torch.Generator().manual_seed(item_seed(run_seed, item_id, purpose)))
+        for item_id in item_ids
+    ]
+    return torch.stack(draws) if draws else torch.empty((0, *shape))
