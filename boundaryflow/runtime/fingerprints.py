@@ -8,6 +8,7 @@ from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 from threading import RLock
+from typing import cast
 
 from boundaryflow.boundary import Boundaries
 from boundaryflow.store.fingerprint import fingerprint
@@ -118,7 +119,21 @@ def _tree(module: str) -> ast.Module:
 
 @cache
 def _meaning(module: str) -> str:
-    return ast.dump(_tree(module))
+    return _dump(_tree(module))
+
+
+def _dump(part: object) -> str:
+    """A syntax tree in words, the same in every version of Python.
+
+    Later versions know fields that earlier ones do not have. They are empty where the older syntax is used, and so
+    empty fields are left out, which `ast.dump` does from Python 3.13 on only.
+    """
+    if isinstance(part, ast.AST):
+        fields = [(name, value) for name, value in ast.iter_fields(part) if value is not None and value != []]
+        return f"{type(part).__name__}({','.join(f'{name}={_dump(value)}' for name, value in fields)})"
+    if isinstance(part, list):
+        return f"[{','.join(_dump(item) for item in cast(list[object], part))}]"
+    return repr(part)
 
 
 @cache

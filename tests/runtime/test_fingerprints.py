@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -57,6 +58,22 @@ def test_code_hash_sees_code_and_not_comments(code: Path) -> None:
     assert _hash(code, "boundaryflow/room/two.py", "def h() -> int:\n    return 4\n") == first
     assert _hash(code, "boundaryflow/errors.py", "x = 2\n") == first
     assert _hash(code, "boundaryflow/late.py", "def g() -> int:\n    return 3\n") != first
+
+
+def test_code_hash_is_the_same_where_python_knows_more_syntax(code: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Python 3.12 has `type_params`, empty for every function that is written for 3.11."""
+    first = fingerprints.code_hash("stages.blur")
+    monkeypatch.setattr(ast.FunctionDef, "_fields", (*ast.FunctionDef._fields, "of_a_later_python"))
+    monkeypatch.setattr(ast.FunctionDef, "of_a_later_python", [], raising=False)
+    _forget()
+    assert fingerprints.code_hash("stages.blur") == first
+
+
+def test_code_hash_tells_lists_and_values_apart(code: Path) -> None:
+    """None as a value is no missing field, and no two of these are the same code."""
+    lines = ["return None", "return", "return 'None'", "return []", "return [[]]", "return {**f()}", "return {1: f()}"]
+    texts = [f"def g():\n    {line}\n" for line in lines]
+    assert len({_hash(code, "boundaryflow/late.py", text) for text in texts}) == len(lines)
 
 
 @pytest.mark.parametrize(
