@@ -28,8 +28,7 @@ from benches import machine, page
 from benches.bench_quality import PAGE, ROOT, settings_of
 from benches.quality.pictures import Latents, Pictures
 from benches.quality.rows import all_rows
-from boundaryflow.models import load_model
-from boundaryflow.runtime.device import device, resolve_dtype
+from boundaryflow.runtime.frozen_model import open_model
 from training.digits.unpack import digits_in, stroke_width, with_margin
 
 RESULT, PICTURE = ROOT / "benches/results/digits.json", ROOT / "docs/images/quality_digits.png"
@@ -101,7 +100,7 @@ def measure(folder: Path, num_images: int, num_train: int, t_mix: int) -> dict[s
     pixels, digit = drawn(folder / "test.tar.gz", [FOUR, NINE], (first + num_images) // 2)
     every = pictures_of(pixels, digit)
     test = every.take(range(first, len(pixels)))
-    model = load_model(str(ROOT / "data/pretrained/digits32"), device=device(), dtype=resolve_dtype("auto"))
+    model = open_model(str(ROOT / "data/pretrained/digits32"), "auto")
     held_out = every.take(range(num_train, known_to_methods))
     latents = Latents(model, every.take(range(num_train)), held_out, settings["features"])
     rows: dict[str, Any] = {}

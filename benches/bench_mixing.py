@@ -32,9 +32,9 @@ from boundaryflow.editing import Curves, choose_mixing_step, edit_at_strengths, 
 from boundaryflow.editing.mixing_step import Rule
 from boundaryflow.errors import BoundaryError
 from boundaryflow.evaluation import Judges, counterfactual_recovery, load_judges, target_reached
-from boundaryflow.models import load_model
 from boundaryflow.rng import item_noise
-from boundaryflow.runtime.device import device, resolve_dtype
+from boundaryflow.runtime.device import device
+from boundaryflow.runtime.frozen_model import open_model
 
 RESULT, PAGE = ROOT / "benches/results/mixing.json", ROOT / "docs/mixing_step.md"
 PICTURE = ROOT / "docs/images/mixing_step.png"
@@ -51,7 +51,7 @@ TOLERANCES: dict[Rule, tuple[float, ...]] = {
 def measure(num_images: int, num_train: int) -> dict[str, Any]:
     """The curves, and the edits at every timestep of the search."""
     params = load_params(ROOT).data["avatars"].model_dump(mode="json")
-    model = load_model(str(ROOT / "data/pretrained/avatars64"), device=device(), dtype=resolve_dtype("auto"))
+    model = open_model(str(ROOT / "data/pretrained/avatars64"), "auto")
     search, order, edit = params["mixing"], params["invert"]["order"], params["edit"]
     held_out = Faces.draw(1, HELD_OUT)
     path = timestep_path(model.schedule.num_train_timesteps - 1, search["num_steps"])

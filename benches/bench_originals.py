@@ -32,10 +32,9 @@ from benches.quality.guided import Guided
 from benches.quality.pictures import Faces, Latents, Pictures
 from boundaryflow.avatars import ATTRIBUTES, Avatar, render, segment
 from boundaryflow.editing.full_size import Axis, FullSizeChange, Kernel, linear, without_faint
-from boundaryflow.models import load_model
 from boundaryflow.pixels import to_u8
-from boundaryflow.runtime.device import device, resolve_dtype
 from boundaryflow.runtime.fingerprints import code_hash
+from boundaryflow.runtime.frozen_model import open_model
 
 RESULT, PAGE = ROOT / "benches/results/originals.json", ROOT / "docs/delivery.md"
 PICTURE, KEEP = ROOT / "docs/images/originals.png", ROOT / "out/bench_originals"
@@ -166,7 +165,7 @@ def cases() -> list[Case]:
 
 def _edited(settings: Mapping[str, Any], faces: Faces, before: Tensor) -> Tensor:
     """[N,3,64,64] uint8: face by face, flipped in one attribute."""
-    model = load_model(str(ROOT / "data/pretrained/avatars64"), device=device(), dtype=resolve_dtype("auto"))
+    model = open_model(str(ROOT / "data/pretrained/avatars64"), "auto")
     code = code_hash("benches.quality.guided")
     key = [dict(settings), NUM_FACES, NUM_TRAIN, NUM_HELD_OUT, STRENGTH, model.sha256, code]
 

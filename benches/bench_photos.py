@@ -36,10 +36,10 @@ from benches.quality.pictures import Edit, Latents, Pictures
 from benches.quality.rows import all_rows
 from boundaryflow import evaluation as ev
 from boundaryflow.diffusion import EpsModel
-from boundaryflow.models import load_model
 from boundaryflow.pixels import to_u8
-from boundaryflow.runtime.device import device, resolve_dtype
+from boundaryflow.runtime.device import device
 from boundaryflow.runtime.fingerprints import code_hash
+from boundaryflow.runtime.frozen_model import open_model
 from training.faces.pictures import NUM_TRAIN, read_celeba
 
 RESULT, PAGE = ROOT / "benches/results/photos.json", ROOT / "docs/photos.md"
@@ -212,7 +212,7 @@ def main() -> None:
     if asked.grid is not None and asked.grid.resolve().is_relative_to(ROOT):
         raise SystemExit(f"photos: --grid {asked.grid} lies in the repository, where no picture of a person belongs")
     to_fit, to_calibrate, test = photographs(asked.celeba, asked.num_train, asked.images)
-    model = load_model(str(ROOT / "data/pretrained/faces64"), device=device(), dtype=resolve_dtype("auto"))
+    model = open_model(str(ROOT / "data/pretrained/faces64"), "auto")
     judges = {BUILT_IN: ev.load_judges(ROOT / "data/pretrained/faces64_judges", device())}
     if asked.judges is not None:
         judges[ELSEWHERE] = ev.load_judges(asked.judges, device())

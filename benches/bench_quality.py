@@ -6,7 +6,7 @@
 Every face is edited on one attribute, so that no face counts twice. Rows are compared at one target
 success, which every strength of a row is measured for. Edits are kept in out/bench_quality: what
 was cut off goes on, and `--only` makes those of a few rows at a time. Writes
-benches/results/quality.json, the tables in docs/quality.md and docs/images/quality.png.
+benches/results/quality.json, the tables in docs/quality.md and docs/performance.md, and docs/images/quality.png.
 """
 
 from __future__ import annotations
@@ -30,18 +30,20 @@ from benches.quality.guided import Guided
 from benches.quality.measure import correlation_difference, judge, judge_features, set_distances
 from benches.quality.pictures import Faces, Latents
 from benches.quality.rows import OURS
-from benches.quality.summary import bars, curve, matched_level, tables
+from benches.quality.summary import bars, curve, front_table, matched_level, tables
+from benches.quality.timing import seconds_per_call
 from boundaryflow.avatars import ATTRIBUTES
 from boundaryflow.config import load_params
 from boundaryflow.diffusion import EpsModel
 from boundaryflow.evaluation import load_judges
 from boundaryflow.labelling import load_clip
-from boundaryflow.models import load_model
-from boundaryflow.runtime.device import device, resolve_dtype
+from boundaryflow.runtime.device import device
+from boundaryflow.runtime.frozen_model import open_model
 
 ROOT = Path(__file__).parents[1]
 KEEP = ROOT / "out/bench_quality"
 RESULT, PAGE = ROOT / "benches/results/quality.json", ROOT / "docs/quality.md"
+PERFORMANCE = ROOT / "docs/performance.md"
 PICTURE = ROOT / "docs/images/quality.png"
 
 
@@ -53,34 +55,39 @@ def settings_of(dataset: str) -> dict[str, Any]:
     return {"guided": params["edit"]["guided"], "boundary": boundary, **observe}
 
 
-def measure(plan: Plan, keep: Path, only: Sequence[str] | None) -> dict[str, Any] | None:
+def measure(plan: Plan, keep: Path, only: Sequence[str] | None, skip: Sequence[str]) -> dict[str, Any] | None:
     """All rows at every size, the default one also at the sizes in `ours_only`.
 
     Args:
         plan: What is measured.
         keep: Folder of the edits, so that a run that was cut off goes on.
         only: Make the edits of these rows and measure nothing; None is all.
+        skip: Leave these rows out.
     """
     weights = ROOT / "data/pretrained"
-    model = load_model(str(weights / "avatars64"), device=device(), dtype=resolve_dtype("auto"))
+    model = open_model(str(weights / "avatars64"), "auto")
     test, settings = Faces.draw(2, plan.images), settings_of("avatars")
-    made = sorted(every_edit(plan, model, test, settings, keep, only), key=lambda part: part.size in plan.ours_only)
+    edits = every_edit(plan, model, test, settings, keep, only, skip)
+    made = sorted(edits, key=lambda part: part.size in plan.ours_only)
     if only is not None:
         return None
     judges = load_judges(weights / "avatars64_judges", device())
     clip = load_clip(str(weights / "avatars64_clip/clip.pt"), device())
     features = judge_features(weights / "avatars64_judges")
+    timed = {part.row.name for part in made}
+    per_call = seconds_per_call(model, test, settings, plan.t_mix, plan.mix_steps, timed)
     rows: dict[str, Any] = {}
-    for key, edits in merged(made).items():
+    for key, of_row in merged(made).items():
         parts = [part for part in made if part.key == key]
-        found = {names: judge(judges, test.take(faces), names, edited) for names, (faces, edited) in edits.items()}
+        found = {names: judge(judges, test.take(faces), names, edited) for names, (faces, edited) in of_row.items()}
         singles = {names[0]: of for names, of in found.items() if len(names) == 1}
-        sets = [(test.take(edits[name,][0]), (name,), edits[name,][1], of["success"]) for name, of in singles.items()]
+        sets = [(test.take(of_row[name,][0]), (name,), of_row[name,][1], of["success"]) for name, of in singles.items()]
+        calls = float(np.mean([part.calls for part in parts]))
         rows[key] = {
             "what": parts[0].row.what, "strengths": parts[0].row.strengths, "num_train": parts[0].size,
             "is_baseline": parts[0].row.is_baseline,
-            "calls": round(float(np.mean([part.calls for part in parts])), 1),
-            "seconds": round(float(np.median([part.seconds for part in parts])), 3),
+            "calls": round(calls, 1),
+            "seconds": round(calls * per_call[parts[0].row.name], 3),
             "attributes": singles,
             "pairs": {" and ".join(names): of for names, of in found.items() if len(names) > 1},
             "cd": mean_correlation_difference(judges.attributes, singles),
@@ -151,7 +158,9 @@ def write(found: dict[str, Any]) -> None:
     RESULT.write_text(json.dumps(found) + "\n")
     pixels = (picture * 255).round().byte().permute(1, 2, 0).numpy()
     Image.fromarray(pixels).save(PICTURE)
-    page.fill(PAGE, "table", tables(found["rows"], found["bars"], max(found["settings"]["sizes"])))
+    size = max(found["settings"]["sizes"])
+    page.fill(PAGE, "table", tables(found["rows"], found["bars"], size))
+    page.fill(PERFORMANCE, "front", front_table(found["rows"], size))
 
 
 def main() -> None:
@@ -170,11 +179,12 @@ def main() -> None:
     parser.add_argument("--t-mix", type=int, default=299, help="mixing step of the single-step rows")
     parser.add_argument("--mix-steps", type=int, default=40, help="timesteps up to the mixing step")
     parser.add_argument("--only", nargs="+", metavar="ROW", help="make the edits of these rows, and measure nothing")
+    parser.add_argument("--skip", nargs="+", default=[], metavar="ROW", help="leave these rows out")
     asked = parser.parse_args()
     plan = Plan(
         asked.images, tuple(asked.sizes), tuple(asked.ours_only), tuple(asked.seeds), asked.t_mix, asked.mix_steps
     )
-    found = measure(plan, KEEP, asked.only)
+    found = measure(plan, KEEP, asked.only, asked.skip)
     if found is None:
         return
     write(found)

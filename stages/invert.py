@@ -1,4 +1,4 @@
-"""Stage invert: invert every image to the mixing step, and store both latents."""
+"""Stage invert: invert images to the mixing step, and store both latents."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from boundaryflow.boundary.selection import to_fit_on
 from boundaryflow.config import load_params
 from boundaryflow.diffusion import Order, invert, timestep_path
 from boundaryflow.editing import paper_invert
@@ -24,6 +25,7 @@ from boundaryflow.runtime.process import entry, own_folder
 from boundaryflow.runtime.sharding import run_sharded
 from boundaryflow.store.catalog.ingest import INGEST, MANIFEST
 from boundaryflow.store.catalog.invert import INVERT, LATENTS
+from boundaryflow.store.catalog.label import LABEL, LABELS
 from boundaryflow.store.catalog.mixing import MIXING
 from boundaryflow.store.fingerprint import fingerprint
 from boundaryflow.store.shards import ShardPlan, ShardTask, load_items, shard_index, sweep
@@ -73,6 +75,7 @@ def run(
     num_steps: int,
     noise_until: int,
     order: Order,
+    max_images: int | None,
     store_dtype: str,
     shard_size: int,
     paper_mode: bool,
@@ -97,7 +100,10 @@ def run(
         stage="invert", code=code_hash("stages.invert"), model=net.sha256, upstream=upstream, **matters
     )
     manifest = MANIFEST.read(ingested)
-    items = sorted(manifest.loc[manifest["status"] == "ok", "item_id"])
+    if max_images is None:
+        items = sorted(manifest.loc[manifest["status"] == "ok", "item_id"])
+    else:
+        items = to_fit_on(manifest, LABELS.read(LABEL.folder(dataset)).set_index("item_id"), max_images)
     context = {"ingested": str(ingested), "model": model, **matters}
     num_computed = run_sharded("invert", out, items, cache_key, shard_size, run_shard, context)
     _write_facts(out, {**matters, "model_sha256": net.sha256, "num_items": len(items), "cache_key": cache_key})

@@ -6,10 +6,10 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-import pandas as pd
 import torch
 from torch import Tensor
 
+from boundaryflow.boundary.selection import to_fit_on
 from boundaryflow.config import load_params
 from boundaryflow.config.edit_settings import features_of
 from boundaryflow.diffusion import Features, timestep_path
@@ -82,24 +82,13 @@ def run(
     cache_key = fingerprint(
         stage="observe", code=code_hash("stages.observe"), model=net.sha256, upstream=upstream, **matters
     )
-    items = chosen_items(dataset, max_images)
+    labels = LABELS.read(LABEL.folder(dataset)).set_index("item_id")
+    items = to_fit_on(MANIFEST.read(ingested), labels, max_images)
     context = {"ingested": str(ingested), "model": model, **matters, "features": features}
     num_computed = run_sharded("observe", out, items, cache_key, shard_size, run_shard, context)
     NOISED.write(out, shard_index(out))
     write_json(out / OBSERVE.facts, {**matters, "model_sha256": net.sha256, "num_items": len(items)})
     return num_computed
-
-
-def chosen_items(dataset: str, max_images: int) -> list[str]:
-    """Labelled images: the first to fit on, and half as many to calibrate on; ids are hashes, so as good as random."""
-    labels = LABELS.read(LABEL.folder(dataset)).set_index("item_id")
-    labelled = pd.Index(labels.index[labels.notna().any(axis=1)])
-    manifest = MANIFEST.read(INGEST.folder(dataset))
-    usable = manifest[(manifest["status"] == "ok") & manifest["item_id"].isin(labelled)]
-    chosen: list[str] = []
-    for split, limit in (("train", max_images), ("val", (max_images + 1) // 2)):
-        chosen += sorted(usable.loc[usable["split"] == split, "item_id"])[:limit]
-    return sorted(chosen)
 
 
 @entry

@@ -61,7 +61,6 @@ class Made:
         faces: Numbers of the edited faces.
         edited: [N,K,3,64,64] uint8, by rising strength.
         calls: Network calls per face and strength, see `Counted`.
-        seconds: The same, by the clock; what was fitted on the way is included.
     """
 
     row: Row
@@ -70,7 +69,6 @@ class Made:
     faces: list[int]
     edited: Tensor
     calls: float
-    seconds: float
 
     @property
     def key(self) -> str:
@@ -79,7 +77,13 @@ class Made:
 
 
 def every_edit(
-    plan: Plan, model: EpsModel, test: Faces, settings: dict[str, Any], keep: Path, only: Sequence[str] | None
+    plan: Plan,
+    model: EpsModel,
+    test: Faces,
+    settings: dict[str, Any],
+    keep: Path,
+    only: Sequence[str] | None,
+    skip: Sequence[str] = (),
 ) -> Iterator[Made]:
     """Make the edits, or find those that were made before by the same code with the same settings.
 
@@ -90,6 +94,7 @@ def every_edit(
         settings: See `all_rows`.
         keep: Folder of what was made.
         only: Names of rows; None is all.
+        skip: Names of rows to leave out.
     """
     for seed in plan.seeds:
         sizes = sorted({*plan.sizes, *(plan.ours_only if seed == plan.seeds[0] else ())})
@@ -97,7 +102,8 @@ def every_edit(
         for size in sizes:
             rows = all_rows(model, latents, size, plan.t_mix, settings, plan.mix_steps)
             for row in [*rows, *baseline_rows(model, latents, size, settings)]:
-                if not _is_wanted(row, plan, seed, size) or (only is not None and row.name not in only):
+                left_out = row.name in skip or (only is not None and row.name not in only)
+                if left_out or not _is_wanted(row, plan, seed, size):
                     continue
                 edits = [((name,), plan.edited_on(name, seed)[: row.most_faces]) for name in ATTRIBUTES]
                 if row.name in (OURS, CLEANED) and size == max(plan.sizes):
@@ -130,18 +136,16 @@ def _kept(
     faces: list[int],
     attributes: tuple[str, ...],
     keep: Path,
-) -> tuple[Tensor, float, float]:
-    """[N,K,3,64,64] uint8; calls and seconds."""
+) -> tuple[Tensor, float]:
+    """[N,K,3,64,64] uint8; network calls per face and strength."""
     cache_key = [row.name, row.what, row.strengths, row.settings, _code_hash(row.code), model.sha256,
               [test.ids[face] for face in faces], attributes, *([seed, size] if row.is_fitted else [])]  # fmt: skip
 
     def make() -> tuple[Tensor, dict[str, Any]]:
         row.counter.reset()
-        started = time.monotonic()
         edited = row.edit(test.take(faces), attributes)
-        seconds = (time.monotonic() - started) / (len(faces) * len(row.strengths))
         calls = row.counter.per_strength(len(faces), len(row.strengths))
-        return to_u8(edited), {"row": row.name, "calls": calls, "seconds": seconds}
+        return to_u8(edited), {"row": row.name, "calls": calls}
 
     edited, about = kept(keep, cache_key, make)
-    return edited, about["calls"], about["seconds"]
+    return edited, about["calls"]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from benches import page
 from benches.quality.measure import OF_SETS, PER_IMAGE
-from benches.quality.rows import CHEAP, CLEANED, OURS
+from benches.quality.rows import CLEANED, FAMILY, OURS
 from boundaryflow.avatars import ATTRIBUTES
 from boundaryflow.evaluation import bootstrap_interval
 
@@ -123,8 +123,8 @@ def baselines(rows: Rows) -> dict[str, Mapping[str, Any]]:
 
 def bars(rows: Rows, size: int, strength_0_difference: float) -> list[dict[str, Any]]:
     """What is asked of the default method, with intervals over the edited faces."""
-    ours, cheap = (rows[f"{name}, n={size}"] for name in (OURS, CHEAP))
-    known = [_arrays(row) for row in (ours, cheap, *baselines(rows).values())]
+    ours = rows[f"{OURS}, n={size}"]
+    family, others = ([_arrays(row) for row in of] for of in (_family(rows, size), baselines(rows).values()))
     few = rows.get(f"{OURS}, n=100")
     rng = np.random.default_rng(0)
     samples: dict[str, list[float]] = {}
@@ -132,11 +132,12 @@ def bars(rows: Rows, size: int, strength_0_difference: float) -> list[dict[str, 
         index = {
             name: rng.integers(0, len(of["spearman"]), len(of["spearman"])) for name, of in ours["attributes"].items()
         }
-        for name, value in _compared(*(_resampled(row, index) for row in known)).items():
+        drawn = ([_resampled(row, index) for row in of] for of in (family, others))
+        for name, value in _compared(*drawn).items():
             samples.setdefault(name, []).append(value)
     pairs = [max(np.mean(of["success"], axis=1)) for of in ours["pairs"].values()]
     values = {
-        **_compared(*known),
+        **_compared(family, others),
         _CALLS: ours["calls"],
         _STILL: strength_0_difference,
         **({_PAIRS: float(min(pairs))} if pairs else {}),
@@ -148,6 +149,11 @@ def bars(rows: Rows, size: int, strength_0_difference: float) -> list[dict[str, 
          "met": bool(values[name] >= limit if way == ">=" else values[name] <= limit)}
         for name, (limit, way) in LIMITS.items() if name in values
     ]  # fmt: skip
+
+
+def _family(rows: Rows, size: int) -> list[Mapping[str, Any]]:
+    """The default, then the same with fewer calls."""
+    return [rows[key] for name in FAMILY if (key := f"{name}, n={size}") in rows]
 
 
 def _interval(drawn: Sequence[float]) -> list[float] | None:
@@ -166,8 +172,9 @@ def _recoveries(row: Mapping[str, Any]) -> tuple[float, float]:
     return float(np.median(medians)), min(medians)
 
 
-def _compared(ours: Mapping[str, Any], cheap: Mapping[str, Any], *others: Mapping[str, Any]) -> dict[str, float]:
+def _compared(family: Sequence[Mapping[str, Any]], others: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """The bars that depend on the faces."""
+    ours = family[0]
     median, least = _recoveries(ours)
     of = ours["attributes"]
     k = list(ours["strengths"]).index(DEFAULT_STRENGTH)
@@ -181,14 +188,14 @@ def _compared(ours: Mapping[str, Any], cheap: Mapping[str, Any], *others: Mappin
         _SPEARMAN: float(np.nanmean([np.nanmean(a["spearman"]) for a in of.values()])),
     }
     if others:
-        found[_ERROR], found[_SAME_CALLS] = np.max([_against(ours, cheap, other) for other in others], 0).tolist()
+        found[_ERROR], found[_SAME_CALLS] = np.max([_against(family, other) for other in others], 0).tolist()
     return found
 
 
-def _against(ours: Mapping[str, Any], cheap: Mapping[str, Any], other: Mapping[str, Any]) -> tuple[float, float]:
+def _against(family: Sequence[Mapping[str, Any]], other: Mapping[str, Any]) -> tuple[float, float]:
     """Our error over that of a baseline: the default's, and of ours that need no more calls the least; NaN if none."""
     errors = _errors(other)
-    ratios = [(error_ratio(_errors(row), errors), row["calls"] <= other["calls"]) for row in (ours, cheap)]
+    ratios = [(error_ratio(_errors(row), errors), row["calls"] <= other["calls"]) for row in family]
     return ratios[0][0], min((ratio for ratio, is_as_cheap in ratios if is_as_cheap), default=float("nan"))
 
 
@@ -252,12 +259,33 @@ def tables(rows: Rows, found_bars: list[dict[str, Any]], size: int) -> str:
 
 
 def _baseline_table(rows: Rows, size: int) -> str:
-    ours, cheap = (rows[f"{name}, n={size}"] for name in (OURS, CHEAP))
+    family = _family(rows, size)
     lines = [
-        [key, *(f"{ratio:.2f}" for ratio in _against(ours, cheap, row)), f"{row['calls']:.0f}"]
+        [key, *(f"{ratio:.2f}" for ratio in _against(family, row)), f"{row['calls']:.0f}"]
         for key, row in baselines(rows).items()
     ]
-    return page.markdown_table(["baseline", "the default's", f"by {OURS} or {CHEAP}, no more calls", "calls"], lines)
+    return page.markdown_table(["baseline", "the default's", "the best of ours with no more calls", "calls"], lines)
+
+
+def front_table(rows: Rows, size: int) -> str:
+    """Quality against cost, by rising network calls, of all rows fitted on `size` faces or on none.
+
+    Every row at the common success, or in brackets at its strongest. A row is on the front if no row that needs no more
+    calls has as small an error.
+    """
+    level, lines = matched_level(rows, size), list[list[str]]()
+    least = float("inf")
+    shown = {key: row for key, row in rows.items() if row["num_train"] in (None, size)}
+    for key, row in sorted(shown.items(), key=lambda item: item[1]["calls"]):
+        matched = at_success(row, level)
+        at = matched or {name: values[-1] for name, values in _curves(row).items()}
+        is_on_front = matched is not None and at["rmse"] < least
+        least = min(least, at["rmse"]) if matched else least
+        cells = [f"{at[name]:.3f}" for name in ("success", "rmse", "recovery", "drift", "identity")]
+        cells = [f"{_recoveries(row)[0]:.2f}", *(cells if matched else [f"({cell})" for cell in cells])]
+        lines.append([key, f"{row['calls']:.0f}", f"{row['seconds']:.2f}", *cells, "yes" if is_on_front else ""])
+    names = ("success", "RMSE to the truth", "recovery", "drift", "identity", "on the front")
+    return page.markdown_table(["row", "calls", "seconds", "recovery at each attribute's best", *names], lines)
 
 
 def _at_level(rows: Rows, level: float, columns: Mapping[str, str], *, every_row: bool = True) -> str:

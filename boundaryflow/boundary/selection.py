@@ -6,7 +6,27 @@ import hashlib
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
+
+
+def to_fit_on(manifest: pd.DataFrame, labels: pd.DataFrame, max_images: int) -> list[str]:
+    """Labelled images: the first to fit on, and half as many to calibrate on; ids are hashes, so as good as random.
+
+    Args:
+        manifest: A row per image, with `item_id`, `status` and `split`.
+        labels: Probability of each attribute, a column each, indexed by item; NaN where unknown.
+        max_images: At most so many of the training split, and half as many (rounded up) of the validation split.
+
+    Returns:
+        Their ids, sorted.
+    """
+    labelled = labels.index[labels.notna().any(axis=1)]
+    usable = manifest[(manifest["status"] == "ok") & manifest["item_id"].isin(labelled)]
+    chosen: list[str] = []
+    for split, limit in (("train", max_images), ("val", (max_images + 1) // 2)):
+        chosen += sorted(usable.loc[usable["split"] == split, "item_id"])[:limit]
+    return sorted(chosen)
 
 
 def most_certain(

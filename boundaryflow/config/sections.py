@@ -30,6 +30,7 @@ class InvertParams(Section):
     num_steps: int = Field(ge=2, le=1000)
     noise_until: int = Field(ge=0, le=999)
     order: Literal[1, 2]
+    max_images: int | None = Field(ge=8)
     store_dtype: Literal["float16", "float32"]
 
 

@@ -166,12 +166,11 @@ def _costs(params: DatasetParams, planned: Planned, sizes: _Sizes, rates: Rates)
     num_attributes = len(params.label.attributes)
     num_strengths = sum(len(strengths) for strengths in params.edit.methods.values())
     single_step = params.needs_single_step
-    observed = min(sizes.of_split["train"], params.observe.max_images)
-    observed += min(sizes.of_split["val"], (params.observe.max_images + 1) // 2)
+    observed = _to_fit_on(sizes, params.observe.max_images)
     levels = len(planned.noise_levels) if observed else 0
     mixed = min(params.mixing.num_images, sizes.of_split["train"]) if single_step else 0
     drawn = params.mixing.num_sampled if single_step else 0
-    inverted = sizes.all if single_step else 0
+    inverted = _to_fit_on(sizes, params.invert.max_images) if single_step else 0
     edits = {edit: round(sizes.edited * share) for edit, share in sizes.changed.items()}
     num_pictures = sum(edits.values()) * num_strengths
 
@@ -216,6 +215,13 @@ def _costs(params: DatasetParams, planned: Planned, sizes: _Sizes, rates: Rates)
         num_pictures * _ROW_BYTES)  # fmt: skip
     add("report", sizes.edited, 0, _REPORT_S, _REPORT_BYTES)
     return tuple(found)
+
+
+def _to_fit_on(sizes: _Sizes, max_images: int | None) -> int:
+    """See `boundaryflow.boundary.selection.to_fit_on`; without a limit it is every image."""
+    if max_images is None:
+        return sizes.all
+    return min(sizes.of_split["train"], max_images) + min(sizes.of_split["val"], (max_images + 1) // 2)
 
 
 def _fit_s(params: DatasetParams, sizes: _Sizes, rates: Rates, observed: int, levels: int) -> float:

@@ -41,7 +41,7 @@ def batch_size(model: EpsModel | None = None) -> int:
 
 
 def _suits(model: EpsModel) -> int:
-    """The smallest power of two for which a call reaches `_FLOPS`."""
+    """The smallest power of two for which a call reaches `_ENOUGH_FLOPS`."""
     enough, size = _ENOUGH_FLOPS["cuda" if device().type == "cuda" else "cpu"] / max(flops(model), 1), 1
     while size < enough and size < _MAX_BATCH:
         size *= 2

@@ -58,6 +58,7 @@ def quick(**options: Any) -> Forecast:
 def test_network_calls_are_those_that_the_stages_make(project: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
     change(project, "edit", **_WAYS[way])
     change(project, "", paper_mode=way == "as the release")
+    change(project, "invert", max_images=None if way == "guided" else 9)
     run_here(project, monkeypatch, "mixing", "invert", "boundary")
     shutil.rmtree(project / "data/invert")
     shutil.rmtree(project / "data/edit")

@@ -13,6 +13,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
@@ -265,13 +266,33 @@ def test_dask_scheduler_that_does_not_answer_is_one_line(project: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
+def test_no_more_images_are_inverted_than_asked_for(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    split = pd.read_parquet(project / "data/ingest/avatars/manifest.parquet").set_index("item_id")["split"]
+    every = pd.read_parquet(project / "data/invert/avatars/index.parquet")
+    train, val = (sorted(split.index[split == name]) for name in ("train", "val"))
+    assert len(train) > 9
+    assert len(val) > 5
+    change(project, "invert", max_images=9)
+    before = TALLY.image_calls
+    run_here(project, monkeypatch, "invert", "boundary")
+    assert TALLY.image_calls == before  # what stays was there
+    some = pd.read_parquet(project / "data/invert/avatars/index.parquet")
+    assert sorted(some["item_id"]) == sorted([*train[:9], *val[:5]])
+    assert len(every) == len(split)
+    scores = pd.read_parquet(project / "data/boundary/avatars/scores.parquet")
+    at_mixing_step = scores[scores["space"] == "eps"]
+    assert set(at_mixing_step["item_id"]) == {*train[:9], *val[:5]}
+    run_here(project, monkeypatch, "edit")
+    assert TALLY.image_calls > before  # along the new hyperplanes; an edit inverts its own images
+
+
 @pytest.mark.parametrize("stage", ["invert", pytest.param("edit", marks=pytest.mark.slow)])
 def test_killed_stage_ends_with_the_bytes_of_an_undisturbed_one(project: Path, stage: str) -> None:
     undisturbed = content(project / "data" / stage)
     for path in (project / "data" / stage).rglob("shard-*"):
         path.unlink()
     rng, killed = random.Random(stage), 0
-    for _ in range(4):
+    for _ in range(2):
         process = subprocess.Popen(
             command(stage),
             cwd=project,

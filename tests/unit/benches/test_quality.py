@@ -18,8 +18,8 @@ from benches.quality.edits import Plan, _is_wanted
 from benches.quality.latent_directions import LatentDirections
 from benches.quality.measure import OF_SETS, PER_IMAGE, correlation_difference, cout
 from benches.quality.pictures import Latents, Pictures
-from benches.quality.rows import CHEAP, OURS, all_rows
-from benches.quality.summary import _baseline_table, bars, error_ratio
+from benches.quality.rows import CHEAP, CLEANED, OURS, all_rows
+from benches.quality.summary import _baseline_table, bars, error_ratio, front_table
 from boundaryflow.diffusion import BOTTLENECK, NoiseSchedule
 from boundaryflow.evaluation import Judges
 from boundaryflow.evaluation.panel import Classifier
@@ -215,6 +215,20 @@ def test_bars_compare_with_the_best_baseline_and_at_as_many_calls() -> None:
     rows[f"{CHEAP}, n=9"]["calls"] = 61
     found = {bar["name"].partition(",")[0]: bar for bar in bars(rows, 9, 0.0)}
     assert not found["error over that of any baseline"]["met"]
+
+
+def test_front_has_the_rows_that_no_row_with_fewer_calls_betters() -> None:
+    rows = {
+        f"{OURS}, n=9": row(0.1, 200), f"{CHEAP}, n=9": row(0.15, 50), f"{CLEANED}, n=9": row(0.3, 60),
+        "dear": row(0.09, 900, is_baseline=True), "never": row(0.01, 10, is_baseline=True, success=0.1),
+    }  # fmt: skip
+    rows = {key: {**of, "num_train": 9} for key, of in rows.items()}
+    rows |= {f"{OURS}, n=5": {**row(0.01, 5), "num_train": 5}}
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in front_table(rows, 9).splitlines()[2:]]
+    assert [(line[0], line[-1]) for line in lines] == [
+        ("never", ""), (f"{CHEAP}, n=9", "yes"), (f"{CLEANED}, n=9", ""), (f"{OURS}, n=9", "yes"), ("dear", "yes"),
+    ]  # fmt: skip
+    assert lines[0][4] == "(0.100)"
 
 
 def test_other_methods_are_fitted_on_the_most_faces_and_costly_ones_once(latents: Latents) -> None:
