@@ -19,6 +19,7 @@ from boundaryflow.config.advice import with_advice
 from boundaryflow.config.edit_settings import edit_settings
 from boundaryflow.diffusion import EpsModel
 from boundaryflow.editing.editor import NOT_INVERTED, Editor, EditSettings
+from boundaryflow.editing.sampling import sample_ids
 from boundaryflow.editing.targets import directions_of
 from boundaryflow.errors import BoundaryError
 from boundaryflow.files import file_sha256
@@ -29,6 +30,7 @@ from boundaryflow.runtime.fingerprints import code_hash, describe
 from boundaryflow.runtime.frozen_model import open_model
 from boundaryflow.runtime.memory import in_chunks
 from boundaryflow.runtime.process import entry, own_folder, tick
+from boundaryflow.runtime.samples import draw_samples, single_attributes
 from boundaryflow.runtime.sharding import run_sharded_together
 from boundaryflow.store.catalog.boundary import BOUNDARY
 from boundaryflow.store.catalog.edit import EDIT, EDITS
@@ -36,14 +38,12 @@ from boundaryflow.store.catalog.ingest import INGEST, MANIFEST
 from boundaryflow.store.catalog.invert import INVERT
 from boundaryflow.store.catalog.label import LABEL, LABELS
 from boundaryflow.store.catalog.observe import OBSERVE
+from boundaryflow.store.catalog.samples import SAMPLES
 from boundaryflow.store.fingerprint import fingerprint
 from boundaryflow.store.shards import ShardTask, load_items, shard_index
 from boundaryflow.store.tables import write_json
 
 LOG = logging.getLogger(__name__)
-OF_SINGLE_STEP = {"t_mix", "num_steps", "noise_until", "order", "eta", "residuals", "eps_scale", "h_scale", "h_window",
-                  "conditional"}  # fmt: skip
-OF_GUIDED = {"guided", "mask", "timesteps", "features"}
 
 
 def run_shards(
@@ -224,7 +224,22 @@ def run(dataset: str, params: DatasetParams, run_seed: int) -> int:
     compared = {"method": others[0].how.method, "strengths": list(others[0].how.strengths)} if others else None
     facts = {"edits": edits, "split": params.edit.split, "compare": compared, **asdict(first.how)}
     write_json(out / EDIT.facts, facts)
+    _draw_samples(dataset, params, run_seed, first, net.sha256)
     return num_computed
+
+
+def _draw_samples(dataset: str, params: DatasetParams, run_seed: int, way: Way, model_sha256: str) -> None:
+    """Draw images from noise, and change each attribute that an edit changes alone, as far as it is not done yet."""
+    num = 0 if params.paper_mode else params.edit.num_samples  # paper mode edits given images only
+    attributes = single_attributes(way.edits.values()) if num else []
+    items = sample_ids(num) if attributes else []
+    draw_samples(
+        own_folder("samples", dataset), items, model=params.model, model_sha256=model_sha256, settings=way.how,
+        seed=run_seed, attributes=attributes, preserved=way.held, segmenter_sha256=_segmenter_sha256(way.how),
+        files={attribute: _boundary_path(dataset, attribute) for attribute in {*attributes, *way.held}},
+        shard_size=params.ingest.shard_size,
+    )  # fmt: skip
+    write_json(SAMPLES.facts_path(dataset), {"items": items, "attributes": attributes})
 
 
 def _ways(dataset: str, params: DatasetParams, labels: pd.DataFrame, model_sha256: str) -> dict[str, Way]:
@@ -261,20 +276,23 @@ def _cache_key(dataset: str, model_sha256: str, run_seed: int, way: Way, edit: s
     """Of the pictures of one edit: settings of other methods do not change them, nor does the inversion guided ones."""
     how = way.how
     draws_noise = how.is_guided or how.eta > 0 or how.noise_until > 0
-    idle = OF_SINGLE_STEP if how.is_guided else OF_GUIDED
     return fingerprint(
         stage="edit",
         code=code_hash("stages.edit"),
         model=model_sha256,
         upstream=(INGEST if how.is_guided else INVERT).read_facts(dataset)["cache_key"],
         run_seed=run_seed if draws_noise else None,
-        segmenter=file_sha256(Path(how.mask.segmenter)) if how.is_guided and how.mask else None,
+        segmenter=_segmenter_sha256(how),
         boundaries=[
             describe(open_boundaries(dataset, attribute), guided=how.is_guided)
             for attribute in [*way.edits[edit], *way.held]
         ],
-        **{name: value for name, value in asdict(how).items() if name not in idle},
+        **how.used,
     )
+
+
+def _segmenter_sha256(how: EditSettings) -> str | None:
+    return file_sha256(Path(how.mask.segmenter)) if how.is_guided and how.mask else None
 
 
 def _write_manifest(

@@ -62,7 +62,7 @@ def write_project(folder: Path, **changes: Any) -> Path:
     avatars["observe"].update(t_max=300, num_steps=4, features=None)
     avatars["boundary"].update(num_bootstraps=2, min_auc=0.5)
     avatars["edit"].update(
-        max_images=10, strengths=[0.0, 1.0], edits={"hat": {"hat": "flip"}, "dark": {"dark_skin": "add"}}
+        max_images=10, num_samples=0, strengths=[0.0, 1.0], edits={"hat": {"hat": "flip"}, "dark": {"dark_skin": "add"}}
     )
     avatars["evaluate"].update(judges=None, clip=None, num_bootstraps=10)
     for key, value in changes.items():

@@ -100,7 +100,10 @@ class CompareParams(Section):
 
 
 class EditParams(Section):
-    """What is edited, how far, and which way down."""
+    """What is edited, how far, and which way down.
+
+    `num_samples` stands here and not in `report`, which runs no network: the editor that edits images edits samples.
+    """
 
     split: Literal["train", "val", "test"]
     max_images: int = Field(ge=1)
@@ -115,6 +118,7 @@ class EditParams(Section):
     h_window: tuple[Share, Share]
     strengths: Strengths
     compare: CompareParams | None
+    num_samples: int = Field(default=0, ge=0)  # younger than the other keys; params.yaml files lack it
     edits: dict[Name, dict[Name, Literal["add", "remove", "flip"]]] = Field(min_length=1)
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
@@ -19,6 +19,9 @@ NOT_INVERTED = (
     "edit: a single step needs images inverted to the mixing step, and no edit needed any when the stages ran; run "
     "`boundaryflow run` with edit.method or edit.compare.method: single_step"
 )
+_OF_SINGLE_STEP = {"t_mix", "num_steps", "noise_until", "order", "eta", "residuals", "eps_scale", "h_scale", "h_window",
+                   "conditional"}  # fmt: skip
+_OF_GUIDED = {"guided", "mask", "timesteps", "features"}
 PerCall = Callable[[EpsModel], int]
 """Largest number of images per network call."""
 
@@ -89,6 +92,12 @@ class EditSettings:
         if self.t_mix is None:
             raise BoundaryError(NOT_INVERTED)
         return self.t_mix
+
+    @property
+    def used(self) -> dict[str, Any]:
+        """The settings that decide a result of this method, as plain values."""
+        idle = _OF_SINGLE_STEP if self.is_guided else _OF_GUIDED
+        return {name: value for name, value in asdict(self).items() if name not in idle}
 
     @property
     def keeps_others(self) -> bool:

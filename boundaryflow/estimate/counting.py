@@ -22,6 +22,7 @@ from boundaryflow.errors import PipelineError
 from boundaryflow.runtime.editor import open_editor
 from boundaryflow.runtime.frozen_model import flops
 from boundaryflow.runtime.metering import Metered, Tally
+from boundaryflow.runtime.samples import off_and_on, single_attributes
 from boundaryflow.store.catalog.boundary import BOUNDARY
 from boundaryflow.store.catalog.mixing import MIXING
 
@@ -131,7 +132,7 @@ class Planned:
         params = self.params
         edit, targets = next(iter(params.edit.edits.items()))
         guided = params.edit.guided.model_copy(update={"num_iterations": 1, "stride": 1})
-        changes = {"strengths": [1.0], "compare": None, "edits": {edit: targets}, "guided": guided}
+        changes = {"strengths": [1.0], "compare": None, "edits": {edit: targets}, "guided": guided, "num_samples": 0}
         short = params.model_copy(
             update={
                 "invert": params.invert.model_copy(update={"num_steps": min(3, params.invert.num_steps)}),
@@ -187,6 +188,20 @@ class Planned:
         hyperplanes = self.hyperplanes(attributes, model, sizes)
         editor.edit(source, range(len(x_0)), hyperplanes, torch.ones(len(x_0), len(attributes)), preserved)
 
+    @property
+    def sampled(self) -> list[str]:
+        """Attributes that images drawn from noise are shown without and with; empty if there are no such images."""
+        edit = self.params.edit
+        return single_attributes(edit.edits.values()) if edit.num_samples and not self.params.paper_mode else []
+
+    def sample(self, model: EpsModel, sizes: Sizes) -> None:
+        """Draw one image from noise, and change its attributes, as stage edit does."""
+        settings = self.settings(self.params.edit.method)
+        names = list(self.params.label.attributes)
+        known = dict(zip(names, self.hyperplanes(names, model, sizes), strict=True))
+        preserved = list(known.values()) if settings.keeps_others else []
+        off_and_on(model, settings, 0, ["timing"], [known[attribute] for attribute in self.sampled], preserved)
+
 
 @dataclass(frozen=True)
 class Counts:
@@ -196,11 +211,13 @@ class Counts:
         invert: Calls for the inversion to the mixing step.
         opening: Method to the calls that all edits of an image share.
         edits: Method and edit to the calls at all strengths.
+        sample: Calls for an image drawn from noise, and for its attributes changed.
     """
 
     invert: Tally
     opening: Mapping[str, Tally]
     edits: Mapping[tuple[str, str], Tally]
+    sample: Tally
 
 
 def count(planned: Planned, family: str) -> Counts:
@@ -228,4 +245,5 @@ def count(planned: Planned, family: str) -> Counts:
             )
             num_calls = found.image_calls - opening[method].image_calls
             edits[method, edit] = Tally(num_calls, found.pullbacks, found.directions)
-    return Counts(counted(lambda model: planned.invert(model, x_0)), opening, edits)
+    sample = counted(lambda model: planned.sample(model, Sizes(num, num))) if planned.sampled else Tally()
+    return Counts(counted(lambda model: planned.invert(model, x_0)), opening, edits, sample)

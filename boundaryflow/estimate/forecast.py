@@ -205,8 +205,11 @@ def _costs(params: DatasetParams, planned: Planned, sizes: _Sizes, rates: Rates)
     for (_method, edit), of_edit in counts.edits.items():
         calls += edits[edit] * of_edit.image_calls
         gradients += edits[edit] * of_edit.directions
-    add("edit", sizes.edited, calls, calls * rates.forward + gradients * rates.gradient,
-        len(edits) * sizes.edited * num_strengths * num_pixels)  # fmt: skip
+    samples = params.edit.num_samples if planned.sampled else 0
+    calls += samples * counts.sample.image_calls
+    gradients += samples * counts.sample.directions
+    written = len(edits) * sizes.edited * num_strengths + samples * (1 + len(planned.sampled))
+    add("edit", sizes.edited, calls, calls * rates.forward + gradients * rates.gradient, written * num_pixels)
     judged = num_pictures + sum(edits.values())
     real = len(edits) * min(2 * MAX_REAL, sizes.all) if params.evaluate.clip else 0
     drawn = 4 * sum(edits.values()) if params.evaluate.counterfactuals else 0  # a truth: two faces, and their parts

@@ -16,9 +16,9 @@ from torch import Tensor
 from boundaryflow.boundary import Boundaries, save_boundaries
 from boundaryflow.config import ClipSource, DatasetParams, is_name, load_params
 from boundaryflow.diffusion import EpsModel, Features
+from boundaryflow.editing.sampling import draw_images
 from boundaryflow.errors import BoundaryError, ManifestError, ParamsError
 from boundaryflow.jobs.fit_noised import Sides, fit_noised
-from boundaryflow.jobs.sampling import draw_images
 from boundaryflow.labelling import load_clip
 from boundaryflow.pixels import to_model_range, to_u8
 from boundaryflow.rng import item_noise

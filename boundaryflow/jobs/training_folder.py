@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
+from boundaryflow.editing.sampling import draw_images
 from boundaryflow.files import write_bytes
 from boundaryflow.jobs.photos import tile
-from boundaryflow.jobs.sampling import draw_images
 from boundaryflow.jobs.training_pictures import TrainingPictures
 from boundaryflow.jobs.training_state import CARD
 from boundaryflow.models import load_model

@@ -123,6 +123,24 @@ def strips(
     return result
 
 
+def samples(inputs: Inputs, pictures: Pictures) -> list[dict[str, Any]]:
+    """One strip per attribute: images drawn from noise, with the attribute off and on; one of the two is as drawn."""
+    found = inputs.samples()
+    if not found:
+        return []
+    drawn_at = pictures.samples(found["drawn"])
+    strips: list[dict[str, Any]] = []
+    for index, attribute in enumerate(inputs.facts["samples"]["attributes"]):
+        has: list[bool] = found["has"][:, index].tolist()
+        files = list(zip(drawn_at, pictures.samples(found["changed"][:, index], index), strict=True))
+        rows = {
+            name: [{"as_drawn": of == on, "src": pair[of != on]} for of, pair in zip(has, files, strict=True)]
+            for name, on in (("off", False), ("on", True))
+        }
+        strips.append({"title": attribute.replace("_", " "), "num_on": sum(has), "rows": rows})
+    return strips
+
+
 def table(
     inputs: Inputs,
     metrics: Sequence[Metric],

@@ -115,6 +115,14 @@ class Pictures:
             for item, frame in zip(items, frames, strict=True)
         ]
 
+    def samples(self, pictures: Tensor, index: int | None = None) -> list[str]:
+        """Write [n,C,H,W] images drawn from noise: as drawn, or with attribute number `index` changed."""
+        end = "" if index is None else f"-{index}"
+        return [
+            self._keep(f"images/from.noise/{number:016x}{end}.png", to_image(picture))  # a name that no edit has
+            for number, picture in enumerate(pictures)
+        ]
+
     def _keep(self, name: str, image: Image.Image) -> str:
         path = self._out / name
         if path not in self._written:

@@ -21,6 +21,7 @@ from boundaryflow.store.catalog.invert import INVERT
 from boundaryflow.store.catalog.label import LABEL, LABELS
 from boundaryflow.store.catalog.mixing import CURVES, MIXING
 from boundaryflow.store.catalog.output import Table
+from boundaryflow.store.catalog.samples import SAMPLES
 from boundaryflow.store.shards import load_items
 
 
@@ -94,6 +95,11 @@ class Inputs:
         folder = str(self.edits.loc[self.edits["edit"] == edit, "shard"].iloc[0]).partition("/")[0]
         return load_items(EDIT.folder(self.dataset, self.root) / folder, items, ["edited"])["edited"]
 
+    def samples(self) -> dict[str, Tensor]:
+        """Images drawn from noise: `drawn` [n,C,S,S], `has` [n,A], `changed` [n,A,C,S,S]; empty if there are none."""
+        items = self.facts["samples"].get("items", [])
+        return load_items(SAMPLES.folder(self.dataset, self.root), items, ("drawn", "has", "changed")) if items else {}
+
 
 def read_inputs(root: Path, dataset: str) -> Inputs:
     """Read the outputs of the stages for one data set.
@@ -111,7 +117,7 @@ def read_inputs(root: Path, dataset: str) -> Inputs:
         )
     per_image = _optional(PER_IMAGE, EVALUATE.folder(dataset, root))
     labels = _optional(LABELS, LABEL.folder(dataset, root))
-    stages = (INGEST, LABEL, MIXING, INVERT, EDIT, EVALUATE)
+    stages = (INGEST, LABEL, MIXING, INVERT, EDIT, SAMPLES, EVALUATE)
     inputs = Inputs(
         dataset=dataset,
         root=root,

@@ -62,6 +62,7 @@ def write_page(
         "guided": inputs.is_guided,
         "strengths": inputs.strengths,
         "strips": cards.strips(inputs, pictures, best, num_strips=num_strips, seed=seed),
+        "samples": cards.samples(inputs, pictures),
         "metrics": [*metrics, *distances],
         "judged": any(metric.column == "target_success" for metric in metrics),
         "tiles": cards.overall(inputs, metrics),

@@ -70,6 +70,22 @@ def test_network_calls_are_those_that_the_stages_make(project: Path, monkeypatch
         assert TALLY.image_calls - before == told[stage], stage
 
 
+@pytest.mark.parametrize("way", ["guided", "single step", "both spaces", "as the release"])
+def test_images_drawn_from_noise_are_counted(project: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    change(project, "", paper_mode=way == "as the release")
+    change(project, "edit", **_WAYS[way])
+    run_here(project, monkeypatch, "edit")  # what is given
+    without = {stage.stage: stage for stage in quick().stages}["edit"]
+    change(project, "edit", num_samples=3)
+    told = {stage.stage: stage for stage in quick().stages}["edit"]
+    before = TALLY.image_calls
+    run_here(project, monkeypatch, "edit")
+    assert TALLY.image_calls - before == told.image_calls - without.image_calls
+    assert (told.image_calls > without.image_calls) == (way != "as the release")
+    shards = sum(path.stat().st_size for path in Path("data/samples").rglob("*.safetensors"))
+    assert told.num_bytes - without.num_bytes == pytest.approx(shards, abs=1500)
+
+
 def test_direction_that_restores_the_residual_is_counted(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(project)
     found: list[Counts] = []

@@ -6,7 +6,7 @@ document.querySelector(".scheme").addEventListener("click", () => {
   root.dataset.scheme = dark ? "light" : "dark";
 });
 
-for (const card of document.querySelectorAll(".card")) {
+for (const card of document.querySelectorAll(".card[data-frames]")) {
   const frames = JSON.parse(card.dataset.frames);
   const slider = card.querySelector("input");
   slider.addEventListener("input", () => {

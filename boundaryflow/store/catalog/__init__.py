@@ -18,6 +18,7 @@ from boundaryflow.store.catalog.params import PARAMS
 from boundaryflow.store.catalog.raw import RAW
 from boundaryflow.store.catalog.report import REPORT
 from boundaryflow.store.catalog.review import REVIEW
+from boundaryflow.store.catalog.samples import SAMPLES
 
 _STAGES = (
     PARAMS,
@@ -30,6 +31,7 @@ _STAGES = (
     BOUNDARY,
     METRICS,
     EDIT,
+    SAMPLES,
     EVALUATE,
     REPORT,
 )
