@@ -84,13 +84,14 @@ class GuidedSampler(Sampler):
     def changed(self, drawn: Tensor, ids: Sequence[str], changes: Sequence[Change]) -> list[Tensor]:
         """See `Sampler.changed`: an image that nothing is asked of stays as it is."""
         asked = [signs.ne(0).any(1) for _boundaries, signs in changes]
-        rows = torch.stack(asked).any(0).nonzero().flatten().tolist()
+        rows: list[int] = torch.stack(asked).any(0).nonzero().flatten().tolist()
         if not rows:
             return [drawn for _ in changes]
         source = self.editor.open(drawn[rows], [ids[row] for row in rows])
         results: list[Tensor] = []
         for (boundaries, signs), of_change in zip(changes, asked, strict=True):
-            result, edited = drawn.clone(), of_change.nonzero().flatten().tolist()
+            edited: list[int] = of_change.nonzero().flatten().tolist()
+            result = drawn.clone()
             if edited:
                 places = [rows.index(row) for row in edited]
                 result[edited] = self.editor.edit(source, places, boundaries, signs[edited], self.preserved)[:, 0]
