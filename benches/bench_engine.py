@@ -31,7 +31,7 @@ from benches.quality.single_step import SingleStep
 from benches.quality.summary import at_success, curve
 from boundaryflow.avatars import ATTRIBUTES
 from boundaryflow.diffusion import EpsModel, denoise, invert, timestep_path
-from boundaryflow.evaluation import load_judges
+from boundaryflow.evaluation.panel import load_judges
 from boundaryflow.models import load_model
 from boundaryflow.pixels import to_u8
 from boundaryflow.runtime.device import device, resolve_dtype

@@ -24,9 +24,10 @@ from boundaryflow.jobs.fitted import fitted_boundaries, model_and_settings, open
 from boundaryflow.jobs.photos import tile
 from boundaryflow.jobs.pictures import check_targets
 from boundaryflow.pixels import to_u8
-from boundaryflow.rng import item_noise, item_seed
+from boundaryflow.rng import item_noise
 from boundaryflow.runtime.editor import open_editor
 from boundaryflow.runtime.frozen_model import batch_size
+from boundaryflow.seeds import item_seed
 from boundaryflow.sources.encoding import encode_png
 
 SAMPLING_STEPS = 50  # from noise to an image
