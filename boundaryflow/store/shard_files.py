@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,16 @@ from boundaryflow.formats.tensor_headers import read_header
 
 SCHEMA = "shard/2"
 NAME = re.compile(r"shard-(\d+)of(\d+)-[0-9a-f]+\.safetensors")
-AnyTensor = TypeVar("AnyTensor")
+
+
+class _HasShape(Protocol):
+    @property
+    def dtype(self) -> Any: ...
+    @property
+    def shape(self) -> Any: ...
+
+
+AnyTensor = TypeVar("AnyTensor", bound=_HasShape)
 """A tensor of torch, or an array of NumPy."""
 
 
