@@ -166,7 +166,7 @@ def rehearsal_table() -> str:
     found = rehearse()
     RESULT.write_text(json.dumps({"machine": machine.facts(), "rehearsal": found}, indent=1) + "\n")
     rows = [
-        [workers, f"{of['hours']:,.1f}", f"{found['work_h'] / int(workers):,.1f}", f"{of['utilisation']:.1%}"]
+        [workers, f"{of['hours']:,.2f}", f"{found['work_h'] / int(workers):,.2f}", f"{of['utilisation']:.1%}"]
         for workers, of in found["workers"].items()
     ]
     return page.markdown_table(["workers", "hours", "hours of work for each", "utilisation"], rows)

@@ -104,7 +104,7 @@ def peak_mib() -> float:
     On Linux not by `getrusage`, which counts the process that started this one as well.
     """
     try:
-        lines = Path("/proc/self/status").read_text().splitlines()
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
         return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:"))
     except (OSError, StopIteration):  # no Linux
         most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
