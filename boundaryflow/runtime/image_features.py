@@ -60,7 +60,7 @@ class ImageFeatures:
     Attributes:
         ingested: Folder of the pixels.
         out: Folder of the shards of features.
-        weights: Weights of CLIP (see `boundaryflow.labelling.clip_labels.load_clip`), or a folder of judges with classifiers.
+        weights: Weights of CLIP (see `labelling.clip_labels.load_clip`), or a folder of judges with classifiers.
         shard_size: See `boundaryflow.store.shards.plan_shards`.
         kind: Which of the two.
     """
