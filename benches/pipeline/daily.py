@@ -45,7 +45,8 @@ def review(root: Path) -> dict[str, Any]:
     from boundaryflow.review.app import create_app
 
     took: dict[str, float] = {}
-    client = _timed(took, "open_s", lambda: TestClient(create_app(DATASET, root, "secret"), base_url="http://t/secret"))
+    app: Any = _timed(took, "open_s", lambda: create_app(DATASET, root, "secret"))
+    client = TestClient(app, base_url="http://t/secret")
     facts = _timed(took, "facts_s", lambda: client.get("api/facts").raise_for_status().json())
     of_now = {"generation": facts["generation"]}
     _timed(took, "first_page_s", lambda: _page(client, of_now))
