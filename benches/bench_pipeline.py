@@ -41,7 +41,7 @@ def main() -> None:
     asked = parser.parse_args()
     (ROOT / "out").mkdir(exist_ok=True)
     before: dict[str, Any] = json.loads(RESULT.read_text()) if RESULT.exists() else {}
-    found = before | {"machine": machine.facts()}
+    found: dict[str, Any] = before | {"machine": machine.facts()}
     for part in [asked.only] if asked.only else PARTS:
         found[part] = PARTS[part]()
         _write(found)
