@@ -20,7 +20,7 @@ from benches.quality.guided import Guided
 from benches.quality.measure import judge
 from benches.quality.pictures import Faces, Latents
 from boundaryflow.avatars import ATTRIBUTES
-from boundaryflow.evaluation import load_judges
+from boundaryflow.evaluation.panel import load_judges
 from boundaryflow.pixels import to_u8
 from boundaryflow.runtime.device import device
 from boundaryflow.runtime.frozen_model import open_model

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import tempfile
 import time
 from pathlib import Path
@@ -28,6 +27,7 @@ from benches import machine, page
 from benches.alone import alone
 from benches.bars import bar, bar_table, beside
 from boundaryflow.boundary import Gram, Labels, fit_boundaries
+from boundaryflow.runtime.metering import peak_mib
 from boundaryflow.store.shard_rows import ShardRows
 from boundaryflow.store.shards import complete_shard, load_items, plan_shards
 
@@ -97,7 +97,7 @@ def scikit_learn(folder: Path, num: int) -> dict[str, Any]:
 
 
 def _peak_gib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return peak_mib() / 1024
 
 
 def _alone(what: str, folder: Path, num: int) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from benches.quality.single_step import SingleStep
 from benches.quality.summary import at_success, curve
 from boundaryflow.avatars import ATTRIBUTES
 from boundaryflow.diffusion import EpsModel, denoise, invert, timestep_path
-from boundaryflow.evaluation import load_judges
+from boundaryflow.evaluation.panel import load_judges
 from boundaryflow.models import load_model
 from boundaryflow.pixels import to_u8
 from boundaryflow.runtime.device import device, resolve_dtype
@@ -45,14 +46,16 @@ T_MIX, LEVEL = 299, 0.73
 MEASURES = ("recovery", "rmse", "drift", "identity")
 
 
-def speed(rounds: int, seconds: float) -> dict[str, Any]:
-    """Every arm on every model, in turns."""
-    samples: dict[str, dict[str, list[dict[str, Any]]]] = {model: {arm: [] for arm in ARMS} for model in MODELS}
+def speed(rounds: int, seconds: float, left_out: Collection[tuple[str, str]] = ()) -> dict[str, Any]:
+    """Every arm on every model, in turns, but the pairs (model, arm) of `left_out`."""
+    samples: dict[str, dict[str, list[dict[str, Any]]]] = {
+        model: {arm: [] for arm in ARMS if (model, arm) not in left_out} for model in MODELS
+    }
     ceilings: list[dict[str, float]] = []
     for _ in range(rounds):
         ceilings.append(alone("benches.engine.arms", "ceiling"))
         for model in MODELS:
-            for arm in ARMS:
+            for arm in samples[model]:
                 sample = alone("benches.engine.arms", arm, model, PATHS[model], seconds)
                 samples[model][arm].append(sample)
                 print(sample, flush=True)

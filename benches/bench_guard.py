@@ -1,7 +1,8 @@
 """Has anything become slower? Ratios that take minutes, beside the committed ones.
 
-    make bench                 about six minutes on two cores; ends with status 1 if a ratio dropped by over 15 %
-    make bench ARGS="--keep"   and the new ones are to be committed
+    make bench                 under five minutes on two cores; ends with status 1 if a ratio dropped by over 15 %
+    make bench ARGS=--report   the same table, and status 0: for a CI that only reports
+    make bench ARGS=--keep     and the new ones are to be committed
 
 Every ratio is taken within one run, against something that this project does not change: the release's loop, diffusers,
 scikit-learn, plain decoding, plain hashing, an empty Python. Reads and, with --keep, writes benches/results/guard.json.
@@ -26,11 +27,12 @@ from benches.pipeline import scale
 
 RESULT = ROOT / "benches/results/guard.json"
 _NUM_ATTRIBUTES = bench_boundaries.NUM_ATTRIBUTES
+_SLOWEST = [("paper256", "diffusers")]  # a minute and more, and what it says the loop in bfloat16 says as well
 _NUM_LATENTS, _NUM_PICTURES, _NUM_ROWS = 500, 1500, 200_000
 
 
 def _engine() -> list[Bar]:
-    models = speed(1, 4.0)["models"]
+    models = speed(1, 3.0, left_out=_SLOWEST)["models"]
     rates = {model: {arm: of["calls_per_s"] for arm, of in about["arms"].items()} for model, about in models.items()}
     return [
         bar(f"{model}: image-calls/s, by {arm}", of["ours"] / of[arm], 1, ">=")
@@ -71,19 +73,22 @@ def _steady(group: Callable[[], list[Bar]], committed: list[Bar]) -> list[Bar]:
 def main() -> None:
     """Measure, compare, and say what became slower."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--keep", action="store_true", help="write the ratios of this run")
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--keep", action="store_true", help="write the ratios of this run")
+    only.add_argument("--report", action="store_true", help="end with status 0 in any case")
     asked = parser.parse_args()
     (ROOT / "out").mkdir(exist_ok=True)
     committed = json.loads(RESULT.read_text())["bars"] if RESULT.exists() else []
+    started = time.monotonic()
     found = [b for group in (_pipeline, _boundaries, _engine) for b in _steady(group, committed)]
     table, dropped = beside(found, committed)
-    print(table)
+    print(f"{table}\n\n{time.monotonic() - started:.0f} s")
     if asked.keep:
         RESULT.write_text(json.dumps({"machine": machine.facts(), "bars": found}, indent=1) + "\n")
         print(f"written: {RESULT.relative_to(ROOT)}")
     elif dropped:
         print(f"slower than committed by over 15 %: {', '.join(dropped)}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(0 if asked.report else 1)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,9 @@ from boundaryflow.diffusion import EpsModel, Order, invert, timestep_path, walk_
 from boundaryflow.editing import Curves, choose_mixing_step, edit_at_strengths, measure_curves
 from boundaryflow.editing.mixing_step import Rule
 from boundaryflow.errors import BoundaryError
-from boundaryflow.evaluation import Judges, counterfactual_recovery, load_judges, target_reached
+from boundaryflow.evaluation.attributes import target_reached
+from boundaryflow.evaluation.counterfactual import counterfactual_recovery
+from boundaryflow.evaluation.panel import Judges, load_judges
 from boundaryflow.rng import item_noise
 from boundaryflow.runtime.device import device
 from boundaryflow.runtime.frozen_model import open_model

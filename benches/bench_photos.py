@@ -34,8 +34,8 @@ from benches.quality.calls import Counted
 from benches.quality.guided import Guided
 from benches.quality.pictures import Edit, Latents, Pictures
 from benches.quality.rows import all_rows
-from boundaryflow import evaluation as ev
 from boundaryflow.diffusion import EpsModel
+from boundaryflow.evaluation.panel import Judges, load_judges
 from boundaryflow.pixels import to_u8
 from boundaryflow.runtime.device import device
 from boundaryflow.runtime.fingerprints import code_hash
@@ -150,7 +150,7 @@ def edits_of(name: str, row: PhotoRow, attribute: str, some: Pictures, model_sha
 def measure_row(
     name: str,
     row: PhotoRow,
-    judges: Mapping[str, ev.Judges],
+    judges: Mapping[str, Judges],
     recognition: FaceRecognition | None,
     test: Pictures,
     model_sha256: str,
@@ -213,9 +213,9 @@ def main() -> None:
         raise SystemExit(f"photos: --grid {asked.grid} lies in the repository, where no picture of a person belongs")
     to_fit, to_calibrate, test = photographs(asked.celeba, asked.num_train, asked.images)
     model = open_model(str(ROOT / "data/pretrained/faces64"), "auto")
-    judges = {BUILT_IN: ev.load_judges(ROOT / "data/pretrained/faces64_judges", device())}
+    judges = {BUILT_IN: load_judges(ROOT / "data/pretrained/faces64_judges", device())}
     if asked.judges is not None:
-        judges[ELSEWHERE] = ev.load_judges(asked.judges, device())
+        judges[ELSEWHERE] = load_judges(asked.judges, device())
     recognition = FaceRecognition() if asked.recognition else None
     settings = {"num_train": asked.num_train, "t_mix": asked.t_mix, **settings_of("faces")}
     latents = Latents(model, to_fit, to_calibrate, settings["features"])

@@ -35,8 +35,8 @@ from benches.quality.timing import seconds_per_call
 from boundaryflow.avatars import ATTRIBUTES
 from boundaryflow.config import load_params
 from boundaryflow.diffusion import EpsModel
-from boundaryflow.evaluation import load_judges
-from boundaryflow.labelling import load_clip
+from boundaryflow.evaluation.panel import load_judges
+from boundaryflow.labelling.clip_labels import load_clip
 from boundaryflow.runtime.device import device
 from boundaryflow.runtime.frozen_model import open_model
 

@@ -42,8 +42,9 @@ from boundaryflow.store.catalog.ingest import INGEST, MANIFEST
 from boundaryflow.store.catalog.invert import INVERT
 from boundaryflow.store.catalog.label import LABEL, LABELS
 from boundaryflow.store.catalog.observe import OBSERVE
+from boundaryflow.store.shard_files import shard_index
 from boundaryflow.store.shard_rows import ShardRows
-from boundaryflow.store.shards import load_items, shard_index
+from boundaryflow.store.shards import load_items
 from boundaryflow.store.tables import write_json
 
 LOG = logging.getLogger(__name__)

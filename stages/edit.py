@@ -40,7 +40,8 @@ from boundaryflow.store.catalog.label import LABEL, LABELS
 from boundaryflow.store.catalog.observe import OBSERVE
 from boundaryflow.store.catalog.samples import SAMPLES
 from boundaryflow.store.fingerprint import fingerprint
-from boundaryflow.store.shards import ShardTask, load_items, shard_index
+from boundaryflow.store.shard_files import shard_index
+from boundaryflow.store.shards import ShardTask, load_items
 from boundaryflow.store.tables import write_json
 
 LOG = logging.getLogger(__name__)

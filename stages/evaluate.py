@@ -14,10 +14,11 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from boundaryflow import evaluation as ev
 from boundaryflow.config import LabelParams, load_params
 from boundaryflow.errors import ManifestError
 from boundaryflow.evaluation.best_strength import SHARES, SUCCESS_BY, cross_fitted
+from boundaryflow.evaluation.distribution import frechet_distance, kernel_distance
+from boundaryflow.evaluation.intervals import bootstrap_interval, wilson_interval
 from boundaryflow.evaluation.per_image import (
     BATCH,
     MAX_REAL,
@@ -35,7 +36,8 @@ from boundaryflow.store.catalog.edit import EDIT, EDITS
 from boundaryflow.store.catalog.evaluate import EVALUATE, PER_IMAGE
 from boundaryflow.store.catalog.ingest import FACES, INGEST
 from boundaryflow.store.catalog.label import LABEL, LABELS
-from boundaryflow.store.shards import in_batches, load_items
+from boundaryflow.store.shard_files import in_batches
+from boundaryflow.store.shards import load_items
 from boundaryflow.store.tables import write_json
 
 LOG = logging.getLogger(__name__)
@@ -139,7 +141,7 @@ def _real_features(
 
 def _distances(real: Tensor, features: Tensor) -> dict[str, float]:
     """FID and KID on CLIP features, against real images with the requested attributes."""
-    return {"clip_fd": ev.frechet_distance(real, features), "clip_kd": ev.kernel_distance(real, features)}
+    return {"clip_fd": frechet_distance(real, features), "clip_kd": kernel_distance(real, features)}
 
 
 def _summarise(
@@ -169,9 +171,9 @@ def _means(rows: pd.DataFrame, num_bootstraps: int, seed: int) -> dict[str, floa
         known = values[~np.isnan(values)]
         means[column] = float(known.mean()) if len(known) else float("nan")
         means[f"{column}_low"], means[f"{column}_high"] = (
-            ev.wilson_interval(int((known > 0.5).sum()), len(known))
+            wilson_interval(int((known > 0.5).sum()), len(known))
             if column in SHARES or column.startswith(SUCCESS_BY)
-            else ev.bootstrap_interval(known, num_bootstraps, seed)
+            else bootstrap_interval(known, num_bootstraps, seed)
         )
     return means
 

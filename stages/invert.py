@@ -28,7 +28,8 @@ from boundaryflow.store.catalog.invert import INVERT, LATENTS
 from boundaryflow.store.catalog.label import LABEL, LABELS
 from boundaryflow.store.catalog.mixing import MIXING
 from boundaryflow.store.fingerprint import fingerprint
-from boundaryflow.store.shards import ShardPlan, ShardTask, load_items, shard_index, sweep
+from boundaryflow.store.shard_files import keep_only, shard_index
+from boundaryflow.store.shards import ShardTask, load_items
 from boundaryflow.store.tables import write_json
 
 LOG = logging.getLogger(__name__)
@@ -114,7 +115,7 @@ def write_none(dataset: str, *, num_steps: int, noise_until: int, order: Order, 
     """Record that no edit needs inverted images, and remove the latents of earlier runs."""
     out = own_folder("invert", dataset)
     out.mkdir(parents=True, exist_ok=True)
-    sweep(out, ShardPlan((), (), 0, 0))
+    keep_only(out, set())
     path = {"t_mix": None, "num_steps": num_steps, "noise_until": noise_until, "order": order}
     _write_facts(out, {**path, "num_items": 0})
     LOG.info("invert: no edit needs images at the mixing step (edit.method and edit.compare); none is inverted")

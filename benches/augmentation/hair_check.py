@@ -15,7 +15,7 @@ from benches.augmentation.hair_arms import NUM_STEPS
 from benches.augmentation.hair_edits import Edits, Route
 from benches.augmentation.sets import Pictures
 from benches.checkout import ROOT
-from boundaryflow.evaluation import load_judges
+from boundaryflow.evaluation.panel import load_judges
 from boundaryflow.jobs.batch import weakest
 
 NUM_FOLDS = 5

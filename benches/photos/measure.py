@@ -10,14 +10,17 @@ from torch import Tensor
 
 from benches.quality.measure import rank_correlation, wanted_logits
 from benches.quality.pictures import Pictures
-from boundaryflow import evaluation as ev
+from boundaryflow.evaluation.attributes import attribute_drift, target_reached
+from boundaryflow.evaluation.distribution import frechet_distance
+from boundaryflow.evaluation.panel import Judges
+from boundaryflow.evaluation.structure import ssim
 
 PER_IMAGE = ("success", "drift", "others_changed", "identity", "ssim", "preserved")
 PRESERVED = {"mouth_open": "smiling", "blond_hair": "male", "smiling": "male", "male": "smiling"}
 """What an edit should leave alone in particular."""
 
 
-def same_person(judges: ev.Judges, pictures: Pictures) -> float:
+def same_person(judges: Judges, pictures: Pictures) -> float:
     """The cosine of embeddings above which two photographs show the same person.
 
     It is the 99th percentile of the cosines of two different photographs, which nearly always show two people.
@@ -29,7 +32,7 @@ def same_person(judges: ev.Judges, pictures: Pictures) -> float:
     return float(cosines[~torch.eye(len(who), dtype=torch.bool)].quantile(0.99))
 
 
-def measure_edit(judges: ev.Judges, some: Pictures, attribute: str, edited: Tensor) -> dict[str, Any]:
+def measure_edit(judges: Judges, some: Pictures, attribute: str, edited: Tensor) -> dict[str, Any]:
     """Measure the edits of one attribute at every strength.
 
     Args:
@@ -56,16 +59,16 @@ def measure_edit(judges: ev.Judges, some: Pictures, attribute: str, edited: Tens
         wanted.append(wanted_logits(now, signs))
         flipped = (now > 0.5) != (known > 0.5)
         columns: dict[str, Tensor] = {
-            "success": ev.target_reached(now, signs).float(),
-            "drift": ev.attribute_drift(known, now, signs),
+            "success": target_reached(now, signs).float(),
+            "drift": attribute_drift(known, now, signs),
             "others_changed": flipped[:, [n != attribute for n in names]].float().mean(1),
             "identity": unknown if who is None or then is None else (who * then).sum(1),
-            "ssim": ev.ssim(after, before),
+            "ssim": ssim(after, before),
             "preserved": 1 - flipped[:, names.index(other)].float() if other in names else unknown,
         }
         for name, values in columns.items():
             found[name].append([round(float(value), 4) for value in values])
-        distance = np.nan if who is None or then is None else ev.frechet_distance(who, then)
+        distance = np.nan if who is None or then is None else frechet_distance(who, then)
         found["frechet"].append(round(distance, 4))
     found["monotonicity"] = [round(rank_correlation(row), 4) for row in torch.stack(wanted, 1).numpy()]
     found["male"] = (known[:, names.index("male")] > 0.5).tolist() if "male" in names else []

@@ -11,7 +11,7 @@ from benches import page
 from benches.bars import Bar, bar, bar_table
 from benches.photos.measure import PER_IMAGE
 from benches.photos.recognition import SAME_PERSON
-from boundaryflow import evaluation as ev
+from boundaryflow.evaluation.intervals import bootstrap_interval, wilson_interval
 
 OURS = "guided"
 BUILT_IN, ELSEWHERE = "built in", "from elsewhere"
@@ -102,7 +102,7 @@ def bars(found: Mapping[str, Any]) -> list[Bar]:
 
 def _pooled(best: Mapping[str, Values], limit: float) -> list[str]:
     success = _all(best, "success")
-    low, high = ev.wilson_interval(int(success.sum()), len(success))
+    low, high = wilson_interval(int(success.sum()), len(success))
     identity = _all(best, "identity")
     is_known = not np.isnan(identity).all()
     return [
@@ -125,7 +125,7 @@ def _by_gender(best: Mapping[str, Values]) -> list[str]:
     male = np.concatenate([of["male"] for of in kept]).astype(bool)
     cells: list[str] = []
     for values in (drift[~male], drift[male]):
-        low, high = ev.bootstrap_interval(values, 500, seed=0)
+        low, high = bootstrap_interval(values, 500, seed=0)
         cells.append(f"{values.mean():.3f} [{low:.3f}, {high:.3f}]")
     return cells
 

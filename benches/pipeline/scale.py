@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -26,7 +27,8 @@ from PIL import Image
 
 from benches.alone import alone
 from benches.bars import Bar, bar
-from benches.checkout import ROOT
+from benches.checkout import ROOT, copy_checkout
+from benches.pipeline import daily
 from boundaryflow.runtime.metering import cost_path
 from boundaryflow.sources.images import decode_image
 from boundaryflow.store.shards import plan_shards
@@ -36,7 +38,7 @@ from tests.small_project import write_project
 ROWS = (1_000, 10_000, 100_000)
 NUM_JPEGS, JPEG_SIDE, INGEST_SIDE = 10_000, 512, 256
 NUM_PLANNED = 1_000_000
-_LABEL: dict[str, Any] = {
+LABELS: dict[str, Any] = {
     "source": {"kind": "csv", "path": "labels.csv", "file_column": "file"},
     "attributes": {"bright": {"column": None}},
 }
@@ -44,25 +46,28 @@ STAGES = ("ingest", "label", "mixing", "invert", "observe", "boundary", "edit", 
 
 
 def memory(num: int) -> dict[str, Any]:
-    """Peak memory of the stages on so many tiny pictures, with a tiny network."""
+    """What the stages take on so many tiny pictures, with a tiny network, and what people run afterwards."""
     with tempfile.TemporaryDirectory(dir=ROOT / "out") as name:
-        root = _tiny(Path(name), num)
+        root = _tiny(copy_checkout(Path(name)), num)
         found: dict[str, Any] = {"num": num}
-        _stage(root, "listing")
-        for stage in STAGES:
-            found[stage] = _stage(root, stage)
-        return found
+        for stage in ("params", "listing", *STAGES):
+            found[stage] = run_stage(root, stage)
+        command = [sys.executable, "-m", "dvc", "commit", "--quiet", "--force"]
+        subprocess.run(
+            [*command, *(f"{stage}@avatars" for stage in ("params", "listing", *STAGES))], cwd=root, check=True
+        )
+        return found | daily.measure(root)
 
 
 def _tiny(root: Path, num: int) -> Path:
     """A project on a folder of pictures of 16 x 16 pixels, each with a label."""
     write_project(
         root, ingest__source={"kind": "folder"}, ingest__shard_size=256, ingest__split={"val": 0.05, "test": 0.5},
-        label=_LABEL, edit__edits={"bright": {"bright": "flip"}}, edit__max_images=num, edit__method="single_step",
+        label=LABELS, edit__edits={"bright": {"bright": "flip"}}, edit__max_images=num, edit__method="single_step",
         invert__num_steps=2, observe__max_images=500, boundary__max_per_class=500, evaluate__counterfactuals=False,
     )  # fmt: skip
     raw = root / "data/raw/avatars"
-    raw.mkdir(parents=True)
+    raw.mkdir(parents=True, exist_ok=True)
     chance = np.random.default_rng(0)
     rows: list[tuple[str, int]] = []
     for number in range(num):
@@ -74,12 +79,16 @@ def _tiny(root: Path, num: int) -> Path:
     return root
 
 
-def _stage(root: Path, stage: str) -> dict[str, float]:
+def run_stage(root: Path, stage: str) -> dict[str, float]:
+    """Run a stage in a process of its own; what it took."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "BOUNDARYFLOW_PROGRESS": "off"}
     environment |= {"DVC_STAGE": stage, "DVC_ROOT": str(root)}
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, "-m", f"stages.{stage}", "avatars"], cwd=root, env=environment, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     cost = json.loads(cost_path(root, stage).read_text())
-    return {"seconds": cost["seconds"], "peak_mib": cost["peak_mib"]}
+    return {"seconds": cost["seconds"], "cpu_s": round(cpu_s, 3), "peak_mib": cost["peak_mib"]}
 
 
 def ingest(num: int) -> dict[str, Any]:
@@ -88,7 +97,7 @@ def ingest(num: int) -> dict[str, Any]:
         root = Path(name)
         write_project(
             root, ingest__source={"kind": "folder"}, ingest__shard_size=64, ingest__image_size=INGEST_SIDE,
-            label=_LABEL, edit__edits={"bright": {"bright": "flip"}}, evaluate__counterfactuals=False,
+            label=LABELS, edit__edits={"bright": {"bright": "flip"}}, evaluate__counterfactuals=False,
         )  # fmt: skip
         config = root / "data/pretrained/tiny/config.json"  # ingest wants a model of the size that it is to make
         config.write_text(json.dumps({**json.loads(config.read_text()), "sample_size": INGEST_SIDE // 2}))
@@ -106,15 +115,15 @@ def ingest(num: int) -> dict[str, Any]:
                     pass
             return time.perf_counter() - started
 
-        _stage(root, "listing")
+        run_stage(root, "listing")
         before = decode_all()
-        whole = _stage(root, "ingest")["seconds"]
+        whole = run_stage(root, "ingest")["seconds"]
         return {"num": num, "stage_s": whole, "decode_s": (before + decode_all()) / 2}
 
 
 def _jpegs(folder: Path, num: int) -> list[Path]:
     """Pictures with as much detail as photographs have; all differ."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     chance = np.random.default_rng(0)
     coarse = [Image.fromarray(chance.integers(0, 255, (48, 48, 3), np.uint8)) for _ in range(16)]
     buffers: list[bytes] = []
@@ -134,11 +143,13 @@ def planning(num: int) -> dict[str, Any]:
         path = Path(name) / "manifest.parquet"
         items = [f"{number * 2654435761 % 2**64:016x}" for number in range(num)]
         write_table(path, pd.DataFrame({"item_id": items, "status": "ok"}), schema="manifest/1")
-        started = time.perf_counter()
-        manifest = read_table(path, schema="manifest/1")
-        wanted = sorted(manifest.loc[manifest["status"] == "ok", "item_id"])
-        plan = plan_shards(Path(name) / "shards", wanted, "bench", 64)
-        return {"num": num, "seconds": time.perf_counter() - started, "num_shards": len(plan.tasks)}
+
+        def plan() -> dict[str, Any]:
+            manifest = read_table(path, schema="manifest/1")
+            wanted = sorted(manifest.loc[manifest["status"] == "ok", "item_id"])
+            return {"num_shards": len(plan_shards(Path(name) / "shards", wanted, "bench", 64).tasks)}
+
+        return {"num": num, **daily.measured(plan)}
 
 
 def start_s(*arguments: str) -> float:

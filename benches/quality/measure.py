@@ -13,8 +13,12 @@ from scipy.stats import rankdata
 from torch import Tensor, nn
 
 from benches.quality.pictures import Faces
-from boundaryflow import evaluation as ev
+from boundaryflow.evaluation.attributes import attribute_drift, target_reached
+from boundaryflow.evaluation.counterfactual import counterfactual_recovery, rmse
+from boundaryflow.evaluation.distribution import frechet_distance, kernel_distance
 from boundaryflow.evaluation.judges import FILES, JudgeNet, in_batches, read_judge
+from boundaryflow.evaluation.panel import Judges
+from boundaryflow.evaluation.structure import ssim
 
 PER_IMAGE = (
     "success", "drift", "identity", "same_face", "ssim", "rmse", "rmse_inside", "rmse_outside", "recovery", "mnac",
@@ -25,7 +29,7 @@ _SAME_FACE = 0.5  # cosine of two identity vectors, as in FVA
 _COUT_STEPS = 10
 
 
-def judge(judges: ev.Judges, faces: Faces, attributes: Sequence[str], edited: Tensor) -> dict[str, Any]:
+def judge(judges: Judges, faces: Faces, attributes: Sequence[str], edited: Tensor) -> dict[str, Any]:
     """Measure one edit at every strength.
 
     Args:
@@ -51,18 +55,18 @@ def judge(judges: ev.Judges, faces: Faces, attributes: Sequence[str], edited: Te
         after = pictures.float() / 255
         now, who = judges.probabilities(after), judges.identity(after)
         wanted.append(wanted_logits(now, signs))
-        success, changed = ev.target_reached(now, signs), (now > 0.5).int() - (known > 0.5).int()
+        success, changed = target_reached(now, signs), (now > 0.5).int() - (known > 0.5).int()
         cosine = (who * identity).sum(1) if who is not None and identity is not None else now[:, 0] * np.nan
         columns = {
             "success": success,
-            "drift": ev.attribute_drift(known, now, signs),
+            "drift": attribute_drift(known, now, signs),
             "identity": cosine,
             "same_face": cosine > _SAME_FACE,
-            "ssim": ev.ssim(after, before),
-            "rmse": ev.rmse(after, truth),
-            "rmse_inside": ev.rmse(after, truth, region),
-            "rmse_outside": ev.rmse(after, truth, ~region),
-            "recovery": ev.counterfactual_recovery(before, after, truth),
+            "ssim": ssim(after, before),
+            "rmse": rmse(after, truth),
+            "rmse_inside": rmse(after, truth, region),
+            "rmse_outside": rmse(after, truth, ~region),
+            "recovery": counterfactual_recovery(before, after, truth),
             "mnac": changed.abs().sum(1).double().masked_fill(~success, float("nan")),
             "cout": cout(judges, before, after, signs),
         }
@@ -85,7 +89,7 @@ def rank_correlation(logits: NDArray[np.float64]) -> float:
     return float(np.corrcoef(np.arange(len(logits)), rankdata(logits))[0, 1])
 
 
-def cout(judges: ev.Judges, before: Tensor, after: Tensor, signs: Tensor) -> Tensor:
+def cout(judges: Judges, before: Tensor, after: Tensor, signs: Tensor) -> Tensor:
     """[N] COUT (Khorram and Fuxin 2022): do the pixels that change most bring the target about?
 
     The pixels of the edit are put into the input, those of the largest change first. The area under the probability of
@@ -145,10 +149,10 @@ def set_distances(clip: Features, of_judge: Features, edits: Sequence[Edits]) ->
         now, features = of_judge(pictures), clip(pictures)
         halves = [(half, flipped & ~half), (~half, flipped & half)]
         values = {
-            "fid": ev.frechet_distance(truths, features),
-            "kid": ev.kernel_distance(truths, features),
-            "fid_judge": ev.frechet_distance(seen, now[flipped]),
-            "sfid": sum(ev.frechet_distance(seen[a], now[b]) for a, b in halves) / 2,
+            "fid": frechet_distance(truths, features),
+            "kid": kernel_distance(truths, features),
+            "fid_judge": frechet_distance(seen, now[flipped]),
+            "sfid": sum(frechet_distance(seen[a], now[b]) for a, b in halves) / 2,
         }
         for name, value in values.items():
             found[name].append(round(value, 6))

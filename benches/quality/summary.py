@@ -13,7 +13,7 @@ from benches import page
 from benches.quality.measure import OF_SETS, PER_IMAGE
 from benches.quality.rows import CLEANED, FAMILY, OURS
 from boundaryflow.avatars import ATTRIBUTES
-from boundaryflow.evaluation import bootstrap_interval
+from boundaryflow.evaluation.intervals import bootstrap_interval
 
 LEVEL = 0.95
 LEAST_SUCCESS = 0.5  # of a baseline's strongest edits, for its error to count

@@ -20,7 +20,7 @@ from boundaryflow.diffusion.observation import DENSITY
 from boundaryflow.errors import BoundaryError, ManifestError, ParamsError
 from boundaryflow.jobs.fit_noised import Sides, fit_noised
 from boundaryflow.jobs.text import MIN_IMAGES, extremes
-from boundaryflow.labelling import load_clip
+from boundaryflow.labelling.clip_labels import load_clip
 from boundaryflow.pixels import to_model_range, to_u8
 from boundaryflow.runtime.device import device
 from boundaryflow.runtime.frozen_model import check_features

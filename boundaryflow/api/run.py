@@ -19,7 +19,8 @@ from boundaryflow.jobs.fitted import fitted_for
 from boundaryflow.store.catalog.edit import EDIT, EDITS
 from boundaryflow.store.catalog.evaluate import EVALUATE, PER_IMAGE
 from boundaryflow.store.catalog.ingest import INGEST, MANIFEST
-from boundaryflow.store.shards import in_batches, load_items
+from boundaryflow.store.shard_files import in_batches
+from boundaryflow.store.shards import load_items
 
 _BATCH = 64
 _KEYS = ["item_id", "edit", "method", "strength"]

@@ -19,9 +19,9 @@ from boundaryflow.config import AvatarSource, ClassifierSource, DatasetParams
 from boundaryflow.diffusion import EpsModel
 from boundaryflow.editing import separability
 from boundaryflow.estimate.counting import Planned, Sizes, count
-from boundaryflow.evaluation import load_judges
+from boundaryflow.evaluation.panel import load_judges
 from boundaryflow.evaluation.per_image import PerImageMetrics, open_metric_models
-from boundaryflow.labelling import load_clip
+from boundaryflow.labelling.clip_labels import load_clip
 from boundaryflow.runtime.device import device
 from boundaryflow.runtime.frozen_model import batch_size, check_features, open_model
 from boundaryflow.sources.datasets import draw_avatars, face_of, open_raw

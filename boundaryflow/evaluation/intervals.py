@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
 
 _VALUES_AT_ONCE = 2**20
 
@@ -26,6 +25,8 @@ def wilson_interval(num_success: int, num: int) -> tuple[float, float]:
     """
     if num == 0:
         return float("nan"), float("nan")
+    from scipy.stats import binomtest  # takes a second to import, and only who judges edits needs it
+
     interval = binomtest(num_success, num).proportion_ci(0.95, method="wilson")
     return float(interval.low), float(interval.high)
 

@@ -12,10 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from boundaryflow import evaluation as ev
 from boundaryflow.avatars import Avatar, render, segment
+from boundaryflow.evaluation.attributes import attribute_drift, num_flipped, target_reached
 from boundaryflow.evaluation.best_strength import SUCCESS_BY
-from boundaryflow.labelling import ClipLabeller, load_clip
+from boundaryflow.evaluation.counterfactual import counterfactual_recovery, rmse
+from boundaryflow.evaluation.directional import directional_similarity
+from boundaryflow.evaluation.panel import Judges, load_judges
+from boundaryflow.evaluation.structure import psnr_db, segmentation_consistency, ssim
+from boundaryflow.labelling.clip_labels import ClipLabeller, load_clip
 
 BATCH = 256
 MAX_REAL = 256
@@ -33,7 +37,7 @@ class MetricModels:
         avatars: Item to its face, if exact counterfactuals are known.
     """
 
-    judges: ev.Judges | None
+    judges: Judges | None
     clip: ClipLabeller | None
     directions: Mapping[str, Tensor]
     avatars: Mapping[str, Avatar]
@@ -66,7 +70,7 @@ def open_metric_models(
         for attribute, (having, without) in prompts.items():
             difference = labeller.text_feature(having, templates) - labeller.text_feature(without, templates)
             directions[attribute] = difference.cpu()
-    return MetricModels(ev.load_judges(Path(judges), device) if judges else None, labeller, directions, avatars)
+    return MetricModels(load_judges(Path(judges), device) if judges else None, labeller, directions, avatars)
 
 
 class PerImageMetrics:
@@ -92,10 +96,10 @@ class PerImageMetrics:
             verdicts = judges.verdicts(after)
             now = judges.decided(verdicts)
             wanted = torch.where(self._signs > 0, now, 1 - now).masked_fill(self._signs == 0, 1.0)
-            columns["target_success"] = ev.target_reached(now, self._signs)
+            columns["target_success"] = target_reached(now, self._signs)
             columns["target_probability"] = wanted.amin(1)
-            columns["drift"] = ev.attribute_drift(self._probabilities, now, self._signs)
-            columns["num_others_flipped"] = ev.num_flipped(self._probabilities, now, self._signs)
+            columns["drift"] = attribute_drift(self._probabilities, now, self._signs)
+            columns["num_others_flipped"] = num_flipped(self._probabilities, now, self._signs)
             columns["clean_success"] = columns["target_success"] & (columns["num_others_flipped"] == 0)
             columns |= self._by_each(judges, verdicts)
         identity, parts = (judges.identity(after), judges.parts(after)) if judges else (None, None)
@@ -103,32 +107,32 @@ class PerImageMetrics:
             columns["identity"] = F.cosine_similarity(identity, self._identity)
             if judges and (same := judges.same_person(self._identity, identity)) is not None:
                 columns["same_person"] = same
-        columns["ssim"] = ev.ssim(after, self._before)
-        columns["psnr_db"] = ev.psnr_db(after, self._before)
+        columns["ssim"] = ssim(after, self._before)
+        columns["psnr_db"] = psnr_db(after, self._before)
         if parts is not None and self._parts is not None:
-            columns["segmentation_consistency"] = ev.segmentation_consistency(self._parts, parts)
+            columns["segmentation_consistency"] = segmentation_consistency(self._parts, parts)
             if self._region is not None:
-                columns["segmentation_consistency_outside"] = ev.segmentation_consistency(
+                columns["segmentation_consistency_outside"] = segmentation_consistency(
                     self._parts, parts, ~self._region
                 )
         features = image_features(self._models.clip, after) if self._models.clip else None
         if features is not None and self._features is not None and self._models.directions:
-            columns["s_dir"] = ev.directional_similarity(self._features, features, self._text_directions())
+            columns["s_dir"] = directional_similarity(self._features, features, self._text_directions())
         if self._truth is not None and self._region is not None:
-            columns["counterfactual_rmse"] = ev.rmse(after, self._truth)
-            columns["counterfactual_recovery"] = ev.counterfactual_recovery(self._before, after, self._truth)
-            columns["rmse_inside"] = ev.rmse(after, self._truth, self._region)
-            columns["rmse_outside"] = ev.rmse(after, self._truth, ~self._region)
+            columns["counterfactual_rmse"] = rmse(after, self._truth)
+            columns["counterfactual_recovery"] = counterfactual_recovery(self._before, after, self._truth)
+            columns["rmse_inside"] = rmse(after, self._truth, self._region)
+            columns["rmse_outside"] = rmse(after, self._truth, ~self._region)
         return {name: values.cpu().numpy() for name, values in columns.items()}, features
 
-    def _by_each(self, judges: ev.Judges, verdicts: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def _by_each(self, judges: Judges, verdicts: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Success by each classifier that knows all requested attributes, if there are several."""
         requested = {attribute for targets in self._targets for attribute in targets}
         fit = [judge for judge in judges.classifiers if requested <= set(judge.attributes)]
         if len(fit) < 2:  # noqa: PLR2004 - the one verdict is target_success
             return {}
         return {
-            f"{SUCCESS_BY}{judge.name}": ev.target_reached(
+            f"{SUCCESS_BY}{judge.name}": target_reached(
                 verdicts[judge.name], _signs(self._targets, judge.attributes).to(verdicts[judge.name].device)
             )
             for judge in fit

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from boundaryflow.augmentation.balance import Group
 from boundaryflow.jobs.batch import EditPlan, open_batch_editor, reached, weakest
-from boundaryflow.rng import item_seed
 from boundaryflow.runtime.fingerprints import code_hash
 from boundaryflow.runtime.process import own_folder
 from boundaryflow.runtime.sharding import run_sharded, stored_items
+from boundaryflow.seeds import item_seed
 from boundaryflow.store.catalog.ingest import INGEST
 from boundaryflow.store.fingerprint import fingerprint
 from boundaryflow.store.shards import ShardTask, load_items

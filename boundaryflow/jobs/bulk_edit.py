@@ -40,7 +40,8 @@ from boundaryflow.sources.decoding import Spool, decode_into
 from boundaryflow.sources.inbox import list_inbox, open_inbox
 from boundaryflow.store.catalog.jobs import BULK_EDIT, RECORD_SCHEMA, RUNS
 from boundaryflow.store.outbox import Outbox, open_outbox
-from boundaryflow.store.shards import ShardTask, shard_files
+from boundaryflow.store.shard_files import shard_files
+from boundaryflow.store.shards import ShardTask
 from boundaryflow.text import masked
 
 LOG = logging.getLogger(__name__)

@@ -16,7 +16,8 @@ from boundaryflow.jobs.guard import unsure_values
 from boundaryflow.sources.archives import UnusableError
 from boundaryflow.sources.decoding import item_id_of
 from boundaryflow.sources.raw import RawPictures
-from boundaryflow.store.shards import Shard, read_shard, shard_index
+from boundaryflow.store.shard_files import shard_index
+from boundaryflow.store.shards import Shard, read_shard
 
 
 def deliver(

@@ -13,9 +13,9 @@ from torch import Tensor
 from boundaryflow.boundary import Boundary, Gram, average_neighbours, fit_boundary, separable
 from boundaryflow.diffusion import EpsModel, Features
 from boundaryflow.diffusion.observation import noised_features
-from boundaryflow.rng import item_seed
 from boundaryflow.runtime.frozen_model import batch_size
 from boundaryflow.runtime.process import Progress
+from boundaryflow.seeds import item_seed
 
 
 @dataclass(frozen=True)

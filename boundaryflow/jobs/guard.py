@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from boundaryflow.config.guard import BY_LABELLER, Condition, GuardParams
-from boundaryflow.evaluation import Judges, load_judges
-from boundaryflow.evaluation.panel import judge_files
+from boundaryflow.evaluation.panel import Judges, judge_files, load_judges
 from boundaryflow.evaluation.per_image import MetricModels, PerImageMetrics
 from boundaryflow.files import file_sha256
 from boundaryflow.pixels import to_model_range

@@ -22,10 +22,9 @@ from boundaryflow.diffusion import EpsModel
 from boundaryflow.diffusion.observation import noised_features
 from boundaryflow.editing.editor import Editor, EditSettings
 from boundaryflow.errors import CheckpointError
-from boundaryflow.evaluation import load_judges
-from boundaryflow.evaluation.panel import judge_files
+from boundaryflow.evaluation.panel import judge_files, load_judges
 from boundaryflow.files import file_sha256
-from boundaryflow.labelling import load_clip
+from boundaryflow.labelling.clip_labels import load_clip
 from boundaryflow.pixels import to_model_range
 from boundaryflow.runtime.device import device
 

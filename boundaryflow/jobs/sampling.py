@@ -17,9 +17,9 @@ from boundaryflow.jobs.fitted import fitted_boundaries, model_and_settings, open
 from boundaryflow.jobs.photos import tile
 from boundaryflow.jobs.pictures import check_targets
 from boundaryflow.pixels import to_u8
-from boundaryflow.rng import item_seed
 from boundaryflow.runtime.frozen_model import batch_size
 from boundaryflow.runtime.samples import open_sampler
+from boundaryflow.seeds import item_seed
 from boundaryflow.sources.encoding import encode_png
 
 

@@ -19,7 +19,7 @@ from boundaryflow.diffusion import EpsModel, Features
 from boundaryflow.editing.sampling import draw_images
 from boundaryflow.errors import BoundaryError, ManifestError, ParamsError
 from boundaryflow.jobs.fit_noised import Sides, fit_noised
-from boundaryflow.labelling import load_clip
+from boundaryflow.labelling.clip_labels import load_clip
 from boundaryflow.pixels import to_model_range, to_u8
 from boundaryflow.rng import item_noise
 from boundaryflow.runtime.device import device

@@ -20,7 +20,8 @@ from boundaryflow.sources.archives import archive_suffix
 from boundaryflow.sources.decoding import Decoded, Spool, decode_all
 from boundaryflow.sources.raw import Found, RawFolder
 from boundaryflow.store.catalog.ingest import MANIFEST
-from boundaryflow.store.shards import in_batches, load_items
+from boundaryflow.store.shard_files import in_batches
+from boundaryflow.store.shards import load_items
 from boundaryflow.text import visible
 
 LOG = logging.getLogger(__name__)

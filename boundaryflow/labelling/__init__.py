@@ -1,9 +1,10 @@
-"""Attribute labels: by CLIP from words, from annotations, or by a probe trained on annotations of some images."""
+"""Attribute labels: by CLIP from words, from annotations, or by a probe trained on annotations of some images.
+
+CLIP is imported from its own modules: annotations are read without torch.
+"""
 
 from boundaryflow.labelling.calibration import CalibrationReport, Platt, calibrate
 from boundaryflow.labelling.celeba import image_names, read_celeba, read_hq_mapping
-from boundaryflow.labelling.clip_files import holds_clip
-from boundaryflow.labelling.clip_labels import ClipLabeller, load_clip
 from boundaryflow.labelling.columns import AttributeColumn, nearest, read_values
 from boundaryflow.labelling.combine import Combination, combined
 from boundaryflow.labelling.join import in_folder, join_labels, join_values, match_files
@@ -14,7 +15,6 @@ from boundaryflow.text import word
 __all__ = [
     "AttributeColumn",
     "CalibrationReport",
-    "ClipLabeller",
     "Combination",
     "Platt",
     "ProbeReport",
@@ -26,8 +26,6 @@ __all__ = [
     "in_folder",
     "join_labels",
     "join_values",
-    "holds_clip",
-    "load_clip",
     "match_files",
     "nearest",
     "pivot_long",

@@ -42,7 +42,7 @@ def read_clip(weights: str) -> Any:
     """A CLIP in float32 with every tensor from the file.
 
     Args:
-        weights: See `boundaryflow.labelling.load_clip`.
+        weights: See `boundaryflow.labelling.clip_labels.load_clip`.
 
     Raises:
         CheckpointError: The file is missing, is not a CLIP, or cannot be downloaded.

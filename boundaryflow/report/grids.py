@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
 
 from boundaryflow.avatars import ATTRIBUTES, FACTORS, Avatar, render
 from boundaryflow.files import write_bytes
 from boundaryflow.report.inputs import Inputs
-from boundaryflow.rng import item_seed
+from boundaryflow.seeds import item_seed
 
 _OWN = re.compile(r"[0-9a-f]{16}(?:-\d+|-truth)?\.png")
 
@@ -28,9 +29,9 @@ def drawn(items: Iterable[str], num: int, *, seed: int, purpose: str) -> list[st
     return sorted(items, key=lambda item: (item_seed(seed, item, purpose), item))[:num]
 
 
-def to_image(pixels: Tensor) -> Image.Image:
+def to_image(pixels: NDArray[np.uint8]) -> Image.Image:
     """Picture of [C,H,W] uint8 pixels, C 1 or 3."""
-    array = pixels.permute(1, 2, 0).contiguous().numpy()
+    array = np.ascontiguousarray(pixels.transpose(1, 2, 0))
     return Image.fromarray(array[..., 0] if array.shape[-1] == 1 else array)
 
 
@@ -115,7 +116,7 @@ class Pictures:
             for item, frame in zip(items, frames, strict=True)
         ]
 
-    def samples(self, pictures: Tensor, index: int | None = None) -> list[str]:
+    def samples(self, pictures: NDArray[np.uint8], index: int | None = None) -> list[str]:
         """Write [n,C,H,W] images drawn from noise: as drawn, or with attribute number `index` changed."""
         end = "" if index is None else f"-{index}"
         return [

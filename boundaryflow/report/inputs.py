@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from boundaryflow.errors import ManifestError
 from boundaryflow.report.numbers import with_clean_success
@@ -22,7 +22,7 @@ from boundaryflow.store.catalog.label import LABEL, LABELS
 from boundaryflow.store.catalog.mixing import CURVES, MIXING
 from boundaryflow.store.catalog.output import Table
 from boundaryflow.store.catalog.samples import SAMPLES
-from boundaryflow.store.shards import load_items
+from boundaryflow.store.shard_files import load_arrays
 
 
 @dataclass(frozen=True)
@@ -82,23 +82,23 @@ class Inputs:
         rows = self.edits[(self.edits["edit"] == edit) & (self.edits["strength_index"] == 0)]
         return {str(item): json.loads(targets) for item, targets in zip(rows["item_id"], rows["targets"], strict=True)}
 
-    def pixels(self, items: list[str]) -> Tensor:
+    def pixels(self, items: list[str]) -> NDArray[np.uint8]:
         """[n,C,S,S] uint8 input pictures."""
         if not items:
-            return torch.empty((0, 3, 1, 1), dtype=torch.uint8)
-        return load_items(INGEST.folder(self.dataset, self.root), items, ["pixels"])["pixels"]
+            return np.empty((0, 3, 1, 1), np.uint8)
+        return load_arrays(INGEST.folder(self.dataset, self.root), items, "pixels")
 
-    def edited(self, edit: str, items: list[str]) -> Tensor:
+    def edited(self, edit: str, items: list[str]) -> NDArray[np.uint8]:
         """[n,K,C,S,S] uint8 edited pictures, one per strength."""
         if not items:
-            return torch.empty((0, len(self.strengths), 3, 1, 1), dtype=torch.uint8)
+            return np.empty((0, len(self.strengths), 3, 1, 1), np.uint8)
         folder = str(self.edits.loc[self.edits["edit"] == edit, "shard"].iloc[0]).partition("/")[0]
-        return load_items(EDIT.folder(self.dataset, self.root) / folder, items, ["edited"])["edited"]
+        return load_arrays(EDIT.folder(self.dataset, self.root) / folder, items, "edited")
 
-    def samples(self) -> dict[str, Tensor]:
+    def samples(self) -> dict[str, NDArray[Any]]:
         """Images drawn from noise: `drawn` [n,C,S,S], `has` [n,A], `changed` [n,A,C,S,S]; empty if there are none."""
-        items = self.facts["samples"].get("items", [])
-        return load_items(SAMPLES.folder(self.dataset, self.root), items, ("drawn", "has", "changed")) if items else {}
+        items, folder = self.facts["samples"].get("items", []), SAMPLES.folder(self.dataset, self.root)
+        return {name: load_arrays(folder, items, name) for name in ("drawn", "has", "changed")} if items else {}
 
 
 def read_inputs(root: Path, dataset: str) -> Inputs:

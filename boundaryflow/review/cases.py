@@ -19,7 +19,7 @@ from boundaryflow.review.verdicts import stamp_of
 from boundaryflow.store.catalog.edit import EDIT, EDITS
 from boundaryflow.store.catalog.evaluate import EVALUATE, PER_IMAGE
 from boundaryflow.store.catalog.ingest import INGEST, MANIFEST
-from boundaryflow.store.shards import shard_index
+from boundaryflow.store.shard_files import shard_index
 
 
 class Measure(NamedTuple):

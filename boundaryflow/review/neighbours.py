@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from boundaryflow.errors import ManifestError
 from boundaryflow.review.cases import Cases
 from boundaryflow.store.catalog.label import LABEL
-from boundaryflow.store.shards import in_batches, load_items, shard_files
+from boundaryflow.store.shard_files import in_batches, load_arrays, shard_files
 
 _AT_ONCE = 4096
 
@@ -58,7 +58,7 @@ def _read(folder: Path, items: Sequence[str]) -> NDArray[np.float16]:
     place = {item: row for row, item in enumerate(items)}
     values: NDArray[np.float16] | None = None
     for batch in in_batches(folder, items, _AT_ONCE):
-        some = load_items(folder, batch, ["features"])["features"].numpy()
+        some = load_arrays(folder, batch, "features")
         values = np.empty((len(items), some.shape[1]), np.float16) if values is None else values
         values[[place[item] for item in batch]] = _unit(some)
     if values is None:

@@ -8,7 +8,7 @@ from boundaryflow.diffusion import EpsModel
 from boundaryflow.editing.editor import Editor, EditSettings
 from boundaryflow.editing.guided_editor import GuidedEditor
 from boundaryflow.editing.mixing_step_editors import PaperEditor, SingleStepEditor
-from boundaryflow.evaluation import load_segmenter
+from boundaryflow.evaluation.judges import load_segmenter
 from boundaryflow.runtime.device import device
 from boundaryflow.runtime.memory import chunk_size
 

@@ -14,13 +14,14 @@ from torch import Tensor
 
 from boundaryflow.evaluation.panel import Judges, judge_files, load_judges
 from boundaryflow.files import file_sha256
-from boundaryflow.labelling import ClipLabeller, load_clip
+from boundaryflow.labelling.clip_labels import ClipLabeller, load_clip
 from boundaryflow.pixels import to_model_range
 from boundaryflow.runtime.device import device
 from boundaryflow.runtime.fingerprints import code_hash
 from boundaryflow.runtime.sharding import run_sharded
 from boundaryflow.store.fingerprint import fingerprint
-from boundaryflow.store.shards import ShardPlan, ShardTask, in_batches, load_items, sweep
+from boundaryflow.store.shard_files import in_batches
+from boundaryflow.store.shards import ShardTask, load_items
 from boundaryflow.store.tables import read_json
 
 _BATCH = 256  # features read at once
@@ -59,7 +60,7 @@ class ImageFeatures:
     Attributes:
         ingested: Folder of the pixels.
         out: Folder of the shards of features.
-        weights: Weights of CLIP (see `boundaryflow.labelling.load_clip`), or a folder of judges with classifiers.
+        weights: Weights of CLIP (see `labelling.clip_labels.load_clip`), or a folder of judges with classifiers.
         shard_size: See `boundaryflow.store.shards.plan_shards`.
         kind: Which of the two.
     """
@@ -106,8 +107,3 @@ class ImageFeatures:
         place = {item: position for position, item in enumerate(item_ids)}
         for batch in in_batches(self.out, item_ids, _BATCH):
             yield [place[item] for item in batch], load_items(self.out, batch, ["features"])["features"]
-
-
-def remove_features(out: Path) -> None:
-    """Remove the features of earlier runs, when labels no longer come from a network."""
-    sweep(out, ShardPlan((), (), 0, 0))

@@ -98,13 +98,25 @@ def cost_path(root: Path, stage: str) -> Path:
     return root / ".dvc/tmp/boundaryflow/costs" / f"{stage.replace('/', '_')}.json"
 
 
+def peak_mib() -> float:
+    """The most memory that this process has had.
+
+    On Linux not by `getrusage`, which counts the process that started this one as well.
+    """
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+        return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):  # no Linux
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return most / 2**20 if sys.platform == "darwin" else most / 1024
+
+
 def keep_cost(root: Path, stage: str, seconds: float) -> None:
     """Write what a stage took: wall time, peak memory, and the work of its network.
 
     The time includes shards that other processes computed; memory and network work are those of this process.
     """
-    peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 if sys.platform == "darwin" else 1024)
-    facts = {"seconds": round(seconds, 3), "peak_mib": round(peak_mib, 1), "network": asdict(TALLY)}
+    facts = {"seconds": round(seconds, 3), "peak_mib": round(peak_mib(), 1), "network": asdict(TALLY)}
     path = cost_path(root, stage)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_bytes(path, json.dumps(facts, indent=1).encode())

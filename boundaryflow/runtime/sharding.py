@@ -12,15 +12,8 @@ from torch import Tensor
 from boundaryflow.files import leftovers
 from boundaryflow.runtime.fan_out import fan_out
 from boundaryflow.runtime.process import Progress
-from boundaryflow.store.shards import (
-    ShardPlan,
-    ShardTask,
-    complete_shard,
-    plan_shards,
-    shard_files,
-    shard_index,
-    sweep,
-)
+from boundaryflow.store.shard_files import shard_files, shard_index
+from boundaryflow.store.shards import ShardPlan, ShardTask, complete_shard, plan_shards, sweep
 
 LOG = logging.getLogger(__name__)
 Together = Mapping[str, ShardTask]

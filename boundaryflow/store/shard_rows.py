@@ -14,7 +14,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from boundaryflow.errors import ManifestError
-from boundaryflow.store.shards import places_of, read_shard
+from boundaryflow.store.shard_files import places_of
+from boundaryflow.store.shards import read_shard
 
 _KINDS = {"F16": (np.uint16, torch.float16), "BF16": (np.uint16, torch.bfloat16), "F32": (np.uint32, torch.float32)}
 

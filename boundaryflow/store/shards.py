@@ -9,28 +9,20 @@ cache_key, such as the image's own label, is its variant: a row of another varia
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from boundaryflow.errors import ManifestError
-from boundaryflow.files import may_pass, remove_leftovers
-from boundaryflow.formats.tensor_files import read_about, read_tensors, write_tensors
+from boundaryflow.formats.tensor_files import write_tensors
 from boundaryflow.store.fingerprint import fingerprint
-
-SCHEMA = "shard/2"
-_NAME = re.compile(r"shard-(\d+)of(\d+)-[0-9a-f]+\.safetensors")
+from boundaryflow.store.shard_files import SCHEMA, bucket_of, digest, gather, keep_only, read_checked, tensor_of
 
 
 @dataclass(frozen=True)
@@ -86,9 +78,7 @@ class Shard:
         Raises:
             ManifestError: The shard, whose file is `path`, has no tensor of this name.
         """
-        if name not in self.tensors:
-            raise ManifestError(f"shard {path}: has no tensor {name!r}, only {', '.join(sorted(self.tensors))}")
-        return self.tensors[name]
+        return tensor_of(self.tensors, name, path)
 
 
 def buckets(item_ids: Sequence[str], shard_size: int) -> dict[str, tuple[str, ...]]:
@@ -98,13 +88,8 @@ def buckets(item_ids: Sequence[str], shard_size: int) -> dict[str, tuple[str, ..
         bits += 1
     found: dict[int, list[str]] = {}
     for item in sorted(set(item_ids)):
-        found.setdefault(_bucket(item, bits), []).append(item)
+        found.setdefault(bucket_of(item, bits), []).append(item)
     return {f"{number:0{len(str((1 << bits) - 1))}d}of{1 << bits}": tuple(found[number]) for number in sorted(found)}
-
-
-def _bucket(item: str, bits: int) -> int:
-    """Which of 2^bits buckets an item is in."""
-    return int.from_bytes(hashlib.sha256(item.encode()).digest()[:4], "big") >> (32 - bits)
 
 
 def plan_shards(
@@ -179,7 +164,7 @@ def _write_shard(task: ShardTask, tensors: Mapping[str, Tensor]) -> Path:
     about: dict[str, Any] = {"schema": SCHEMA, "cache_key": task.cache_key, "item_ids": list(task.item_ids)}
     if any(task.variants):
         about["variants"] = list(task.variants)
-    write_tensors(task.path, tensors, {**about, "sha256": _digest(tensors, about)})
+    write_tensors(task.path, tensors, {**about, "sha256": digest(tensors, about, _raw)})
     return task.path
 
 
@@ -190,19 +175,9 @@ def read_shard(path: Path) -> Shard:
         ManifestError: The file is missing, damaged, or not a shard.
         OSError: The disk failed; the shard itself may be undamaged.
     """
-    _check_disk(path)
-    try:
-        tensors, about = read_tensors(path)
-        stated = about.pop("sha256", None)
-        is_whole = about.get("schema") == SCHEMA and stated == _digest(tensors, about)
-    except (SafetensorError, OSError, ValueError, AttributeError) as error:
-        raise ManifestError(f"shard {path}: cannot be read ({error}); run `boundaryflow run` to rebuild it") from None
-    items, cache_key = about.get("item_ids"), about.get("cache_key")
-    if not is_whole or not isinstance(items, list) or not isinstance(cache_key, str):
-        raise ManifestError(
-            f"shard {path}: its content and its header do not match; run `boundaryflow run` to rebuild it"
-        )
-    return Shard(tuple(items), tuple(about.get("variants", [""] * len(items))), cache_key, tensors)
+    tensors, about = read_checked(path, "pt", _raw)
+    items = about["item_ids"]
+    return Shard(tuple(items), tuple(about.get("variants", [""] * len(items))), about["cache_key"], tensors)
 
 
 def _valid_header(path: Path) -> Shard | None:
@@ -214,64 +189,15 @@ def _valid_header(path: Path) -> Shard | None:
     return replace(shard, tensors={})
 
 
-def _digest(tensors: Mapping[str, Tensor], about: Mapping[str, Any]) -> str:
-    """SHA-256 of the header's facts (item ids included) and of all tensors."""
-    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(
-            tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data if tensor.numel() else b""
-        )
-    return digest.hexdigest()
+def _raw(tensor: Tensor) -> memoryview | bytes:
+    """The bytes of a tensor on any device, in any layout."""
+    plain = tensor.detach().cpu().contiguous().flatten()
+    return plain.view(torch.uint8).numpy().data if plain.numel() else b""
 
 
 def sweep(folder: Path, plan: ShardPlan) -> None:
     """Remove shards that are not in the plan, and half-written files of killed runs."""
-    wanted = {*plan.kept, *(task.path for task in plan.tasks)}
-    for path in shard_files(folder):
-        if path not in wanted:
-            path.unlink()
-    remove_leftovers(folder)
-
-
-def shard_files(folder: Path) -> list[Path]:
-    """The regular files of a folder whose names are those of shards."""
-    return [p for p in sorted(folder.glob("shard-*")) if _NAME.fullmatch(p.name) and p.is_file() and not p.is_symlink()]
-
-
-def shard_index(folder: Path, cache_key: str | None = None) -> pd.DataFrame:
-    """Which shard and row each item is in: columns item_id, shard, row, sorted by item.
-
-    Args:
-        folder: Folder of shards; damaged ones are skipped.
-        cache_key: Only shards of this cache_key; None for all.
-    """
-    rows: list[tuple[str, str, int]] = []
-    for path in sorted(folder.glob("shard-*.safetensors")):
-        rows += [(item, path.name, row) for row, item in enumerate(_items_of(path, cache_key))]
-    return pd.DataFrame(sorted(rows), columns=["item_id", "shard", "row"]).astype(
-        {"item_id": "str", "shard": "str", "row": "int64"}
-    )
-
-
-def _items_of(path: Path, cache_key: str | None = None) -> list[str]:
-    """The items that a shard's header names; none where it is damaged, or of another cache_key."""
-    _check_disk(path)
-    try:
-        about = read_about(path)
-        return about["item_ids"] if about.get("schema") == SCHEMA and cache_key in (None, about["cache_key"]) else []
-    except (SafetensorError, OSError, ValueError, KeyError, AttributeError):
-        return []
-
-
-def _check_disk(path: Path) -> None:
-    """Raise the operating system's error when the disk fails; safetensors would report a missing file."""
-    try:
-        with path.open("rb") as file:
-            file.read(1)
-    except OSError as error:
-        if may_pass(error):
-            raise
+    keep_only(folder, {*plan.kept, *(task.path for task in plan.tasks)})
 
 
 def load_items(folder: Path, item_ids: Sequence[str], names: Sequence[str]) -> dict[str, Tensor]:
@@ -288,60 +214,5 @@ def load_items(folder: Path, item_ids: Sequence[str], names: Sequence[str]) -> d
     Raises:
         ManifestError: An item or a tensor is missing.
     """
-    found: dict[str, list[Tensor]] = {name: [torch.empty(0)] * len(item_ids) for name in names}
-    for shard, wanted in places_of(folder, item_ids).items():
-        read = read_shard(folder / shard)
-        for name in names:
-            tensor = read.tensor(name, folder / shard)
-            for position, row in wanted:
-                found[name][position] = tensor[row]
+    found = gather(folder, item_ids, names, lambda path: read_shard(path).tensors)
     return {name: torch.stack(rows) if rows else torch.empty(0) for name, rows in found.items()}
-
-
-def places_of(folder: Path, item_ids: Sequence[str]) -> dict[str, list[tuple[int, int]]]:
-    """Shard to (position in `item_ids`, row in the shard) of each of its items.
-
-    Raises:
-        ManifestError: An item is missing.
-    """
-    index: dict[str, tuple[str, int]] = {}
-    for shard in _may_hold(folder, item_ids):
-        index.update({item: (shard, row) for row, item in enumerate(_items_of(folder / shard))})
-    lacking = [item for item in item_ids if item not in index]
-    if lacking:
-        raise ManifestError(
-            f"shards {folder}: {len(lacking)} of {len(item_ids)} items are not there, such as {lacking[0]}; "
-            "run `boundaryflow run` to make them"
-        )
-    places: dict[str, list[tuple[int, int]]] = {}
-    for position, item in enumerate(item_ids):
-        shard, row = index[item]
-        places.setdefault(shard, []).append((position, row))
-    return places
-
-
-def _may_hold(folder: Path, item_ids: Sequence[str]) -> list[str]:
-    """The shards of the buckets that the items belong to, found by file name: for a few items, few headers are read."""
-    names = sorted(path.name for path in folder.glob("shard-*.safetensors"))
-    named = [(name, found) for name in names if (found := _NAME.fullmatch(name))]
-    buckets_of = {
-        size: {_bucket(item, int(size).bit_length() - 1) for item in item_ids}
-        for size in {found[2] for _, found in named}
-    }
-    return [name for name, found in named if int(found[1]) in buckets_of[found[2]]]
-
-
-def in_batches(folder: Path, item_ids: Sequence[str], num: int) -> Iterator[list[str]]:
-    """Items grouped by shard, which is the fastest order to read them, in batches of at least `num`.
-
-    Raises:
-        ManifestError: An item is missing.
-    """
-    batch: list[str] = []
-    for _shard, places in sorted(places_of(folder, item_ids).items()):
-        batch += [item_ids[position] for position, _row in places]
-        if len(batch) >= num:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

@@ -105,7 +105,7 @@ def test_page_shows_the_method_that_edits_are_compared_with(project: Path) -> No
             item, index = Path(picture).stem.split("-")
             with Image.open(path.parent / picture) as shown:
                 there = theirs.edited(edit, [item])[0, int(index)]
-                np.testing.assert_array_equal(np.asarray(shown), there.permute(1, 2, 0).numpy())
+                np.testing.assert_array_equal(np.asarray(shown), there.transpose(1, 2, 0))
             assert theirs.strengths[int(index)] == best[edit]
     assert len(re.findall(r"</span><small>single step ", html)) >= 4  # a tile each
 

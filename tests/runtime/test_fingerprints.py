@@ -77,12 +77,13 @@ def test_code_hash_tells_lists_and_values_apart(code: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["rng", "pixels", "boundary.hyperplane", "labelling.clip_labels", "avatars.renderer"]
+    "module", ["rng", "seeds", "pixels", "boundary.hyperplane", "labelling.clip_labels", "avatars.renderer"]
 )
 def test_modules_that_decide_results_are_in_the_code_of_some_stage(module: str) -> None:
     """The noise of an item, rounding to 8 bit, `Calibration.reach`, CLIP's resizing: each was missing once."""
     expected = {
-        "rng": {"mixing", "invert", "observe", "boundary", "edit", "report"},
+        "rng": {"mixing", "invert", "observe", "boundary", "edit"},
+        "seeds": {"mixing", "invert", "observe", "boundary", "edit", "report"},
         "pixels": {"label", "mixing", "invert", "observe", "edit", "evaluate"},
         "boundary.hyperplane": {"mixing", "boundary", "edit"},
         "labelling.clip_labels": {"label", "evaluate"},

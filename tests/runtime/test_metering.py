@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from boundaryflow.diffusion import BOTTLENECK
 from boundaryflow.models import load_model
 from boundaryflow.runtime.metering import Metered, Tally, cost_path, keep_cost
+from tests.conftest import ROOT
 from tests.small_project import write_project
 
 
@@ -33,3 +37,14 @@ def test_cost_of_a_stage_is_kept(tmp_path: Path) -> None:
     found = json.loads(cost_path(tmp_path, "invert@faces").read_text())
     assert found["seconds"] == 1.5
     assert found["peak_mib"] > 10
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the peak includes that of the process that started it")
+def test_peak_memory_is_that_of_the_process_and_not_of_the_one_that_started_it() -> None:
+    child = "from boundaryflow.runtime.metering import peak_mib; print(peak_mib())"
+    code = (
+        "import subprocess, sys; much = bytearray(b'x' * 2**28)\n"
+        f"print(subprocess.run([sys.executable, '-c', {child!r}], capture_output=True, text=True, check=True).stdout)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert 5 < float(done.stdout) < 200  # MiB; its parent has 256 more

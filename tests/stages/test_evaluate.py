@@ -12,8 +12,8 @@ import pytest
 import torch
 import yaml
 
-from boundaryflow import evaluation as ev
 from boundaryflow.avatars import ATTRIBUTES, FACTORS, Avatar, render
+from boundaryflow.evaluation.intervals import wilson_interval
 from boundaryflow.store.fingerprint import fingerprint
 from boundaryflow.store.shards import complete_shard, plan_shards
 from boundaryflow.store.tables import read_table, write_table
@@ -108,7 +108,7 @@ def test_tables_hold_every_image_and_intervals_hold_the_mean(judged: Path) -> No
         group = per_image[same[0] & same[1] & same[2]]
         assert len(group) == row["num_images"]
         assert row["target_success"] == pytest.approx(group["target_success"].mean(), abs=1e-5)
-        low, high = ev.wilson_interval(int(group["target_success"].sum()), len(group))
+        low, high = wilson_interval(int(group["target_success"].sum()), len(group))
         assert row["target_success_low"] == pytest.approx(low, abs=1e-5)
         assert row["target_success_high"] == pytest.approx(high, abs=1e-5)
         assert row["identity_low"] <= row["identity"] <= row["identity_high"]

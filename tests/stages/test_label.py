@@ -17,7 +17,7 @@ from PIL import Image
 
 from boundaryflow.errors import LabelError, ParamsError
 from boundaryflow.evaluation.judges import JudgeNet
-from boundaryflow.labelling import ClipLabeller
+from boundaryflow.labelling.clip_labels import ClipLabeller
 from boundaryflow.store.tables import read_table, write_table
 from tests.foreign_judges import channel_means, declare
 from tests.small_project import ROOT, content, copy_project, run_here, write_project

@@ -25,7 +25,7 @@ from torch import Tensor
 from boundaryflow.avatars import ATTRIBUTES, FACTORS, PARTS, Avatar, render, sample_avatars, segment
 from boundaryflow.diffusion import denoise, timestep_path
 from boundaryflow.evaluation.panel import load_judges
-from boundaryflow.labelling import load_clip
+from boundaryflow.labelling.clip_labels import load_clip
 from boundaryflow.models import load_model
 from boundaryflow.training.quality import NUM_STEPS, T_ROUND_TRIP, round_trip_psnr_db
 from training.avatars.faces import avatars_of, faces

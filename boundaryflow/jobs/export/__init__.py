@@ -28,7 +28,8 @@ from boundaryflow.store.catalog.edit import EDIT, EDITS
 from boundaryflow.store.catalog.ingest import INGEST, MANIFEST
 from boundaryflow.store.catalog.label import LABEL
 from boundaryflow.store.outbox import open_folder
-from boundaryflow.store.shards import load_items, read_shard, shard_files
+from boundaryflow.store.shard_files import shard_files
+from boundaryflow.store.shards import load_items, read_shard
 
 __all__ = ["Kind", "Layout", "export_dataset", "export_images"]
 _AT_ONCE = 256  # images in memory

@@ -11,7 +11,8 @@ from diffusers.models.unets.unet_2d import UNet2DModel
 from torch import nn
 
 from boundaryflow.errors import CheckpointError
-from boundaryflow.labelling import holds_clip, load_clip
+from boundaryflow.labelling.clip_files import holds_clip
+from boundaryflow.labelling.clip_labels import load_clip
 from boundaryflow.models import FrozenModel, build_network, load_model, open_checkpoint
 from boundaryflow.models.custom import names_python_model
 from boundaryflow.models.importing import describe

@@ -21,8 +21,7 @@ from benches.quality.pictures import Latents, Pictures
 from benches.quality.rows import CHEAP, CLEANED, OURS, all_rows
 from benches.quality.summary import _baseline_table, bars, error_ratio, front_table
 from boundaryflow.diffusion import BOTTLENECK, NoiseSchedule
-from boundaryflow.evaluation import Judges
-from boundaryflow.evaluation.panel import Classifier
+from boundaryflow.evaluation.panel import Classifier, Judges
 from boundaryflow.models.frozen import FrozenModel
 from tests.unit.gaussian import GaussianModel
 

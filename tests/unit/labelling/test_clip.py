@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from boundaryflow.errors import CheckpointError, LabelError
-from boundaryflow.labelling import ClipLabeller, load_clip
+from boundaryflow.labelling.clip_labels import ClipLabeller, load_clip
 from tests.conftest import ROOT
 from tests.hostile.corpus_models import TORCH
 

@@ -11,8 +11,9 @@ from sklearn.metrics import roc_auc_score
 
 from boundaryflow.avatars import render, sample_avatars
 from boundaryflow.errors import LabelError
-from boundaryflow.labelling import calibrate, load_clip, probe_labels
+from boundaryflow.labelling import calibrate, probe_labels
 from boundaryflow.labelling.calibration import log_loss, sigmoid
+from boundaryflow.labelling.clip_labels import load_clip
 
 CLIP = Path(__file__).parents[3] / "data/pretrained/avatars64_clip/clip.pt"
 NAN = np.nan

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -11,19 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from boundaryflow.errors import ManifestError
-from boundaryflow.store import shards
+from boundaryflow.store import shard_files
 from boundaryflow.store.fingerprint import fingerprint
-from boundaryflow.store.shards import (
-    buckets,
-    complete_shard,
-    in_batches,
-    load_items,
-    places_of,
-    plan_shards,
-    read_shard,
-    shard_index,
-    sweep,
-)
+from boundaryflow.store.shard_files import in_batches, places_of, shard_index
+from boundaryflow.store.shards import buckets, complete_shard, load_items, plan_shards, read_shard, sweep
 
 ITEMS = st.lists(st.text("0123456789abcdef", min_size=4, max_size=4), min_size=1, max_size=60, unique=True)
 
@@ -166,7 +158,30 @@ def test_batches_hold_whole_shards_and_every_item_once(tmp_path: Path) -> None:
 def test_few_items_cost_few_headers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bring_up_to_date(tmp_path, [f"{i:04x}" for i in range(200)])
     opened: list[Path] = []
-    read = shards.read_about
-    monkeypatch.setattr(shards, "read_about", lambda path: opened.append(path) or read(path))
+    read = shard_files.read_header
+    monkeypatch.setattr(shard_files, "read_header", lambda path: opened.append(path) or read(path))
     assert len(places_of(tmp_path, ["0007"])) == 1
     assert len(opened) == 1
+
+
+def test_many_reads_list_the_folder_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each shard of a stage reads some items of the stage before: one listing each would grow with the square."""
+    items = [f"{i:04x}" for i in range(200)]
+    bring_up_to_date(tmp_path, items)
+    listed: list[Path] = []
+    listdir = os.listdir
+    monkeypatch.setattr(os, "listdir", lambda folder: listed.append(folder) or listdir(folder))
+    for start in range(0, 200, 10):
+        load_items(tmp_path, items[start : start + 10], ["v"])
+    assert listed == [tmp_path]
+
+
+def test_items_written_after_the_folder_was_listed_are_found(tmp_path: Path) -> None:
+    """Also where the time of the folder does not show that it changed."""
+    folder = tmp_path / "shards"
+    bring_up_to_date(folder, ["0001", "0002"])
+    assert set(places_of(folder, ["0001"])) == {path.name for path in shard_files.shard_files(folder)}
+    before = folder.stat()
+    bring_up_to_date(folder, ["0001", "0003"])
+    os.utime(folder, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert load_items(folder, ["0003", "0001"], ["v"])["v"].tolist() == [[3, 4], [1, 4]]
