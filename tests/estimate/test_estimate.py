@@ -58,7 +58,6 @@ def quick(**options: Any) -> Forecast:
 def test_network_calls_are_those_that_the_stages_make(project: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
     change(project, "edit", **_WAYS[way])
     change(project, "", paper_mode=way == "as the release")
-    change(project, "invert", max_images=None if way == "guided" else 9)
     run_here(project, monkeypatch, "mixing", "invert", "boundary")
     shutil.rmtree(project / "data/invert")
     shutil.rmtree(project / "data/edit")
@@ -68,6 +67,18 @@ def test_network_calls_are_those_that_the_stages_make(project: Path, monkeypatch
         before = TALLY.image_calls
         run_here(project, monkeypatch, stage)
         assert TALLY.image_calls - before == told[stage], stage
+
+
+def test_images_that_are_not_inverted_are_not_counted(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    change(project, "edit", **_WAYS["single step"])
+    change(project, "invert", max_images=9)
+    run_here(project, monkeypatch, "mixing")
+    shutil.rmtree(project / "data/invert")
+    told = {stage.stage: stage for stage in quick().stages}["invert"]
+    before = TALLY.image_calls
+    run_here(project, monkeypatch, "invert")
+    assert TALLY.image_calls - before == told.image_calls
+    assert told.num_images == 9 + 5
 
 
 @pytest.mark.parametrize("way", ["guided", "single step", "both spaces", "as the release"])

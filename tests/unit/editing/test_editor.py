@@ -207,7 +207,7 @@ def test_masked_edit_changes_the_parts_of_its_attribute_only(tmp_path: Path, mon
     parts = torch.zeros(3, 4, 4, dtype=torch.long)
     parts[:2, :, 3] = 1  # the third image has no mouth
     file = segmenter(tmp_path)
-    monkeypatch.setattr("boundaryflow.evaluation.Segmenter.__call__", lambda _self, images: parts[: len(images)])
+    monkeypatch.setattr("boundaryflow.evaluation.judges.Segmenter.__call__", lambda _self, images: parts[: len(images)])
     mask = Mask(str(file), {"hat": ["mouth"]}, grow=0)
     everywhere, masked = edited(GUIDED), edited(dataclasses.replace(GUIDED, mask=mask))
     changed = (masked[:, 1] - images()).abs().amax(1)
