@@ -86,19 +86,19 @@ class Inputs:
         """[n,C,S,S] uint8 input pictures."""
         if not items:
             return np.empty((0, 3, 1, 1), np.uint8)
-        return load_arrays(INGEST.folder(self.dataset, self.root), items, "pixels")
+        return load_arrays(INGEST.folder(self.dataset, self.root), items, ["pixels"])["pixels"]
 
     def edited(self, edit: str, items: list[str]) -> NDArray[np.uint8]:
         """[n,K,C,S,S] uint8 edited pictures, one per strength."""
         if not items:
             return np.empty((0, len(self.strengths), 3, 1, 1), np.uint8)
         folder = str(self.edits.loc[self.edits["edit"] == edit, "shard"].iloc[0]).partition("/")[0]
-        return load_arrays(EDIT.folder(self.dataset, self.root) / folder, items, "edited")
+        return load_arrays(EDIT.folder(self.dataset, self.root) / folder, items, ["edited"])["edited"]
 
     def samples(self) -> dict[str, NDArray[Any]]:
         """Images drawn from noise: `drawn` [n,C,S,S], `has` [n,A], `changed` [n,A,C,S,S]; empty if there are none."""
         items, folder = self.facts["samples"].get("items", []), SAMPLES.folder(self.dataset, self.root)
-        return {name: load_arrays(folder, items, name) for name in ("drawn", "has", "changed")} if items else {}
+        return load_arrays(folder, items, ("drawn", "has", "changed")) if items else {}
 
 
 def read_inputs(root: Path, dataset: str) -> Inputs:

@@ -58,7 +58,7 @@ def _read(folder: Path, items: Sequence[str]) -> NDArray[np.float16]:
     place = {item: row for row, item in enumerate(items)}
     values: NDArray[np.float16] | None = None
     for batch in in_batches(folder, items, _AT_ONCE):
-        some = load_arrays(folder, batch, "features")
+        some = load_arrays(folder, batch, ["features"])["features"]
         values = np.empty((len(items), some.shape[1]), np.float16) if values is None else values
         values[[place[item] for item in batch]] = _unit(some)
     if values is None:

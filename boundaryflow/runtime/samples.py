@@ -22,7 +22,8 @@ from boundaryflow.runtime.memory import in_chunks
 from boundaryflow.runtime.process import tick
 from boundaryflow.runtime.sharding import run_sharded
 from boundaryflow.store.fingerprint import fingerprint
-from boundaryflow.store.shards import ShardPlan, ShardTask, sweep
+from boundaryflow.store.shard_files import keep_only
+from boundaryflow.store.shards import ShardTask
 
 
 def open_sampler(
@@ -101,7 +102,7 @@ def draw_samples(
         shard_size: See `boundaryflow.store.shards.plan_shards`.
     """
     if not items:
-        sweep(out, ShardPlan((), (), 0, 0))
+        keep_only(out, ())
         return
     settings = _at(settings, 1.0)
     known = {attribute: load_boundaries(file) for attribute, file in sorted(files.items())}

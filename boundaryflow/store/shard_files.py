@@ -224,13 +224,14 @@ def gather(
     return {name: [rows[position] for position in range(len(item_ids))] for name, rows in found.items()}
 
 
-def load_arrays(folder: Path, item_ids: Sequence[str], name: str) -> NDArray[Any]:
-    """One tensor of some items [len(item_ids), ...], at least one, as `boundaryflow.store.shards.load_items` reads it.
+def load_arrays(folder: Path, item_ids: Sequence[str], names: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """Tensors of some items [len(item_ids), ...], at least one, as `boundaryflow.store.shards.load_items` reads them.
 
     Raises:
-        ManifestError: An item or the tensor is missing.
+        ManifestError: An item or a tensor is missing.
     """
-    return np.stack(gather(folder, item_ids, [name], lambda path: read_checked(path, "np", _raw)[0])[name])
+    found = gather(folder, item_ids, names, lambda path: read_checked(path, "np", _raw)[0])
+    return {name: np.stack(rows) for name, rows in found.items()}
 
 
 def _raw(array: NDArray[Any]) -> memoryview:
