@@ -24,4 +24,10 @@ def noised_features(
 ) -> Tensor:
     """[B,D] features of images [B,C,H,W] after adding the noise of timestep t."""
     noise = item_noise(run_seed, ids, f"observe {t}", x_0.shape[1:])
-    return net.eps_and_features(noised(x_0, noise, net.schedule.alpha_bar(t)), t, features)[1]
+    return features_only(net, noised(x_0, noise, net.schedule.alpha_bar(t)), t, features)
+
+
+def features_only(net: EpsModel, x_t: Tensor, t: int, features: Features) -> Tensor:
+    """[B,D] features of noisy images [B,C,H,W]; the network stops at their layer if it can (see `EpsModel`)."""
+    stops = getattr(net, "features_only", None)
+    return net.eps_and_features(x_t, t, features)[1] if stops is None else stops(x_t, t, features)

@@ -195,7 +195,7 @@ def _costs(params: DatasetParams, planned: Planned, sizes: _Sizes, rates: Rates)
     add("invert", inverted, calls, calls * rates.forward, inverted * (latents + _ROW_BYTES))
     calls = observed * levels
     add(
-        "observe", observed, calls, calls * rates.forward,
+        "observe", observed, calls, calls * rates.observe,
         observed * levels * rates.sizes.features * stored(params.observe.store_dtype),
     )  # fmt: skip
     add("boundary", sizes.fitted, 0, _fit_s(params, sizes, rates, observed, levels),

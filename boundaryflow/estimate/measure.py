@@ -17,6 +17,7 @@ import torch
 from boundaryflow.boundary import Gram, InMemory, Labels, fit_boundaries
 from boundaryflow.config import AvatarSource, ClassifierSource, DatasetParams
 from boundaryflow.diffusion import EpsModel
+from boundaryflow.diffusion.observation import noised_features
 from boundaryflow.editing import separability
 from boundaryflow.estimate.counting import Planned, Sizes, count
 from boundaryflow.evaluation.panel import load_judges
@@ -57,6 +58,7 @@ class Rates:
         label: Per image, by CLIP or classifiers.
         separate: AUC of one attribute at one timestep, in the search for the mixing step.
         forward: Per image-call.
+        observe: Per image-call that ends at the features.
         gradient: Per direction that is pulled back in an image-call.
         products: Inner products of `num_fitted` images, in all spaces of the mixing step.
         fit_mixing: Boundaries of an attribute at the mixing step, on `num_fitted` images.
@@ -75,6 +77,7 @@ class Rates:
     label: Timing
     separate: Timing
     forward: float
+    observe: float
     gradient: float
     products: float
     fit_mixing: float
@@ -118,6 +121,7 @@ def measure(dataset: str, params: DatasetParams, planned: Planned, num_labelled:
         label=label,
         separate=separate,
         forward=forward,
+        observe=_observe(model, planned, share),
         gradient=gradient,
         products=products,
         fit_mixing=fit_mixing,
@@ -176,6 +180,14 @@ def _network(model: EpsModel, planned: Planned, sizes: Sizes, seconds: float) ->
     (editing,) = counts.edits.values()
     calls = counts.opening[short.params.edit.method].image_calls + editing.image_calls
     return forward, max(0.0, took / size - calls * forward) / editing.directions
+
+
+def _observe(model: EpsModel, planned: Planned, seconds: float) -> float:
+    """Time of an image-call of the stage observe."""
+    size, t = batch_size(model), planned.noise_levels[-1]
+    x_0 = torch.randn(size, model.channels, model.image_size, model.image_size).clamp(-1, 1)
+    ids = [f"timing-{number}" for number in range(size)]
+    return _each(lambda: noised_features(model, x_0, ids, t, 0, planned.features), seconds) / size
 
 
 def _fits(params: DatasetParams, model: EpsModel, sizes: Sizes, num: int) -> tuple[float, float, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import torch
@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from boundaryflow.diffusion import BOTTLENECK, Features, NoiseSchedule
-from boundaryflow.models.layers import Look, find_layer, layer_shapes
+from boundaryflow.models.layers import Look, Reached, find_layer, layer_shapes
 from boundaryflow.models.prediction import Prediction, eps_from
 from boundaryflow.models.preparation import Preparation, prepared_for
 
@@ -109,6 +109,13 @@ class FrozenModel:
         look = self._look_at(features)
         return self._call(x_t, t, look), look.seen.to(x_t.device)
 
+    def features_only(self, x_t: Float[Tensor, "b c h w"], t: int | Tensor, features: Features) -> Float[Tensor, "b d"]:
+        """The features of `eps_and_features`, to the last bit, without what the network computes behind their layer."""
+        look = self._look_at(features, stops=True)
+        with suppress(Reached):
+            self._call(x_t, t, look)
+        return look.seen.to(x_t.device)
+
     def pullback(
         self,
         x_t: Float[Tensor, "b c h w"],
@@ -146,15 +153,15 @@ class FrozenModel:
     def _look_at_h(self, change: Callable[[Tensor], Tensor] | None = None) -> Look:
         return Look("the bottleneck", self._bottleneck, lambda maps: maps.float().contiguous(), change, self._layout)
 
-    def _look_at(self, features: Features) -> Look:
+    def _look_at(self, features: Features, *, stops: bool = False) -> Look:
         """A look at features.
 
         Raises:
             CheckpointError: There is no such layer.
         """
         if features == BOTTLENECK:
-            return Look("the bottleneck", self._bottleneck, features.of)
-        return find_layer(self._named, features)
+            return Look("the bottleneck", self._bottleneck, features.of, stops=stops)
+        return find_layer(self._named, features, stops=stops)
 
     @torch.inference_mode()
     def _call(self, x_t: Tensor, t: int | Tensor, look: Look | None = None) -> Tensor:

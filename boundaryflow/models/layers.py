@@ -19,6 +19,10 @@ _LEAST_MAPS = 3  # dimensions of maps [B,C,...]; what has fewer is an embedding,
 _LEAST_PARTS = 2  # of a block
 
 
+class Reached(Exception):  # noqa: N818
+    """Ends a network call at the layer that is looked at, which has been kept."""
+
+
 class Look:
     """Keeps what one layer gives in one call of the network, and may replace it; a context around the call.
 
@@ -30,6 +34,7 @@ class Look:
         keep: What to keep of its output.
         change: From what was kept to what the layer gives instead; None leaves its output.
         layout: In memory, of what it gives instead.
+        stops: End the call there, by raising `Reached`.
     """
 
     def __init__(
@@ -39,8 +44,10 @@ class Look:
         keep: Callable[[Tensor], Tensor],
         change: Callable[[Tensor], Tensor] | None = None,
         layout: torch.memory_format = torch.channels_last,
+        *,
+        stops: bool = False,
     ) -> None:
-        self._layout = layout
+        self._layout, self._stops = layout, stops
         self._what, self._module, self._keep, self._change = what, module, keep, change
         self._seen: Tensor | None = None
         self._hook: RemovableHandle | None = None
@@ -68,6 +75,8 @@ class Look:
         if self._seen is not None:
             raise CheckpointError(f"{self._what} is called more than once by the network; take one that is called once")
         self._seen = self._keep(output)
+        if self._stops:
+            raise Reached
         if torch.is_grad_enabled():  # a pullback
             torch.set_grad_enabled(False)  # the block in `FrozenModel.pullback` sets it back at its end
         if self._change is None:
@@ -76,8 +85,8 @@ class Look:
         return changed.to(output.device, output.dtype).contiguous(memory_format=self._layout)
 
 
-def find_layer(network: nn.Module, features: Features) -> Look:
-    """A look at the features of a named layer.
+def find_layer(network: nn.Module, features: Features, *, stops: bool = False) -> Look:
+    """A look at the features of a named layer; `stops` as in `Look`.
 
     Raises:
         CheckpointError: There is no such layer; on the way, its output is none that can be used.
@@ -100,7 +109,7 @@ def find_layer(network: nn.Module, features: Features) -> Look:
             raise CheckpointError(f"{what} gives maps of {side}, which cannot be averaged to a side of {features.pool}")
         return features.of(output)
 
-    return Look(what, modules[name], keep)
+    return Look(what, modules[name], keep, stops=stops)
 
 
 def layer_shapes(network: nn.Module, bottleneck: nn.Module, call: Callable[[], object]) -> dict[str, tuple[int, ...]]:

@@ -24,16 +24,18 @@ class Tally:
     """Work of a network. A call on a batch of 32 counts as 32 image-calls.
 
     Attributes:
-        image_calls: Images that passed through the whole network.
+        image_calls: Images that passed through the network.
         pullbacks: Images for which gradients were computed as well; also counted in `image_calls`.
         directions: Gradients computed for them.
         seconds: Time within the network.
+        partial_calls: Images for which it stopped at the layer of their features; also counted in `image_calls`.
     """
 
     image_calls: int = 0
     pullbacks: int = 0
     directions: int = 0
     seconds: float = 0.0
+    partial_calls: int = 0
 
 
 TALLY = Tally()
@@ -75,6 +77,14 @@ class Metered:
     def eps_and_features(self, x_t: Tensor, t: int | Tensor, features: Features) -> tuple[Tensor, Tensor]:
         """See `EpsModel`."""
         return self._timed(len(x_t), lambda: self._model.eps_and_features(x_t, t, features))
+
+    def features_only(self, x_t: Tensor, t: int | Tensor, features: Features) -> Tensor:
+        """See `EpsModel`."""
+        from boundaryflow.diffusion.observation import features_only  # loads torch
+
+        seen = self._timed(len(x_t), lambda: features_only(self._model, x_t, t, features))
+        self.tally.partial_calls += len(x_t)
+        return seen
 
     def pullback(
         self, x_t: Tensor, t: int | Tensor, features: Features, normals: Callable[[Tensor], Tensor]

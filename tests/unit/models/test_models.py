@@ -10,8 +10,11 @@ import torch
 from diffusers import UNet2DModel
 
 from boundaryflow.diffusion import BOTTLENECK, Features
+from boundaryflow.diffusion.observation import features_only
 from boundaryflow.errors import CheckpointError
 from boundaryflow.models import FrozenModel, load_model
+from boundaryflow.runtime.metering import Metered, Tally
+from tests.unit.gaussian import GaussianModel
 
 SCHEDULER = {
     "num_train_timesteps": 1000,
@@ -97,6 +100,33 @@ def test_features_are_what_the_layer_gives_averaged_to_the_side_asked_for(tmp_pa
     assert DECODER.space == "up_blocks.1.resnets.0:2"
     with pytest.raises(ValueError, match="no layer is named"):
         Features(None, 4)
+
+
+@pytest.mark.parametrize("features", [BOTTLENECK, Features("up_blocks.0.resnets.1"), DECODER], ids=lambda f: f.space)
+def test_features_alone_are_the_same_to_the_bit_and_what_is_behind_their_layer_is_not_computed(
+    tmp_path: Path, features: Features
+) -> None:
+    model = load_model(write_tiny(tmp_path))
+    assert isinstance(model, FrozenModel)
+    x_t, ended = torch.randn(2, 3, 8, 8), []
+    eps, seen = model.eps_and_features(x_t, 300, features)
+    last = next(part for name, part in model._network.named_modules() if name.endswith("conv_out"))
+    last.register_forward_hook(lambda *_: ended.append(True))
+    assert torch.equal(model.features_only(x_t, 300, features), seen)
+    assert not ended
+    torch.testing.assert_close(model.eps(x_t, 300), eps)  # no hook of the look stays
+    assert ended
+
+
+def test_stage_observe_takes_models_that_cannot_stop_at_a_layer() -> None:
+    whole = GaussianModel()
+    assert not hasattr(whole, "features_only")
+    x_t = torch.randn(2, 3, 4, 4)
+    expected = whole.eps_and_features(x_t, 300, BOTTLENECK)[1]
+    assert torch.equal(features_only(whole, x_t, 300, BOTTLENECK), expected)
+    metered = Metered(whole, Tally())
+    assert torch.equal(metered.features_only(x_t, 300, BOTTLENECK), expected)
+    assert (metered.tally.image_calls, metered.tally.partial_calls) == (2, 2)
 
 
 @pytest.mark.parametrize(
