@@ -8,17 +8,14 @@ from dataclasses import dataclass
 
 import torch
 
-from boundaryflow.config import AvatarSource, DatasetParams, FolderSource, ListedSource, ParquetSource
+from boundaryflow.config import AvatarSource, DatasetParams
 from boundaryflow.editing.targets import directions_of
 from boundaryflow.errors import ManifestError
 from boundaryflow.estimate.counting import Planned, count
-from boundaryflow.estimate.measure import Rates, measure
+from boundaryflow.estimate.measure import Rates, measure, present_pictures
 from boundaryflow.evaluation.per_image import MAX_REAL
 from boundaryflow.runtime.device import device, resolve_dtype
-from boundaryflow.sources.datasets import open_raw, open_unlisted
 from boundaryflow.sources.decoding import choose
-from boundaryflow.sources.listing import pictures_path
-from boundaryflow.sources.raw import RawPictures
 from boundaryflow.sources.splits import split_images
 from boundaryflow.store.catalog.ingest import INGEST, MANIFEST
 from boundaryflow.store.catalog.label import LABEL, LABELS
@@ -126,20 +123,10 @@ def _split_shares(dataset: str, params: DatasetParams) -> dict[str, int]:
         if isinstance(how.source, AvatarSource):
             names = [f"face-{number}" for number in range(how.source.num_images)]
         else:
-            names = choose(_raw(dataset, how.source, how.image_size).names, how.max_images)
+            names = choose(present_pictures(dataset, how.source, how.image_size).names, how.max_images)
         split = how.split
         found = list(split_images(RAW.folder(dataset), dict(zip(names, names, strict=True)), split).values())
     return {split: found.count(split) for split in ("train", "val", "test")}
-
-
-def _raw(dataset: str, source: ListedSource, image_size: int) -> RawPictures:
-    """The current raw pictures; of a remote folder those of its last listing."""
-    if isinstance(source, FolderSource | ParquetSource):
-        return open_unlisted(dataset, source, image_size)
-    if not pictures_path(dataset).is_file():
-        what = f"{source.place(dataset)} has not been listed yet; run `python -m stages.listing {dataset}`"
-        raise ManifestError(f"estimate {dataset}: {what}")
-    return open_raw(dataset, source, image_size)
 
 
 def _changed_shares(dataset: str, params: DatasetParams) -> dict[str, float]:

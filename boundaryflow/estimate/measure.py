@@ -15,18 +15,28 @@ import numpy as np
 import torch
 
 from boundaryflow.boundary import Gram, InMemory, Labels, fit_boundaries
-from boundaryflow.config import AvatarSource, ClassifierSource, DatasetParams
+from boundaryflow.config import (
+    AvatarSource,
+    ClassifierSource,
+    DatasetParams,
+    FolderSource,
+    ListedSource,
+    ParquetSource,
+)
 from boundaryflow.diffusion import EpsModel
 from boundaryflow.diffusion.observation import noised_features
 from boundaryflow.editing import separability
+from boundaryflow.errors import ManifestError
 from boundaryflow.estimate.counting import Planned, Sizes, count
 from boundaryflow.evaluation.panel import load_judges
 from boundaryflow.evaluation.per_image import PerImageMetrics, open_metric_models
 from boundaryflow.labelling.clip_labels import load_clip
 from boundaryflow.runtime.device import device
 from boundaryflow.runtime.frozen_model import batch_size, check_features, open_model
-from boundaryflow.sources.datasets import draw_avatars, face_of, open_raw
+from boundaryflow.sources.datasets import draw_avatars, face_of, open_raw, open_unlisted
 from boundaryflow.sources.decoding import decode_all
+from boundaryflow.sources.listing import pictures_path
+from boundaryflow.sources.raw import RawPictures
 
 _LEAST_FITTED, _MOST_FITTED = 64, 384
 _NUM_PICTURES = 32
@@ -228,12 +238,26 @@ def _ingest(dataset: str, params: DatasetParams, seconds: float) -> float:
     if isinstance(how.source, AvatarSource):
         faces = draw_avatars(how.source.model_copy(update={"num_images": _NUM_PICTURES}), 0)
         return _each(lambda: [face_of(face, how.image_size) for face in faces], seconds) / len(faces)
-    raw = open_raw(dataset, how.source, how.image_size)
+    raw = present_pictures(dataset, how.source, how.image_size)
     names = list(raw.names)[:: max(1, len(raw.names) // (4 * _NUM_PICTURES))]
     started = time.perf_counter()
     for _ in decode_all(raw, names, {}, how.geometry, os.cpu_count() or 1):
         pass
     return (time.perf_counter() - started) / max(1, len(names))
+
+
+def present_pictures(dataset: str, source: ListedSource, image_size: int) -> RawPictures:
+    """The raw pictures of a data set, which need not be listed yet; of a remote folder those of its last listing.
+
+    Raises:
+        ManifestError: There are none, or a remote folder has not been listed.
+    """
+    if isinstance(source, FolderSource | ParquetSource):
+        return open_unlisted(dataset, source, image_size)
+    if not pictures_path(dataset).is_file():
+        what = f"{source.place(dataset)} has not been listed yet; run `python -m stages.listing {dataset}`"
+        raise ManifestError(f"estimate {dataset}: {what}")
+    return open_raw(dataset, source, image_size)
 
 
 def _pictures(params: DatasetParams) -> torch.Tensor:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import yaml
+from PIL import Image
 
 from boundaryflow.boundary import load_boundaries, save_boundaries
 from boundaryflow.config import load_params
@@ -170,12 +171,31 @@ def test_labelling_by_a_classifier_is_timed_and_its_outputs_take_disk(
     assert few["label"].num_bytes == 100 * (8 + 4 * 2 + 4 * 2)
 
 
-def test_a_folder_without_images_cannot_be_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_project(tmp_path, ingest__source={"kind": "folder"}, label={
+def folder_project(folder: Path) -> Path:
+    """A project on a folder of pictures, of which there are none yet; returns that folder."""
+    write_project(folder, ingest__source={"kind": "folder"}, label={
         "source": {"kind": "csv", "path": "labels.csv", "file_column": "file"}, "attributes": {"hat": {"column": None}},
     }, edit__edits={"hat": {"hat": "flip"}}, evaluate__counterfactuals=False)  # fmt: skip
-    (tmp_path / "data/raw/avatars").mkdir(parents=True)
-    (tmp_path / "data/raw/avatars/labels.csv").write_text("file,hat\na.png,1\n")
+    raw = folder / "data/raw/avatars"
+    raw.mkdir(parents=True)
+    (raw / "labels.csv").write_text("file,hat\na.png,1\n")
+    return raw
+
+
+def test_a_folder_without_images_cannot_be_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder_project(tmp_path)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ManifestError, match="holds no images"):
         quick()
+
+
+def test_a_folder_of_which_nothing_has_run_yet_is_counted_and_timed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = folder_project(tmp_path)
+    for number in range(3):
+        Image.new("RGB", (20, 20), (number, 0, 0)).save(raw / f"{number}.png")
+    monkeypatch.chdir(tmp_path)
+    told = quick()
+    assert told.num_images == 3
+    assert next(stage for stage in told.stages if stage.stage == "ingest").seconds > 0
