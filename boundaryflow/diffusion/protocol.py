@@ -19,7 +19,7 @@ class EpsModel(Protocol):
     Samples go in and noise comes out as float32, whatever dtype the network runs in.
 
     A model may have one member more, `features_only`, with the arguments of `eps_and_features`: the features alone,
-    without computing what comes behind their layer. The stage observe is then up to twice as fast.
+    without computing what comes behind their layer. The stage observe is then up to three times as fast.
     """
 
     @property

@@ -9,6 +9,7 @@ import inspect
 import json
 import os
 import socket
+import subprocess
 import threading
 import time
 from base64 import b64encode
@@ -35,8 +36,17 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[server.Server]
     """A server as `serve` starts it."""
     root, before = tmp_path_factory.mktemp("served $HOME"), dict(os.environ)
     environment.prepare(root)
-    started = server.start(root, server.listening_socket(0), has_page=True)
+    begun: list[subprocess.Popen[str]] = []
+
+    def start(*words: Any, _start: Any = processes.start, **named: Any) -> subprocess.Popen[str]:
+        begun.append(_start(*words, **named))
+        return begun[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(processes, "start", start)
+        started = server.start(root, server.listening_socket(0), has_page=True)
     yield started
+    processes.stop(begun[0])  # its scheduler would go on beside all further tests
     os.environ.clear()
     os.environ.update(before)
 
