@@ -23,7 +23,6 @@ class Guided:
         latents: What it sees of the pictures to fit on.
         num_train: How many of them.
         settings: See `all_rows`.
-        highest: Follow no hyperplane above this timestep; None follows all.
     """
 
     strengths = (0.5, 0.75, 1.0, 1.5)
@@ -34,13 +33,12 @@ class Guided:
         latents: Latents,
         num_train: int,
         settings: dict[str, Any],
-        highest: int | None = None,
     ) -> None:
         self._model, self._latents, self._num_train = model, latents, num_train
         self._guidance, self._boundary = Guidance(**settings["guided"]), settings["boundary"]
         path = timestep_path(settings["t_max"], settings["num_steps"], 1.5)
         self._path = self._guidance.path(path)
-        self._followed = [t for t in path if highest is None or t <= highest]
+        self._followed = list(path)
 
     @cached_property
     def hyperplanes(self) -> Mapping[str, Boundaries]:
