@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 from torch import Tensor
 
@@ -13,7 +15,19 @@ from boundaryflow.editing.guided import NoisedSource, guided_edit, observe_noise
 from boundaryflow.editing.mask import PartSegmenter, parts_mask
 from boundaryflow.rng import item_noise
 
+LOG = logging.getLogger(__name__)
 _MAX_COSINE = 0.25  # attributes with hyperplanes more similar than this count as one: neither preserves the other
+
+
+@cache
+def _warn_of_no_pattern(attribute: str) -> None:
+    """Once in a process."""
+    LOG.warning(
+        "edit %s: its hyperplanes were fitted by an earlier version and have no pattern, so that "
+        "edit.guided.preserve_residual changes nothing and more of the image changes; fit them again (a bundle: make "
+        "it again)",
+        attribute,
+    )
 
 
 @dataclass(frozen=True)
@@ -69,10 +83,15 @@ class GuidedEditor(BaseEditor):
                 for edited in boundaries
             )
         ]
+        edited = [self._visited(b, source) for b in boundaries]
+        if settings.guided.preserve_residual > 0:
+            for boundary, visited in zip(boundaries, edited, strict=True):
+                if any(hyperplane.pattern is None for hyperplane in visited):
+                    _warn_of_no_pattern(boundary.attribute)
         return guided_edit(
             self.model,
             source.noised.take(rows),
-            [self._visited(b, source) for b in boundaries],
+            edited,
             directions,
             settings.strengths,
             settings.guided,

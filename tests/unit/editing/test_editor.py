@@ -12,7 +12,7 @@ from boundaryflow.boundary import Boundaries, Boundary, Calibration
 from boundaryflow.boundary.hyperplane import Space
 from boundaryflow.config.advice import with_advice
 from boundaryflow.diffusion import BOTTLENECK
-from boundaryflow.editing import Guidance, Move
+from boundaryflow.editing import Guidance, Move, guided_editor
 from boundaryflow.editing.editor import EditSettings
 from boundaryflow.editing.mask import Mask
 from boundaryflow.errors import BoundaryError, CheckpointError
@@ -278,3 +278,13 @@ def test_attribute_that_no_visited_level_tells_is_one_clear_line() -> None:
         editor.edit(source, [0], [at_60], torch.ones(1, 1))
     other = dataclasses.replace(boundaries("beard"), noised=boundaries("beard").noised[:1])
     editor.edit(source, [0], [boundaries()], torch.ones(1, 1), [other])  # nothing of it is preserved, and that is fine
+
+
+def test_hyperplanes_without_a_pattern_are_warned_of_once_where_one_is_needed(caplog: pytest.LogCaptureFixture) -> None:
+    guided_editor._warn_of_no_pattern.cache_clear()
+    edited(GUIDED)
+    assert "pattern" not in caplog.text
+    needs_one = dataclasses.replace(GUIDED, guided=dataclasses.replace(GUIDED.guided, preserve_residual=0.3))
+    edited(needs_one)
+    edited(needs_one)
+    assert caplog.text.count("edit hat: its hyperplanes were fitted by an earlier version and have no pattern") == 1
