@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
+from benches import bench_quality
 from benches.quality.ace import Ace
 from benches.quality.baselines import baseline_rows
 from benches.quality.calls import BACKWARD, Counted
@@ -250,3 +253,26 @@ def test_other_methods_are_fitted_on_the_most_faces_and_costly_ones_once(latents
     assert wanted(OURS, 0, 48)
     assert not wanted(CHEAP, 0, 48)
     assert all(len(row.strengths) >= 3 for row in rows.values())
+
+
+def test_strips_of_rows_that_were_not_made_come_from_the_committed_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = {
+        "floor": {"num_train": None},
+        "a, n=9": {"num_train": 9},
+        "a, n=3": {"num_train": 3},
+        "b, n=9": {"num_train": 9},
+    }
+    strips = torch.stack(
+        [torch.full((3, 4, 8), shade / 255) for shade in (0, 50, 100, 150, 200)]
+    )  # input, 3 rows, truth
+    pixels = (torch.cat(list(strips), 1) * 255).round().byte().permute(1, 2, 0).numpy()
+    Image.fromarray(pixels).save(tmp_path / "rows.png")
+    monkeypatch.setattr(bench_quality, "PICTURE", tmp_path / "rows.png")
+    found = bench_quality.committed_strips({"rows": rows}, 9)
+    assert {name: round(float(strip.mean()) * 255) for name, strip in found.items()} == {
+        "floor": 50, "a, n=9": 100, "b, n=9": 150,
+    }  # fmt: skip
+    assert {tuple(strip.shape) for strip in found.values()} == {(3, 4, 8)}
+    assert bench_quality.name_of("FastDiME, our hyperplanes, n=1000") == "FastDiME, our hyperplanes"
