@@ -1,6 +1,7 @@
 """The methods on real handwriting, where no truth is known: fours and nines swapped, strokes thicker and thinner.
 
     make bench NAME=digits ARGS=FOLDER           FOLDER as for training.digits.unpack
+    make bench NAME=digits ARGS="FOLDER --check" the default alone, beside what is committed; writes nothing
 
 The shipped judge knows fours and nines only, and is content with a seven. So two judges that no
 method was tuned on look at the edits: a classifier of all ten digits (a support vector machine on
@@ -27,7 +28,7 @@ from torch import Tensor
 from benches import machine, page
 from benches.bench_quality import PAGE, ROOT, settings_of
 from benches.quality.pictures import Latents, Pictures
-from benches.quality.rows import all_rows
+from benches.quality.rows import OURS, all_rows
 from boundaryflow.runtime.frozen_model import open_model
 from training.digits.unpack import digits_in, stroke_width, with_margin
 
@@ -89,8 +90,8 @@ def flat(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
     return pixels.reshape(len(pixels), -1) / 255
 
 
-def measure(folder: Path, num_images: int, num_train: int, t_mix: int) -> dict[str, Any]:
-    """Every row on both edits."""
+def measure(folder: Path, num_images: int, num_train: int, t_mix: int, only: str | None = None) -> dict[str, Any]:
+    """Every row on both edits, or one row."""
     settings = settings_of("digits")
     known, known_digit = drawn(folder / "train.tar.gz", list(range(10)), 800)
     ten = SVC(gamma="scale", C=10.0).fit(flat(known[:6000]), known_digit[:6000])
@@ -106,6 +107,8 @@ def measure(folder: Path, num_images: int, num_train: int, t_mix: int) -> dict[s
     rows: dict[str, Any] = {}
     edits: dict[str, dict[str, Tensor]] = {}
     for row in all_rows(model, latents, num_train, t_mix, settings):
+        if only not in (None, row.name):
+            continue
         started = time.monotonic()
         edits[row.name] = {attribute: row.edit(test, [attribute]) for attribute in test.has}
         rows[row.name] = {
@@ -155,8 +158,13 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=96, help="digits to edit")
     parser.add_argument("--num-train", type=int, default=1000, help="digits to fit on")
     parser.add_argument("--t-mix", type=int, default=499, help="mixing step of the single-step rows")
+    parser.add_argument("--check", action="store_true", help="measure the default alone, and write nothing")
     asked = parser.parse_args()
-    found = measure(asked.folder, asked.images, asked.num_train, asked.t_mix)
+    found = measure(asked.folder, asked.images, asked.num_train, asked.t_mix, OURS if asked.check else None)
+    if asked.check:
+        print("committed:", table({"rows": {OURS: json.loads(RESULT.read_text())["rows"][OURS]}}), sep="\n")
+        print("now:", table(found), sep="\n")
+        return
     shown = Image.fromarray(found.pop("picture"))
     shown.resize((shown.width * 2, shown.height * 2), Image.Resampling.NEAREST).save(PICTURE, optimize=True)
     RESULT.write_text(json.dumps(found) + "\n")

@@ -27,7 +27,7 @@ def noised_features(
     return features_only(net, noised(x_0, noise, net.schedule.alpha_bar(t)), t, features)
 
 
-def features_only(net: EpsModel, x_t: Tensor, t: int, features: Features) -> Tensor:
+def features_only(net: EpsModel, x_t: Tensor, t: int | Tensor, features: Features) -> Tensor:
     """[B,D] features of noisy images [B,C,H,W]; the network stops at their layer if it can (see `EpsModel`)."""
     stops = getattr(net, "features_only", None)
     return net.eps_and_features(x_t, t, features)[1] if stops is None else stops(x_t, t, features)
