@@ -82,8 +82,11 @@ def in_int8(unet: nn.Module, samples: Samples) -> nn.Module:
 
         return note
 
-    convolutions = {name: part for name, part in unet.named_modules() if isinstance(part, nn.Conv2d)}
-    convolutions = {name: part for name, part in convolutions.items() if name not in ("conv_in", "conv_out")}
+    convolutions = {
+        name: part
+        for name, part in unet.named_modules()
+        if isinstance(part, nn.Conv2d) and name not in ("conv_in", "conv_out")
+    }
     hooks = [part.register_forward_hook(noting(name)) for name, part in convolutions.items()]
     for x_t, t in samples:
         unet(x_t, t)
@@ -150,13 +153,14 @@ def measure(seconds: float) -> dict[str, Any]:
         started = time.perf_counter()
         with torch.inference_mode():
             try:
-                calls[name] = prepare()
-                calls[name](*others[0])
+                call = prepare()
+                call(*others[0])
             except Exception as error:  # a compiler is missing, or a kernel
                 rows[name] = {"error": f"{type(error).__name__}: {str(error).splitlines()[0]}"}
                 continue
             begun = time.perf_counter() - started
-            found = [calls[name](x_t, t) for x_t, t in others]
+            found = [call(x_t, t) for x_t, t in others]
+        calls[name] = call
         pairs = zip(found, exact, strict=True)
         error = max(float((a - b).square().mean() / b.square().mean()) ** 0.5 for a, b in pairs)
         rows[name] = {"begin_s": round(begun, 1), "error": round(error, 6), "calls_per_s": 0.0}
