@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +46,13 @@ T_MIX, LEVEL = 299, 0.73
 MEASURES = ("recovery", "rmse", "drift", "identity")
 
 
-def speed(rounds: int, seconds: float, left_out: Collection[tuple[str, str]] = ()) -> dict[str, Any]:
-    """Every arm on every model, in turns, but the pairs (model, arm) of `left_out`."""
+def speed(
+    rounds: int,
+    seconds: float,
+    left_out: Collection[tuple[str, str]] = (),
+    paths: Mapping[str, int] = PATHS,
+) -> dict[str, Any]:
+    """Every arm on every model, in turns, but the pairs (model, arm) of `left_out`, over so many timesteps."""
     samples: dict[str, dict[str, list[dict[str, Any]]]] = {
         model: {arm: [] for arm in ARMS if (model, arm) not in left_out} for model in MODELS
     }
@@ -56,7 +61,7 @@ def speed(rounds: int, seconds: float, left_out: Collection[tuple[str, str]] = (
         ceilings.append(alone("benches.engine.arms", "ceiling"))
         for model in MODELS:
             for arm in samples[model]:
-                sample = alone("benches.engine.arms", arm, model, PATHS[model], seconds)
+                sample = alone("benches.engine.arms", arm, model, paths[model], seconds)
                 samples[model][arm].append(sample)
                 print(sample, flush=True)
     peak = {dtype: statistics.median(c[dtype] for c in ceilings) for dtype in ceilings[0]}

@@ -5,8 +5,9 @@
 CELEBA is the folder of training/faces; FOLDER has judges from elsewhere, with declarations (docs/datasets.md). The
 hyperplanes are fitted to CelebA's own labels. Each picture is edited in one attribute, by every row, and judged by the
 built-in judge, which was trained on other photographs, and by those of FOLDER. Edits are kept in out/bench_photos: what
-was cut off goes on. Writes benches/results/photos.json and the tables of docs/photos.md. Pictures of people are written
-there and to FILE alone, which must lie outside of the repository.
+was cut off goes on. `--rows` measures some rows and takes over the committed numbers of the others. Writes
+benches/results/photos.json and the tables of docs/photos.md. Pictures of people are written there and to FILE alone,
+which must lie outside of the repository.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import argparse
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from torch import Tensor
 from benches import machine, page
 from benches.bench_quality import ROOT, settings_of
 from benches.kept import kept
-from benches.photos.measure import measure_edit, same_person
+from benches.photos.measure import deliver, measure_edit, same_person
 from benches.photos.recognition import FaceRecognition, distances
 from benches.photos.tables import BUILT_IN, ELSEWHERE, OURS, bars, tables
 from benches.quality.calls import Counted
@@ -51,9 +52,12 @@ COLUMNS = {
 """Attributes that are edited; `beard` is the opposite of CelebA's column."""
 HELD_OUT = 200  # to calibrate on
 FEW = 100  # labels of the row with few
-STRENGTHS = (0.0, 0.75, 1.0)
+STRENGTHS = (0.0, 0.5, 0.75, 1.0, 1.25, 1.5)
 NO_RESIDUAL = {"gain": 1.0, "preserve": 3.0, "preserve_residual": 0.0, "num_iterations": 2, "stride": 1}
 """The guided edit before features were preserved that no label describes: four times the network calls."""
+MIN_PROBABILITY = 0.8
+"""As the job `glasses` of params.yaml has it, and its labeller."""
+DELIVERED = f"guided, weakest strength of which the labeller is sure ({MIN_PROBABILITY:g})"
 BASELINES = ("single step", "paper, as released", "paper, cleaned")
 
 
@@ -68,6 +72,9 @@ class PhotoRow:
         num_images: Photographs that are edited; the first of those of every attribute.
         num_train: Photographs to fit on.
         settings: What else the edits depend on.
+        kept_as: The row whose edits these are, if another's.
+        delivered_by: Of each picture only the edit that `bulk-edit` with `MIN_PROBABILITY` would deliver, by this
+            labeller; None is every edit.
     """
 
     edit: Edit
@@ -76,6 +83,8 @@ class PhotoRow:
     num_images: int
     num_train: int
     settings: Mapping[str, Any]
+    kept_as: str | None = None
+    delivered_by: Judges | None = None
 
 
 def rows_of(
@@ -83,7 +92,8 @@ def rows_of(
 ) -> dict[str, PhotoRow]:
     """Mirrored photographs, the guided edit with many labels, with few and as it was, and the single-step methods.
 
-    The first say what the judges see changed where nothing is edited.
+    The first say what the judges see changed where nothing is edited. `DELIVERED` is what `bulk-edit` delivers of the
+    guided edits.
     """
     settings = settings_of("faces")
     before = {**settings, "guided": {**settings["guided"], **NO_RESIDUAL}}
@@ -103,6 +113,8 @@ def rows_of(
 
         code = ("benches.quality.guided",)
         found[name] = PhotoRow(edit, strengths, code, images, labels, how)
+    labeller = load_judges(ROOT / "data/pretrained/faces64_labeller", device())
+    found[DELIVERED] = replace(found[OURS], kept_as=OURS, delivered_by=labeller)
     for row in all_rows(model, latents, num_train, t_mix, settings):
         if row.name in BASELINES:
             found[row.name] = PhotoRow(row.edit, row.strengths, row.code, num_baseline, num_train, row.settings)
@@ -159,30 +171,42 @@ def measure_row(
     by_judge: dict[str, dict[str, Any]] = {judge: {} for judge in judges}
     recognised: dict[str, list[list[float]]] = {}
     shown: dict[str, tuple[Pictures, Tensor]] = {}
+    delivered: dict[str, list[bool]] = {}
     seconds, difference = 0.0, 0.0
     for number, attribute in enumerate(COLUMNS):
         some = test.take(range(number, row.num_images, len(COLUMNS)))
-        edited, took = edits_of(name, row, attribute, some, model_sha256)
+        edited, took = edits_of(row.kept_as or name, row, attribute, some, model_sha256)
         seconds += took
         if row.strengths[0] == 0:
             difference = max(difference, float((edited[:, 0].float() - to_u8(some.x_0).float()).abs().max()))
             edited = edited[:, 1:]
+        is_delivered = None
+        if row.delivered_by is not None:
+            edited, is_delivered = deliver(row.delivered_by, some, attribute, edited, MIN_PROBABILITY)
+            delivered[attribute] = is_delivered.tolist()
         shown[attribute] = some, edited
         if recognition is not None:
-            recognised[attribute] = distances(recognition, to_u8(some.x_0), edited)
+            recognised[attribute] = distances(recognition, to_u8(some.x_0), edited, is_delivered)
         for judge, networks in judges.items():
             if attribute in networks.attributes:
-                by_judge[judge][attribute] = measure_edit(networks, some, attribute, edited)
+                by_judge[judge][attribute] = measure_edit(networks, some, attribute, edited, is_delivered)
         success = {judge: [round(sum(k) / len(k), 2) for k in of[attribute]["success"]]
                    for judge, of in by_judge.items() if attribute in of}  # fmt: skip
         print(f"{name}, {attribute}: success {success}, {took:.0f} s", flush=True)
-    strengths = [strength for strength in row.strengths if strength]
-    return {
-        "is_ours": name.startswith(OURS), "strengths": strengths, "num_images": row.num_images,
-        "num_train": row.num_train, "seconds": round(seconds, 1), "judges": by_judge,
+    facts: dict[str, Any] = {
+        "is_ours": name.startswith(OURS) and not delivered,
+        "strengths": [] if delivered else [strength for strength in row.strengths if strength],
+        "num_images": row.num_images,
+        "num_train": row.num_train,
+        "seconds": round(seconds, 1),
+        "judges": by_judge,
         "recognition": recognised,
-        **({"strength_0_max_difference": difference} if 0 in row.strengths else {}),
-    }, shown  # fmt: skip
+    }
+    if delivered:
+        facts["delivered"] = delivered
+    elif 0 in row.strengths:
+        facts["strength_0_max_difference"] = difference
+    return facts, shown
 
 
 def draw_grid(shown: Sequence[dict[str, tuple[Pictures, Tensor]]], path: Path) -> None:
@@ -207,10 +231,12 @@ def main() -> None:
     parser.add_argument("--baseline-images", type=int, default=210, help="the same for every row but the first")
     parser.add_argument("--num-train", type=int, default=1000, help="photographs to fit on")
     parser.add_argument("--t-mix", type=int, default=499, help="mixing step of the single-step rows")
+    parser.add_argument("--rows", nargs="+", metavar="ROW", help="measure these, and take over the committed others")
     parser.add_argument("--grid", type=Path, help="picture of some edits, outside of the repository")
     asked = parser.parse_args()
     if asked.grid is not None and asked.grid.resolve().is_relative_to(ROOT):
         raise SystemExit(f"photos: --grid {asked.grid} lies in the repository, where no picture of a person belongs")
+    committed: dict[str, Any] = json.loads(RESULT.read_text()) if asked.rows else {"rows": {}}
     to_fit, to_calibrate, test = photographs(asked.celeba, asked.num_train, asked.images)
     model = open_model(str(ROOT / "data/pretrained/faces64"), "auto")
     judges = {BUILT_IN: load_judges(ROOT / "data/pretrained/faces64_judges", device())}
@@ -220,12 +246,21 @@ def main() -> None:
     settings = {"num_train": asked.num_train, "t_mix": asked.t_mix, **settings_of("faces")}
     latents = Latents(model, to_fit, to_calibrate, settings["features"])
     rows = rows_of(model, latents, asked.num_train, asked.images, min(asked.images, asked.baseline_images), asked.t_mix)
-    measured = {name: measure_row(name, row, judges, recognition, test, model.sha256) for name, row in rows.items()}
+    if unknown := [name for name in asked.rows or () if name not in rows]:
+        raise SystemExit(f"photos: --rows {unknown[0]!r} is not one of {', '.join(rows)}")
+    described = {"images": asked.images, "attributes": list(COLUMNS), **settings}
+    if asked.rows and committed["settings"] != described:
+        raise SystemExit(f"photos: {RESULT.relative_to(ROOT)} was measured with other settings; leave --rows out")
+    measured = {
+        name: measure_row(name, row, judges, recognition, test, model.sha256)
+        for name, row in rows.items()
+        if not asked.rows or name in asked.rows
+    }
     found: dict[str, Any] = {
         "machine": machine.facts(),
-        "settings": {"images": asked.images, "attributes": list(COLUMNS), **settings},
+        "settings": described,
         "same_person": round(same_person(judges[BUILT_IN], to_fit), 4),
-        "rows": {name: row for name, (row, _) in measured.items()},
+        "rows": {name: measured[name][0] if name in measured else committed["rows"][name] for name in rows},
     }
     found["bars"] = bars(found)
     if asked.grid is not None:

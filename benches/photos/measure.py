@@ -14,6 +14,7 @@ from boundaryflow.evaluation.attributes import attribute_drift, target_reached
 from boundaryflow.evaluation.distribution import frechet_distance
 from boundaryflow.evaluation.panel import Judges
 from boundaryflow.evaluation.structure import ssim
+from boundaryflow.pixels import to_u8
 
 PER_IMAGE = ("success", "drift", "others_changed", "identity", "ssim", "preserved")
 PRESERVED = {"mouth_open": "smiling", "blond_hair": "male", "smiling": "male", "male": "smiling"}
@@ -32,7 +33,32 @@ def same_person(judges: Judges, pictures: Pictures) -> float:
     return float(cosines[~torch.eye(len(who), dtype=torch.bool)].quantile(0.99))
 
 
-def measure_edit(judges: Judges, some: Pictures, attribute: str, edited: Tensor) -> dict[str, Any]:
+def deliver(
+    labeller: Judges, some: Pictures, attribute: str, edited: Tensor, min_probability: float
+) -> tuple[Tensor, Tensor]:
+    """What `bulk-edit` with `min_probability` would deliver of each picture.
+
+    Args:
+        labeller: Networks that share no training picture with the judges.
+        some: The N inputs.
+        attribute: What was to be flipped.
+        edited: [N,K,3,H,W] uint8, by rising strength.
+        min_probability: How sure of the new class the labeller must be.
+
+    Returns:
+        [N,1,3,H,W] uint8, the weakest edit of which it is so sure, or the input; and [N] bool, whether there is one.
+    """
+    column, is_wanted = labeller.attributes.index(attribute), some.directions([attribute])[:, 0] > 0
+    with_it = torch.stack([labeller.probabilities(of.float() / 255)[:, column] for of in edited.unbind(1)], 1)
+    is_sure = torch.where(is_wanted[:, None], with_it, 1 - with_it) >= min_probability
+    is_delivered, weakest = is_sure.any(1), is_sure.int().argmax(1)
+    chosen = edited[torch.arange(len(edited)), weakest]
+    return torch.where(is_delivered[:, None, None, None], chosen, to_u8(some.x_0))[:, None], is_delivered
+
+
+def measure_edit(
+    judges: Judges, some: Pictures, attribute: str, edited: Tensor, is_delivered: Tensor | None = None
+) -> dict[str, Any]:
     """Measure the edits of one attribute at every strength.
 
     Args:
@@ -40,6 +66,7 @@ def measure_edit(judges: Judges, some: Pictures, attribute: str, edited: Tensor)
         some: The N inputs.
         attribute: What was to be flipped.
         edited: [N,K,3,H,W] uint8, by rising strength.
+        is_delivered: [N], whether there is an edit: where there is none it failed, and nothing else is measured.
 
     Returns:
         `PER_IMAGE` to [K][N], NaN where the judges do not know it; `monotonicity` to [N], the rank correlation of
@@ -66,10 +93,15 @@ def measure_edit(judges: Judges, some: Pictures, attribute: str, edited: Tensor)
             "ssim": ssim(after, before),
             "preserved": 1 - flipped[:, names.index(other)].float() if other in names else unknown,
         }
+        if is_delivered is not None:
+            columns = {name: values.where(is_delivered, torch.nan) for name, values in columns.items()}
+            columns["success"] = columns["success"].nan_to_num(0)
         for name, values in columns.items():
             found[name].append([round(float(value), 4) for value in values])
-        distance = np.nan if who is None or then is None else frechet_distance(who, then)
+        is_there = slice(None) if is_delivered is None else is_delivered
+        distance = np.nan if who is None or then is None else frechet_distance(who[is_there], then[is_there])
         found["frechet"].append(round(distance, 4))
-    found["monotonicity"] = [round(rank_correlation(row), 4) for row in torch.stack(wanted, 1).numpy()]
+    ranks = [round(rank_correlation(row), 4) for row in torch.stack(wanted, 1).numpy()]
+    found["monotonicity"] = ranks if is_delivered is None else [np.nan] * len(ranks)  # of one strength there is none
     found["male"] = (known[:, names.index("male")] > 0.5).tolist() if "male" in names else []
     return found

@@ -54,11 +54,15 @@ class FaceRecognition:
         return list(self._network.compute_face_descriptor(chip))
 
 
-def distances(recognition: FaceRecognition, before: Tensor, edited: Tensor) -> list[list[float]]:
-    """[K][N] between pictures [N,3,64,64] and their edits [N,K,3,64,64], all uint8."""
+def distances(
+    recognition: FaceRecognition, before: Tensor, edited: Tensor, is_delivered: Tensor | None = None
+) -> list[list[float]]:
+    """[K][N] between pictures [N,3,64,64] and their edits [N,K,3,64,64], all uint8; NaN where none is delivered."""
     of_before = recognition.embeddings(before)
     found: list[list[float]] = []
     for after in edited.unbind(1):
         lengths = np.linalg.norm(recognition.embeddings(after) - of_before, axis=1)
+        if is_delivered is not None:
+            lengths[~is_delivered.numpy()] = np.nan
         found.append([round(float(length), 4) for length in lengths])
     return found

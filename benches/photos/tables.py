@@ -36,6 +36,9 @@ def _lines(rows: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], fl
     for name, row in rows.items():
         if row["is_ours"]:
             yield from ((f"{name}, strength {strength:g}", row, strength) for strength in row["strengths"])
+        elif "delivered" in row:
+            share = np.mean(sum(row["delivered"].values(), []))
+            yield f"{name}; {share:.2f} delivered", row, None
         else:
             yield name, row, None
 
@@ -72,32 +75,38 @@ def tables(found: Mapping[str, Any]) -> str:
 
 
 def bars(found: Mapping[str, Any]) -> list[Bar]:
-    """What is asked of the guided edit at a strength of 1."""
-    ours = found["rows"][OURS]
-    mine, theirs = shown(ours, BUILT_IN, 1.0), shown(ours, ELSEWHERE, 1.0)
-    no_gender = {name: of for name, of in mine.items() if name != "male"}
-    of: list[Bar] = [
-        *(
-            bar(f"success of {name}, by a network from elsewhere", float(np.mean(theirs[name]["success"])), 0.9, ">=")
-            for name in ("smiling", "male")
-            if name in theirs
-        ),
-        *(
-            bar(f"success of {name}", float(np.mean(mine[name]["success"])), 0.85, ">=")
-            for name in ("eyeglasses", "bangs")
-        ),
-        bar("same person, gender apart", _share(_all(no_gender, "identity"), found["same_person"]), 0.9, ">="),
-        *(
-            bar("same person by face recognition, gender apart", float((distance < SAME_PERSON).mean()), 0.9, ">=")
-            for distance in (_all(no_gender, "distance"),)
-            if not np.isnan(distance).any()
-        ),
-        bar("other attributes changed", float(np.mean(_all(mine, "others_changed"))), 0.02, "<="),
-        bar("smile kept when the mouth opens or shuts", float(np.mean(mine["mouth_open"]["preserved"])), 0.8, ">="),
-        bar("gender kept when hair turns blond or not", float(np.mean(mine["blond_hair"]["preserved"])), 0.95, ">="),
-        bar("largest difference at strength 0", ours["strength_0_max_difference"], 0.0, "<="),
-    ]  # fmt: skip
+    """What is asked of the guided edit at a strength of 1, and the same of what is delivered of it."""
+    rows, limit = found["rows"], found["same_person"]
+    of = _asked(rows[OURS], 1.0, limit, "")
+    of.append(bar("largest difference at strength 0", rows[OURS]["strength_0_max_difference"], 0.0, "<="))
+    for row in rows.values():
+        if "delivered" in row:
+            of += _asked(row, None, limit, "delivered: ")
     return of
+
+
+def _asked(row: Mapping[str, Any], strength: float | None, limit: float, prefix: str) -> list[Bar]:
+    mine, theirs = shown(row, BUILT_IN, strength), shown(row, ELSEWHERE, strength)
+    no_gender = {name: of for name, of in mine.items() if name != "male"}
+    distance = _known(_all(no_gender, "distance"))
+    of = [
+        bar(f"success of {name}, by a network from elsewhere", float(np.mean(theirs[name]["success"])), 0.9, ">=")
+        for name in ("smiling", "male")
+        if name in theirs
+    ]
+    of += [
+        bar(f"success of {name}", float(np.mean(mine[name]["success"])), 0.85, ">=") for name in ("eyeglasses", "bangs")
+    ]
+    of.append(bar("same person, gender apart", _share(_all(no_gender, "identity"), limit), 0.9, ">="))
+    if len(distance):
+        same = float((distance < SAME_PERSON).mean())
+        of.append(bar("same person by face recognition, gender apart", same, 0.9, ">="))
+    others = float(np.nanmean(_all(mine, "others_changed")))
+    smile, gender = (float(np.nanmean(mine[name]["preserved"])) for name in ("mouth_open", "blond_hair"))
+    of.append(bar("other attributes changed", others, 0.02, "<="))
+    of.append(bar("smile kept when the mouth opens or shuts", smile, 0.8, ">="))
+    of.append(bar("gender kept when hair turns blond or not", gender, 0.95, ">="))
+    return [{**one, "name": prefix + one["name"]} for one in of]
 
 
 def _pooled(best: Mapping[str, Values], limit: float) -> list[str]:
@@ -121,13 +130,18 @@ def _pooled(best: Mapping[str, Values], limit: float) -> list[str]:
 
 def _by_gender(best: Mapping[str, Values]) -> list[str]:
     kept = [of for name, of in best.items() if name != "male"]
-    drift = np.concatenate([of["drift"] for of in kept])
-    male = np.concatenate([of["male"] for of in kept]).astype(bool)
+    every = np.concatenate([of["drift"] for of in kept])
+    is_there = ~np.isnan(every)
+    drift, male = every[is_there], np.concatenate([of["male"] for of in kept]).astype(bool)[is_there]
     cells: list[str] = []
     for values in (drift[~male], drift[male]):
         low, high = bootstrap_interval(values, 500, seed=0)
         cells.append(f"{values.mean():.3f} [{low:.3f}, {high:.3f}]")
     return cells
+
+
+def _known(values: Any) -> Any:
+    return values[~np.isnan(values)]
 
 
 def _all(best: Mapping[str, Values], name: str) -> Any:
@@ -136,11 +150,12 @@ def _all(best: Mapping[str, Values], name: str) -> Any:
 
 def _recognised(best: Mapping[str, Values]) -> str:
     distance = _all(best, "distance")
-    return "" if np.isnan(distance).any() else f"{(distance < SAME_PERSON).mean():.2f}"
+    known = _known(distance)
+    return f"{(known < SAME_PERSON).mean():.2f}" if len(known) else ""
 
 
 def _share(identity: Any, limit: float) -> float:
-    return float((identity[~np.isnan(identity)] > limit).mean())
+    return float((_known(identity) > limit).mean())
 
 
 def _mean(values: Any, digits: int = 2) -> str:
