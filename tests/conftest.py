@@ -7,6 +7,7 @@ import ipaddress
 import os
 import shutil
 import socket
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,9 +45,15 @@ os.environ.update(
         "DO_NOT_TRACK": "1",
     }
 )
-# Knobs of the person who runs the tests must not decide whether they pass.
-for _name in [name for name in os.environ if name.startswith("BOUNDARYFLOW_") or name == "PREFECT_API_URL"]:
+# Knobs of the person who runs the tests must not decide whether they pass, nor how long they take: without bytecode
+# each of the many processes that tests start compiles all of this project.
+for _name in [
+    name
+    for name in os.environ
+    if name.startswith("BOUNDARYFLOW_") or name in ("PREFECT_API_URL", "PYTHONDONTWRITEBYTECODE")
+]:
     del os.environ[_name]
+sys.dont_write_bytecode = False
 
 # Shapes and types in the signatures of the numerical rooms are checked at every call. Of `models` only the networks:
 # the rest of it looks at files of the user's, whose values may be of any type.
@@ -66,7 +73,6 @@ gc.disable()
 def pytest_collection_finish() -> None:
     """Leave what was imported out of every later collection, which takes 0.7 s otherwise."""
     gc.enable()
-    gc.collect()
     gc.freeze()
 
 

@@ -15,6 +15,7 @@ import yaml
 from diffusers import UNet2DModel
 
 from boundaryflow.config import filled
+from tests.forked import Forked
 
 ROOT = Path(__file__).parents[1]
 STAGES = ("ingest", "label", "mixing", "invert", "observe", "boundary", "edit")
@@ -92,6 +93,11 @@ def run_stage(folder: Path, stage: str, **extra: str) -> subprocess.CompletedPro
     return subprocess.run(
         command(stage), cwd=folder, env=environment(**extra), capture_output=True, text=True, check=False
     )
+
+
+def start_stage(folder: Path, stage: str, **extra: str) -> Forked:
+    """Start one stage in a fork: much quicker than `run_stage`."""
+    return Forked(f"stages.{stage}", ["avatars"], folder, BOUNDARYFLOW_PROGRESS="log", **extra)
 
 
 def run_here(folder: Path, monkeypatch: Any, *stages: str, dataset: str = "avatars", listed: bool = True) -> None:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -29,8 +27,9 @@ from boundaryflow.store.outbox import STATE, open_outbox
 from boundaryflow.store.shards import load_items
 from boundaryflow.store.tables import read_table, table_bytes
 from flows.own_outputs import OwnOutputs, files_of
+from tests.forked import Forked
 from tests.hostile.corpus_listing import CASES
-from tests.small_project import content, environment
+from tests.small_project import content
 
 
 def set_job(folder: Path, **values: Any) -> None:
@@ -263,12 +262,10 @@ def test_what_cannot_be_used_is_one_line(job: Path, monkeypatch: pytest.MonkeyPa
 def test_killed_run_ends_with_the_bytes_of_an_undisturbed_one(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     arrive(job, 12)
     run(job, monkeypatch, "--outbox", "out/undisturbed")
-    command = [sys.executable, "-m", "boundaryflow.jobs.bulk_edit", "some"]
-    process = subprocess.Popen(command, cwd=job, env=environment(), start_new_session=True)
+    process = Forked("boundaryflow.jobs.bulk_edit", ["some"], job)
     while process.poll() is None and not list((job / "data/bulk_edit/some/shards").glob("shard-*.safetensors")):
         time.sleep(0.005)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    assert process.kill()
     run(job, monkeypatch)
     assert delivered(job) == delivered(job, "out/undisturbed")
 

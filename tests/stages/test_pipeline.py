@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import re
 import shutil
-import signal
-import subprocess
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -27,14 +24,8 @@ from boundaryflow.store.shards import load_items
 from boundaryflow.store.tables import read_table, write_table
 from flows import own_outputs
 from flows.own_outputs import files_of
-from tests.small_project import (
-    ROOT,
-    command,
-    content,
-    environment,
-    run_here,
-    run_stage,
-)
+from tests.forked import Forked
+from tests.small_project import ROOT, content, run_here, run_stage, start_stage
 
 
 def change(folder: Path, section: str, **values: object) -> None:
@@ -260,10 +251,10 @@ def test_dask_cluster_gives_the_same_bytes(project: Path, monkeypatch: pytest.Mo
 def test_dask_scheduler_that_does_not_answer_is_one_line(project: Path) -> None:
     for path in (project / "data/invert/avatars").glob("shard-*"):
         path.unlink()
-    result = run_stage(project, "invert", BOUNDARYFLOW_DASK="tcp://127.0.0.1:9")
-    assert result.returncode == 2
-    assert "no scheduler answers there" in result.stderr
-    assert "Traceback" not in result.stderr
+    result = start_stage(project, "invert", BOUNDARYFLOW_DASK="tcp://127.0.0.1:9")
+    assert result.wait() == 2
+    assert "no scheduler answers there" in result.said()
+    assert "Traceback" not in result.said()
 
 
 def test_no_more_images_are_inverted_than_asked_for(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -293,29 +284,20 @@ def test_killed_stage_ends_with_the_bytes_of_an_undisturbed_one(project: Path, s
         path.unlink()
     rng, killed = random.Random(stage), 0
     for _ in range(2):
-        process = subprocess.Popen(
-            command(stage),
-            cwd=project,
-            env=environment(BOUNDARYFLOW_BATCH_SIZE="32"),
-            start_new_session=True,
-            stderr=subprocess.DEVNULL,
-        )
+        process = start_stage(project, stage, BOUNDARYFLOW_BATCH_SIZE="32")
         _wait_for_first_shard(process, project / "data" / stage)
         time.sleep(rng.uniform(0, 0.05))
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            killed += 1
-        process.wait()
+        killed += process.kill()
         half = content(project / "data" / stage)
         assert all(half[name] == undisturbed[name] for name in half if "shard-" in name and not name.endswith(".tmp"))
     (project / "data" / stage / "avatars" / ".boundaryflow-1-00ff00ff00ff00ff.tmp").write_bytes(b"PAR1")
-    result = run_stage(project, stage)
-    assert result.returncode == 0, result.stderr
+    result = start_stage(project, stage)
+    assert result.wait() == 0, result.said()
     assert killed > 0
     assert content(project / "data" / stage) == undisturbed
 
 
-def _wait_for_first_shard(process: subprocess.Popen[bytes], folder: Path) -> None:
+def _wait_for_first_shard(process: Forked, folder: Path) -> None:
     """Until one more shard is there than before, or the process has ended."""
     before = len(list(folder.rglob("shard-*.safetensors")))
     while process.poll() is None and len(list(folder.rglob("shard-*.safetensors"))) <= before:
@@ -334,10 +316,10 @@ def test_corrupted_shard_is_found_and_made_again(project: Path, monkeypatch: pyt
 
 def test_mistake_in_params_is_one_line_and_exit_status_two(project: Path) -> None:
     change(project, "edit", eta=3.0)
-    result = run_stage(project, "edit")
-    assert result.returncode == 2
+    result = start_stage(project, "edit")
+    assert result.wait() == 2
     assert (
-        result.stderr.strip() == "params.yaml: data.avatars.edit.eta: input should be less than or equal to 1 (got 3.0)"
+        result.said().strip() == "params.yaml: data.avatars.edit.eta: input should be less than or equal to 1 (got 3.0)"
     )
 
 

@@ -10,24 +10,30 @@ from pathlib import Path
 import torch
 
 from boundaryflow.formats.tensor_files import read_about, read_tensors, write_tensors
+from tests.conftest import ROOT
 
-SCRIPT = """
-import sys, torch
-from pathlib import Path
-from boundaryflow.formats.tensor_files import write_tensors
-names = sys.argv[2].split(",")
-write_tensors(Path(sys.argv[1]), {n: torch.arange(4.0) for n in names}, {n: [n, 1] for n in names})
-"""
+_ORDERS = ("a,b,c,d", "d,c,b,a", "b,a,d,c")
+
+
+def write_in_all_orders(folder: Path) -> None:
+    for number, order in enumerate(_ORDERS):
+        names = order.split(",")
+        tensors, about = {n: torch.arange(4.0) for n in names}, {n: [n, 1] for n in names}
+        write_tensors(folder / f"{number}.safetensors", tensors, about)
 
 
 def test_bytes_depend_on_neither_the_process_nor_the_order(tmp_path: Path) -> None:
-    seen: set[bytes] = set()
-    for seed, names in enumerate(["a,b,c,d", "d,c,b,a", "b,a,d,c"]):
-        path = tmp_path / f"{seed}.safetensors"
-        environment = {**os.environ, "PYTHONHASHSEED": str(seed)}
-        subprocess.run([sys.executable, "-c", SCRIPT, path, names], env=environment, check=True)
-        seen.add(path.read_bytes())
-    assert len(seen) == 1
+    folders = [tmp_path / "here", tmp_path / "elsewhere"]
+    for folder in folders:
+        folder.mkdir()
+    write_in_all_orders(folders[0])
+    code = "import sys; from pathlib import Path; from tests.unit.test_tensor_files import write_in_all_orders as write"
+    environment = {**os.environ, "PYTHONHASHSEED": "1", "PYTHONPATH": str(ROOT)}
+    words = [sys.executable, "-c", f"{code}; write(Path(sys.argv[1]))", folders[1]]
+    subprocess.run(words, env=environment, check=True)
+    written = [path.read_bytes() for folder in folders for path in folder.iterdir()]
+    assert len(written) == 6
+    assert len(set(written)) == 1
 
 
 def test_what_is_written_comes_back(tmp_path: Path) -> None:
