@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from boundaryflow.blur import gaussian_blur
 from boundaryflow.boundary.fit import calibrate
 from boundaryflow.boundary.hyperplane import Boundary
 from boundaryflow.boundary.rows import LatentRows, project
@@ -32,13 +33,10 @@ def low_passed(
     Returns:
         The hyperplane with a unit normal, halfway between the held-out class means.
     """
-    from torchvision.transforms.functional import gaussian_blur
-
     if width == 0:
         return boundary
-    size = 2 * min(round(3 * width), (min(shape[1:]) - 1) // 2) + 1
-    image = boundary.normal.reshape(1, *shape)
-    smooth = gaussian_blur(image, [size, size], [width, width]).flatten()
+    radius = min(round(3 * width), (min(shape[1:]) - 1) // 2)
+    smooth = gaussian_blur(boundary.normal.reshape(1, *shape), radius, width).flatten()
     turned = replace(boundary, normal=smooth / smooth.norm(), intercept=0.0)
     distances = project(held_out, turned.normal[None])[:, 0]
     middle = calibrate(distances, has_attribute).middle

@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from boundaryflow.blur import gaussian_blur
 from boundaryflow.boundary import Boundary
 from boundaryflow.diffusion import BOTTLENECK, EpsModel, Features, noise_to_signal, noised
 from boundaryflow.diffusion.schedule import CLEAN
@@ -281,11 +282,9 @@ def _shortened(step: Tensor, most: float) -> Tensor:
 
 def _smoothed(change: Tensor, width: float) -> Tensor:
     """[B,1,H,W] absolute change, averaged over channels and blurred with sigma `width` in 64ths of the image width."""
-    from torchvision.transforms.functional import gaussian_blur
-
     sigma = width * change.shape[-1] / 64
     size = change.abs().mean(1, keepdim=True)
-    return gaussian_blur(size, [2 * min(round(3 * sigma), (size.shape[-1] - 1) // 2) + 1] * 2, [max(sigma, 0.1)] * 2)
+    return gaussian_blur(size, min(round(3 * sigma), (size.shape[-1] - 1) // 2), max(sigma, 0.1))
 
 
 def _soft_threshold(size: Tensor, full: float | Tensor) -> Tensor:

@@ -8,14 +8,14 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers.models.attention_processor import Attention
-from diffusers.models.unets.unet_2d import UNet2DModel
 from torch import Tensor, nn
 
+from boundaryflow.compiler import without_compiler
 from boundaryflow.diffusion import EpsModel, NoiseSchedule
 from boundaryflow.errors import CheckpointError
 from boundaryflow.models.architecture import Architecture, check_channels
@@ -23,6 +23,7 @@ from boundaryflow.models.betas import USUAL, scaled_linear_betas, schedule_betas
 from boundaryflow.models.config import check_config, network_config
 from boundaryflow.models.custom import load_python_model, names_python_model
 from boundaryflow.models.ddpm import convert_ddpm
+from boundaryflow.models.diffusers_parts import Attention, UNet2DModel
 from boundaryflow.models.families import family_of
 from boundaryflow.models.folders import (
     HALF_WEIGHTS,
@@ -188,25 +189,33 @@ def build_network(checkpoint: Checkpoint) -> UNet2DModel:
 
 
 def _empty_network(config: dict[str, Any], num_tensors: int, where: str) -> UNet2DModel:
-    """A network without numbers, which has been called once to see that its layers fit one another."""
+    """A network without numbers, whose layers fit one another."""
     resnets = len(config["block_out_channels"]) * (2 * int(config["layers_per_block"]) + 1)
     if resnets > num_tensors:  # each has eight tensors or more
         raise CheckpointError(
             f"model {where}: config.json describes {resnets:,} blocks, the weights have {num_tensors:,} tensors; they "
             "are of different networks"
         )
-    shape = [1, config["in_channels"], config["sample_size"], config["sample_size"]]
     try:
-        with torch.device("meta"), torch.inference_mode():  # shapes only: no memory, nothing drawn or computed
-            unet = UNet2DModel(**config)
-            out = unet.eval()(torch.empty(shape), torch.zeros(1)).sample
-        if out.shape != (1, config["out_channels"], *shape[2:]):
-            raise ValueError(f"it makes {tuple(out.shape)} of {tuple(shape)}")
+        with without_compiler(), torch.device("meta"):  # shapes only: no memory, nothing drawn or computed
+            unet = UNet2DModel(**config).eval()
+            _check_layers(json.dumps(config, sort_keys=True))
     except Exception as error:  # noqa: BLE001 - diffusers raises nearly anything on a configuration; it is refused then
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         reason = " ".join(lines[:2])[:200] or type(error).__name__
         raise CheckpointError(f"model {where}: config.json describes no network ({reason})") from None
     return unet
+
+
+@lru_cache(maxsize=64)
+def _check_layers(config: str) -> None:
+    """Find out by one call whether the layers of a configuration, as JSON, fit one another."""
+    about: dict[str, Any] = json.loads(config)
+    shape = [1, about["in_channels"], about["sample_size"], about["sample_size"]]
+    with torch.inference_mode():
+        out = UNet2DModel(**about).eval()(torch.empty(shape), torch.zeros(1)).sample
+    if out.shape != (1, about["out_channels"], *shape[2:]):
+        raise ValueError(f"it makes {tuple(out.shape)} of {tuple(shape)}")
 
 
 def set_num_heads(unet: UNet2DModel, num_heads: int, where: str) -> None:

@@ -7,9 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from diffusers.models.unets.unet_2d import UNet2DModel
-
 from boundaryflow.errors import CheckpointError
+from boundaryflow.models.diffusers_parts import UNet2DModel
 from boundaryflow.models.stated import MAX_IMAGE_SIZE
 
 _MAX_LEVELS = 12

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-from diffusers.models.unets.unet_2d import UNet2DModel
 from torch import Tensor, nn
 
 from boundaryflow.diffusion import NoiseSchedule
+from boundaryflow.models.diffusers_parts import UNet2DModel
 from boundaryflow.models.families import Family
 from boundaryflow.models.frozen import FrozenModel
 from boundaryflow.models.prediction import Prediction

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from diffusers.models.upsampling import Upsample2D
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from boundaryflow.models.diffusers_parts import Upsample2D
 
 
 class FoldedUpsample(nn.Module):

@@ -9,6 +9,7 @@ from functools import lru_cache
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from boundaryflow.compiler import without_compiler
 from boundaryflow.diffusion import EpsModel, Features
 from boundaryflow.errors import CheckpointError, ParamsError
 from boundaryflow.runtime.allocator import keep_freed_memory
@@ -52,7 +53,7 @@ def flops(model: EpsModel) -> int:
     """Floating-point operations of one network call on one image, counted during one call."""
     if model.sha256 not in _counted:
         sample = torch.zeros(1, model.channels, model.image_size, model.image_size)
-        with FlopCounterMode(display=False) as counter:
+        with without_compiler(), FlopCounterMode(display=False) as counter:
             model.eps(sample, 0)
         _counted[model.sha256] = counter.get_total_flops()
     return _counted[model.sha256]

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers.models.unets.unet_2d import UNet2DModel
 
 from boundaryflow.errors import ParamsError
+from boundaryflow.models.diffusers_parts import UNet2DModel
 
 _NUM_GROUPS = 4
 _HEAD_CHANNELS = 64

@@ -80,8 +80,8 @@ def test_users_mistake_fails_the_run_at_once_and_stops_what_needs_it(
 
 @pytest.mark.parametrize(
     ("order", "exit_code", "num_attempts"),
-    [("exit 1", 1, 1), ("exit 75", 1, 3), ("once 75", 0, 2), ("kill 9", 1, 3)],
-    ids=["bug", "for good", "once", "killed"],
+    [("exit 1", 1, 1), ("exit 75", 1, 3), ("once 75", 0, 2)],
+    ids=["bug", "for good", "once"],
 )
 def test_only_what_may_pass_is_tried_again(toy: Path, order: str, exit_code: int, num_attempts: int) -> None:
     (toy / "control/first").write_text(order)
@@ -92,7 +92,7 @@ def test_only_what_may_pass_is_tried_again(toy: Path, order: str, exit_code: int
 def test_stage_that_was_killed_gets_half_the_batch_size(toy: Path) -> None:
     (toy / "control/first").write_text("kill 9")
     assert execute(toy, stages=["first"], quiet=True) == 1
-    assert (toy / "halvings.txt").read_text().split() == ["0", "1", "2"]
+    assert (toy / "halvings.txt").read_text().split() == ["0", "1", "2"]  # and is tried again
 
 
 @pytest.mark.parametrize(("device", "most"), [("cpu", 2), ("cuda", 1)])

@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers.models.unets.unet_2d import UNet2DModel
 from torch import nn
 
+from boundaryflow.compiler import without_compiler
 from boundaryflow.errors import CheckpointError
 from boundaryflow.labelling.clip_files import holds_clip
 from boundaryflow.labelling.clip_labels import load_clip
 from boundaryflow.models import FrozenModel, build_network, load_model, open_checkpoint
 from boundaryflow.models.custom import names_python_model
+from boundaryflow.models.diffusers_parts import UNet2DModel
 from boundaryflow.models.importing import describe
 from boundaryflow.models.layers import layer_shapes
 from boundaryflow.models.weights import check_finite, read_content
@@ -72,7 +73,8 @@ def _layers(unet: UNet2DModel, source: str) -> dict[str, tuple[int, ...]]:
     sample = torch.zeros(1, config["in_channels"], config["sample_size"], config["sample_size"], device="meta")
     nn.Module.to(unet, "meta")
     try:
-        return layer_shapes(unet, unet.mid_block, lambda: unet(sample, torch.zeros(1, device="meta")))  # pyright: ignore[reportArgumentType]
+        with without_compiler():
+            return layer_shapes(unet, unet.mid_block, lambda: unet(sample, torch.zeros(1, device="meta")))  # pyright: ignore[reportArgumentType]
     except RuntimeError as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise CheckpointError(f"model {source}: does not take images of its own size ({reason})") from None
