@@ -7,7 +7,7 @@ stand-in is there for as long as they ask.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -27,7 +27,7 @@ def is_own_process() -> bool:
 
 
 @contextmanager
-def without_compiler() -> Iterator[None]:
+def without_compiler() -> Generator[None]:
     """Import no compiler within; has an effect in a process of our own only, and where it is not imported yet."""
     if not is_own_process() or COMPILER in sys.modules:
         yield

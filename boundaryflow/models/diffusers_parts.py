@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -47,7 +47,7 @@ def import_quickly(import_parts: Callable[[], None] = _import_parts) -> bool:
 
 
 @contextmanager
-def _stand_ins() -> Iterator[None]:
+def _stand_ins() -> Generator[None]:
     found = find_spec("diffusers")
     if found is None or found.origin is None:
         raise ImportError("diffusers is not installed")
