@@ -30,6 +30,8 @@ class UNetModel(FrozenModel):
         preparation: How it is rearranged; None is what is fastest on the device.
     """
 
+    may_compile = False  # when it is called; a model of someone else's may
+
     def __init__(
         self,
         unet: UNet2DModel,
