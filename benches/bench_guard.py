@@ -1,6 +1,6 @@
 """Has anything become slower? Ratios that take minutes, beside the committed ones.
 
-    make bench                 under five minutes on two cores; ends with status 1 if a ratio dropped by over 15 %
+    make bench                 some minutes on two cores; ends with status 1 if a ratio dropped by over 15 %
     make bench ARGS=--report   the same table, and status 0: for a CI that only reports
     make bench ARGS=--keep     and the new ones are to be committed
 

@@ -172,6 +172,7 @@ def measure_row(
     recognised: dict[str, list[list[float]]] = {}
     shown: dict[str, tuple[Pictures, Tensor]] = {}
     delivered: dict[str, list[bool]] = {}
+    strengths = [strength for strength in row.strengths if strength]
     seconds, difference = 0.0, 0.0
     for number, attribute in enumerate(COLUMNS):
         some = test.take(range(number, row.num_images, len(COLUMNS)))
@@ -182,7 +183,7 @@ def measure_row(
             edited = edited[:, 1:]
         is_delivered = None
         if row.delivered_by is not None:
-            edited, is_delivered = deliver(row.delivered_by, some, attribute, edited, MIN_PROBABILITY)
+            edited, is_delivered = deliver(row.delivered_by, some, attribute, edited, strengths, MIN_PROBABILITY)
             delivered[attribute] = is_delivered.tolist()
         shown[attribute] = some, edited
         if recognition is not None:
@@ -195,7 +196,7 @@ def measure_row(
         print(f"{name}, {attribute}: success {success}, {took:.0f} s", flush=True)
     facts: dict[str, Any] = {
         "is_ours": name.startswith(OURS) and not delivered,
-        "strengths": [] if delivered else [strength for strength in row.strengths if strength],
+        "strengths": [] if delivered else strengths,
         "num_images": row.num_images,
         "num_train": row.num_train,
         "seconds": round(seconds, 1),

@@ -16,7 +16,7 @@ from pathlib import Path
 
 
 class Forked:
-    """`python -m MODULE ARGUMENTS`, but in a fork; a session of its own, killed where it is left alive.
+    """`python -m MODULE ARGUMENTS`, but in a fork and a session of its own; what it started ends with it.
 
     What depends on a new interpreter (imports, hash seeds, worker processes that import again) needs a real one.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from boundaryflow.evaluation.attributes import attribute_drift, target_reached
 from boundaryflow.evaluation.distribution import frechet_distance
 from boundaryflow.evaluation.panel import Judges
 from boundaryflow.evaluation.structure import ssim
+from boundaryflow.jobs.batch import weakest
 from boundaryflow.pixels import to_u8
 
 PER_IMAGE = ("success", "drift", "others_changed", "identity", "ssim", "preserved")
@@ -34,7 +36,12 @@ def same_person(judges: Judges, pictures: Pictures) -> float:
 
 
 def deliver(
-    labeller: Judges, some: Pictures, attribute: str, edited: Tensor, min_probability: float
+    labeller: Judges,
+    some: Pictures,
+    attribute: str,
+    edited: Tensor,
+    strengths: Sequence[float],
+    min_probability: float,
 ) -> tuple[Tensor, Tensor]:
     """What `bulk-edit` with `min_probability` would deliver of each picture.
 
@@ -43,6 +50,7 @@ def deliver(
         some: The N inputs.
         attribute: What was to be flipped.
         edited: [N,K,3,H,W] uint8, by rising strength.
+        strengths: K, none of them 0.
         min_probability: How sure of the new class the labeller must be.
 
     Returns:
@@ -51,9 +59,10 @@ def deliver(
     column, is_wanted = labeller.attributes.index(attribute), some.directions([attribute])[:, 0] > 0
     with_it = torch.stack([labeller.probabilities(of.float() / 255)[:, column] for of in edited.unbind(1)], 1)
     is_sure = torch.where(is_wanted[:, None], with_it, 1 - with_it) >= min_probability
-    is_delivered, weakest = is_sure.any(1), is_sure.int().argmax(1)
-    chosen = edited[torch.arange(len(edited)), weakest]
-    return torch.where(is_delivered[:, None, None, None], chosen, to_u8(some.x_0))[:, None], is_delivered
+    best = [weakest(strengths, row) for row in is_sure.tolist()]
+    before = to_u8(some.x_0)
+    chosen = [before[row] if k is None else edited[row, k] for row, k in enumerate(best)]
+    return torch.stack(chosen)[:, None], torch.tensor([k is not None for k in best])
 
 
 def measure_edit(
